@@ -1,0 +1,757 @@
+//! `SemLock` as a type written against Python's C interface.
+//!
+//! A `#[pyclass]` would be shorter, but its methods cost some 15 ns a call more, which is a third
+//! of an uncontended acquire and release. So the type's slots are written here by hand, and this
+//! file is the extension's only `unsafe`.
+//!
+//! ```text
+//!  Object:  ob_base | handle kind maxvalue name | lock
+//!           PyObject  what Python reads           semlock::SemLock, which owns what `name` points to
+//! ```
+//!
+//! # Safety
+//! What every function in the tables `METHODS`, `SLOTS` and `SEM_UNLINK` relies on, because Python
+//! promises it to those it calls through them:
+//!
+//! * it runs attached to the interpreter (with the GIL, where there is one);
+//! * `slf` is an instance of the type that `semlock_type` made, or of a subclass, and so begins
+//!   with an `Object` whose `lock` is alive: `new_object` writes it before anyone sees the
+//!   instance, and only `dealloc` drops it, when nobody has it any more;
+//! * argument pointers are valid for the call, and `args` has as many as it says.
+//!
+//! None of them may unwind into Python: none panics.
+
+use std::ffi::{CStr, c_char, c_int, c_ulong, c_void};
+use std::ptr;
+use std::sync::atomic::Ordering;
+
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+use semlock::{Deadline, Error, Kind, Name, Naming, SEM_VALUE_MAX, SemLock, Wait};
+
+use crate::errors::exception;
+
+/// An instance of `SemLock`.
+#[repr(C)]
+struct Object {
+    ob_base: PyObject,
+    handle: c_ulong,
+    /// The number given, which `_rebuild` does not check: what is not 0 acts as a semaphore.
+    kind: c_int,
+    maxvalue: c_int,
+    /// A C string of `lock`'s, or null.
+    name: *const c_char,
+    lock: SemLock,
+}
+
+/// Lets a table of pointers to constants be a constant itself.
+#[repr(transparent)]
+struct Constant<T>(T);
+
+// SAFETY: the tables are never written, and Python only reads them.
+unsafe impl<T> Sync for Constant<T> {}
+
+macro_rules! method {
+    ($name:literal, $flags:expr, $kind:ident: $function:expr, $doc:literal) => {
+        ffi::PyMethodDef {
+            ml_name: $name.as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer { $kind: $function },
+            ml_flags: $flags,
+            ml_doc: $doc.as_ptr(),
+        }
+    };
+}
+
+/// Whether this interpreter is CPython 3.12 or newer. Set when the type is made, and only read after.
+static SINCE_3_12: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+static METHODS: Constant<[ffi::PyMethodDef; 12]> = Constant([
+    method!(c"acquire", ffi::METH_FASTCALL | ffi::METH_KEYWORDS, PyCFunctionFastWithKeywords: acquire,
+        c"acquire($self, /, block=True, timeout=None)\n--\n\nAcquire the semaphore/lock."),
+    method!(c"release", ffi::METH_NOARGS, PyCFunction: release,
+        c"release($self, /)\n--\n\nRelease the semaphore/lock."),
+    method!(c"__enter__", ffi::METH_NOARGS, PyCFunction: enter,
+        c"__enter__($self, /)\n--\n\nEnter the semaphore/lock."),
+    method!(c"__exit__", ffi::METH_FASTCALL, PyCFunctionFast: exit,
+        c"__exit__($self, exc_type=None, exc_value=None, exc_tb=None, /)\n--\n\nExit the semaphore/lock."),
+    method!(c"_count", ffi::METH_NOARGS, PyCFunction: count,
+        c"_count($self, /)\n--\n\nNum of `acquire()`s minus num of `release()`s for this process."),
+    method!(c"_is_mine", ffi::METH_NOARGS, PyCFunction: is_mine,
+        c"_is_mine($self, /)\n--\n\nWhether the lock is owned by this thread."),
+    method!(c"_get_value", ffi::METH_NOARGS, PyCFunction: get_value,
+        c"_get_value($self, /)\n--\n\nGet the value of the semaphore."),
+    method!(c"_is_zero", ffi::METH_NOARGS, PyCFunction: is_zero,
+        c"_is_zero($self, /)\n--\n\nReturn whether semaphore has value zero."),
+    method!(c"_rebuild", ffi::METH_FASTCALL | ffi::METH_CLASS, PyCFunctionFast: rebuild,
+        c"_rebuild($type, handle, kind, maxvalue, name, /)\n--\n\n"),
+    method!(c"_after_fork", ffi::METH_NOARGS, PyCFunction: after_fork,
+        c"_after_fork($self, /)\n--\n\nRezero the net acquisition count after fork()."),
+    method!(c"__reduce__", ffi::METH_NOARGS, PyCFunction: reduce,
+        c"__reduce__($self, /)\n--\n\nPickle by name; a semaphore without one cannot be pickled."),
+    ffi::PyMethodDef::zeroed(),
+]);
+
+static SEM_UNLINK: Constant<ffi::PyMethodDef> = Constant(method!(c"sem_unlink", ffi::METH_O,
+    PyCFunction: sem_unlink, c"sem_unlink($module, name, /)\n--\n\n"));
+
+macro_rules! member {
+    ($name:literal, $kind:expr, $field:ident) => {
+        ffi::PyMemberDef {
+            name: $name.as_ptr(),
+            type_code: $kind,
+            // The object is far smaller than a Py_ssize_t can tell.
+            offset: std::mem::offset_of!(Object, $field).cast_signed(),
+            flags: ffi::Py_READONLY,
+            doc: c"".as_ptr(),
+        }
+    };
+}
+
+static MEMBERS: Constant<[ffi::PyMemberDef; 5]> = Constant([
+    member!(c"handle", ffi::Py_T_ULONG, handle),
+    member!(c"kind", ffi::Py_T_INT, kind),
+    member!(c"maxvalue", ffi::Py_T_INT, maxvalue),
+    member!(c"name", ffi::Py_T_STRING, name),
+    ffi::PyMemberDef { name: ptr::null(), type_code: 0, offset: 0, flags: 0, doc: ptr::null() },
+]);
+
+/// Makes the type, once for the interpreter.
+pub(crate) fn semlock_type(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    SINCE_3_12.store(py.version_info() >= (3, 12), Ordering::Relaxed);
+
+    let mut slots = [
+        slot(ffi::Py_tp_new, new as *mut c_void),
+        slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
+        slot(ffi::Py_tp_doc, c"Semaphore/Mutex type".as_ptr().cast_mut().cast()),
+        slot(ffi::Py_tp_methods, (&raw const METHODS).cast_mut().cast()),
+        slot(ffi::Py_tp_members, (&raw const MEMBERS).cast_mut().cast()),
+        slot(0, ptr::null_mut()),
+    ];
+    let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_IMMUTABLETYPE;
+    let mut spec = ffi::PyType_Spec {
+        // Under this name it is known: it stands in messages, and in `repr`.
+        name: c"_multiprocessing.SemLock".as_ptr(),
+        basicsize: size_of::<Object>().try_into()?,
+        itemsize: 0,
+        flags: flags.try_into()?,
+        slots: slots.as_mut_ptr(),
+    };
+    // SAFETY: the slots end with a zero one and hold what their numbers say: functions of those
+    // types, and tables that end with a zero entry and live for ever. `Object` begins with a
+    // PyObject, and the spec is only read during the call.
+    let made = unsafe { ffi::PyType_FromSpec(&raw mut spec) };
+    // SAFETY: a new reference, or null with an exception set.
+    let made = unsafe { Bound::from_owned_ptr_or_err(py, made) }?;
+    for (name, value) in [
+        ("SEM_VALUE_MAX", SEM_VALUE_MAX),
+        ("RECURSIVE_MUTEX", Kind::RecursiveMutex as i32),
+        ("SEMAPHORE", Kind::Semaphore as i32),
+    ] {
+        set_constant(&made, name, value)?;
+    }
+    Ok(made)
+}
+
+/// Sets an attribute of an immutable type: type.__setattr__ would refuse, object's does not.
+fn set_constant(of: &Bound<'_, PyAny>, name: &str, value: i32) -> PyResult<()> {
+    let py = of.py();
+    let name = PyString::intern(py, name);
+    let value = value.into_pyobject(py)?;
+    // SAFETY: three live objects; a type has a dictionary, and nobody has looked anything up in
+    // this one yet.
+    if unsafe { ffi::PyObject_GenericSetAttr(of.as_ptr(), name.as_ptr(), value.as_ptr()) } < 0 {
+        return Err(PyErr::fetch(py));
+    }
+    // SAFETY: a type object.
+    unsafe { ffi::PyType_Modified(of.as_ptr().cast()) };
+    Ok(())
+}
+
+fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
+    ffi::PyType_Slot { slot, pfunc }
+}
+
+/// Makes the function `sem_unlink`.
+pub(crate) fn sem_unlink_function(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let module = PyString::intern(py, "_multiprocessing");
+    let definition = (&raw const SEM_UNLINK).cast_mut().cast();
+    // SAFETY: the definition lives for ever and is only read; `module` is a string, as it has to be.
+    let function = unsafe { ffi::PyCFunction_NewEx(definition, ptr::null_mut(), module.as_ptr()) };
+    // SAFETY: a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, function) }
+}
+
+// ---- The hot path ----
+
+/// # Safety
+/// `slf` is one that Python gave: see the module's head.
+#[inline]
+unsafe fn lock<'a>(slf: *mut PyObject) -> &'a SemLock {
+    // SAFETY: `slf` begins with an `Object` whose lock is alive while the caller has `slf`.
+    unsafe { &(*slf.cast::<Object>()).lock }
+}
+
+#[inline]
+fn boolean(value: bool) -> *mut PyObject {
+    // SAFETY: attached, as everything here; only the addresses are taken.
+    singleton(unsafe { if value { ffi::Py_True() } else { ffi::Py_False() } })
+}
+
+#[inline]
+fn none() -> *mut PyObject {
+    // SAFETY: attached, as everything here; only the address is taken.
+    singleton(unsafe { ffi::Py_None() })
+}
+
+/// A new reference to None, True or False, which lives as long as the interpreter.
+#[inline]
+fn singleton(object: *mut PyObject) -> *mut PyObject {
+    // Since 3.12 they are immortal (PEP 683), and their references need no counting.
+    if !SINCE_3_12.load(Ordering::Relaxed) {
+        // SAFETY: attached, as everything here; a live object. Up to 3.11, its head is part of the
+        // stable ABI, and incremented in place by every extension.
+        unsafe { (*object).ob_refcnt += 1 };
+    }
+    object
+}
+
+/// Sets the exception for an error; what to return then.
+#[cold]
+fn raise(error: Error) -> *mut PyObject {
+    // SAFETY: attached, as everything here.
+    let py = unsafe { Python::assume_attached() };
+    restore(exception(py, error))
+}
+
+#[cold]
+fn restore(error: PyErr) -> *mut PyObject {
+    // SAFETY: attached, as everything here.
+    error.restore(unsafe { Python::assume_attached() });
+    ptr::null_mut()
+}
+
+unsafe extern "C" fn acquire(
+    slf: *mut PyObject,
+    args: *const *mut PyObject,
+    nargs: Py_ssize_t,
+    kwnames: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: `slf` comes from Python.
+    let lock = unsafe { lock(slf) };
+    if nargs == 0 && kwnames.is_null() {
+        return acquire_block(lock, true);
+    }
+    // SAFETY: these are the arguments that Python gave.
+    unsafe { acquire_with(lock, args, nargs, kwnames) }
+}
+
+/// # Safety
+/// The arguments are those of a `METH_FASTCALL | METH_KEYWORDS` call.
+#[inline(never)] // keeps the registers that it needs from being saved where it is not called
+unsafe fn acquire_with(
+    lock: &SemLock,
+    args: *const *mut PyObject,
+    nargs: Py_ssize_t,
+    kwnames: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: these are the arguments that Python gave.
+    let Some([block, timeout]) = (unsafe { acquire_arguments(args, nargs, kwnames) }) else {
+        return ptr::null_mut();
+    };
+    let block = if block.is_null() {
+        true
+    } else {
+        // SAFETY: an argument, alive during the call.
+        match unsafe { truth(block) } {
+            Some(block) => block,
+            None => return ptr::null_mut(),
+        }
+    };
+    // SAFETY: only the address is used.
+    if timeout.is_null() || timeout == unsafe { ffi::Py_None() } {
+        return acquire_block(lock, block);
+    }
+    // As in CPython, the timeout of who holds a mutex already is not looked at.
+    if lock.again_if_mine() {
+        return boolean(true);
+    }
+    // SAFETY: an argument, alive during the call.
+    let seconds = unsafe { ffi::PyFloat_AsDouble(timeout) };
+    #[allow(clippy::float_cmp)] // exactly this value says that there may be an exception
+    if seconds == -1.0 {
+        // SAFETY: attached.
+        if !unsafe { ffi::PyErr_Occurred() }.is_null() {
+            return ptr::null_mut();
+        }
+    }
+    if seconds.is_nan() {
+        return raise(Error::TimeoutIsNan);
+    }
+    match lock.try_acquire() {
+        Ok(false) if block => match Deadline::after_secs(seconds) {
+            Ok(deadline) => wait(lock, deadline),
+            Err(error) => raise(error),
+        },
+        Ok(acquired) => boolean(acquired),
+        Err(error) => raise(error),
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always)] // the hot path of both its callers, which only one would get
+fn acquire_block(lock: &SemLock, block: bool) -> *mut PyObject {
+    match lock.try_acquire() {
+        Ok(false) if block => wait(lock, Deadline::NEVER),
+        Ok(acquired) => boolean(acquired),
+        Err(error) => raise(error),
+    }
+}
+
+/// Waits detached from the interpreter; between waits, lets Python's signal handlers run.
+#[cold]
+fn wait(lock: &SemLock, deadline: Deadline) -> *mut PyObject {
+    loop {
+        // SAFETY: attached now, and `lock.wait` knows no Python.
+        let thread = unsafe { ffi::PyEval_SaveThread() };
+        let result = lock.wait(deadline);
+        // SAFETY: what PyEval_SaveThread gave on this thread. (A daemon thread that comes back
+        // when the interpreter has ended stays in there for ever.)
+        unsafe { ffi::PyEval_RestoreThread(thread) };
+        match result {
+            Ok(Wait::Acquired) => return boolean(true),
+            Ok(Wait::TimedOut) => return boolean(false),
+            Ok(Wait::Interrupted) => {
+                // SAFETY: attached again.
+                if unsafe { ffi::PyErr_CheckSignals() } < 0 {
+                    return ptr::null_mut();
+                }
+            }
+            Err(error) => return raise(error),
+        }
+    }
+}
+
+unsafe extern "C" fn release(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: `slf` comes from Python.
+    match unsafe { lock(slf) }.release() {
+        Ok(()) => none(),
+        Err(error) => raise(error),
+    }
+}
+
+unsafe extern "C" fn enter(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: `slf` comes from Python.
+    acquire_block(unsafe { lock(slf) }, true)
+}
+
+unsafe extern "C" fn exit(
+    slf: *mut PyObject,
+    _: *mut *mut PyObject,
+    nargs: Py_ssize_t,
+) -> *mut PyObject {
+    if nargs > 3 {
+        let message = format!("__exit__ expected at most 3 arguments, got {nargs}");
+        return restore(PyTypeError::new_err(message));
+    }
+    // SAFETY: `slf` comes from Python.
+    unsafe { release(slf, ptr::null_mut()) }
+}
+
+unsafe extern "C" fn is_zero(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: `slf` comes from Python.
+    match unsafe { lock(slf) }.is_zero() {
+        Ok(zero) => boolean(zero),
+        Err(error) => raise(error),
+    }
+}
+
+unsafe extern "C" fn get_value(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: `slf` comes from Python.
+    match unsafe { lock(slf) }.value() {
+        // SAFETY: attached.
+        Ok(value) => unsafe { ffi::PyLong_FromLong(value.into()) },
+        Err(error) => raise(error),
+    }
+}
+
+unsafe extern "C" fn count(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: `slf` comes from Python; attached.
+    let count = unsafe { lock(slf) }.count();
+    // SAFETY: attached.
+    unsafe { ffi::PyLong_FromLongLong(count) }
+}
+
+unsafe extern "C" fn is_mine(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: `slf` comes from Python.
+    boolean(unsafe { lock(slf) }.is_mine())
+}
+
+unsafe extern "C" fn after_fork(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: `slf` comes from Python.
+    unsafe { lock(slf) }.after_fork();
+    none()
+}
+
+// ---- Arguments ----
+
+/// What the interpreter's own `_multiprocessing` takes for a truth value; `None`: exception set.
+///
+/// # Safety
+/// Attached; `object` is alive.
+#[inline]
+unsafe fn truth(object: *mut PyObject) -> Option<bool> {
+    // SAFETY: only the addresses are used.
+    if object == unsafe { ffi::Py_True() } {
+        return Some(true);
+    }
+    // SAFETY: only the addresses are used.
+    if object == unsafe { ffi::Py_False() } {
+        return Some(false);
+    }
+    // CPython 3.12 began to take anything for a truth value where it took an int before.
+    if SINCE_3_12.load(Ordering::Relaxed) {
+        // SAFETY: a live object.
+        match unsafe { ffi::PyObject_IsTrue(object) } {
+            -1 => None,
+            truth => Some(truth != 0),
+        }
+    } else {
+        // SAFETY: a live object.
+        unsafe { integer(object) }.map(|integer| integer != 0)
+    }
+}
+
+/// An object as a C int; `None`: exception set.
+///
+/// # Safety
+/// Attached; `object` is alive.
+unsafe fn integer(object: *mut PyObject) -> Option<c_int> {
+    // SAFETY: a live object.
+    let long = unsafe { ffi::PyLong_AsLong(object) };
+    // SAFETY: attached.
+    let py = unsafe { Python::assume_attached() };
+    if long == -1 {
+        if let Some(error) = PyErr::take(py) {
+            if !error.is_instance_of::<PyOverflowError>(py) {
+                restore(error);
+                return None;
+            }
+        } else {
+            return Some(-1);
+        }
+    } else if let Ok(int) = c_int::try_from(long) {
+        return Some(int);
+    }
+    restore(PyOverflowError::new_err("Python int too large to convert to C int"));
+    None
+}
+
+/// `acquire`'s two arguments, null where not given; `None`: exception set.
+///
+/// # Safety
+/// The arguments are those of a `METH_FASTCALL | METH_KEYWORDS` call.
+#[inline]
+unsafe fn acquire_arguments(
+    args: *const *mut PyObject,
+    nargs: Py_ssize_t,
+    kwnames: *mut PyObject,
+) -> Option<[*mut PyObject; 2]> {
+    let (mut block, mut timeout) = (ptr::null_mut(), ptr::null_mut());
+    // SAFETY: there are `nargs` positional arguments.
+    unsafe {
+        if nargs >= 1 {
+            block = *args;
+        }
+        if nargs >= 2 {
+            timeout = *args.add(1);
+        }
+    }
+    // SAFETY: kwnames is null or a tuple.
+    let keywords = if kwnames.is_null() { 0 } else { unsafe { ffi::PyTuple_Size(kwnames) } };
+    let mut odd = nargs + keywords > 2;
+    for keyword in 0..if odd { 0 } else { keywords } {
+        // SAFETY: the tuple has `keywords` strings.
+        let name = unsafe { ffi::PyTuple_GetItem(kwnames, keyword) };
+        // SAFETY: the keywords' values follow the positional ones.
+        let value = unsafe { *args.offset(nargs + keyword) };
+        // SAFETY: `name` is a string, and the other a C string.
+        let is = |known: &CStr| unsafe {
+            ffi::PyUnicode_CompareWithASCIIString(name, known.as_ptr()) == 0
+        };
+        if timeout.is_null() && is(c"timeout") {
+            timeout = value;
+        } else if block.is_null() && is(c"block") {
+            block = value;
+        } else {
+            odd = true;
+        }
+    }
+    if odd {
+        // Let Python say what is wrong, as it would.
+        // SAFETY: as for this function.
+        return unsafe { parse_acquire_arguments(args, nargs, kwnames, keywords) };
+    }
+    Some([block, timeout])
+}
+
+/// The same through Python's own parser, which raises what CPython's `acquire` raises.
+///
+/// # Safety
+/// As for `acquire_arguments`.
+#[cold]
+unsafe fn parse_acquire_arguments(
+    args: *const *mut PyObject,
+    nargs: Py_ssize_t,
+    kwnames: *mut PyObject,
+    keywords: Py_ssize_t,
+) -> Option<[*mut PyObject; 2]> {
+    // SAFETY: attached.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: the arguments live during the call; borrowed ones are counted for the while.
+    let argument = |index| unsafe { Bound::from_borrowed_ptr(py, *args.offset(index)) };
+
+    let parse = || -> PyResult<[*mut PyObject; 2]> {
+        let tuple = PyTuple::new(py, (0..nargs.unsigned_abs()).map(|i| argument(i.cast_signed())))?;
+        let dict = PyDict::new(py);
+        for keyword in 0..keywords {
+            // SAFETY: the tuple has `keywords` strings, alive during the call.
+            let name =
+                unsafe { Bound::from_borrowed_ptr(py, ffi::PyTuple_GetItem(kwnames, keyword)) };
+            dict.set_item(name, argument(nargs + keyword))?;
+        }
+        let mut names = [c"block".as_ptr(), c"timeout".as_ptr(), ptr::null()];
+        let mut values: [*mut PyObject; 2] = [ptr::null_mut(); 2];
+        let [block, timeout] = &mut values;
+        // SAFETY: a tuple, a dictionary, and a place for each of the format's two objects.
+        let parsed = unsafe {
+            ffi::PyArg_ParseTupleAndKeywords(
+                tuple.as_ptr(),
+                dict.as_ptr(),
+                c"|OO:acquire".as_ptr(),
+                names.as_mut_ptr().cast(),
+                ptr::from_mut(block),
+                ptr::from_mut(timeout),
+            )
+        };
+        if parsed == 0 { Err(PyErr::fetch(py)) } else { Ok(values) }
+    };
+    parse().map_err(restore).ok()
+}
+
+/// A `str` argument as a semaphore's name; `None`: exception set.
+///
+/// # Safety
+/// Attached; `object` is alive.
+unsafe fn name_argument(object: *mut PyObject, what: &str) -> Option<Name> {
+    // SAFETY: attached; a live object.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: a live object.
+    let object = unsafe { Bound::from_borrowed_ptr(py, object) };
+    let name = || -> PyResult<Name> {
+        let Ok(name) = object.cast::<PyString>() else {
+            let given = if object.is_none() {
+                "None".to_owned()
+            } else {
+                object.get_type().name()?.to_string()
+            };
+            return Err(PyTypeError::new_err(format!("{what} must be str, not {given}")));
+        };
+        Name::new(name.to_str()?).map_err(|error| exception(py, error))
+    };
+    name().map_err(restore).ok()
+}
+
+// ---- Making and ending ----
+
+unsafe extern "C" fn new(
+    class: *mut PyTypeObject,
+    args: *mut PyObject,
+    kwargs: *mut PyObject,
+) -> *mut PyObject {
+    let mut names = [
+        c"kind".as_ptr(),
+        c"value".as_ptr(),
+        c"maxvalue".as_ptr(),
+        c"name".as_ptr(),
+        c"unlink".as_ptr(),
+        ptr::null(),
+    ];
+    let mut given: [*mut PyObject; 5] = [ptr::null_mut(); 5];
+    let [kind, value, maxvalue, name, unlink] = &mut given;
+    // SAFETY: a tuple, a dictionary or null, and a place for each of the format's five objects.
+    let parsed = unsafe {
+        ffi::PyArg_ParseTupleAndKeywords(
+            args,
+            kwargs,
+            c"OOOOO:SemLock".as_ptr(),
+            names.as_mut_ptr().cast(),
+            ptr::from_mut(kind),
+            ptr::from_mut(value),
+            ptr::from_mut(maxvalue),
+            ptr::from_mut(name),
+            ptr::from_mut(unlink),
+        )
+    };
+    if parsed == 0 {
+        return ptr::null_mut();
+    }
+    let [kind, value, maxvalue, name, unlink] = given;
+    // SAFETY: all five are set, and alive during the call.
+    let converted = unsafe {
+        (|| {
+            let numbers = (integer(kind)?, integer(value)?, integer(maxvalue)?);
+            let name = name_argument(name, "SemLock() argument 'name'")?;
+            Some((numbers, name, truth(unlink)?))
+        })()
+    };
+    let Some(((number, value, maxvalue), name, unlink)) = converted else {
+        return ptr::null_mut();
+    };
+    let naming = if unlink { Naming::Unlink } else { Naming::Keep };
+    // As in C, where it comes out above SEM_VALUE_MAX, a negative value is EINVAL.
+    let value = value.cast_unsigned();
+    let created = Kind::try_from(number)
+        .and_then(|kind| SemLock::create(kind, value, maxvalue, &name, naming));
+    let lock = match created {
+        Ok(lock) => lock,
+        Err(error) => return raise(error),
+    };
+    // SAFETY: `class` is ours or a subclass.
+    let object = unsafe { new_object(class, number, lock) };
+    if object.is_null() && naming == Naming::Keep {
+        // The MemoryError stays; nobody could unlink a name that they were never told.
+        let _ = semlock::unlink(&name);
+    }
+    object
+}
+
+/// A new instance around a lock; null with an exception set.
+///
+/// # Safety
+/// Attached; `class` is the type of this file or a subclass.
+unsafe fn new_object(class: *mut PyTypeObject, kind: c_int, lock: SemLock) -> *mut PyObject {
+    // SAFETY: a heap type; every type has this slot.
+    let alloc = unsafe { ffi::PyType_GetSlot(class, ffi::Py_tp_alloc) };
+    // SAFETY: that is what the slot holds.
+    let alloc: ffi::allocfunc = unsafe { std::mem::transmute(alloc) };
+    // SAFETY: the type's own allocator, for one object of its basic size.
+    let object = unsafe { alloc(class, 0) }.cast::<Object>();
+    if object.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: new memory of the size of an `Object` or more, whose head is set and must stay.
+    unsafe {
+        (&raw mut (*object).handle).write(lock.handle() as c_ulong);
+        (&raw mut (*object).kind).write(kind);
+        (&raw mut (*object).maxvalue).write(lock.maxvalue());
+        // What it points to does not move with the lock.
+        let name = lock.name().map_or(ptr::null(), |name| name.as_c_str().as_ptr());
+        (&raw mut (*object).name).write(name);
+        (&raw mut (*object).lock).write(lock);
+    }
+    object.cast()
+}
+
+unsafe extern "C" fn dealloc(slf: *mut PyObject) {
+    // SAFETY: nobody else has this object any more, and its lock was written by `new_object`.
+    unsafe { ptr::drop_in_place(&raw mut (*slf.cast::<Object>()).lock) };
+    // SAFETY: a live object.
+    let class = unsafe { ffi::Py_TYPE(slf) };
+    // SAFETY: a heap type; every type has this slot.
+    let free = unsafe { ffi::PyType_GetSlot(class, ffi::Py_tp_free) };
+    // SAFETY: that is what the slot holds.
+    let free: ffi::freefunc = unsafe { std::mem::transmute(free) };
+    // SAFETY: the type's own way to free what its own allocator gave.
+    unsafe { free(slf.cast()) };
+    // SAFETY: an instance of a heap type counts as a reference to it.
+    unsafe { ffi::Py_DECREF(class.cast()) };
+}
+
+unsafe extern "C" fn rebuild(
+    class: *mut PyObject,
+    args: *mut *mut PyObject,
+    nargs: Py_ssize_t,
+) -> *mut PyObject {
+    // SAFETY: attached.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: there are `nargs` arguments, alive during the call.
+    let given = (0..nargs.unsigned_abs())
+        .map(|index| unsafe { Bound::from_borrowed_ptr(py, *args.add(index)) });
+    let args = match PyTuple::new(py, given) {
+        Ok(args) => args,
+        Err(error) => return restore(error),
+    };
+    let mut handle: c_ulong = 0;
+    let mut number: c_int = 0;
+    let mut maxvalue: c_int = 0;
+    let mut name: *const c_char = ptr::null();
+    // SAFETY: a tuple, and a place of its C type for each of the format's four values.
+    let parsed = unsafe {
+        ffi::PyArg_ParseTuple(
+            args.as_ptr(),
+            c"kiiz:_rebuild".as_ptr(),
+            ptr::from_mut(&mut handle),
+            ptr::from_mut(&mut number),
+            ptr::from_mut(&mut maxvalue),
+            ptr::from_mut(&mut name),
+        )
+    };
+    if parsed == 0 {
+        return ptr::null_mut();
+    }
+    let kind = Kind::try_from(number).unwrap_or(Kind::Semaphore);
+    let rebuilt = if name.is_null() {
+        // A number too large for an address is nobody's handle.
+        let handle = usize::try_from(handle).unwrap_or(0);
+        SemLock::rebuild_from_handle(handle, kind, maxvalue)
+    } else {
+        // SAFETY: a C string in UTF-8, which lives as long as `args`.
+        let name = unsafe { CStr::from_ptr(name) };
+        Name::new(&name.to_string_lossy()).and_then(|name| SemLock::rebuild(kind, maxvalue, &name))
+    };
+    match rebuilt {
+        // SAFETY: a class method's `class` is the type or a subclass.
+        Ok(lock) => unsafe { new_object(class.cast(), number, lock) },
+        Err(error) => raise(error),
+    }
+}
+
+unsafe extern "C" fn reduce(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: `slf` comes from Python and begins with an `Object`.
+    let Object { handle, kind, maxvalue, lock, .. } = unsafe { &*slf.cast::<Object>() };
+    // SAFETY: a live object.
+    let object = unsafe { Bound::from_borrowed_ptr(py, slf) };
+    let reduce = || -> PyResult<Bound<'_, PyAny>> {
+        let class = object.get_type();
+        let Some(name) = lock.name() else {
+            let class = class.fully_qualified_name()?;
+            return Err(PyTypeError::new_err(format!("cannot pickle '{class}' object")));
+        };
+        // A function of the package finds this type again, whichever `_multiprocessing` the
+        // receiver has; a subclass is found by its own name.
+        let rebuild = if class.getattr("__module__")?.eq("_multiprocessing")? {
+            py.import("semlock")?.getattr("_rebuild_semlock")?
+        } else {
+            class.getattr("_rebuild")?
+        };
+        let name = name.as_c_str().to_string_lossy();
+        let state = object.getattr_opt("__dict__")?;
+        (rebuild, (handle, kind, maxvalue, name), state).into_pyobject(py).map(Bound::into_any)
+    };
+    reduce().map_or_else(restore, Bound::into_ptr)
+}
+
+unsafe extern "C" fn sem_unlink(_: *mut PyObject, name: *mut PyObject) -> *mut PyObject {
+    // SAFETY: an argument, alive during the call.
+    match unsafe { name_argument(name, "sem_unlink() argument") } {
+        None => ptr::null_mut(),
+        Some(name) => match semlock::unlink(&name) {
+            Ok(()) => none(),
+            Err(error) => raise(error),
+        },
+    }
+}

@@ -1,0 +1,342 @@
+//! The `kernel` backend on POSIX: the operating system's own semaphores, by name or in anonymous
+//! shared memory.
+//!
+//! Unnamed semaphores (`Naming::Unlink`) need no file system: what the caller would see of
+//! "create under this name, then unlink it" is that a taken or impossible name is refused, and
+//! that nothing is left under it. So the name is only looked up, and the semaphore itself is made
+//! by `sem_init` in anonymous shared memory. That works where no tmpfs is mounted, leaves nothing
+//! behind if the process is killed in between, and is several times faster.
+
+use std::cmp::min;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::thread::{NanosleepRelativeResult, nanosleep};
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use crate::os::sem_open::{self, ClockWait, Sem, TimedWait};
+use crate::semlock::Wait;
+use crate::{Deadline, Error, Name, Naming};
+
+const NANOSECONDS: i64 = 1_000_000_000;
+
+/// The greatest value a semaphore can have.
+pub const SEM_VALUE_MAX: i32 = i32::MAX;
+
+/// An open semaphore of the operating system.
+#[derive(Debug)]
+pub(crate) struct Semaphore(Sem);
+
+impl Semaphore {
+    pub(crate) fn create(name: &Name, value: u32, naming: Naming) -> Result<Self, Error> {
+        match naming {
+            Naming::Keep => Sem::create(name.as_c_str(), value).map_err(Error::os("sem_open")),
+            Naming::Unlink => create_unnamed(name, value),
+        }
+        .map(Self)
+    }
+
+    pub(crate) fn open(name: &Name) -> Result<Self, Error> {
+        Sem::open(name.as_c_str()).map(Self).map_err(Error::os("sem_open"))
+    }
+
+    pub(crate) fn from_handle(handle: usize) -> Result<Self, Error> {
+        Sem::from_handle(handle).map(Self).ok_or(Error::UnknownHandle(handle))
+    }
+
+    #[inline]
+    pub(crate) fn handle(&self) -> usize {
+        self.0.handle()
+    }
+
+    /// Takes a permit if there is one.
+    #[inline]
+    pub(crate) fn try_wait(&self) -> Result<bool, Error> {
+        match self.0.try_wait() {
+            Ok(taken) => Ok(taken),
+            Err(error) => self.try_wait_again(error),
+        }
+    }
+
+    #[cold]
+    fn try_wait_again(&self, mut error: Errno) -> Result<bool, Error> {
+        // It does not sleep, so a signal gives nothing up: try again.
+        while error == Errno::INTR {
+            match self.0.try_wait() {
+                Ok(taken) => return Ok(taken),
+                Err(other) => error = other,
+            }
+        }
+        Err(Error::os("sem_trywait")(error))
+    }
+
+    /// Sleeps until a permit was taken, the deadline has passed, or a signal arrived.
+    pub(crate) fn wait(&self, deadline: Deadline) -> Result<Wait, Error> {
+        /// The best that this system has, found out once.
+        static WAY: OnceLock<Way> = OnceLock::new();
+
+        if deadline == Deadline::NEVER {
+            return outcome(self.0.wait()).map_err(Error::os("sem_wait"));
+        }
+        WAY.get_or_init(Way::best).wait(&self.0, deadline)
+    }
+
+    #[inline]
+    pub(crate) fn post(&self) -> Result<(), Error> {
+        self.0.post().map_err(Error::os("sem_post"))
+    }
+
+    /// The value now; [`Error::ValueUnavailable`] where the system has no such call.
+    #[inline]
+    pub(crate) fn value(&self) -> Result<i32, Error> {
+        match self.0.value() {
+            // Some systems count their waiters below zero.
+            Ok(value) => Ok(value.max(0)),
+            Err(Errno::NOSYS) => Err(Error::ValueUnavailable),
+            Err(error) => Err(Error::os("sem_getvalue")(error)),
+        }
+    }
+}
+
+/// Ends a name; processes that have the semaphore open keep it.
+///
+/// # Errors
+/// [`Error::Os`]: `ENOENT` where nothing has this name.
+pub fn unlink(name: &Name) -> Result<(), Error> {
+    sem_open::unlink(name.as_c_str()).map_err(Error::os("sem_unlink"))
+}
+
+fn create_unnamed(name: &Name, value: u32) -> Result<Sem, Error> {
+    if value > SEM_VALUE_MAX.cast_unsigned() {
+        return Err(Error::os("sem_open")(Errno::INVAL));
+    }
+    match Sem::open(name.as_c_str()) {
+        Ok(_taken) => return Err(Error::os("sem_open")(Errno::EXIST)),
+        // The usual case; or no tmpfs is there to have names, which glibc says as ENOENT and once
+        // said as ENOSYS.
+        Err(Errno::NOENT | Errno::NOSYS) => match Sem::anonymous(value) {
+            // macOS has no unnamed semaphores.
+            Err(Errno::NOSYS) => {}
+            result => return result.map_err(Error::os("sem_init")),
+        },
+        // The name is impossible, or something is in the way: creating tells which.
+        Err(_) => {}
+    }
+    let named = match Sem::create(name.as_c_str(), value) {
+        // Names cannot be had here at all, so none can be taken.
+        Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::NOSPC) => {
+            return Sem::anonymous(value).map_err(Error::os("sem_init"));
+        }
+        result => result.map_err(Error::os("sem_open"))?,
+    };
+    unlink(name)?;
+    Ok(named)
+}
+
+fn outcome(result: Result<(), Errno>) -> Result<Wait, Errno> {
+    match result {
+        Ok(()) => Ok(Wait::Acquired),
+        Err(Errno::TIMEDOUT) => Ok(Wait::TimedOut),
+        Err(Errno::INTR) => Ok(Wait::Interrupted),
+        Err(error) => Err(error),
+    }
+}
+
+/// When the deadline comes, as a time of this clock.
+fn moment(clock: ClockId, deadline: Deadline) -> libc::timespec {
+    let now = clock_gettime(clock);
+    let remaining = deadline.remaining().unwrap_or(Duration::MAX);
+    let nanoseconds = now.tv_nsec + i64::from(remaining.subsec_nanos());
+    let seconds = i64::try_from(remaining.as_secs())
+        .unwrap_or(i64::MAX)
+        .saturating_add(now.tv_sec)
+        .saturating_add(nanoseconds / NANOSECONDS);
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(seconds).unwrap_or(libc::time_t::MAX),
+        // Below 10^9, which fits wherever there is a `c_long`.
+        tv_nsec: (nanoseconds % NANOSECONDS) as libc::c_long,
+    }
+}
+
+/// A way of waiting until a deadline.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// The system waits for the monotonic clock itself.
+    Monotonic(ClockWait),
+    /// It can wait only for the wall clock.
+    Wall(TimedWait),
+    /// It can wait only for ever.
+    Napping,
+}
+
+impl Way {
+    fn best() -> Self {
+        ClockWait::find()
+            .map(Self::Monotonic)
+            .or_else(|| TimedWait::find().map(Self::Wall))
+            .unwrap_or(Self::Napping)
+    }
+
+    fn wait(self, sem: &Sem, deadline: Deadline) -> Result<Wait, Error> {
+        match self {
+            Self::Monotonic(function) => {
+                let until = moment(ClockId::Monotonic, deadline);
+                outcome(sem.clock_wait(function, &until)).map_err(Error::os("sem_clockwait"))
+            }
+            Self::Wall(function) => wait_by_wall_clock(sem, function, deadline),
+            Self::Napping => wait_by_napping(sem, deadline),
+        }
+    }
+}
+
+/// Tells the wall clock how far away the deadline is *now*, and does not believe it when it says
+/// that the time is over. (If the clock is set back during the wait, that wait gets longer.)
+fn wait_by_wall_clock(sem: &Sem, function: TimedWait, deadline: Deadline) -> Result<Wait, Error> {
+    loop {
+        let until = moment(ClockId::Realtime, deadline);
+        match outcome(sem.timed_wait(function, &until)).map_err(Error::os("sem_timedwait"))? {
+            // The wall clock was set forward: there is time left.
+            Wait::TimedOut if deadline.remaining() != Some(Duration::ZERO) => {}
+            result => return Ok(result),
+        }
+    }
+}
+
+/// Try, nap, check. Naps double from 50 µs to 20 ms, so that a short wait is answered soon and a
+/// long one costs little.
+fn wait_by_napping(sem: &Sem, deadline: Deadline) -> Result<Wait, Error> {
+    const FIRST_NAP: Duration = Duration::from_micros(50);
+    const LONGEST_NAP: Duration = Duration::from_millis(20);
+
+    let mut nap = FIRST_NAP;
+    loop {
+        match sem.try_wait() {
+            Ok(true) => return Ok(Wait::Acquired),
+            Ok(false) => {}
+            Err(Errno::INTR) => return Ok(Wait::Interrupted),
+            Err(error) => return Err(Error::os("sem_trywait")(error)),
+        }
+        let rest = match deadline.remaining() {
+            Some(Duration::ZERO) => return Ok(Wait::TimedOut),
+            Some(remaining) => min(nap, remaining),
+            None => nap,
+        };
+        let rest = Timespec { tv_sec: 0, tv_nsec: rest.subsec_nanos().into() };
+        match nanosleep(&rest) {
+            NanosleepRelativeResult::Ok => nap = min(nap * 2, LONGEST_NAP),
+            NanosleepRelativeResult::Interrupted(_) => return Ok(Wait::Interrupted),
+            NanosleepRelativeResult::Err(error) => return Err(Error::os("nanosleep")(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Every way of waiting until a deadline that this system has.
+    fn ways() -> Vec<Way> {
+        let mut ways = vec![Way::Napping];
+        ways.extend(TimedWait::find().map(Way::Wall));
+        ways.extend(ClockWait::find().map(Way::Monotonic));
+        ways
+    }
+
+    fn unique(what: &str) -> Name {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Name::new(&format!("/semlock-{what}-{}-{count}", std::process::id())).unwrap()
+    }
+
+    #[test]
+    fn every_way_of_waiting_ends_at_the_deadline_and_not_before() {
+        let sem = Sem::anonymous(0).unwrap();
+        for way in ways() {
+            let start = Instant::now();
+            let result = way.wait(&sem, Deadline::after(Duration::from_millis(30))).unwrap();
+            assert_eq!(result, Wait::TimedOut, "{way:?}");
+            assert!(start.elapsed() >= Duration::from_millis(30), "{way:?}");
+        }
+    }
+
+    #[test]
+    fn every_way_of_waiting_takes_a_permit_that_is_there_although_the_time_is_over() {
+        let sem = Sem::anonymous(0).unwrap();
+        for way in ways() {
+            sem.post().unwrap();
+            assert_eq!(
+                way.wait(&sem, Deadline::after(Duration::ZERO)).unwrap(),
+                Wait::Acquired,
+                "{way:?}"
+            );
+            assert_eq!(
+                way.wait(&sem, Deadline::after(Duration::ZERO)).unwrap(),
+                Wait::TimedOut,
+                "{way:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_way_of_waiting_is_woken_by_a_post() {
+        for way in ways() {
+            let sem = Sem::anonymous(0).unwrap();
+            thread::scope(|scope| {
+                let waiter =
+                    scope.spawn(|| way.wait(&sem, Deadline::after(Duration::from_secs(60))));
+                sem.post().unwrap();
+                assert_eq!(waiter.join().unwrap().unwrap(), Wait::Acquired, "{way:?}");
+            });
+        }
+    }
+
+    #[test]
+    fn a_moment_too_late_for_the_clock_saturates() {
+        let late = moment(ClockId::Monotonic, Deadline::NEVER);
+        assert_eq!(late.tv_sec, libc::time_t::MAX);
+        assert!(late.tv_nsec < NANOSECONDS);
+    }
+
+    #[test]
+    fn an_unnamed_semaphore_leaves_nothing_under_its_name() {
+        let name = unique("unnamed");
+        let sem = Semaphore::create(&name, 3, Naming::Unlink).unwrap();
+        assert_eq!(sem.value().unwrap(), 3);
+        let error = Semaphore::open(&name).unwrap_err();
+        assert_eq!(error, Error::os("sem_open")(Errno::NOENT));
+    }
+
+    #[test]
+    fn an_unnamed_semaphore_is_refused_a_name_that_is_taken() {
+        let name = unique("taken");
+        let keeper = Semaphore::create(&name, 1, Naming::Keep).unwrap();
+        for naming in [Naming::Keep, Naming::Unlink] {
+            let error = Semaphore::create(&name, 1, naming).unwrap_err();
+            assert_eq!(error, Error::os("sem_open")(Errno::EXIST));
+        }
+        unlink(&name).unwrap();
+        drop(keeper);
+    }
+
+    #[test]
+    fn a_semaphore_opened_twice_has_one_handle_and_stays_open_for_the_second() {
+        let name = unique("twice");
+        let first = Semaphore::create(&name, 1, Naming::Keep).unwrap();
+        let second = Semaphore::open(&name).unwrap();
+        unlink(&name).unwrap();
+        assert_eq!(first.handle(), second.handle());
+        drop(first);
+        assert!(second.try_wait().unwrap());
+        let third = Semaphore::from_handle(second.handle()).unwrap();
+        drop(second);
+        third.post().unwrap();
+        let handle = third.handle();
+        drop(third);
+        assert!(matches!(Semaphore::from_handle(handle), Err(Error::UnknownHandle(_))));
+    }
+}

@@ -1,0 +1,8 @@
+//! What a `SemLock` is made of: the one choice of platform.
+
+#[cfg(unix)]
+mod kernel_posix;
+#[cfg(unix)]
+pub(crate) use kernel_posix::Semaphore;
+#[cfg(unix)]
+pub use kernel_posix::{SEM_VALUE_MAX, unlink};

@@ -1,0 +1,69 @@
+//! Moments to wait until.
+
+use std::time::{Duration, Instant};
+
+use crate::Error;
+
+/// A moment of the monotonic clock, or never.
+///
+/// A deadline is computed once, before the first wait, so that a wait that a signal interrupts
+/// goes on to the same moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// A deadline that does not come.
+    pub const NEVER: Self = Self(None);
+
+    /// This long from now; [`NEVER`](Self::NEVER) where the clock cannot tell so late a moment.
+    #[must_use]
+    pub fn after(timeout: Duration) -> Self {
+        Self(Instant::now().checked_add(timeout))
+    }
+
+    /// This many seconds from now: at once where negative, never where infinite or later than the
+    /// clock can tell.
+    ///
+    /// # Errors
+    /// [`Error::TimeoutIsNan`].
+    pub fn after_secs(timeout: f64) -> Result<Self, Error> {
+        if timeout.is_nan() {
+            return Err(Error::TimeoutIsNan);
+        }
+        Ok(match Duration::try_from_secs_f64(timeout.max(0.0)) {
+            Ok(timeout) => Self::after(timeout),
+            Err(_too_large) => Self::NEVER,
+        })
+    }
+
+    /// What is left until then: zero if it has passed, `None` if it never comes.
+    pub(crate) fn remaining(self) -> Option<Duration> {
+        self.0.map(|then| then.saturating_duration_since(Instant::now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_that_no_clock_can_hold_never_ends() {
+        for huge in [f64::INFINITY, f64::MAX, 1e30, 1e19] {
+            assert_eq!(Deadline::after_secs(huge).unwrap(), Deadline::NEVER);
+        }
+        assert_eq!(Deadline::after(Duration::MAX), Deadline::NEVER);
+    }
+
+    #[test]
+    fn a_negative_timeout_is_over_at_once() {
+        for past in [-0.0, -1e-9, -5.0, f64::NEG_INFINITY] {
+            let deadline = Deadline::after_secs(past).unwrap();
+            assert_eq!(deadline.remaining(), Some(Duration::ZERO));
+        }
+    }
+
+    #[test]
+    fn nan_is_refused() {
+        assert!(matches!(Deadline::after_secs(f64::NAN), Err(Error::TimeoutIsNan)));
+    }
+}

@@ -1,0 +1,35 @@
+//! Names of semaphores.
+
+use std::ffi::{CStr, CString};
+use std::fmt;
+
+use crate::Error;
+
+/// A semaphore's name, as `sem_open(3)` takes it.
+///
+/// The operating system judges it when it is used: Linux takes any name of 1 to 251 bytes with no
+/// slash but leading ones; elsewhere a leading slash is needed.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Name(CString);
+
+impl Name {
+    /// Takes over a name.
+    ///
+    /// # Errors
+    /// [`Error::NulInName`], since a C string would end there.
+    pub fn new(name: &str) -> Result<Self, Error> {
+        CString::new(name).map(Self).map_err(|_| Error::NulInName)
+    }
+
+    /// The name as C sees it, at an address that stays while this `Name` lives, wherever it moves.
+    #[must_use]
+    pub fn as_c_str(&self) -> &CStr {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,265 @@
+//! POSIX semaphores: `sem_overview(7)`.
+//!
+//! [`Sem`] owns an open semaphore, wherever its memory came from. Its handle is the address of
+//! that memory, and a table of the open ones turns a handle back into an owner, so that a handle
+//! from elsewhere is refused and a semaphore is closed exactly once:
+//!
+//! ```text
+//!  Sem ──raw──────────────┐
+//!   └─── Arc<Mapping> ──► sem_t      mapped by sem_open (Named) or mmap (Anonymous)
+//!             ▲
+//!  OPEN ──Weak┘   keyed by the sem_t's address, which is the handle
+//! ```
+//!
+//! The table's mutex is held for a few instructions and never while waiting for anything. A
+//! process that forks must not have another thread inside `Sem::open` and its siblings just then,
+//! or the child cannot use them; Python's GIL sees to that.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, c_int, c_uint, c_void};
+use std::io;
+use std::mem::{size_of, transmute_copy};
+use std::ptr::{self, NonNull};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use libc::{clockid_t, sem_t, timespec};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+/// An open semaphore. Clones share it; the last one closes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sem {
+    /// What `mapping` holds, beside it, to save the hot path a step.
+    raw: NonNull<sem_t>,
+    /// Keeps `raw` mapped.
+    _mapping: Arc<Mapping>,
+}
+
+// SAFETY: `raw` points to memory that `mapping` owns and whose address does not depend on the
+// thread, and POSIX lets any thread call any sem_* function on it at any time.
+unsafe impl Send for Sem {}
+// SAFETY: as above; every method takes `&self` and leaves the synchronisation to POSIX.
+unsafe impl Sync for Sem {}
+
+#[derive(Debug)]
+struct Mapping {
+    raw: NonNull<sem_t>,
+    storage: Storage,
+}
+
+#[derive(Debug)]
+enum Storage {
+    /// `sem_open` mapped it.
+    Named,
+    /// `mmap` mapped it, and `sem_init` made it a semaphore.
+    Anonymous,
+}
+
+// SAFETY: as for `Sem`; dropping unmaps memory, which any thread may do.
+unsafe impl Send for Mapping {}
+// SAFETY: nothing but its address is read through a shared reference.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        let mut open = open();
+        // Another opener may have been given this address meanwhile: then the entry is its.
+        if let Some(entry) = open.get(&self.raw.addr().get()) {
+            if ptr::eq(entry.as_ptr(), self) {
+                open.remove(&self.raw.addr().get());
+            }
+        }
+        match self.storage {
+            // SAFETY: sem_close wants an address from sem_open that is still open: `from_named`
+            // took exactly one reference over, and this is the only place that gives it back.
+            Storage::Named => unsafe {
+                libc::sem_close(self.raw.as_ptr());
+            },
+            // No sem_destroy: other processes may be waiting, and for them nothing has ended.
+            // SAFETY: munmap wants a mapping of this length that nothing uses any more: `anonymous`
+            // made it, and every user holds the Arc whose last clone is being dropped.
+            Storage::Anonymous => unsafe {
+                let _cannot_fail_on_what_mmap_gave =
+                    munmap(self.raw.as_ptr().cast(), size_of::<sem_t>());
+            },
+        }
+    }
+}
+
+/// The semaphores that this process has open, by handle.
+fn open() -> MutexGuard<'static, BTreeMap<usize, Weak<Mapping>>> {
+    static OPEN: Mutex<BTreeMap<usize, Weak<Mapping>>> = Mutex::new(BTreeMap::new());
+    // A panic in here leaves the map whole: it is changed by single calls only.
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Out of line, to keep what it needs off the callers' hot paths.
+#[inline(never)]
+fn errno() -> Errno {
+    // There is always a number in an error that was made from one.
+    Errno::from_raw_os_error(io::Error::last_os_error().raw_os_error().unwrap_or_default())
+}
+
+/// 0 is success; anything else left the reason in `errno`.
+#[inline]
+fn check(result: c_int) -> Result<(), Errno> {
+    if result == 0 { Ok(()) } else { Err(errno()) }
+}
+
+impl Sem {
+    /// `sem_open(name, O_CREAT | O_EXCL, 0600, value)`.
+    pub(crate) fn create(name: &CStr, value: c_uint) -> Result<Self, Errno> {
+        let mode: c_uint = 0o600;
+        // SAFETY: `name` is a C string; with O_CREAT come a mode and a value, as unsigned ints.
+        let raw =
+            unsafe { libc::sem_open(name.as_ptr(), libc::O_CREAT | libc::O_EXCL, mode, value) };
+        Self::from_named(raw)
+    }
+
+    /// `sem_open(name, 0)`: what another process created.
+    pub(crate) fn open(name: &CStr) -> Result<Self, Errno> {
+        // SAFETY: `name` is a C string, and without O_CREAT nothing else is read.
+        Self::from_named(unsafe { libc::sem_open(name.as_ptr(), 0) })
+    }
+
+    /// `sem_init(3)` in a shared mapping of its own: forked children share it, and no file system
+    /// is involved.
+    pub(crate) fn anonymous(value: c_uint) -> Result<Self, Errno> {
+        // SAFETY: a null hint lets the kernel choose an address that nothing uses.
+        let memory = unsafe {
+            mmap_anonymous(
+                ptr::null_mut(),
+                size_of::<sem_t>(),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+            )
+        }?;
+        let raw = NonNull::new(memory.cast::<sem_t>()).ok_or(Errno::NOMEM)?;
+        // SAFETY: the memory is writable, page-aligned, large enough, and nobody else's yet.
+        if let Err(error) = check(unsafe { libc::sem_init(raw.as_ptr(), 1, value) }) {
+            // SAFETY: the mapping was made above and nothing points into it.
+            unsafe { munmap(memory, size_of::<sem_t>()) }?;
+            return Err(error);
+        }
+        Ok(Self::register(&mut open(), Mapping { raw, storage: Storage::Anonymous }))
+    }
+
+    /// The open semaphore with this handle, if this process has one.
+    pub(crate) fn from_handle(handle: usize) -> Option<Self> {
+        let mapping = open().get(&handle)?.upgrade()?;
+        Some(Self { raw: mapping.raw, _mapping: mapping })
+    }
+
+    /// A number that [`from_handle`](Self::from_handle) of this process knows.
+    pub(crate) fn handle(&self) -> usize {
+        self.raw.addr().get()
+    }
+
+    /// Takes over the reference that `sem_open` counted for its caller.
+    fn from_named(raw: *mut sem_t) -> Result<Self, Errno> {
+        if raw == libc::SEM_FAILED {
+            return Err(errno());
+        }
+        let raw = NonNull::new(raw).ok_or(Errno::INVAL)?;
+        let mut open = open();
+        // glibc gives one address to all who open one semaphore, and counts them.
+        if let Some(mapping) = open.get(&raw.addr().get()).and_then(Weak::upgrade) {
+            // SAFETY: sem_open has just counted a reference at this address, and `mapping` holds
+            // another: giving one back leaves the memory mapped.
+            unsafe { libc::sem_close(raw.as_ptr()) };
+            return Ok(Self { raw, _mapping: mapping });
+        }
+        Ok(Self::register(&mut open, Mapping { raw, storage: Storage::Named }))
+    }
+
+    fn register(open: &mut BTreeMap<usize, Weak<Mapping>>, mapping: Mapping) -> Self {
+        let mapping = Arc::new(mapping);
+        open.insert(mapping.raw.addr().get(), Arc::downgrade(&mapping));
+        Self { raw: mapping.raw, _mapping: mapping }
+    }
+
+    /// `sem_trywait(3)`: true if a permit was taken.
+    #[inline]
+    pub(crate) fn try_wait(&self) -> Result<bool, Errno> {
+        // SAFETY: `raw` is an open semaphore while `self` lives; so in every method below.
+        if unsafe { libc::sem_trywait(self.raw.as_ptr()) } == 0 {
+            return Ok(true);
+        }
+        match errno() {
+            Errno::AGAIN => Ok(false),
+            error => Err(error),
+        }
+    }
+
+    /// `sem_wait(3)`: as long as it takes, or until a signal (`EINTR`).
+    pub(crate) fn wait(&self) -> Result<(), Errno> {
+        // SAFETY: an open semaphore.
+        check(unsafe { libc::sem_wait(self.raw.as_ptr()) })
+    }
+
+    /// `sem_timedwait(3)`: until a moment of the wall clock.
+    pub(crate) fn timed_wait(&self, function: TimedWait, until: &timespec) -> Result<(), Errno> {
+        // SAFETY: `function` is the C library's sem_timedwait, which wants an open semaphore and
+        // a valid timespec.
+        check(unsafe { (function.0)(self.raw.as_ptr(), until) })
+    }
+
+    /// `sem_clockwait(3)`: until a moment of the monotonic clock.
+    pub(crate) fn clock_wait(&self, function: ClockWait, until: &timespec) -> Result<(), Errno> {
+        // SAFETY: `function` is the C library's sem_clockwait, which wants an open semaphore, the
+        // number of a clock, and a valid timespec.
+        check(unsafe { (function.0)(self.raw.as_ptr(), libc::CLOCK_MONOTONIC, until) })
+    }
+
+    /// `sem_post(3)`.
+    #[inline]
+    pub(crate) fn post(&self) -> Result<(), Errno> {
+        // SAFETY: an open semaphore.
+        check(unsafe { libc::sem_post(self.raw.as_ptr()) })
+    }
+
+    /// `sem_getvalue(3)`; negative where a system counts its waiters so.
+    #[inline]
+    pub(crate) fn value(&self) -> Result<c_int, Errno> {
+        let mut value = 0;
+        // SAFETY: an open semaphore and a place for an int.
+        check(unsafe { libc::sem_getvalue(self.raw.as_ptr(), &raw mut value) })?;
+        Ok(value)
+    }
+}
+
+/// `sem_unlink(3)`: ends the name; who has the semaphore open keeps it.
+pub(crate) fn unlink(name: &CStr) -> Result<(), Errno> {
+    // SAFETY: a C string.
+    check(unsafe { libc::sem_unlink(name.as_ptr()) })
+}
+
+/// The C library's `sem_clockwait`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClockWait(unsafe extern "C" fn(*mut sem_t, clockid_t, *const timespec) -> c_int);
+
+/// The C library's `sem_timedwait`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimedWait(unsafe extern "C" fn(*mut sem_t, *const timespec) -> c_int);
+
+// Both are looked up at run time: glibc has the first since 2.30, macOS has neither, and a program
+// has to start on a system that is older than the one it was built on.
+impl ClockWait {
+    pub(crate) fn find() -> Option<Self> {
+        // SAFETY: wherever this function exists, it has this signature.
+        symbol(c"sem_clockwait").map(|address| Self(unsafe { transmute_copy(&address) }))
+    }
+}
+
+impl TimedWait {
+    pub(crate) fn find() -> Option<Self> {
+        // SAFETY: wherever this function exists, it has this signature.
+        symbol(c"sem_timedwait").map(|address| Self(unsafe { transmute_copy(&address) }))
+    }
+}
+
+/// The address of a function in what is loaded already.
+fn symbol(name: &CStr) -> Option<NonNull<c_void>> {
+    // SAFETY: a C string; looking up runs nothing.
+    NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })
+}

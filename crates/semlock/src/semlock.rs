@@ -1,0 +1,369 @@
+//! `SemLock`: kinds, recursion, owner thread and greatest value over a backend's semaphore.
+//!
+//! The semaphore is shared between processes. Beside it each `SemLock` keeps, private to its
+//! process, how many permits the process took through it and which thread was the last to do so:
+//!
+//! ```text
+//!            this process                          shared
+//!  SemLock { kind, maxvalue, name, count, owner, sem ──► value }
+//! ```
+//!
+//! A recursive mutex is *mine* when `count > 0` and I am the owner; acquiring it again then only
+//! counts.
+//!
+//! # Memory ordering
+//! What a lock protects is ordered by the semaphore itself: POSIX makes `sem_wait` and `sem_post`
+//! synchronise memory. Of `count` and `owner` one question must be answered right while other
+//! threads change them: *is it mine?*, asked of a recursive mutex. A thread that got the permit
+//! writes `owner` before it counts (Release); the question reads the count (Acquire) before
+//! `owner`. So whoever sees a count of 1 or more sees the owner that belongs to it or a later one,
+//! and can find itself there only if it is the holder: a holder writes its own name while holding
+//! the permit, and counts down to 0 before it lets go. For semaphores both fields only inform.
+
+use crate::atomic::{AtomicUsize, Ordering};
+use crate::backend::Semaphore;
+use crate::count::Count;
+use crate::os::thread;
+use crate::{Deadline, Error, Name};
+
+/// What a [`SemLock`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Kind {
+    /// The thread that holds it can take it again, and only that thread can release it.
+    RecursiveMutex = 0,
+    /// Permits that anyone can take and anyone can give back.
+    Semaphore = 1,
+}
+
+impl TryFrom<i32> for Kind {
+    type Error = Error;
+
+    fn try_from(kind: i32) -> Result<Self, Error> {
+        match kind {
+            0 => Ok(Self::RecursiveMutex),
+            1 => Ok(Self::Semaphore),
+            _ => Err(Error::UnrecognizedKind),
+        }
+    }
+}
+
+/// Whether a new semaphore can be found by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// It can, until [`unlink`](crate::unlink) is called, which somebody has to do.
+    Keep,
+    /// It cannot: only this process and its forks can use it. The name is looked at all the same,
+    /// and refused where it is taken or impossible.
+    Unlink,
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Wait {
+    /// With a permit.
+    Acquired,
+    /// At its deadline.
+    TimedOut,
+    /// A signal arrived: what it asks for can be done now, and then the wait goes on.
+    Interrupted,
+}
+
+/// A semaphore or recursive mutex that processes share.
+///
+/// Dropping it closes it for this `SemLock`; permits that were taken stay taken.
+#[derive(Debug)]
+pub struct SemLock {
+    sem: Semaphore,
+    /// Acquires less releases by this process: see the module's head.
+    count: Count,
+    /// The thread that was the last to acquire; 0: none yet.
+    owner: AtomicUsize,
+    maxvalue: i32,
+    kind: Kind,
+    name: Option<Name>,
+}
+
+impl SemLock {
+    /// Creates a semaphore under a name that nothing has.
+    ///
+    /// `maxvalue` bounds what [`release`](Self::release) gives back; `value` may lie above it.
+    ///
+    /// # Errors
+    /// [`Error::Os`]: `EEXIST` for a taken name; `EINVAL` for an impossible one, or a value above
+    /// [`SEM_VALUE_MAX`](crate::SEM_VALUE_MAX); what else `sem_open(3)` says.
+    pub fn create(
+        kind: Kind,
+        value: u32,
+        maxvalue: i32,
+        name: &Name,
+        naming: Naming,
+    ) -> Result<Self, Error> {
+        let sem = Semaphore::create(name, value, naming)?;
+        let name = (naming == Naming::Keep).then(|| name.clone());
+        Ok(Self::over(sem, kind, maxvalue, name))
+    }
+
+    /// Opens what another process created, without touching its value.
+    ///
+    /// # Errors
+    /// [`Error::Os`]: `ENOENT` where nothing has this name.
+    pub fn rebuild(kind: Kind, maxvalue: i32, name: &Name) -> Result<Self, Error> {
+        Ok(Self::over(Semaphore::open(name)?, kind, maxvalue, Some(name.clone())))
+    }
+
+    /// A second `SemLock` over a semaphore that this process has open, or had when it was forked.
+    ///
+    /// # Errors
+    /// [`Error::UnknownHandle`].
+    pub fn rebuild_from_handle(handle: usize, kind: Kind, maxvalue: i32) -> Result<Self, Error> {
+        Ok(Self::over(Semaphore::from_handle(handle)?, kind, maxvalue, None))
+    }
+
+    fn over(sem: Semaphore, kind: Kind, maxvalue: i32, name: Option<Name>) -> Self {
+        Self { sem, count: Count::new(), owner: AtomicUsize::new(0), maxvalue, kind, name }
+    }
+
+    /// Takes a permit if that needs no waiting.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // the hot path of several callers, which only one would get
+    pub fn try_acquire(&self) -> Result<bool, Error> {
+        if self.again_if_mine() {
+            return Ok(true);
+        }
+        let taken = self.sem.try_wait()?;
+        if taken {
+            self.took();
+        }
+        Ok(taken)
+    }
+
+    /// Counts up if this is a recursive mutex that the calling thread holds; tells whether it is.
+    #[inline]
+    pub fn again_if_mine(&self) -> bool {
+        if self.kind == Kind::Semaphore {
+            return false;
+        }
+        let me = thread::current();
+        let mine = self.is_held_by(me);
+        if mine {
+            self.count.add(1, me);
+        }
+        mine
+    }
+
+    /// Takes a permit, waiting for it until a deadline or a signal.
+    ///
+    /// For callers that have something to do when a signal arrives, and go on waiting after that;
+    /// [`acquire_until`](Self::acquire_until) is for those that do not.
+    pub fn wait(&self, deadline: Deadline) -> Result<Wait, Error> {
+        if self.again_if_mine() {
+            return Ok(Wait::Acquired);
+        }
+        let result = self.sem.wait(deadline)?;
+        if result == Wait::Acquired {
+            self.took();
+        }
+        Ok(result)
+    }
+
+    /// Takes a permit, however long that takes.
+    pub fn acquire(&self) -> Result<(), Error> {
+        self.acquire_until(Deadline::NEVER).map(|_always| ())
+    }
+
+    /// Takes a permit; false if there was none before the deadline.
+    pub fn acquire_until(&self, deadline: Deadline) -> Result<bool, Error> {
+        if self.try_acquire()? {
+            return Ok(true);
+        }
+        loop {
+            match self.wait(deadline)? {
+                Wait::Acquired => return Ok(true),
+                Wait::TimedOut => return Ok(false),
+                Wait::Interrupted => {}
+            }
+        }
+    }
+
+    #[inline]
+    fn took(&self) {
+        let me = thread::current();
+        self.owner.store(me, Ordering::Relaxed);
+        self.count.add(1, me);
+    }
+
+    /// Gives a permit back; a recursive mutex that was taken several times only counts down.
+    ///
+    /// # Errors
+    /// [`Error::NotOwner`] for a recursive mutex that another thread holds, or nobody.
+    /// [`Error::ReleasedTooManyTimes`] for a semaphore at its greatest value; two threads that
+    /// release at the same moment can both be let through, as in CPython.
+    #[inline]
+    pub fn release(&self) -> Result<(), Error> {
+        if self.kind == Kind::Semaphore {
+            self.check_below_maxvalue()?;
+            self.count.add(-1, thread::current());
+        } else {
+            let me = thread::current();
+            if !self.is_held_by(me) {
+                return Err(Error::NotOwner);
+            }
+            // Before the post: after it, the next holder counts.
+            self.count.add(-1, me);
+            if self.count.get() > 0 {
+                return Ok(());
+            }
+        }
+        self.sem.post().inspect_err(|_| self.count.add(1, thread::current()))
+    }
+
+    #[inline]
+    fn check_below_maxvalue(&self) -> Result<(), Error> {
+        match self.sem.value() {
+            Ok(value) if value >= self.maxvalue => Err(Error::ReleasedTooManyTimes),
+            Ok(_) => Ok(()),
+            Err(Error::ValueUnavailable) => self.check_below_maxvalue_by_trying(),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where the value cannot be read, a greatest value of 1 can be kept by trying; others cannot.
+    #[cold]
+    fn check_below_maxvalue_by_trying(&self) -> Result<(), Error> {
+        if self.maxvalue == 1 && !self.is_zero_by_trying()? {
+            return Err(Error::ReleasedTooManyTimes);
+        }
+        Ok(())
+    }
+
+    /// The number of permits that are free now.
+    ///
+    /// # Errors
+    /// [`Error::ValueUnavailable`] where the operating system cannot tell.
+    #[inline]
+    pub fn value(&self) -> Result<i32, Error> {
+        self.sem.value()
+    }
+
+    /// Whether no permit is free now.
+    #[inline]
+    pub fn is_zero(&self) -> Result<bool, Error> {
+        match self.sem.value() {
+            Ok(value) => Ok(value == 0),
+            Err(Error::ValueUnavailable) => self.is_zero_by_trying(),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cold]
+    fn is_zero_by_trying(&self) -> Result<bool, Error> {
+        let taken = self.sem.try_wait()?;
+        if taken {
+            self.sem.post()?;
+        }
+        Ok(!taken)
+    }
+
+    /// Acquires less releases by this process through this object.
+    #[inline]
+    #[must_use]
+    pub fn count(&self) -> i64 {
+        self.count.get()
+    }
+
+    /// Whether the calling thread is the last that acquired, and not all was released since.
+    #[inline]
+    #[must_use]
+    pub fn is_mine(&self) -> bool {
+        self.is_held_by(thread::current())
+    }
+
+    #[inline]
+    fn is_held_by(&self, thread: usize) -> bool {
+        self.count.get() > 0 && self.owner.load(Ordering::Relaxed) == thread
+    }
+
+    /// For a child just forked: what its parent holds, it does not.
+    pub fn after_fork(&self) {
+        self.count.clear();
+    }
+
+    /// A number by which this process, and those it forks, can open the semaphore again while this
+    /// `SemLock` lives.
+    #[inline]
+    #[must_use]
+    pub fn handle(&self) -> usize {
+        self.sem.handle()
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The value that [`release`](Self::release) does not exceed.
+    #[must_use]
+    pub fn maxvalue(&self) -> i32 {
+        self.maxvalue
+    }
+
+    /// The name that other processes can open it by, if it has one.
+    #[must_use]
+    pub fn name(&self) -> Option<&Name> {
+        self.name.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unnamed(kind: Kind, value: u32, maxvalue: i32) -> SemLock {
+        let name = Name::new(&format!("/semlock-unit-{}", std::process::id())).unwrap();
+        SemLock::create(kind, value, maxvalue, &name, Naming::Unlink).unwrap()
+    }
+
+    // macOS cannot read a semaphore's value; its rules are kept working everywhere.
+    #[test]
+    fn trying_tells_zero_and_gives_back_what_it_took() {
+        let lock = unnamed(Kind::Semaphore, 2, 2);
+        for left in [2, 1] {
+            assert_eq!(lock.value().unwrap(), left);
+            assert!(!lock.is_zero_by_trying().unwrap());
+            assert_eq!(lock.value().unwrap(), left);
+            lock.acquire().unwrap();
+        }
+        assert!(lock.is_zero_by_trying().unwrap());
+        assert_eq!(lock.count(), 2);
+    }
+
+    #[test]
+    fn trying_keeps_a_greatest_value_of_one_and_no_other() {
+        let lock = unnamed(Kind::Semaphore, 1, 1);
+        let result = lock.check_below_maxvalue_by_trying();
+        assert!(matches!(result, Err(Error::ReleasedTooManyTimes)));
+        assert_eq!(lock.value().unwrap(), 1);
+        lock.acquire().unwrap();
+        lock.check_below_maxvalue_by_trying().unwrap();
+        assert_eq!(lock.value().unwrap(), 0);
+
+        unnamed(Kind::Semaphore, 2, 2).check_below_maxvalue_by_trying().unwrap();
+    }
+
+    #[test]
+    fn a_post_that_fails_leaves_the_count_as_it_was() {
+        let lock = unnamed(Kind::RecursiveMutex, 1, 1);
+        lock.acquire().unwrap();
+        while lock.sem.value().unwrap() < 1 {
+            lock.sem.post().unwrap();
+        }
+        let full = unnamed(Kind::RecursiveMutex, crate::SEM_VALUE_MAX.cast_unsigned(), 1);
+        full.took();
+        assert!(matches!(full.release(), Err(Error::Os { call: "sem_post", .. })));
+        assert_eq!(full.count(), 1);
+        assert!(full.is_mine());
+    }
+}

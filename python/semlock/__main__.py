@@ -1,0 +1,153 @@
+"""Run an unmodified program on semlock::
+
+    python -m semlock script.py args...
+    python -m semlock -m module args...
+
+The program finds everything as if it had been started without semlock: ``sys.argv``,
+``sys.path``, ``__main__``, its tracebacks and its exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+import importlib.machinery
+import io
+import os
+import pkgutil
+import runpy
+import sys
+from types import ModuleType, TracebackType
+from typing import Any
+
+from semlock import install
+
+
+def main() -> None:
+    module, argv = arguments()
+    install()
+    try:
+        if module is not None:
+            sys.argv = ["-m", *argv]
+            run_module(module)
+        elif is_importable(argv[0]):
+            # A directory or zip file with a __main__ in it.
+            sys.argv = argv
+            replace_first_path(argv[0], always=True)
+            run_module("__main__", alter_argv=False)
+        else:
+            sys.argv = argv
+            run_script(argv[0])
+    except SystemExit:
+        raise
+    except BaseException:
+        # The interpreter ends as it does for any program, but for the frames above.
+        sys.excepthook = Excepthook(sys.excepthook)
+        raise
+
+
+def arguments() -> tuple[str | None, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog=f"{os.path.basename(sys.executable or 'python')} -m semlock",
+        usage="%(prog)s [-m MODULE | SCRIPT] ARGS...",
+        description="Run an unmodified program whose multiprocessing locks and semaphores are "
+        "semlock's, in it and in every process that it starts through multiprocessing.",
+    )
+    parser.add_argument(
+        "-m",
+        dest="module",
+        metavar="MODULE",
+        nargs=argparse.REMAINDER,
+        help="a module to run as a program, as python -m does, and its arguments",
+    )
+    parser.add_argument(
+        "script",
+        metavar="SCRIPT",
+        nargs=argparse.REMAINDER,
+        help="a script (or a directory or zip file with a __main__.py), and its arguments",
+    )
+    parsed = parser.parse_args()
+    if parsed.module:
+        module, *argv = parsed.module
+        return module, argv
+    if parsed.script:
+        return None, parsed.script
+    parser.error("a script or -m MODULE is needed")
+
+
+def new_main() -> ModuleType:
+    """Puts an empty ``__main__`` in the place of this one."""
+    module = sys.modules["__main__"] = ModuleType("__main__")
+    vars(module)["__builtins__"] = builtins
+    if sys.version_info < (3, 14):
+        vars(module)["__annotations__"] = {}
+    return module
+
+
+def run_module(name: str, alter_argv: bool = True) -> None:
+    new_main()
+    # What the interpreter itself calls for -m.
+    runpy._run_module_as_main(name, alter_argv)  # type: ignore[attr-defined]
+
+
+def run_script(path: str) -> None:
+    absolute = os.path.abspath(path)
+    replace_first_path(os.path.dirname(os.path.realpath(path)))
+    try:
+        with io.open_code(absolute) as file:
+            code = pkgutil.read_code(file)
+            if code is None:
+                # Not compiled yet.
+                file.seek(0)
+                code = compile(file.read(), absolute, "exec", dont_inherit=True)
+                loader: type = importlib.machinery.SourceFileLoader
+            else:
+                loader = importlib.machinery.SourcelessFileLoader
+    except OSError as error:
+        reason = f"[Errno {error.errno}] {error.strerror}"
+        print(f"{sys.orig_argv[0]}: can't open file {absolute!r}: {reason}", file=sys.stderr)
+        sys.exit(2)
+    namespace: dict[str, Any] = vars(new_main())
+    namespace.update(__file__=absolute, __loader__=loader("__main__", absolute))
+    if sys.version_info < (3, 15):
+        namespace["__cached__"] = None
+    exec(code, namespace)
+
+
+def is_importable(path: str) -> bool:
+    importer = pkgutil.get_importer(path)
+    if importer is None or not os.path.exists(path):
+        return False
+    return os.path.isdir(path) or not isinstance(importer, importlib.machinery.FileFinder)
+
+
+def replace_first_path(path: str, always: bool = False) -> None:
+    """Where python -m had put the current directory, a script's directory belongs."""
+    has_first_path = not (getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
+    if has_first_path:
+        sys.path[0] = path
+    elif always:
+        sys.path.insert(0, path)
+
+
+class Excepthook:
+    """Shows a program's last exception from the program's own first frame on."""
+
+    def __init__(self, programs: Any) -> None:
+        self.programs = programs
+
+    def __call__(
+        self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        sys.excepthook = self.programs
+        rest = traceback
+        while traceback is not None:
+            if traceback.tb_frame.f_code.co_filename == __file__:
+                rest = traceback.tb_next
+            traceback = traceback.tb_next
+        sys.last_traceback = error.__traceback__ = rest
+        self.programs(kind, error, rest)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""Putting semlock in the place of CPython's ``_multiprocessing``, here and in every child.
+
+In this process: ``sys.modules`` and the modules that have already imported ``_multiprocessing``
+are pointed at ``semlock._multiprocessing``. Children by fork inherit that. Children by spawn and
+forkserver are fresh interpreters, and two things reach them:
+
+* The *preparation data*, which a child unpickles first of all. One entry is added to it, whose
+  unpickling installs. It is made of builtins alone, because the child's ``sys.path`` is not set up
+  yet by then.
+* A fork server imports ``__main__`` before it sees any preparation data, so its command line is
+  made to install first. It may outlive an ``uninstall()``: a child whose preparation data lacks the
+  entry undoes what it inherited.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing import spawn, util
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from . import _multiprocessing as _ours
+
+__all__ = ["install", "uninstall"]
+
+_BACKENDS = ("kernel",)
+
+# What other modules import, or import from, under these names.
+_NAMES = ("SemLock", "sem_unlink", "flags")
+
+# The key in the preparation data.
+_KEY = "semlock"
+
+# Run in a fresh interpreter. It loads this very package by its place, because nothing is on
+# `sys.path` yet, and a child that cannot have it still works, on the interpreter's own module.
+_BOOTSTRAP = """\
+import importlib.util, sys
+try:
+    if "semlock" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("semlock", {init!r})
+        sys.modules["semlock"] = module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules["semlock"]
+            raise
+    sys.modules["semlock"].install({backend!r})
+except (ImportError, OSError) as error:
+    import warnings
+    warnings.warn(
+        f"semlock is not installed in this child process, which goes on with the interpreter's "
+        f"own semaphores: {{error}}",
+        RuntimeWarning,
+    )
+"""
+
+
+
+class _Change(NamedTuple):
+    """A global that was made to name something else."""
+
+    namespace: dict[str, Any]
+    name: str
+    before: object
+    after: object
+
+    def make(self) -> None:
+        self.namespace[self.name] = self.after
+
+    def undo(self) -> None:
+        # Somebody may have put something else there meanwhile: then that stays.
+        if self.namespace.get(self.name) is self.after:
+            self.namespace[self.name] = self.before
+
+
+_lock = threading.Lock()
+# The backend in place, if any.
+_installed: str | None = None
+# What `_multiprocessing` was before; None if this interpreter was built without.
+_stock: ModuleType | None = None
+_changes: list[_Change] = []
+
+
+def install(backend: str = "kernel") -> None:
+    """Make ``multiprocessing`` use semlock, in this process and in every child it starts from now.
+
+    ``backend="kernel"`` is the operating system's semaphores, as in CPython; ``_multiprocessing``
+    alone is replaced. Locks that exist already go on as what they are, and named ones can be shared
+    with processes that use CPython's own module. Calling it again changes nothing.
+
+    Raises ``ValueError`` for an unknown backend.
+    """
+    global _installed, _stock
+    if backend not in _BACKENDS:
+        known = ", ".join(map(repr, _BACKENDS))
+        raise ValueError(f"unknown backend {backend!r}: this version of semlock has {known}")
+    with _lock:
+        if _installed is not None:
+            return
+        try:
+            import _multiprocessing
+        except ImportError:
+            _stock = None
+        else:
+            _stock = _multiprocessing
+            _changes.extend(_globals_that_name(_stock, _ours, list(sys.modules)))
+        _changes.extend(
+            _Change(vars(module), function.__name__, getattr(module, function.__name__), function)
+            for module, function in _WRAPPERS
+        )
+        sys.modules["_multiprocessing"] = _ours
+        for change in _changes:
+            change.make()
+        _installed = backend
+
+
+def uninstall() -> None:
+    """Undo :func:`install`, here and for the children started from now.
+
+    Locks that were made in between go on as what they are. Calling it again changes nothing.
+    """
+    global _installed
+    with _lock:
+        if _installed is None:
+            return
+        if sys.modules.get("_multiprocessing") is _ours:
+            del sys.modules["_multiprocessing"]
+            if _stock is not None:
+                sys.modules["_multiprocessing"] = _stock
+        if _stock is not None:
+            # Parts of multiprocessing that were imported since. (Of other modules nobody knows
+            # which of the two they meant to have.)
+            since = [name for name in sys.modules if name.split(".")[0] == "multiprocessing"]
+            for change in _globals_that_name(_ours, _stock, since):
+                change.make()
+        for change in _changes:
+            change.undo()
+        _changes.clear()
+        _installed = None
+
+
+def _globals_that_name(old: ModuleType, new: ModuleType, modules: list[str]) -> list[_Change]:
+    """The globals of these modules that name ``old`` or something of its."""
+    replacements = {"_multiprocessing": (old, new)}
+    for name in _NAMES:
+        replacements[name] = (getattr(old, name, None), getattr(new, name))
+    return [
+        _Change(vars(module), name, before, after)
+        for module in map(sys.modules.get, modules)
+        if isinstance(module, ModuleType) and module not in (old, new)
+        for name, (before, after) in replacements.items()
+        if before is not None and vars(module).get(name) is before
+    ]
+
+
+# ---- Reaching children ----
+
+
+class _InstallsWhenUnpickled:
+    """Something to pickle that installs where it is unpickled, and is ``None`` there."""
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[str, dict[str, Any]]]:
+        # A namespace of its own, or the code would run in that of whoever unpickles it.
+        return exec, (_bootstrap(), {})
+
+
+def _bootstrap() -> str:
+    package = sys.modules[__name__.rpartition(".")[0]]
+    return _BOOTSTRAP.format(init=package.__file__, backend=_installed)
+
+
+# What the functions below stand in for. If somebody has wrapped them in turn, they stay in use
+# after uninstall(), and then only pass on.
+_stock_get_preparation_data = spawn.get_preparation_data
+_stock_prepare = spawn.prepare
+_stock_spawnv_passfds = util.spawnv_passfds
+
+
+def get_preparation_data(name: str) -> dict[str, Any]:
+    data: dict[str, Any] = _stock_get_preparation_data(name)
+    if _installed is not None:
+        data[_KEY] = _InstallsWhenUnpickled()
+    return data
+
+
+def prepare(data: dict[str, Any]) -> None:
+    if _KEY not in data:
+        # A fork server that was started installed works for a process that no longer is.
+        uninstall()
+    _stock_prepare(data)
+
+
+def spawnv_passfds(path: bytes, args: list[Any], passfds: list[int]) -> int:
+    if _installed is not None:
+        args = [
+            f"exec({_bootstrap()!r}, {{}}); {arg}"
+            if before == "-c" and "from multiprocessing.forkserver import main" in arg
+            else arg
+            for before, arg in zip([None, *args], args, strict=False)
+        ]
+    return _stock_spawnv_passfds(path, args, passfds)
+
+
+_WRAPPERS: list[tuple[ModuleType, Callable[..., Any]]] = [
+    (spawn, get_preparation_data),
+    (spawn, prepare),
+    (util, spawnv_passfds),
+]
