@@ -70,9 +70,9 @@ def arguments() -> tuple[str | None, list[str]]:
     if parsed.module:
         module, *argv = parsed.module
         return module, argv
-    if parsed.script:
-        return None, parsed.script
-    parser.error("a script or -m MODULE is needed")
+    if not parsed.script:
+        parser.error("a script or -m MODULE is needed")
+    return None, parsed.script
 
 
 def new_main() -> ModuleType:

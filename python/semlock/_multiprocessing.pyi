@@ -1,12 +1,13 @@
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, SupportsFloat, SupportsIndex
 
-from typing_extensions import Self
+from typing_extensions import Self, disjoint_base
 
 flags: Final[dict[str, int]]
 
 def sem_unlink(name: str, /) -> None: ...
 
+@disjoint_base
 class SemLock:
     SEM_VALUE_MAX: ClassVar[int]
     RECURSIVE_MUTEX: ClassVar[int]

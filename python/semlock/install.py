@@ -14,6 +14,7 @@ forkserver are fresh interpreters, and two things reach them:
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 from collections.abc import Callable
@@ -55,7 +56,6 @@ except (ImportError, OSError) as error:
         RuntimeWarning,
     )
 """
-
 
 
 class _Change(NamedTuple):
@@ -100,11 +100,10 @@ def install(backend: str = "kernel") -> None:
         if _installed is not None:
             return
         try:
-            import _multiprocessing
+            _stock = importlib.import_module("_multiprocessing")
         except ImportError:
             _stock = None
         else:
-            _stock = _multiprocessing
             _changes.extend(_globals_that_name(_stock, _ours, list(sys.modules)))
         _changes.extend(
             _Change(vars(module), function.__name__, getattr(module, function.__name__), function)
@@ -143,15 +142,15 @@ def uninstall() -> None:
 
 def _globals_that_name(old: ModuleType, new: ModuleType, modules: list[str]) -> list[_Change]:
     """The globals of these modules that name ``old`` or something of its."""
-    replacements = {"_multiprocessing": (old, new)}
+    replacements: dict[str, tuple[object, object]] = {"_multiprocessing": (old, new)}
     for name in _NAMES:
-        replacements[name] = (getattr(old, name, None), getattr(new, name))
+        replacements[name] = (getattr(old, name, None), getattr(new, name, None))
     return [
         _Change(vars(module), name, before, after)
         for module in map(sys.modules.get, modules)
         if isinstance(module, ModuleType) and module not in (old, new)
         for name, (before, after) in replacements.items()
-        if before is not None and vars(module).get(name) is before
+        if None not in (before, after) and vars(module).get(name) is before
     ]
 
 

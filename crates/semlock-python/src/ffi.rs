@@ -173,12 +173,16 @@ fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
     ffi::PyType_Slot { slot, pfunc }
 }
 
-/// Makes the function `sem_unlink`.
-pub(crate) fn sem_unlink_function(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    let module = PyString::intern(py, "_multiprocessing");
+/// Makes the function `sem_unlink` of this module.
+pub(crate) fn sem_unlink_function<'py>(
+    module: &Bound<'py, PyModule>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = module.py();
+    let name = PyString::intern(py, "_multiprocessing");
     let definition = (&raw const SEM_UNLINK).cast_mut().cast();
-    // SAFETY: the definition lives for ever and is only read; `module` is a string, as it has to be.
-    let function = unsafe { ffi::PyCFunction_NewEx(definition, ptr::null_mut(), module.as_ptr()) };
+    // SAFETY: the definition lives for ever and is only read; two live objects, of which the
+    // function takes references of its own.
+    let function = unsafe { ffi::PyCFunction_NewEx(definition, module.as_ptr(), name.as_ptr()) };
     // SAFETY: a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, function) }
 }

@@ -16,6 +16,6 @@ fn _multiprocessing(module: &Bound<'_, PyModule>) -> PyResult<()> {
     flags.set_item("HAVE_SEM_OPEN", 1)?;
     flags.set_item("HAVE_SEM_TIMEDWAIT", 1)?;
     module.setattr("SemLock", ffi::semlock_type(py)?)?;
-    module.setattr("sem_unlink", ffi::sem_unlink_function(py)?)?;
+    module.setattr("sem_unlink", ffi::sem_unlink_function(module)?)?;
     module.setattr("flags", flags)
 }

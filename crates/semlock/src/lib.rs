@@ -51,3 +51,8 @@ pub use deadline::Deadline;
 pub use error::Error;
 pub use name::Name;
 pub use semlock::{Kind, Naming, SemLock, Wait};
+
+/// The README's examples are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

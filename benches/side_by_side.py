@@ -1,0 +1,235 @@
+"""semlock beside the interpreter's own module, in one run.
+
+Every row is measured in rounds that take turns, and the ratio is the median over the rounds of
+ours to theirs: what disturbs the machine disturbs both. Times are medians too, in nanoseconds.
+
+Rows of the first table compare raw SemLocks. The second compares what a user of
+`multiprocessing` has: a `multiprocessing.Lock` on the interpreter's own module and one on
+semlock's.
+"""
+
+import _multiprocessing as stock
+import argparse
+import multiprocessing
+import os
+import platform
+import signal
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import semlock
+import semlock._multiprocessing as ours
+
+NAME = f"/semlock-bench-{os.getpid()}"
+# Above this the row misses its bound.
+BOUND = 1.0
+
+
+def rounds_of(calls):
+    """A function that makes a measured function of a statement on what it is given."""
+
+    def decorate(function):
+        function.calls = calls
+        return function
+
+    return decorate
+
+
+@rounds_of(100_000)
+def acquire_release(lock, calls):
+    acquire, release = lock.acquire, lock.release
+    start = time.perf_counter_ns()
+    for _ in range(calls):
+        acquire()
+        release()
+    return time.perf_counter_ns() - start
+
+
+@rounds_of(100_000)
+def with_lock(lock, calls):
+    start = time.perf_counter_ns()
+    for _ in range(calls):
+        with lock:
+            pass
+    return time.perf_counter_ns() - start
+
+
+@rounds_of(100_000)
+def acquire_timeout(lock, calls):
+    acquire, release = lock.acquire, lock.release
+    start = time.perf_counter_ns()
+    for _ in range(calls):
+        acquire(timeout=1)
+        release()
+    return time.perf_counter_ns() - start
+
+
+@rounds_of(100_000)
+def acquire_false_on_a_taken_one(lock, calls):
+    acquire = lock.acquire
+    acquire()
+    try:
+        start = time.perf_counter_ns()
+        for _ in range(calls):
+            acquire(False)
+        return time.perf_counter_ns() - start
+    finally:
+        lock.release()
+
+
+@rounds_of(100_000)
+def is_zero(lock, calls):
+    is_zero = lock._is_zero
+    start = time.perf_counter_ns()
+    for _ in range(calls):
+        is_zero()
+    return time.perf_counter_ns() - start
+
+
+@rounds_of(100_000)
+def get_value(lock, calls):
+    get_value = lock._get_value
+    start = time.perf_counter_ns()
+    for _ in range(calls):
+        get_value()
+    return time.perf_counter_ns() - start
+
+
+@rounds_of(2_000)
+def create_unlinked(module, calls):
+    make = module.SemLock
+    start = time.perf_counter_ns()
+    for _ in range(calls):
+        make(1, 1, 1, NAME, True)
+    return time.perf_counter_ns() - start
+
+
+@rounds_of(2_000)
+def create_named(module, calls):
+    make, unlink = module.SemLock, module.sem_unlink
+    start = time.perf_counter_ns()
+    for _ in range(calls):
+        make(1, 1, 1, NAME, False)
+        unlink(NAME)
+    return time.perf_counter_ns() - start
+
+
+@rounds_of(4_000)
+def hand_over(module, calls):
+    """To another process and back, by two semaphores that a fork has inherited."""
+    there = module.SemLock(1, 0, 1, NAME, True)
+    back = module.SemLock(1, 0, 1, NAME, True)
+    child = os.fork()
+    # A watchdog: this is over in a moment, and a process that has lost its peer is ended.
+    signal.alarm(60)
+    if child == 0:
+        try:
+            for _ in range(calls + 1):
+                there.acquire()
+                back.release()
+        finally:
+            os._exit(0)
+    # Once for the child to come up.
+    there.release()
+    back.acquire()
+    start = time.perf_counter_ns()
+    for _ in range(calls):
+        there.release()
+        back.acquire()
+    taken = time.perf_counter_ns() - start
+    signal.alarm(0)
+    os.waitpid(child, 0)
+    return taken
+
+
+def measure(function, theirs, mine, rounds):
+    """Medians of (ours to theirs, ours, theirs) over rounds in which they take turns."""
+    ratios, our_times, their_times = [], [], []
+    for number in range(rounds):
+        pair = [(their_times, theirs), (our_times, mine)]
+        for times, subject in pair if number % 2 else reversed(pair):
+            times.append(function(subject, function.calls) / function.calls)
+        ratios.append(our_times[-1] / their_times[-1])
+    return tuple(map(statistics.median, (ratios, our_times, their_times)))
+
+
+def table(title, rows, rounds, bounded):
+    print(f"\n{title}\n")
+    print("| work | stock, ns | semlock, ns | ratio |" + (" bound |" if bounded else ""))
+    print("|---|---:|---:|---:|" + ("---|" if bounded else ""))
+    missed = []
+    for name, function, theirs, mine in rows:
+        ratio, our_time, their_time = measure(function, theirs, mine, rounds)
+        row = f"| {name} | {their_time:,.1f} | {our_time:,.1f} | {ratio:.2f} |"
+        if bounded:
+            passed = round(ratio, 2) <= BOUND
+            row += f" ≤ {BOUND} {'met' if passed else 'missed'} |"
+            if not passed:
+                missed.append(name)
+        print(row, flush=True)
+    return missed
+
+
+def machine():
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = models[0].partition(":")[2].strip() if models else cpu
+    c_library = " ".join(platform.libc_ver())
+    return (
+        f"CPython {platform.python_version()}, {platform.system()} "
+        f"{platform.release().split('-')[0]}, {c_library}, {os.cpu_count()} processors, {cpu}"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=31, help="rounds a row (default 31)")
+    rounds = parser.parse_args().rounds
+
+    context = multiprocessing.get_context("fork")
+    stock_lock = context.Lock()
+    semlock.install("kernel")
+    our_lock = context.Lock()
+    semlock.uninstall()
+    assert type(our_lock._semlock) is ours.SemLock
+    assert type(stock_lock._semlock) is stock.SemLock
+
+    pair = [module.SemLock(1, 1, 1, NAME, True) for module in (stock, ours)]
+    mutexes = [module.SemLock(0, 1, 1, NAME, True) for module in (stock, ours)]
+    print(machine())
+    missed = table(
+        f"Raw `SemLock` against raw `SemLock` (medians of {rounds} interleaved rounds)",
+        [
+            ("`acquire(); release()`", acquire_release, *pair),
+            ("`acquire(); release()`, recursive mutex", acquire_release, *mutexes),
+            ("`with`", with_lock, *pair),
+            ("`acquire(timeout=1); release()`", acquire_timeout, *pair),
+            ("`acquire(False)` on a taken one", acquire_false_on_a_taken_one, *pair),
+            ("`_is_zero()`", is_zero, *pair),
+            ("`_get_value()`", get_value, *pair),
+            ("creation, `unlink=True`", create_unlinked, stock, ours),
+            ("creation, `unlink=False`, and `sem_unlink`", create_named, stock, ours),
+            ("hand-over to another process and back", hand_over, stock, ours),
+        ],
+        rounds,
+        bounded=True,
+    )
+    table(
+        "`multiprocessing.Lock` on each of the two",
+        [
+            ("`acquire(); release()`", acquire_release, stock_lock, our_lock),
+            ("`with`", with_lock, stock_lock, our_lock),
+            ("`acquire(timeout=1); release()`", acquire_timeout, stock_lock, our_lock),
+        ],
+        rounds,
+        bounded=False,
+    )
+    print("\n" + (f"Missed: {', '.join(missed)}." if missed else "Every bound is met."))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

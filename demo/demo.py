@@ -1,0 +1,145 @@
+"""What semlock does, on a real program. `cargo xtask demo` runs it."""
+
+import multiprocessing
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from importlib.util import MAGIC_NUMBER
+from marshal import loads
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+WORKERS = "4"
+# A watchdog: the longest step takes half a minute.
+SECONDS = 600
+
+
+def main():
+    print(f"semlock on CPython {platform.python_version()}, {os.cpu_count()} processors\n")
+    with tempfile.TemporaryDirectory(prefix="semlock-demo-") as folder:
+        compile_library(Path(folder, "library"))
+        hand_over()
+    print("\nAll of it came out right.")
+
+
+# ---- An unmodified program ----
+
+
+def compile_library(library):
+    """The interpreter's own library, compiled on its own module and then on semlock."""
+    ignore = shutil.ignore_patterns("test", "tests", "site-packages", "*.pyc", "*.so", "*.a")
+    shutil.copytree(sysconfig.get_path("stdlib"), library, ignore=ignore)
+    sources = sorted(library.rglob("*.py"))
+    lines = sum(source.read_bytes().count(b"\n") for source in sources)
+    print(
+        f"1. An unmodified program: compileall, with {WORKERS} worker processes, over a copy of "
+        f"this interpreter's library: {len(sources):,} files, {lines:,} lines.\n"
+    )
+    arguments = ["-j", WORKERS, "-f", "-q", str(library)]
+    expected = compiled(library, "stock", ["-m", "compileall", *arguments])
+    on_semlock = ["-m", "semlock", "-m", "compileall", *arguments]
+    check(compiled(library, "python -m semlock -m compileall", on_semlock), expected)
+    for method in multiprocessing.get_all_start_methods():
+        script = ["-m", "semlock", str(HERE / "compile.py"), method, *arguments]
+        check(compiled(library, f"the same, start method {method}", script), expected)
+
+
+def compiled(library, title, arguments):
+    """Runs a compilation; returns what it made of each source."""
+    for cache in list(library.rglob("__pycache__")):
+        shutil.rmtree(cache)
+    print(f"   {title:<42}", end="", flush=True)
+    start = time.monotonic()
+    subprocess.run([sys.executable, *arguments], check=True, timeout=SECONDS)
+    seconds = time.monotonic() - start
+    result = {path.relative_to(library): code_of(path) for path in library.rglob("*.pyc")}
+    print(f"{seconds:6.1f} s   {len(result):,} files compiled", end="", flush=True)
+    if not result:
+        sys.exit("\n   nothing was compiled")
+    if arguments[1] != "semlock":
+        print()
+    return result
+
+
+def code_of(path):
+    data = path.read_bytes()
+    if not data.startswith(MAGIC_NUMBER):
+        sys.exit(f"\n   {path} is no compiled file of this interpreter")
+    # Compared as code: the bytes tell also which constants happened to be shared in memory.
+    return data[len(MAGIC_NUMBER) : 16], loads(data[16:])
+
+
+def check(result, expected):
+    different = [
+        path for path in expected.keys() | result if expected.get(path) != result.get(path)
+    ]
+    if different:
+        sys.exit(f"\n   {len(different)} differ from the stock run, for example {different[0]}")
+    print(", each as in the stock run")
+
+
+# ---- A semaphore that two modules share ----
+
+ROUNDS = 10_000
+
+PLAYER = """
+import sys, time
+if sys.argv[1] == "semlock":
+    import semlock
+    semlock.install("kernel")
+import _multiprocessing
+there, back = (_multiprocessing.SemLock._rebuild(0, 1, 1, name) for name in sys.argv[2:4])
+for _ in range(int(sys.argv[4])):
+    if not there.acquire(True, 60):
+        sys.exit("the other process does not answer")
+    back.release()
+print(_multiprocessing.__name__)
+"""
+
+
+def hand_over():
+    from _multiprocessing import SemLock, sem_unlink
+
+    print(
+        "\n2. A named semaphore, shared by a process on CPython's own module and one on semlock: "
+        f"a token goes to and fro {ROUNDS:,} times.\n"
+    )
+    names = [f"/semlock-demo-{os.getpid()}-{way}" for way in ("there", "back", "turn")]
+    there, back, turn = (SemLock(1, 0, 1, name, False) for name in names)
+    players = []
+    try:
+        # there -> (stock) -> turn -> (semlock) -> back
+        for module, ways in (("stock", (names[0], names[2])), ("semlock", (names[2], names[1]))):
+            command = [sys.executable, "-c", PLAYER, module, *ways, str(ROUNDS)]
+            players.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        start = time.monotonic()
+        for _ in range(ROUNDS):
+            there.release()
+            if not back.acquire(True, 60):
+                sys.exit("   the players do not answer")
+        seconds = time.monotonic() - start
+        modules = [player.communicate(timeout=60)[0].strip() for player in players]
+        if any(player.returncode for player in players):
+            sys.exit("   a player failed")
+    finally:
+        for player in players:
+            player.kill()
+            player.wait()
+        for name in names:
+            sem_unlink(name)
+    left = [lock._get_value() for lock in (there, back, turn)]
+    if modules != ["_multiprocessing", "semlock._multiprocessing"] or any(left):
+        sys.exit(f"   it went wrong: {modules}, {left}")
+    print(
+        f"   {ROUNDS:,} times through {modules[0]} in one process and {modules[1]} in another "
+        f"in {seconds:.1f} s; no permit was lost and none was made."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+from test import _test_multiprocessing
+
+_test_multiprocessing.install_tests_in_module_dict(globals(), "fork")

@@ -1,0 +1,57 @@
+//! Running other programs, visibly and not for ever.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use wait_timeout::ChildExt;
+
+/// No program that a task runs takes longer, unless it hangs.
+const LIMIT: Duration = Duration::from_secs(80 * 60);
+
+/// The workspace's root, which every program runs in.
+pub fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().expect("xtask lies in the workspace").to_owned()
+}
+
+/// The cargo that runs this task.
+pub fn cargo() -> PathBuf {
+    std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
+}
+
+/// Runs a program with this terminal, says so, and fails unless it succeeds.
+pub fn run<I: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = I>) -> Result<()> {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root()).stdin(Stdio::null());
+    println!("\n$ {}", shown(&command));
+    let mut child =
+        command.spawn().with_context(|| format!("{} cannot be started", shown(&command)))?;
+    let Some(status) = child.wait_timeout(LIMIT)? else {
+        child.kill()?;
+        child.wait()?;
+        bail!("{} was ended after {} minutes", shown(&command), LIMIT.as_secs() / 60);
+    };
+    if !status.success() {
+        bail!("{} failed: {status}", shown(&command));
+    }
+    Ok(())
+}
+
+/// What a short program prints; `None` if it cannot be started or fails.
+pub fn output(program: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn shown(command: &Command) -> String {
+    let root = root();
+    let short = |word: &OsStr| {
+        let path = Path::new(word);
+        path.strip_prefix(&root).unwrap_or(path).display().to_string()
+    };
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(short).collect::<Vec<_>>().join(" ")
+}
