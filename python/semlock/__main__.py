@@ -9,7 +9,6 @@ The program finds everything as if it had been started without semlock: ``sys.ar
 
 from __future__ import annotations
 
-import argparse
 import builtins
 import importlib.machinery
 import io
@@ -22,21 +21,32 @@ from typing import Any
 
 from semlock import install
 
+USAGE = "usage: python -m semlock [-m MODULE | SCRIPT] ARGS..."
+
+HELP = f"""\
+{USAGE}
+
+Run an unmodified program whose multiprocessing locks and semaphores are semlock's, in it and in
+every process that it starts through multiprocessing.
+
+  -m MODULE  a module to run as a program, as python -m does
+  SCRIPT     a script, or a directory or zip file with a __main__.py in it
+  ARGS       the program's own
+"""
+
 
 def main() -> None:
-    module, argv = arguments()
+    module, argv = arguments(sys.argv[1:])
     install()
     try:
+        sys.argv = argv
         if module is not None:
-            sys.argv = ["-m", *argv]
             run_module(module)
         elif is_importable(argv[0]):
             # A directory or zip file with a __main__ in it.
-            sys.argv = argv
             replace_first_path(argv[0], always=True)
             run_module("__main__", alter_argv=False)
         else:
-            sys.argv = argv
             run_script(argv[0])
     except SystemExit:
         raise
@@ -46,33 +56,24 @@ def main() -> None:
         raise
 
 
-def arguments() -> tuple[str | None, list[str]]:
-    parser = argparse.ArgumentParser(
-        prog=f"{os.path.basename(sys.executable or 'python')} -m semlock",
-        usage="%(prog)s [-m MODULE | SCRIPT] ARGS...",
-        description="Run an unmodified program whose multiprocessing locks and semaphores are "
-        "semlock's, in it and in every process that it starts through multiprocessing.",
-    )
-    parser.add_argument(
-        "-m",
-        dest="module",
-        metavar="MODULE",
-        nargs=argparse.REMAINDER,
-        help="a module to run as a program, as python -m does, and its arguments",
-    )
-    parser.add_argument(
-        "script",
-        metavar="SCRIPT",
-        nargs=argparse.REMAINDER,
-        help="a script (or a directory or zip file with a __main__.py), and its arguments",
-    )
-    parsed = parser.parse_args()
-    if parsed.module:
-        module, *argv = parsed.module
-        return module, argv
-    if not parsed.script:
-        parser.error("a script or -m MODULE is needed")
-    return None, parsed.script
+def arguments(given: list[str]) -> tuple[str | None, list[str]]:
+    """The module, if one is to be run, and the program's ``sys.argv``.
+
+    By hand, because nothing after the program's name is ours, whatever it looks like.
+    """
+    first = given[0] if given else ""
+    if first in ("-h", "--help"):
+        print(HELP, end="")
+        sys.exit(0)
+    if first == "-m" and len(given) > 1:
+        return given[1], ["-m", *given[2:]]
+    if first.startswith("-m") and first != "-m":
+        return first[2:], ["-m", *given[1:]]
+    if first == "" or first.startswith("-"):
+        problem = f"unknown option {first}" if first not in ("", "-m") else "no program to run"
+        print(f"{USAGE}\n\npython -m semlock: {problem}", file=sys.stderr)
+        sys.exit(2)
+    return None, given
 
 
 def new_main() -> ModuleType:

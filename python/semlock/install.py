@@ -15,9 +15,10 @@ forkserver are fresh interpreters, and two things reach them:
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing import spawn, util
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -47,12 +48,13 @@ try:
         except BaseException:
             del sys.modules["semlock"]
             raise
-    sys.modules["semlock"].install({backend!r})
-except (ImportError, OSError) as error:
+    from semlock.install import {function}
+    {function}({backend!r})
+except Exception as error:
     import warnings
     warnings.warn(
         f"semlock is not installed in this child process, which goes on with the interpreter's "
-        f"own semaphores: {{error}}",
+        f"own semaphores: {{type(error).__name__}}: {{error}}",
         RuntimeWarning,
     )
 """
@@ -66,6 +68,12 @@ class _Change(NamedTuple):
     before: object
     after: object
 
+    @classmethod
+    def of(cls, module: ModuleType, function: Callable[..., Any]) -> _Change:
+        """Puts a function in the place of the module's of the same name."""
+        name = function.__name__
+        return cls(vars(module), name, getattr(module, name), function)
+
     def make(self) -> None:
         self.namespace[self.name] = self.after
 
@@ -75,7 +83,12 @@ class _Change(NamedTuple):
             self.namespace[self.name] = self.before
 
 
+# Held for as long as no code runs but this module's, and across a fork, so that a child finds it
+# free and everything whole.
 _lock = threading.Lock()
+os.register_at_fork(
+    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+)
 # The backend in place, if any.
 _installed: str | None = None
 # What `_multiprocessing` was before; None if this interpreter was built without.
@@ -96,23 +109,21 @@ def install(backend: str = "kernel") -> None:
     if backend not in _BACKENDS:
         known = ", ".join(map(repr, _BACKENDS))
         raise ValueError(f"unknown backend {backend!r}: this version of semlock has {known}")
+    try:
+        stock = sys.modules.get("_multiprocessing") or importlib.import_module("_multiprocessing")
+    except ImportError:
+        # An interpreter that was built without.
+        stock = None
     with _lock:
         if _installed is not None:
             return
-        try:
-            _stock = importlib.import_module("_multiprocessing")
-        except ImportError:
-            _stock = None
-        else:
-            _changes.extend(_globals_that_name(_stock, _ours, list(sys.modules)))
-        _changes.extend(
-            _Change(vars(module), function.__name__, getattr(module, function.__name__), function)
-            for module, function in _WRAPPERS
-        )
+        changes = _globals_that_name(stock, _ours, list(sys.modules.values()))
+        changes += [_Change.of(module, function) for module, function in _WRAPPERS]
         sys.modules["_multiprocessing"] = _ours
-        for change in _changes:
+        for change in changes:
             change.make()
-        _installed = backend
+        _changes[:] = changes
+        _stock, _installed = stock, backend
 
 
 def uninstall() -> None:
@@ -124,34 +135,51 @@ def uninstall() -> None:
     with _lock:
         if _installed is None:
             return
+        # Parts of multiprocessing that were imported since are changed too. (Of other modules
+        # nobody knows which of the two they meant to have.)
+        since = [
+            module
+            for name, module in list(sys.modules.items())
+            if isinstance(name, str) and name.split(".")[0] == "multiprocessing"
+        ]
+        changes = _globals_that_name(_ours, _stock, since)
         if sys.modules.get("_multiprocessing") is _ours:
             del sys.modules["_multiprocessing"]
             if _stock is not None:
                 sys.modules["_multiprocessing"] = _stock
-        if _stock is not None:
-            # Parts of multiprocessing that were imported since. (Of other modules nobody knows
-            # which of the two they meant to have.)
-            since = [name for name in sys.modules if name.split(".")[0] == "multiprocessing"]
-            for change in _globals_that_name(_ours, _stock, since):
-                change.make()
+        for change in changes:
+            change.make()
         for change in _changes:
             change.undo()
         _changes.clear()
         _installed = None
 
 
-def _globals_that_name(old: ModuleType, new: ModuleType, modules: list[str]) -> list[_Change]:
-    """The globals of these modules that name ``old`` or something of its."""
-    replacements: dict[str, tuple[object, object]] = {"_multiprocessing": (old, new)}
-    for name in _NAMES:
-        replacements[name] = (getattr(old, name, None), getattr(new, name, None))
-    return [
-        _Change(vars(module), name, before, after)
-        for module in map(sys.modules.get, modules)
-        if isinstance(module, ModuleType) and module not in (old, new)
-        for name, (before, after) in replacements.items()
-        if None not in (before, after) and vars(module).get(name) is before
-    ]
+def _globals_that_name(
+    old: ModuleType | None, new: ModuleType | None, modules: Iterable[object]
+) -> list[_Change]:
+    """The globals of these modules that name ``old`` or something of its.
+
+    Modules can be lazy or anything else: their namespaces are read without running their code.
+    """
+    if old is None or new is None:
+        return []
+    replacements: list[tuple[str, object, object]] = [("_multiprocessing", old, new)]
+    replacements += [(name, vars(old).get(name), vars(new).get(name)) for name in _NAMES]
+    changes = []
+    for module in modules:
+        if module is old or module is new or not issubclass(type(module), ModuleType):
+            continue
+        namespace = _namespace_of(module)
+        for name, before, after in replacements:
+            if before is not None and after is not None and namespace.get(name) is before:
+                changes.append(_Change(namespace, name, before, after))
+    return changes
+
+
+def _namespace_of(module: object) -> dict[str, Any]:
+    descriptor: Any = vars(ModuleType)["__dict__"]
+    return descriptor.__get__(module) or {}
 
 
 # ---- Reaching children ----
@@ -160,14 +188,22 @@ def _globals_that_name(old: ModuleType, new: ModuleType, modules: list[str]) -> 
 class _InstallsWhenUnpickled:
     """Something to pickle that installs where it is unpickled, and is ``None`` there."""
 
+    def __init__(self, backend: str) -> None:
+        self.code = _bootstrap(install, backend)
+
     def __reduce__(self) -> tuple[Callable[..., None], tuple[str, dict[str, Any]]]:
         # A namespace of its own, or the code would run in that of whoever unpickles it.
-        return exec, (_bootstrap(), {})
+        return exec, (self.code, {})
 
 
-def _bootstrap() -> str:
+def _bootstrap(function: Callable[[str], None], backend: str) -> str:
     package = sys.modules[__name__.rpartition(".")[0]]
-    return _BOOTSTRAP.format(init=package.__file__, backend=_installed)
+    return _BOOTSTRAP.format(init=package.__file__, function=function.__name__, backend=backend)
+
+
+def _install_in_fork_server(backend: str) -> None:
+    install(backend)
+    _Change.of(spawn, prepare).make()
 
 
 # What the functions below stand in for. If somebody has wrapped them in turn, they stay in use
@@ -180,21 +216,15 @@ _stock_spawnv_passfds = util.spawnv_passfds
 def get_preparation_data(name: str) -> dict[str, Any]:
     data: dict[str, Any] = _stock_get_preparation_data(name)
     if _installed is not None:
-        data[_KEY] = _InstallsWhenUnpickled()
+        data[_KEY] = _InstallsWhenUnpickled(_installed)
     return data
-
-
-def prepare(data: dict[str, Any]) -> None:
-    if _KEY not in data:
-        # A fork server that was started installed works for a process that no longer is.
-        uninstall()
-    _stock_prepare(data)
 
 
 def spawnv_passfds(path: bytes, args: list[Any], passfds: list[int]) -> int:
     if _installed is not None:
+        first = f"exec({_bootstrap(_install_in_fork_server, _installed)!r}, {{}}); "
         args = [
-            f"exec({_bootstrap()!r}, {{}}); {arg}"
+            first + arg
             if before == "-c" and "from multiprocessing.forkserver import main" in arg
             else arg
             for before, arg in zip([None, *args], args, strict=False)
@@ -204,6 +234,13 @@ def spawnv_passfds(path: bytes, args: list[Any], passfds: list[int]) -> int:
 
 _WRAPPERS: list[tuple[ModuleType, Callable[..., Any]]] = [
     (spawn, get_preparation_data),
-    (spawn, prepare),
     (util, spawnv_passfds),
 ]
+
+
+def prepare(data: dict[str, Any]) -> None:
+    """In the children of a fork server that was started installed."""
+    if _KEY not in data:
+        # The process that this one works for is not installed any more.
+        uninstall()
+    _stock_prepare(data)

@@ -1,6 +1,6 @@
-"""Runs one of CPython's suites, or some tests of it, and writes down what came out.
+"""Runs modules of one of CPython's suites, or some tests of it, and writes down what came out.
 
-Usage: python one.py SUITE RESULT.json [TEST ...]
+Usage: python one.py RESULT.json MODULE,MODULE... [TEST ...]
 """
 
 import faulthandler
@@ -20,13 +20,11 @@ def all_tests(suite):
             yield test
 
 
-def main(name, result_file, tests):
+def main(result_file, modules, tests):
     faulthandler.dump_traceback_later(SECONDS, exit=True)
-    module = __import__(name)
     loader = unittest.defaultTestLoader
-    everything = sorted(test.id() for test in all_tests(loader.loadTestsFromModule(module)))
-    suite = loader.loadTestsFromNames(tests) if tests else loader.loadTestsFromModule(module)
-    # setUpModule and tearDownModule belong to the module that the classes are found in.
+    everything = sorted(test.id() for test in all_tests(loader.loadTestsFromNames(modules)))
+    suite = loader.loadTestsFromNames(tests or modules)
     result = unittest.TextTestRunner(verbosity=2).run(suite)
     bad = [*result.failures, *result.errors]
     with open(result_file, "w") as file:
@@ -44,4 +42,4 @@ def main(name, result_file, tests):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    main(sys.argv[1], sys.argv[2].split(","), sys.argv[3:])

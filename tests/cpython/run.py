@@ -25,14 +25,60 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SUITES = ("fork", "spawn", "forkserver", "main_handling")
+
+# CPython's own division: some tests leave another start method behind, and belong at the end.
+PARTS = {
+    "processes": {"only_type": "processes"},
+    "threads": {"only_type": "threads"},
+    "manager": {"only_type": "manager"},
+    "misc": {"exclude_types": True},
+}
+# 3.11 and older do not divide it.
+WHOLE = {"whole": {}}
+
+MODULE = """\
+from test import _test_multiprocessing
+
+_test_multiprocessing.install_tests_in_module_dict(globals(), {method!r}, **{part!r})
+"""
+
+ASK = """\
+import inspect, platform
+from test import _test_multiprocessing
+parameters = inspect.signature(_test_multiprocessing.install_tests_in_module_dict).parameters
+print(platform.python_version(), "only_type" in parameters)
+"""
 # More than the suite's own watchdog, which says where it hangs.
 SECONDS = 1260
+
+
+class Interpreter:
+    """An interpreter with semlock installed in it."""
+
+    def __init__(self, path):
+        # Not resolved: a virtual environment's is a link.
+        self.path = os.path.abspath(path)
+        command = [self.path, "-c", ASK]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        self.version, divides = answer.stdout.split()
+        self.parts = PARTS if divides == "True" else WHOLE
+
+    def write_modules(self, suite, folder):
+        """Writes the modules of a suite, for its processes to import; returns their names."""
+        if suite == "main_handling":
+            return ["test.test_multiprocessing_main_handling"]
+        names = []
+        for name, part in self.parts.items():
+            names.append(f"{suite}_{name}")
+            source = MODULE.format(method=suite, part=part)
+            Path(folder, f"{names[-1]}.py").write_text(source)
+        return names
 
 
 class Run:
     """One run of a suite, or of some of its tests."""
 
-    def __init__(self, python, suite, stock=False, tests=()):
+    def __init__(self, interpreter, suite, stock=False, tests=()):
         with tempfile.TemporaryDirectory(prefix="semlock-cpython-") as folder:
             result, notes = Path(folder, "result.json"), Path(folder, "notes")
             notes.touch()
@@ -44,19 +90,21 @@ class Run:
                 (replacement / "sitecustomize.py").symlink_to(
                     HERE / "replacement" / "sitecustomize.py"
                 )
-            work = Path(folder, "work")
+            work, modules = Path(folder, "work"), Path(folder, "modules")
             work.mkdir()
+            modules.mkdir()
+            names = ",".join(interpreter.write_modules(suite, modules))
             environment = dict(
                 os.environ,
-                PYTHONPATH=os.pathsep.join([str(replacement), str(HERE)]),
+                PYTHONPATH=os.pathsep.join([str(replacement), str(modules)]),
                 PYTHONDONTWRITEBYTECODE="1",
                 SEMLOCK_NOTES=str(notes),
                 TMPDIR=str(work),
             )
-            arguments = [python, str(HERE / "one.py"), f"suite_{suite}", str(result), *tests]
+            command = [interpreter.path, str(HERE / "one.py"), str(result), names, *tests]
             with open(Path(folder, "output"), "w+") as output:
                 process = subprocess.Popen(
-                    arguments,
+                    command,
                     cwd=work,
                     env=environment,
                     stdin=subprocess.DEVNULL,
@@ -75,7 +123,7 @@ class Run:
                 self.output = output.read()
             if not result.exists():
                 raise SystemExit(
-                    f"{python}: suite {suite} ended with exit code {process.returncode} "
+                    f"{interpreter.path}: {suite} ended with exit code {process.returncode} "
                     f"before it had a result:\n{self.output[-8000:]}"
                 )
             outcome = json.loads(result.read_text())
@@ -97,15 +145,15 @@ def loadable(test_id):
     return test_id.partition("(")[2].rstrip(")") or test_id
 
 
-def check(python, suite):
+def check(interpreter, suite):
     """Runs a suite; returns a line for people, and what is wrong."""
-    ours = Run(python, suite)
+    ours = Run(interpreter, suite)
     wrong, remarks = [], []
     for test in sorted(ours.bad):
-        again = Run(python, suite, tests=[loadable(test)])
+        again = Run(interpreter, suite, tests=[loadable(test)])
         if not again.bad:
             remarks.append(f"{test} failed once and passed when run again:\n{ours.bad[test]}")
-        elif Run(python, suite, stock=True, tests=[loadable(test)]).bad:
+        elif Run(interpreter, suite, stock=True, tests=[loadable(test)]).bad:
             remarks.append(f"{test} fails on the stock module too:\n{ours.bad[test]}")
         else:
             wrong.append(
@@ -113,10 +161,10 @@ def check(python, suite):
             )
 
     skipped = sorted(map(loadable, ours.skipped))
-    stock = Run(python, suite, stock=True, tests=skipped or ["one"])
+    stock = Run(interpreter, suite, stock=True, tests=skipped or ["unittest"])
     if stock.skipped != ours.skipped:
         # Some tests skip by what those before them left: then all have to run.
-        stock = Run(python, suite, stock=True)
+        stock = Run(interpreter, suite, stock=True)
     if stock.all != ours.all:
         wrong.append(f"tests that only one of the modules has: {sorted(stock.all ^ ours.all)}")
     for test, reason in ours.skipped.items():
@@ -133,15 +181,8 @@ def check(python, suite):
             f"in {len(ours.processes)} processes"
         )
     per_process = sorted((sum(count.values()) for count in ours.processes.values()), reverse=True)
-    version = subprocess.run(
-        [python, "-c", "import platform; print(platform.python_version())"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    ).stdout.strip()
     line = (
-        f"CPython {version} {suite}: {ours.ran} tests run, {len(ours.skipped)} skipped "
+        f"CPython {interpreter.version} {suite}: {ours.ran} tests run, {len(ours.skipped)} skipped "
         f"(the same on the stock module), {len(wrong)} wrong; "
         f"{made} SemLocks made and {rebuilt} rebuilt, all of them semlock's, in "
         f"{len(per_process)} processes (per process: {shortened(per_process)})"
@@ -160,19 +201,20 @@ def main():
     parser.add_argument("--suite", action="append", choices=SUITES, help="only this one")
     parser.add_argument("python", nargs="+")
     arguments = parser.parse_args()
+    interpreters = [Interpreter(path) for path in arguments.python]
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
         runs = {
-            pool.submit(check, python, suite): (python, suite)
+            pool.submit(check, interpreter, suite): f"CPython {interpreter.version} {suite}"
             # The longest first.
             for suite in arguments.suite or ("spawn", "forkserver", "fork", "main_handling")
-            for python in map(os.path.abspath, arguments.python)
+            for interpreter in interpreters
         }
         for run in concurrent.futures.as_completed(runs):
             try:
                 line, wrong, remarks = run.result()
             except (SystemExit, subprocess.SubprocessError) as error:
-                line, wrong, remarks = "CPython: {} {}".format(*runs[run]), [str(error)], []
+                line, wrong, remarks = runs[run], [str(error)], []
             print(line, *(f"  note: {remark}" for remark in remarks), sep="\n", flush=True)
             for problem in wrong:
                 print(f"  WRONG: {problem}", flush=True)

@@ -10,28 +10,28 @@
 //! ```
 //!
 //! # Safety
-//! What every function in the tables `METHODS`, `SLOTS` and `SEM_UNLINK` relies on, because Python
-//! promises it to those it calls through them:
+//! What every function in the tables `METHODS`, `SEM_UNLINK` and the type's slots relies on, because
+//! Python promises it to those it calls through them:
 //!
-//! * it runs attached to the interpreter (with the GIL, where there is one);
+//! * it runs attached to the interpreter (with the GIL, where there is one), which is what "attached"
+//!   in the comments below refers to;
 //! * `slf` is an instance of the type that `semlock_type` made, or of a subclass, and so begins
 //!   with an `Object` whose `lock` is alive: `new_object` writes it before anyone sees the
 //!   instance, and only `dealloc` drops it, when nobody has it any more;
 //! * argument pointers are valid for the call, and `args` has as many as it says.
 //!
-//! None of them may unwind into Python: none panics.
+//! None of them may unwind into Python: none panics. And none uses `PyErr` or what else owns
+//! references through `pyo3`, which does not know that a thread is attached that it has not attached
+//! itself, and would put off releasing them, for ever. They set exceptions as C does.
 
-use std::ffi::{CStr, c_char, c_int, c_ulong, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_ulong, c_void};
 use std::ptr;
 use std::sync::atomic::Ordering;
 
-use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::PyString;
 use semlock::{Deadline, Error, Kind, Name, Naming, SEM_VALUE_MAX, SemLock, Wait};
-
-use crate::errors::exception;
 
 /// An instance of `SemLock`.
 #[repr(C)]
@@ -154,15 +154,14 @@ pub(crate) fn semlock_type(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     Ok(made)
 }
 
-/// Sets an attribute of an immutable type: type.__setattr__ would refuse, object's does not.
+/// Sets an attribute of an immutable type: `type.__setattr__` would refuse, object's does not.
 fn set_constant(of: &Bound<'_, PyAny>, name: &str, value: i32) -> PyResult<()> {
-    let py = of.py();
-    let name = PyString::intern(py, name);
-    let value = value.into_pyobject(py)?;
+    let name = PyString::intern(of.py(), name);
+    let value = value.into_pyobject(of.py())?;
     // SAFETY: three live objects; a type has a dictionary, and nobody has looked anything up in
     // this one yet.
     if unsafe { ffi::PyObject_GenericSetAttr(of.as_ptr(), name.as_ptr(), value.as_ptr()) } < 0 {
-        return Err(PyErr::fetch(py));
+        return Err(PyErr::fetch(of.py()));
     }
     // SAFETY: a type object.
     unsafe { ffi::PyType_Modified(of.as_ptr().cast()) };
@@ -221,18 +220,36 @@ fn singleton(object: *mut PyObject) -> *mut PyObject {
     object
 }
 
-/// Sets the exception for an error; what to return then.
+/// Sets the exception that CPython's `_multiprocessing` raises for an error; null, to return.
 #[cold]
 fn raise(error: Error) -> *mut PyObject {
-    // SAFETY: attached, as everything here.
-    let py = unsafe { Python::assume_attached() };
-    restore(exception(py, error))
+    // SAFETY: attached; the exceptions live as long as the interpreter.
+    unsafe {
+        let class = match error {
+            Error::Os { errno, .. } => {
+                errno::set_errno(errno::Errno(errno));
+                return ffi::PyErr_SetFromErrno(ffi::PyExc_OSError);
+            }
+            Error::ValueUnavailable => {
+                ffi::PyErr_SetNone(ffi::PyExc_NotImplementedError);
+                return ptr::null_mut();
+            }
+            Error::NotOwner => ffi::PyExc_AssertionError,
+            _ => ffi::PyExc_ValueError,
+        };
+        raise_as(class, error.to_string())
+    }
 }
 
+/// Sets an exception with a message; null, to return.
+///
+/// # Safety
+/// Attached; `class` is an exception.
 #[cold]
-fn restore(error: PyErr) -> *mut PyObject {
-    // SAFETY: attached, as everything here.
-    error.restore(unsafe { Python::assume_attached() });
+unsafe fn raise_as(class: *mut PyObject, message: String) -> *mut PyObject {
+    let message = CString::new(message).unwrap_or_default();
+    // SAFETY: an exception's class and a C string.
+    unsafe { ffi::PyErr_SetString(class, message.as_ptr()) };
     ptr::null_mut()
 }
 
@@ -320,8 +337,9 @@ fn wait(lock: &SemLock, deadline: Deadline) -> *mut PyObject {
         // SAFETY: attached now, and `lock.wait` knows no Python.
         let thread = unsafe { ffi::PyEval_SaveThread() };
         let result = lock.wait(deadline);
-        // SAFETY: what PyEval_SaveThread gave on this thread. (A daemon thread that comes back
-        // when the interpreter has ended stays in there for ever.)
+        // SAFETY: what PyEval_SaveThread gave on this thread. A daemon thread that comes back when
+        // the interpreter has ended does not return from this. (Up to 3.13 Python itself would end
+        // the thread and unwind through this frame; PyO3's function of this name keeps it instead.)
         unsafe { ffi::PyEval_RestoreThread(thread) };
         match result {
             Ok(Wait::Acquired) => return boolean(true),
@@ -357,7 +375,8 @@ unsafe extern "C" fn exit(
 ) -> *mut PyObject {
     if nargs > 3 {
         let message = format!("__exit__ expected at most 3 arguments, got {nargs}");
-        return restore(PyTypeError::new_err(message));
+        // SAFETY: attached; the exception lives as long as the interpreter.
+        return unsafe { raise_as(ffi::PyExc_TypeError, message) };
     }
     // SAFETY: `slf` comes from Python.
     unsafe { release(slf, ptr::null_mut()) }
@@ -432,23 +451,23 @@ unsafe fn truth(object: *mut PyObject) -> Option<bool> {
 /// # Safety
 /// Attached; `object` is alive.
 unsafe fn integer(object: *mut PyObject) -> Option<c_int> {
-    // SAFETY: a live object.
-    let long = unsafe { ffi::PyLong_AsLong(object) };
-    // SAFETY: attached.
-    let py = unsafe { Python::assume_attached() };
-    if long == -1 {
-        if let Some(error) = PyErr::take(py) {
-            if !error.is_instance_of::<PyOverflowError>(py) {
-                restore(error);
-                return None;
-            }
-        } else {
-            return Some(-1);
+    let mut overflow = 0;
+    // SAFETY: a live object, and a place for an int.
+    let long: c_long = unsafe { ffi::PyLong_AsLongAndOverflow(object, &raw mut overflow) };
+    if long == -1 && overflow == 0 {
+        // SAFETY: attached.
+        if !unsafe { ffi::PyErr_Occurred() }.is_null() {
+            return None;
         }
-    } else if let Ok(int) = c_int::try_from(long) {
-        return Some(int);
     }
-    restore(PyOverflowError::new_err("Python int too large to convert to C int"));
+    if overflow == 0 {
+        if let Ok(int) = c_int::try_from(long) {
+            return Some(int);
+        }
+    }
+    let message = "Python int too large to convert to C int".to_owned();
+    // SAFETY: attached; the exception lives as long as the interpreter.
+    unsafe { raise_as(ffi::PyExc_OverflowError, message) };
     None
 }
 
@@ -511,37 +530,53 @@ unsafe fn parse_acquire_arguments(
     kwnames: *mut PyObject,
     keywords: Py_ssize_t,
 ) -> Option<[*mut PyObject; 2]> {
-    // SAFETY: attached.
-    let py = unsafe { Python::assume_attached() };
-    // SAFETY: the arguments live during the call; borrowed ones are counted for the while.
-    let argument = |index| unsafe { Bound::from_borrowed_ptr(py, *args.offset(index)) };
-
-    let parse = || -> PyResult<[*mut PyObject; 2]> {
-        let tuple = PyTuple::new(py, (0..nargs.unsigned_abs()).map(|i| argument(i.cast_signed())))?;
-        let dict = PyDict::new(py);
+    let mut names = [c"block".as_ptr(), c"timeout".as_ptr(), ptr::null()];
+    let mut values: [*mut PyObject; 2] = [ptr::null_mut(); 2];
+    let [block, timeout] = &mut values;
+    // SAFETY: attached. The keywords' values follow the positional arguments, and all are alive
+    // during the call. The parser gets a tuple, a dictionary, and a place for each of the format's
+    // two objects. What it puts there is borrowed from the caller, who has it all through the call.
+    unsafe {
+        let tuple = tuple(args, nargs);
+        let dict = ffi::PyDict_New();
+        let mut parsed = !tuple.is_null() && !dict.is_null();
         for keyword in 0..keywords {
-            // SAFETY: the tuple has `keywords` strings, alive during the call.
-            let name =
-                unsafe { Bound::from_borrowed_ptr(py, ffi::PyTuple_GetItem(kwnames, keyword)) };
-            dict.set_item(name, argument(nargs + keyword))?;
+            parsed = parsed
+                && ffi::PyDict_SetItem(
+                    dict,
+                    ffi::PyTuple_GetItem(kwnames, keyword),
+                    *args.offset(nargs + keyword),
+                ) == 0;
         }
-        let mut names = [c"block".as_ptr(), c"timeout".as_ptr(), ptr::null()];
-        let mut values: [*mut PyObject; 2] = [ptr::null_mut(); 2];
-        let [block, timeout] = &mut values;
-        // SAFETY: a tuple, a dictionary, and a place for each of the format's two objects.
-        let parsed = unsafe {
-            ffi::PyArg_ParseTupleAndKeywords(
-                tuple.as_ptr(),
-                dict.as_ptr(),
+        parsed = parsed
+            && ffi::PyArg_ParseTupleAndKeywords(
+                tuple,
+                dict,
                 c"|OO:acquire".as_ptr(),
                 names.as_mut_ptr().cast(),
                 ptr::from_mut(block),
                 ptr::from_mut(timeout),
-            )
-        };
-        if parsed == 0 { Err(PyErr::fetch(py)) } else { Ok(values) }
-    };
-    parse().map_err(restore).ok()
+            ) != 0;
+        ffi::Py_XDECREF(tuple);
+        ffi::Py_XDECREF(dict);
+        parsed.then_some(values)
+    }
+}
+
+/// A new tuple of arguments; null: exception set.
+///
+/// # Safety
+/// Attached; there are `nargs` live arguments.
+unsafe fn tuple(args: *const *mut PyObject, nargs: Py_ssize_t) -> *mut PyObject {
+    // SAFETY: attached.
+    let tuple = unsafe { ffi::PyTuple_New(nargs) };
+    if !tuple.is_null() {
+        for index in 0..nargs {
+            // SAFETY: a new tuple of `nargs`, each set once, to a reference that it takes over.
+            unsafe { ffi::PyTuple_SetItem(tuple, index, ffi::Py_NewRef(*args.offset(index))) };
+        }
+    }
+    tuple
 }
 
 /// A `str` argument as a semaphore's name; `None`: exception set.
@@ -549,22 +584,60 @@ unsafe fn parse_acquire_arguments(
 /// # Safety
 /// Attached; `object` is alive.
 unsafe fn name_argument(object: *mut PyObject, what: &str) -> Option<Name> {
-    // SAFETY: attached; a live object.
-    let py = unsafe { Python::assume_attached() };
     // SAFETY: a live object.
-    let object = unsafe { Bound::from_borrowed_ptr(py, object) };
-    let name = || -> PyResult<Name> {
-        let Ok(name) = object.cast::<PyString>() else {
-            let given = if object.is_none() {
-                "None".to_owned()
-            } else {
-                object.get_type().name()?.to_string()
-            };
-            return Err(PyTypeError::new_err(format!("{what} must be str, not {given}")));
-        };
-        Name::new(name.to_str()?).map_err(|error| exception(py, error))
-    };
-    name().map_err(restore).ok()
+    if unsafe { ffi::PyUnicode_Check(object) } == 0 {
+        // SAFETY: a live object.
+        if let Some(given) = unsafe { type_name(object) } {
+            let message = format!("{what} must be str, not {given}");
+            // SAFETY: attached; the exception lives as long as the interpreter.
+            unsafe { raise_as(ffi::PyExc_TypeError, message) };
+        }
+        return None;
+    }
+    // SAFETY: a live string.
+    let name = unsafe { text(object) }?;
+    Name::new(name).map_err(raise).ok()
+}
+
+/// What a `str` holds; `None`: exception set.
+///
+/// # Safety
+/// Attached; `object` is a string that lives as long as the result is used.
+unsafe fn text<'a>(object: *mut PyObject) -> Option<&'a str> {
+    let mut size = 0;
+    // SAFETY: a live string, and a place for a size.
+    let data = unsafe { ffi::PyUnicode_AsUTF8AndSize(object, &raw mut size) };
+    if data.is_null() {
+        return None;
+    }
+    // SAFETY: so many bytes are there, in UTF-8, while the string lives.
+    Some(unsafe {
+        std::str::from_utf8_unchecked(std::slice::from_raw_parts(data.cast(), size.unsigned_abs()))
+    })
+}
+
+/// How messages call an object's type; `None`: exception set.
+///
+/// # Safety
+/// Attached; `object` is alive.
+#[cold]
+unsafe fn type_name(object: *mut PyObject) -> Option<String> {
+    // SAFETY: only the address is used.
+    if object == unsafe { ffi::Py_None() } {
+        return Some("None".to_owned());
+    }
+    // SAFETY: attached; a live object, whose type lives as long. The name is a new reference, or
+    // null with an exception set, and given back when it was copied.
+    unsafe {
+        let class: *mut PyObject = ffi::Py_TYPE(object).cast();
+        let name = ffi::PyObject_GetAttrString(class, c"__name__".as_ptr());
+        if name.is_null() {
+            return None;
+        }
+        let copied = text(name).map(str::to_owned);
+        ffi::Py_DECREF(name);
+        copied
+    }
 }
 
 // ---- Making and ending ----
@@ -678,15 +751,21 @@ unsafe extern "C" fn rebuild(
     args: *mut *mut PyObject,
     nargs: Py_ssize_t,
 ) -> *mut PyObject {
-    // SAFETY: attached.
-    let py = unsafe { Python::assume_attached() };
-    // SAFETY: there are `nargs` arguments, alive during the call.
-    let given = (0..nargs.unsigned_abs())
-        .map(|index| unsafe { Bound::from_borrowed_ptr(py, *args.add(index)) });
-    let args = match PyTuple::new(py, given) {
-        Ok(args) => args,
-        Err(error) => return restore(error),
-    };
+    // SAFETY: attached; these are the arguments that Python gave.
+    let args = unsafe { tuple(args, nargs) };
+    if args.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: attached; `class` is the type or a subclass, and `args` a tuple.
+    let object = unsafe { rebuild_from(class.cast(), args) };
+    // SAFETY: made above, and given back once.
+    unsafe { ffi::Py_DECREF(args) };
+    object
+}
+
+/// # Safety
+/// Attached; `class` is the type of this file or a subclass, `args` a tuple.
+unsafe fn rebuild_from(class: *mut PyTypeObject, args: *mut PyObject) -> *mut PyObject {
     let mut handle: c_ulong = 0;
     let mut number: c_int = 0;
     let mut maxvalue: c_int = 0;
@@ -694,7 +773,7 @@ unsafe extern "C" fn rebuild(
     // SAFETY: a tuple, and a place of its C type for each of the format's four values.
     let parsed = unsafe {
         ffi::PyArg_ParseTuple(
-            args.as_ptr(),
+            args,
             c"kiiz:_rebuild".as_ptr(),
             ptr::from_mut(&mut handle),
             ptr::from_mut(&mut number),
@@ -716,37 +795,30 @@ unsafe extern "C" fn rebuild(
         Name::new(&name.to_string_lossy()).and_then(|name| SemLock::rebuild(kind, maxvalue, &name))
     };
     match rebuilt {
-        // SAFETY: a class method's `class` is the type or a subclass.
-        Ok(lock) => unsafe { new_object(class.cast(), number, lock) },
+        // SAFETY: as for this function.
+        Ok(lock) => unsafe { new_object(class, number, lock) },
         Err(error) => raise(error),
     }
 }
 
 unsafe extern "C" fn reduce(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached.
-    let py = unsafe { Python::assume_attached() };
-    // SAFETY: `slf` comes from Python and begins with an `Object`.
-    let Object { handle, kind, maxvalue, lock, .. } = unsafe { &*slf.cast::<Object>() };
-    // SAFETY: a live object.
-    let object = unsafe { Bound::from_borrowed_ptr(py, slf) };
-    let reduce = || -> PyResult<Bound<'_, PyAny>> {
-        let class = object.get_type();
-        let Some(name) = lock.name() else {
-            let class = class.fully_qualified_name()?;
-            return Err(PyTypeError::new_err(format!("cannot pickle '{class}' object")));
-        };
-        // A function of the package finds this type again, whichever `_multiprocessing` the
-        // receiver has; a subclass is found by its own name.
-        let rebuild = if class.getattr("__module__")?.eq("_multiprocessing")? {
-            py.import("semlock")?.getattr("_rebuild_semlock")?
-        } else {
-            class.getattr("_rebuild")?
-        };
-        let name = name.as_c_str().to_string_lossy();
-        let state = object.getattr_opt("__dict__")?;
-        (rebuild, (handle, kind, maxvalue, name), state).into_pyobject(py).map(Bound::into_any)
-    };
-    reduce().map_or_else(restore, Bound::into_ptr)
+    // SAFETY: attached; `slf` comes from Python. A module, its function and the result are new
+    // references, or null with an exception set.
+    unsafe {
+        let package = ffi::PyImport_ImportModule(c"semlock".as_ptr());
+        if package.is_null() {
+            return ptr::null_mut();
+        }
+        let function = ffi::PyObject_GetAttrString(package, c"_reduce_semlock".as_ptr());
+        ffi::Py_DECREF(package);
+        if function.is_null() {
+            return ptr::null_mut();
+        }
+        let end = ptr::null_mut::<PyObject>();
+        let result = ffi::PyObject_CallFunctionObjArgs(function, slf, end);
+        ffi::Py_DECREF(function);
+        result
+    }
 }
 
 unsafe extern "C" fn sem_unlink(_: *mut PyObject, name: *mut PyObject) -> *mut PyObject {

@@ -1,6 +1,5 @@
 //! `semlock._multiprocessing`: the names of CPython's `_multiprocessing`, over semlock.
 
-mod errors;
 #[allow(unsafe_code)]
 mod ffi;
 

@@ -12,10 +12,13 @@
 //!
 //! # Memory ordering
 //! `add` is a Release and `get` an Acquire, so that who sees something counted sees what the
-//! counting thread wrote before. `first` is Relaxed: a thread only asks whether it finds itself
-//! there, which no one else writes, and every write of it names the writer. (A thread that got the
-//! number of one that ended takes over its part. The C library gave it the number after the other
-//! had ended, so the one's writes happen before the other's.)
+//! counting thread wrote before. `get` reads two words and is no snapshot; who asks whether a mutex
+//! is its own needs none: after a thread has counted itself out and let go, every later value of
+//! *either* word was written by a holder that had written its name before, so that a thread which
+//! sees one of them does not find its own name any more. `first` is Relaxed: a thread only asks
+//! whether it finds itself there, which no one else writes. (A thread that got the number of one
+//! that ended takes over its part. The C library gave it the number after the other had ended, so
+//! the one's writes happen before the other's.)
 
 use crate::atomic::{AtomicI64, AtomicUsize, Ordering};
 

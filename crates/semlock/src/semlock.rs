@@ -18,7 +18,8 @@
 //! writes `owner` before it counts (Release); the question reads the count (Acquire) before
 //! `owner`. So whoever sees a count of 1 or more sees the owner that belongs to it or a later one,
 //! and can find itself there only if it is the holder: a holder writes its own name while holding
-//! the permit, and counts down to 0 before it lets go. For semaphores both fields only inform.
+//! the permit, and counts down to 0 before it lets go. For semaphores both fields only inform, and
+//! so they do for a recursive mutex that was created with more than one permit, which is none.
 
 use crate::atomic::{AtomicUsize, Ordering};
 use crate::backend::Semaphore;

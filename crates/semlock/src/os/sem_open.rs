@@ -12,8 +12,9 @@
 //! ```
 //!
 //! The table's mutex is held for a few instructions and never while waiting for anything. A
-//! process that forks must not have another thread inside `Sem::open` and its siblings just then,
-//! or the child cannot use them; Python's GIL sees to that.
+//! process that forks must not have another thread that is just opening or closing a semaphore, or
+//! the child, which inherits the mutex locked, cannot do so. Python's GIL sees to that: it is held
+//! around a fork and around every use of the table.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_int, c_uint, c_void};

@@ -1,12 +1,75 @@
 //! Threads.
 
-/// `pthread_self(3)`: a number that no other running thread of this process has; never 0.
+/// A number that no other running thread of this process has; never 0.
 ///
-/// The address of a thread-local would do as well, but costs twice as much in a library that is
-/// loaded at run time.
+/// It is the thread pointer, which the ABI keeps in a register: `fs:0` holds its own address on
+/// x86-64 (System V ABI, thread-local storage), `tpidr_el0` is it on `AArch64`. `pthread_self` and a
+/// thread-local's address, which a library that is loaded at run time has to call a function for,
+/// take a nanosecond or two: up to a tenth of an uncontended acquire and release.
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
+#[inline]
+pub(crate) fn current() -> usize {
+    let pointer: usize;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: reads the word that the ABI defines, and touches nothing else.
+    unsafe {
+        std::arch::asm!(
+            "mov {}, fs:0",
+            out(reg) pointer,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: reads the register that the ABI defines, and touches nothing else.
+    unsafe {
+        std::arch::asm!(
+            "mrs {}, tpidr_el0",
+            out(reg) pointer,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    pointer
+}
+
+/// A number that no other running thread of this process has; never 0: `pthread_self(3)`.
+#[cfg(not(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(miri)
+)))]
 #[inline]
 #[allow(clippy::cast_possible_truncation)] // it is a pointer, or as wide as one
 pub(crate) fn current() -> usize {
     // SAFETY: it cannot fail.
     (unsafe { libc::pthread_self() }) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_has_one_number_and_no_other_running_thread_has_it() {
+        let threads = 8;
+        let all_run = Barrier::new(threads);
+        let numbers: BTreeSet<_> = thread::scope(|scope| {
+            let spawned: Vec<_> = (0..threads)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let number = current();
+                        all_run.wait();
+                        assert_eq!(current(), number);
+                        number
+                    })
+                })
+                .collect();
+            spawned.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(numbers.len(), threads);
+        assert!(!numbers.contains(&0));
+    }
 }
