@@ -42,17 +42,14 @@ def main() -> None:
         sys.argv = argv
         if module is not None:
             run_module(module)
-        elif is_importable(argv[0]):
-            # A directory or zip file with a __main__ in it.
-            replace_first_path(argv[0], always=True)
-            run_module("__main__", alter_argv=False)
         else:
-            run_script(argv[0])
+            path = os.path.join(os.getcwd(), argv[0])
+            run_file(path if sys.version_info < (3, 11) or argv[0] else os.getcwd())
     except SystemExit:
         raise
     except BaseException:
         # The interpreter ends as it does for any program, but for the frames above.
-        sys.excepthook = Excepthook(sys.excepthook)
+        sys.excepthook = Excepthook(getattr(sys, "excepthook", MISSING))
         raise
 
 
@@ -61,7 +58,7 @@ def arguments(given: list[str]) -> tuple[str | None, list[str]]:
 
     By hand, because nothing after the program's name is ours, whatever it looks like.
     """
-    first = given[0] if given else ""
+    first = given[0] if given else "-m"
     if first in ("-h", "--help"):
         print(HELP, end="")
         sys.exit(0)
@@ -69,8 +66,8 @@ def arguments(given: list[str]) -> tuple[str | None, list[str]]:
         return given[1], ["-m", *given[2:]]
     if first.startswith("-m") and first != "-m":
         return first[2:], ["-m", *given[1:]]
-    if first == "" or first.startswith("-"):
-        problem = f"unknown option {first}" if first not in ("", "-m") else "no program to run"
+    if first.startswith("-"):
+        problem = "no program to run" if first == "-m" else f"unknown option {first}"
         print(f"{USAGE}\n\npython -m semlock: {problem}", file=sys.stderr)
         sys.exit(2)
     return None, given
@@ -78,7 +75,11 @@ def arguments(given: list[str]) -> tuple[str | None, list[str]]:
 
 def new_main() -> ModuleType:
     """Puts an empty ``__main__`` in the place of this one."""
+    this = sys.modules["__main__"]
     module = sys.modules["__main__"] = ModuleType("__main__")
+    # multiprocessing, when it was imported, took this one for the program's.
+    if sys.modules.get("__mp_main__") is this:
+        sys.modules["__mp_main__"] = module
     vars(module)["__builtins__"] = builtins
     if sys.version_info < (3, 14):
         vars(module)["__annotations__"] = {}
@@ -91,25 +92,29 @@ def run_module(name: str, alter_argv: bool = True) -> None:
     runpy._run_module_as_main(name, alter_argv)  # type: ignore[attr-defined]
 
 
-def run_script(path: str) -> None:
-    absolute = os.path.abspath(path)
+def run_file(path: str) -> None:
+    if is_importable(path):
+        # A directory or zip file with a __main__ in it.
+        replace_first_path(path, always=True)
+        run_module("__main__", alter_argv=False)
+        return
     replace_first_path(os.path.dirname(os.path.realpath(path)))
     try:
-        with io.open_code(absolute) as file:
+        with io.open_code(path) as file:
             code = pkgutil.read_code(file)
             if code is None:
                 # Not compiled yet.
                 file.seek(0)
-                code = compile(file.read(), absolute, "exec", dont_inherit=True)
+                code = compile(file.read(), path, "exec", dont_inherit=True)
                 loader: type = importlib.machinery.SourceFileLoader
             else:
                 loader = importlib.machinery.SourcelessFileLoader
     except OSError as error:
         reason = f"[Errno {error.errno}] {error.strerror}"
-        print(f"{sys.orig_argv[0]}: can't open file {absolute!r}: {reason}", file=sys.stderr)
+        print(f"{sys.orig_argv[0]}: can't open file {path!r}: {reason}", file=sys.stderr)
         sys.exit(2)
     namespace: dict[str, Any] = vars(new_main())
-    namespace.update(__file__=absolute, __loader__=loader("__main__", absolute))
+    namespace.update(__file__=path, __loader__=loader("__main__", path))
     if sys.version_info < (3, 15):
         namespace["__cached__"] = None
     exec(code, namespace)
@@ -131,8 +136,15 @@ def replace_first_path(path: str, always: bool = False) -> None:
         sys.path.insert(0, path)
 
 
+# For a program that has deleted its sys.excepthook.
+MISSING = object()
+
+
 class Excepthook:
-    """Shows a program's last exception from the program's own first frame on."""
+    """Shows a program's last exception from the program's own first frame on.
+
+    It does what the interpreter does with the program's own hook.
+    """
 
     def __init__(self, programs: Any) -> None:
         self.programs = programs
@@ -140,14 +152,30 @@ class Excepthook:
     def __call__(
         self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
-        sys.excepthook = self.programs
         rest = traceback
         while traceback is not None:
             if traceback.tb_frame.f_code.co_filename == __file__:
                 rest = traceback.tb_next
             traceback = traceback.tb_next
         sys.last_traceback = error.__traceback__ = rest
-        self.programs(kind, error, rest)
+        if self.programs is MISSING:
+            del sys.excepthook
+            print("sys.excepthook is missing", file=sys.stderr)
+            sys.__excepthook__(kind, error, rest)
+            return
+        sys.excepthook = self.programs
+        try:
+            self.programs(kind, error, rest)
+        except SystemExit:
+            raise
+        except BaseException as failure:
+            print("Error in sys.excepthook:", file=sys.stderr)
+            # Without the frame of this call.
+            in_hook = failure.__traceback__ and failure.__traceback__.tb_next
+            failure.__traceback__, failure.__context__ = in_hook, None
+            sys.__excepthook__(type(failure), failure, in_hook)
+            print("\nOriginal exception was:", file=sys.stderr)
+            sys.__excepthook__(kind, error, rest)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ forkserver are fresh interpreters, and two things reach them:
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing import spawn, util
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -68,12 +69,6 @@ class _Change(NamedTuple):
     before: object
     after: object
 
-    @classmethod
-    def of(cls, module: ModuleType, function: Callable[..., Any]) -> _Change:
-        """Puts a function in the place of the module's of the same name."""
-        name = function.__name__
-        return cls(vars(module), name, getattr(module, name), function)
-
     def make(self) -> None:
         self.namespace[self.name] = self.after
 
@@ -89,11 +84,6 @@ _lock = threading.Lock()
 os.register_at_fork(
     before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
 )
-# The backend in place, if any.
-_installed: str | None = None
-# What `_multiprocessing` was before; None if this interpreter was built without.
-_stock: ModuleType | None = None
-_changes: list[_Change] = []
 
 
 def install(backend: str = "kernel") -> None:
@@ -105,7 +95,7 @@ def install(backend: str = "kernel") -> None:
 
     Raises ``ValueError`` for an unknown backend.
     """
-    global _installed, _stock
+    global _installation
     if backend not in _BACKENDS:
         known = ", ".join(map(repr, _BACKENDS))
         raise ValueError(f"unknown backend {backend!r}: this version of semlock has {known}")
@@ -115,15 +105,8 @@ def install(backend: str = "kernel") -> None:
         # An interpreter that was built without.
         stock = None
     with _lock:
-        if _installed is not None:
-            return
-        changes = _globals_that_name(stock, _ours, list(sys.modules.values()))
-        changes += [_Change.of(module, function) for module, function in _WRAPPERS]
-        sys.modules["_multiprocessing"] = _ours
-        for change in changes:
-            change.make()
-        _changes[:] = changes
-        _stock, _installed = stock, backend
+        if _installation is None:
+            _installation = _Installation(backend, stock)
 
 
 def uninstall() -> None:
@@ -131,10 +114,31 @@ def uninstall() -> None:
 
     Locks that were made in between go on as what they are. Calling it again changes nothing.
     """
-    global _installed
+    global _installation
     with _lock:
-        if _installed is None:
-            return
+        if _installation is not None:
+            _installation.undo()
+            _installation = None
+
+
+class _Installation:
+    """All that one install() has changed."""
+
+    def __init__(self, backend: str, stock: ModuleType | None) -> None:
+        self.backend = backend
+        self.stock = stock
+        self.active = True
+        # All that is to be changed is known before anything is.
+        self.changes = _globals_that_name(stock, _ours, list(sys.modules.values()))
+        self.changes += [
+            self.wrapped(spawn, "get_preparation_data", self.get_preparation_data),
+            self.wrapped(util, "spawnv_passfds", self.spawnv_passfds),
+        ]
+        sys.modules["_multiprocessing"] = _ours
+        for change in self.changes:
+            change.make()
+
+    def undo(self) -> None:
         # Parts of multiprocessing that were imported since are changed too. (Of other modules
         # nobody knows which of the two they meant to have.)
         since = [
@@ -142,17 +146,51 @@ def uninstall() -> None:
             for name, module in list(sys.modules.items())
             if isinstance(name, str) and name.split(".")[0] == "multiprocessing"
         ]
-        changes = _globals_that_name(_ours, _stock, since)
+        changes = _globals_that_name(_ours, self.stock, since)
+        self.active = False
         if sys.modules.get("_multiprocessing") is _ours:
             del sys.modules["_multiprocessing"]
-            if _stock is not None:
-                sys.modules["_multiprocessing"] = _stock
+            if self.stock is not None:
+                sys.modules["_multiprocessing"] = self.stock
         for change in changes:
             change.make()
-        for change in _changes:
+        for change in self.changes:
             change.undo()
-        _changes.clear()
-        _installed = None
+
+    def wrapped(self, module: ModuleType, name: str, wrapper: Callable[..., Any]) -> _Change:
+        """Has a function called through one of the methods below.
+
+        If somebody wraps that in turn, it stays in use after uninstall(), and then only passes on.
+        """
+        before = getattr(module, name)
+
+        @functools.wraps(before)
+        def wrapping(*args: Any, **kwargs: Any) -> Any:
+            if not self.active:
+                return before(*args, **kwargs)
+            return wrapper(before, *args, **kwargs)
+
+        return _Change(vars(module), name, before, wrapping)
+
+    def get_preparation_data(self, before: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        data = before(*args, **kwargs)
+        data[_KEY] = _InstallsWhenUnpickled(self.backend)
+        return data
+
+    def spawnv_passfds(
+        self, before: Callable[..., Any], path: Any, args: Sequence[Any], passfds: Any
+    ) -> Any:
+        first = f"exec({_bootstrap(_install_in_fork_server, self.backend)!r}, {{}}); "
+        args = [
+            first + arg
+            if option == "-c" and "from multiprocessing.forkserver import main" in arg
+            else arg
+            for option, arg in zip([None, *args], args, strict=False)
+        ]
+        return before(path, args, passfds)
+
+
+_installation: _Installation | None = None
 
 
 def _globals_that_name(
@@ -182,7 +220,7 @@ def _namespace_of(module: object) -> dict[str, Any]:
     return descriptor.__get__(module) or {}
 
 
-# ---- Reaching children ----
+# ---- In children ----
 
 
 class _InstallsWhenUnpickled:
@@ -203,44 +241,12 @@ def _bootstrap(function: Callable[[str], None], backend: str) -> str:
 
 def _install_in_fork_server(backend: str) -> None:
     install(backend)
-    _Change.of(spawn, prepare).make()
+    prepare = spawn.prepare
 
+    def prepare_in_its_child(data: Mapping[str, Any]) -> None:
+        if _KEY not in data:
+            # The process that this one works for is not installed any more.
+            uninstall()
+        prepare(data)
 
-# What the functions below stand in for. If somebody has wrapped them in turn, they stay in use
-# after uninstall(), and then only pass on.
-_stock_get_preparation_data = spawn.get_preparation_data
-_stock_prepare = spawn.prepare
-_stock_spawnv_passfds = util.spawnv_passfds
-
-
-def get_preparation_data(name: str) -> dict[str, Any]:
-    data: dict[str, Any] = _stock_get_preparation_data(name)
-    if _installed is not None:
-        data[_KEY] = _InstallsWhenUnpickled(_installed)
-    return data
-
-
-def spawnv_passfds(path: bytes, args: list[Any], passfds: list[int]) -> int:
-    if _installed is not None:
-        first = f"exec({_bootstrap(_install_in_fork_server, _installed)!r}, {{}}); "
-        args = [
-            first + arg
-            if before == "-c" and "from multiprocessing.forkserver import main" in arg
-            else arg
-            for before, arg in zip([None, *args], args, strict=False)
-        ]
-    return _stock_spawnv_passfds(path, args, passfds)
-
-
-_WRAPPERS: list[tuple[ModuleType, Callable[..., Any]]] = [
-    (spawn, get_preparation_data),
-    (util, spawnv_passfds),
-]
-
-
-def prepare(data: dict[str, Any]) -> None:
-    """In the children of a fork server that was started installed."""
-    if _KEY not in data:
-        # The process that this one works for is not installed any more.
-        uninstall()
-    _stock_prepare(data)
+    spawn.prepare = prepare_in_its_child

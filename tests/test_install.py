@@ -1,0 +1,478 @@
+"""`install()` reaches this process and every child, and `uninstall()` undoes that."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import semlock
+from children import NAMES_SEMAPHORES, output, run
+
+METHODS = ["fork", "spawn", "forkserver"]
+
+# What each program begins with.
+HEAD = (
+    NAMES_SEMAPHORES
+    + '''
+import json, multiprocessing, sys, threading
+from concurrent.futures import ProcessPoolExecutor
+
+import semlock
+
+
+def seen(context=multiprocessing):
+    """What this process runs on; "mixed" if it is not of one mind."""
+    import multiprocessing.synchronize as synchronize
+
+    ours = sys.modules["semlock._multiprocessing"]
+    found = {
+        sys.modules["_multiprocessing"] is ours,
+        synchronize._multiprocessing is ours,
+        type(context.Lock()._semlock) is ours.SemLock,
+        type(context.Condition()._lock._semlock) is ours.SemLock,
+    }
+    return {(True,): "semlock", (False,): "stock"}.get(tuple(found), "mixed")
+
+
+def seen_in_pool(_=None):
+    return seen()
+
+
+def tell(pipe, method, depth):
+    if depth:
+        below = ask(multiprocessing.get_context(method), depth - 1)
+    else:
+        below = []
+    pipe.send([seen(), *below])
+
+
+def ask(context, depth=0):
+    """What a child sees, and its children down to this depth."""
+    reader, writer = context.Pipe(False)
+    child = context.Process(target=tell, args=(writer, context.get_start_method(), depth))
+    child.start()
+    writer.close()
+    try:
+        return reader.recv()
+    finally:
+        child.join()
+        reader.close()
+
+
+def main():
+    print(json.dumps(body()))
+
+
+'''
+)
+TAIL = '\n\nif __name__ == "__main__":\n    main()\n'
+
+Program = Callable[..., Any]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """Runs a program in a file of its own, whose function `body` returns what it has to say."""
+
+    def program(source: str, *arguments: str) -> Any:
+        path = tmp_path / "program.py"
+        path.write_text(HEAD + source + TAIL)
+        return json.loads(output(path, *arguments, cwd=tmp_path))
+
+    return program
+
+
+# ---- This process ----
+
+
+def test_installing_twice_and_uninstalling_twice_changes_nothing_more(program: Program) -> None:
+    source = """
+def body():
+    said = [seen()]
+    for change in (semlock.install, semlock.install, semlock.uninstall, semlock.uninstall) * 2:
+        change()
+        said.append(seen())
+    return said
+"""
+    once = ["semlock", "semlock", "stock", "stock"]
+    assert program(source) == ["stock", *once, *once]
+
+
+def test_an_unknown_backend_is_refused_and_nothing_changes(program: Program) -> None:
+    source = """
+def body():
+    said = []
+    for backend in ("nonsense", "", None, 3):
+        try:
+            semlock.install(backend)
+        except ValueError as error:
+            said.append(str(error).partition(":")[0])
+        said.append(seen())
+    semlock.install()
+    try:
+        semlock.install(backend="nonsense")
+    except ValueError:
+        said.append(seen())
+    return said
+"""
+    refused = [f"unknown backend {backend!r}" for backend in ("nonsense", "", None, 3)]
+    said = program(source)
+    assert said[:-1:2] == refused
+    assert said[1::2] == ["stock"] * 4
+    assert said[-1] == "semlock"
+
+
+def test_uninstall_leaves_every_global_as_it_was(program: Program) -> None:
+    source = """
+import importlib, pkgutil
+
+for found in pkgutil.iter_modules(multiprocessing.__path__):
+    if "win32" not in found.name:
+        importlib.import_module("multiprocessing." + found.name)
+
+# Somebody who imported parts of it.
+import _multiprocessing
+from _multiprocessing import SemLock, flags, sem_unlink
+
+
+def snapshot():
+    everything = {("sys.modules", name): module for name, module in sys.modules.items()}
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] in ("multiprocessing", "_multiprocessing", "concurrent", "__main__"):
+            everything.update({(name, key): value for key, value in vars(module).items()})
+    return everything
+
+
+def body():
+    seen()
+    before = snapshot()
+    semlock.install()
+    seen()
+    during = snapshot()
+    semlock.uninstall()
+    seen()
+    after = snapshot()
+    changed = [key for key in before if during.get(key) is not before[key]]
+    return [
+        sorted(map(str, before.keys() ^ after.keys())),
+        [str(key) for key in before if after.get(key) is not before[key]],
+        ("__main__", "SemLock") in changed and ("sys.modules", "_multiprocessing") in changed,
+    ]
+"""
+    assert program(source) == [[], [], True]
+
+
+def test_what_is_imported_while_installed_is_stock_after_uninstall() -> None:
+    script = NAMES_SEMAPHORES + (
+        "import multiprocessing, sys, semlock\n"
+        "assert 'multiprocessing.synchronize' not in sys.modules\n"
+        "ours = sys.modules['semlock._multiprocessing']\n"
+        "semlock.install()\n"
+        "import multiprocessing.synchronize as synchronize\n"
+        "print(synchronize._multiprocessing is ours, end=' ')\n"
+        "semlock.uninstall()\n"
+        "print(synchronize._multiprocessing is ours)\n"
+    )
+    assert output("-c", script) == "True False\n"
+
+
+def test_importing_the_package_alone_changes_nothing(program: Program) -> None:
+    assert program("body = seen\n") == "stock"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_locks_made_before_go_on_working_and_reach_children(method: str, program: Program) -> None:
+    source = """
+def use(lock, pipe):
+    pipe.send([lock.acquire(False), type(lock).__name__, seen()])
+    lock.release()
+
+
+def told(context, lock):
+    reader, writer = context.Pipe(False)
+    child = context.Process(target=use, args=(lock, writer))
+    child.start()
+    try:
+        return reader.recv()
+    finally:
+        child.join()
+
+
+def body():
+    context = multiprocessing.get_context(sys.argv[1])
+    said = []
+    for change in (semlock.install, semlock.uninstall):
+        locks = [context.Lock(), context.RLock(), context.Semaphore(3)]
+        kinds = [type(lock._semlock) for lock in locks]
+        change()
+        assert kinds == [type(lock._semlock) for lock in locks]
+        for lock in locks:
+            said.append(told(context, lock))
+        with locks[0]:
+            assert not locks[0].acquire(False)
+    return said
+"""
+    names = ["Lock", "RLock", "Semaphore"]
+    expected = [[True, name, seen] for seen in ("semlock", "stock") for name in names]
+    assert program(source, method) == expected
+
+
+def test_somebody_elses_wrapper_over_ours_stays_and_only_passes_on(program: Program) -> None:
+    source = """
+from multiprocessing import spawn
+
+
+def body():
+    semlock.install()
+    installed = spawn.get_preparation_data
+    calls = []
+
+    def theirs(name):
+        calls.append(name)
+        return installed(name)
+
+    spawn.get_preparation_data = theirs
+    context = multiprocessing.get_context("spawn")
+    said = [ask(context)]
+    semlock.uninstall()
+    said += [spawn.get_preparation_data is theirs, seen(), ask(context), len(calls)]
+    return said
+"""
+    assert program(source) == [["semlock"], True, "stock", ["stock"], 2]
+
+
+def test_somebody_elses_wrapper_from_before_install_is_called(program: Program) -> None:
+    source = """
+from multiprocessing import spawn
+
+calls = []
+
+
+def body():
+    stocks = spawn.get_preparation_data
+
+    def theirs(name):
+        calls.append(name)
+        return stocks(name)
+
+    spawn.get_preparation_data = theirs
+    semlock.install()
+    said = [ask(multiprocessing.get_context("spawn")), len(calls)]
+    semlock.uninstall()
+    return [*said, spawn.get_preparation_data is theirs]
+"""
+    assert program(source) == [["semlock"], 1, True]
+
+
+# ---- Children ----
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_kind_of_child_is_on_semlock_and_after_uninstall_on_stock(
+    method: str, program: Program
+) -> None:
+    source = """
+def survey(context):
+    with context.Pool(2, initializer=seen_in_pool) as pool:
+        in_pool = sorted(set(pool.map(seen_in_pool, range(4))))
+        pool.close()
+        pool.join()
+    with ProcessPoolExecutor(2, mp_context=context) as executor:
+        in_executor = sorted(set(executor.map(seen_in_pool, range(4))))
+    return {"child and below": ask(context, 2), "pool": in_pool, "executor": in_executor}
+
+
+def body():
+    context = multiprocessing.get_context(sys.argv[1])
+    semlock.install()
+    during = survey(context)
+    semlock.uninstall()
+    return [during, survey(context)]
+"""
+
+    def all_on(what: str) -> dict[str, list[str]]:
+        return {"child and below": [what] * 3, "pool": [what], "executor": [what]}
+
+    assert program(source, method) == [all_on("semlock"), all_on("stock")]
+
+
+@pytest.mark.parametrize("inner", METHODS)
+@pytest.mark.parametrize("outer", METHODS)
+def test_children_by_one_method_have_children_by_another(
+    outer: str, inner: str, program: Program
+) -> None:
+    source = """
+def relay(pipe, inner):
+    pipe.send([seen(), *ask(multiprocessing.get_context(inner))])
+
+
+def body():
+    semlock.install()
+    outer, inner = sys.argv[1:]
+    context = multiprocessing.get_context(outer)
+    reader, writer = context.Pipe(False)
+    child = context.Process(target=relay, args=(writer, inner))
+    child.start()
+    try:
+        return reader.recv()
+    finally:
+        child.join()
+"""
+    assert program(source, outer, inner) == ["semlock", "semlock"]
+
+
+def test_a_main_module_that_the_fork_server_imports_is_on_semlock(program: Program) -> None:
+    source = """
+import os
+
+# Run by this program, by the fork server that imports it, and by nobody else.
+import multiprocessing.synchronize as synchronize
+from _multiprocessing import SemLock
+
+MADE_IN = os.getpid()
+MADE_BY_OURS = SemLock is sys.modules["semlock._multiprocessing"].SemLock
+if __name__ != "__main__":
+    LOCK = multiprocessing.get_context("fork").Lock()
+
+
+def tell_of_main(pipe):
+    import __main__
+
+    main = sys.modules["__mp_main__"]
+    ours = sys.modules["semlock._multiprocessing"].SemLock
+    imported_by_server = main.MADE_IN != os.getpid()
+    pipe.send([imported_by_server, main.MADE_BY_OURS, type(main.LOCK._semlock) is ours, seen()])
+
+
+def body():
+    if sys.argv[1] == "installed":
+        semlock.install()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__"])
+    reader, writer = context.Pipe(False)
+    child = context.Process(target=tell_of_main, args=(writer,))
+    child.start()
+    try:
+        return reader.recv()
+    finally:
+        child.join()
+"""
+    # Not every version of CPython has the server import it, though it is the default.
+    by_server = program(source, "stock")[0]
+    assert program(source, "stock") == [by_server, False, False, "stock"]
+    assert program(source, "installed") == [by_server, True, True, "semlock"]
+
+
+def test_a_fork_server_from_before_install_gives_installed_children(program: Program) -> None:
+    source = """
+def body():
+    context = multiprocessing.get_context("forkserver")
+    said = [ask(context)]
+    semlock.install()
+    said += [ask(context, 1), ask(context)]
+    semlock.uninstall()
+    return [*said, ask(context)]
+"""
+    assert program(source) == [["stock"], ["semlock"] * 2, ["semlock"], ["stock"]]
+
+
+def test_a_fork_server_from_before_uninstall_gives_stock_children(program: Program) -> None:
+    source = """
+def body():
+    context = multiprocessing.get_context("forkserver")
+    semlock.install()
+    said = [ask(context)]
+    semlock.uninstall()
+    said += [ask(context, 1)]
+    semlock.install()
+    return [*said, ask(context)]
+"""
+    assert program(source) == [["semlock"], ["stock"] * 2, ["semlock"]]
+
+
+def test_a_child_that_uninstalls_does_so_for_itself_and_its_children(program: Program) -> None:
+    source = """
+def renounce(pipe):
+    semlock.uninstall()
+    pipe.send([seen(), ask(multiprocessing.get_context("spawn"))])
+
+
+def body():
+    semlock.install()
+    said = []
+    for method in ("fork", "spawn", "forkserver"):
+        context = multiprocessing.get_context(method)
+        reader, writer = context.Pipe(False)
+        child = context.Process(target=renounce, args=(writer,))
+        child.start()
+        said.append(reader.recv())
+        child.join()
+    return [*said, seen()]
+"""
+    assert program(source) == [["stock", ["stock"]]] * 3 + ["semlock"]
+
+
+# ---- Children that cannot have it ----
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_child_that_cannot_import_the_package_warns_and_works_on_stock(
+    method: str, tmp_path: Path
+) -> None:
+    source = """
+import shutil
+
+
+def work(lock, queue):
+    with lock:
+        ours = sys.modules.get("semlock._multiprocessing")
+        name = sys.modules["_multiprocessing"].__name__
+        queue.put([name, ours is None])
+
+
+def main():
+    semlock.install()
+    context = multiprocessing.get_context(sys.argv[1])
+    lock, queue = context.Lock(), context.SimpleQueue()
+    shutil.rmtree(semlock.__path__[0])
+    child = context.Process(target=work, args=(lock, queue))
+    child.start()
+    print(queue.get())
+    child.join()
+"""
+    package = tmp_path / "semlock"
+    shutil.copytree(Path(semlock.__file__).parent, package)
+    head = (
+        NAMES_SEMAPHORES
+        + "import sys, multiprocessing\nif __name__ == '__main__':\n    import semlock\n"
+    )
+    path = tmp_path / "program.py"
+    path.write_text(head + source + TAIL)
+    done = run(path, method, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "['_multiprocessing', True]\n"), done.stderr
+    assert "RuntimeWarning: semlock is not installed in this child process" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_interpreter_without_site_packages_installs_from_the_parents_place() -> None:
+    script = """if True:
+        import pickle, sys
+        from multiprocessing import spawn
+        import semlock
+        semlock.install()
+        data = spawn.get_preparation_data("child")
+        print(pickle.dumps(data["semlock"]).hex())
+    """
+    pickled = output("-c", script).strip()
+    script = f"""if True:
+        import pickle, sys
+        pickle.loads(bytes.fromhex({pickled!r}))
+        import multiprocessing
+        ours = sys.modules["semlock._multiprocessing"].SemLock
+        print(type(multiprocessing.get_context("fork").Lock()._semlock) is ours)
+    """
+    assert output("-I", "-S", "-c", script) == "True\n"

@@ -1,0 +1,218 @@
+"""Random calls, in a child process that may crash: stock's module says what is right.
+
+To look for longer: pytest tests/test_oracle.py --hypothesis-profile=explore
+"""
+
+from __future__ import annotations
+
+import _multiprocessing as stock
+import pickle
+import select
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from children import PATIENCE, PREFIX, end, start
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+# ---- Calls, as the source text of expressions over oracle_child's namespace ----
+
+small = st.integers(-3, 5).map(str)
+large = st.sampled_from(
+    ["2**31-1", "2**31", "-2**31", "-2**31-1", "2**32", "2**32+1", "2**63", "2**64", "-2**63",
+     "2**100", "-2**100", "10**400"]
+)  # fmt: skip
+odd = st.sampled_from(
+    ["None", "True", "False", "'x/y'", "''", "b'x'", "1.5", "-0.5", "()", "[0]", "{}", "Index",
+     "Float", "Raising", "S", "object", "1j", "'\\0'", "'\\udc80'"]
+)  # fmt: skip
+integers = st.one_of(small, small, large, odd)
+kinds = st.one_of(st.sampled_from(["0", "1"]), st.sampled_from(["0", "1"]), integers)
+names = st.one_of(
+    st.sampled_from(["N[0]", "N[1]", "N[2]", "N[0][1:]", "Str(N[1])", "'/' + N[2]"]),
+    st.sampled_from(["''", "'/'", "'//'", "'a/b'", "N[0] + '/'", "N[0] + '\\0'",
+                     "N[0] + '\\udc80'", "N[0].ljust(251, 'x')", "N[0].ljust(252, 'x')",
+                     "N[0].ljust(5000, 'x')"]),
+    odd,
+)  # fmt: skip
+booleans = st.one_of(st.sampled_from(["True", "False"]), integers)
+short = st.sampled_from(["0", "-1", "0.0005", "-0.0", "-1e300", "-float('inf')", "False", "0.001"])
+timeouts = st.one_of(
+    short, short, st.sampled_from(["'x'", "b'x'", "[]", "Raising", "Float", "10**400", "1j", "S"])
+)
+# What stock has no defined behaviour for.
+wild = st.sampled_from(
+    ["float('nan')", "-float('nan')", "float('inf')", "1e308", "2**63", "2**62", "1e19", "10**300"]
+)
+locks = st.integers(0, 5).map(str)
+junk = st.lists(st.one_of(integers, odd, names, timeouts), max_size=5).map(", ".join)
+keywords = st.dictionaries(
+    st.sampled_from(
+        ["block", "timeout", "blocking", "x", "kind", "name", "unlink", "value", "self", "block\\0"]
+    ),
+    st.one_of(odd, short),
+    max_size=3,
+).map(lambda given: "**{" + ", ".join(f"'{key}': {value}" for key, value in given.items()) + "}")
+methods = st.sampled_from(
+    ["release", "_count", "_is_mine", "_is_zero", "_get_value", "_after_fork", "__exit__"]
+)
+attributes = st.sampled_from(
+    ["handle", "kind", "maxvalue", "name", "SEM_VALUE_MAX", "acquire", "foo", "__class__",
+     "__dict__", "__doc__"]
+)  # fmt: skip
+
+
+def call(template: str, **parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """The template with its parts filled in."""
+    return st.fixed_dictionaries(parts).map(lambda chosen: template.format(**chosen))
+
+
+# These succeed, unless the name is taken.
+good_makes = call(
+    "make({t}({k}, {v}, {m}, N[{i}], {u}))",
+    t=st.sampled_from(["S", "S", "Sub"]),
+    k=st.sampled_from("01"),
+    v=st.sampled_from("00112"),
+    m=st.sampled_from("123"),
+    i=st.sampled_from("012"),
+    u=st.sampled_from(["True", "True", "False"]),
+)
+makes = [
+    call("make(S({k}, {v}, {m}, {n}, {u}))", k=kinds, v=integers, m=integers, n=names, u=booleans),
+    call("make(Sub({k}, {v}, {m}, {n}, {u}))", k=kinds, v=small, m=small, n=names, u=booleans),
+    call("make(S({k}, {v}, 5, N[{i}], {u}))", k=kinds, v=small, i=st.sampled_from("012"),
+         u=booleans),
+    call("make(S._rebuild({h}, {k}, {m}, {n}))", h=integers, k=kinds, m=integers,
+         n=names.filter(lambda name: name != "None")),
+]  # fmt: skip
+uses = [
+    call("lock({i}).acquire(False)", i=locks),
+    call("lock({i}).acquire({b}, {t})", i=locks, b=booleans, t=timeouts),
+    call("lock({i}).acquire(block={b}, timeout={t})", i=locks, b=booleans, t=timeouts),
+    call("guarded({i}, 'acquire', {b})", i=locks, b=booleans),
+    call("guarded({i}, 'acquire', {j})", i=locks, j=junk),
+    call("guarded({i}, 'acquire', {k})", i=locks, k=keywords),
+    call("guarded({i}, '__enter__', {j})", i=locks, j=junk),
+    call("guarded({i}, '__enter__')", i=locks),
+    call("lock({i}).release()", i=locks),
+    call("lock({i}).{m}()", i=locks, m=methods),
+    call("lock({i}).{m}({j})", i=locks, m=methods, j=junk),
+    call("lock({i}).{m}({k})", i=locks, m=methods, k=keywords),
+    call("S.{m}({j})", m=methods, j=junk),
+]
+others = [
+    call("forget({i})", i=locks),
+    call("m.sem_unlink({n})", n=names),
+    call("m.sem_unlink({j})", j=junk),
+    call("S({j})", j=junk),
+    call("S({j}, {k})", j=junk.filter(bool), k=keywords),
+    call("S.__new__({j})", j=junk),
+    call("S.__new__(S, {j})", j=junk),
+    call("lock({i}).__init__({j})", i=locks, j=junk),
+    call("getattr(lock({i}), '{a}') is not None",
+         i=locks, a=attributes.filter(lambda name: name != "__dict__")),
+    call("setattr(lock({i}), '{a}', {v})", i=locks, v=odd,
+         a=attributes.filter(lambda name: name != "__class__")),
+    call("delattr(lock({i}), '{a}')", i=locks, a=attributes.filter(lambda a: a != "__dict__")),
+    call("setattr(S, '{a}', {v})", a=attributes, v=odd),
+    call("lock({i}) == lock({j})", i=locks, j=locks),
+    call("lock({i}) == {v}", i=locks, v=odd),
+    call("bool(weakref.ref(lock({i})))", i=locks),
+]  # fmt: skip
+# Not on stock: undefined there, or a difference on purpose.
+ours_alone = [
+    call("lock({i}).acquire(False, {t})", i=locks, t=wild),
+    call("guarded({i}, 'acquire', True, {t})", i=locks, t=wild),
+    call("make(S._rebuild({h}, {k}, {m}, None))", h=integers, k=kinds, m=integers),
+    call("make(S._rebuild(lock({i}).handle, {k}, {m}, None))", i=locks, k=kinds, m=small),
+    call("make(Sub._rebuild(lock({i}).handle + {d}, {k}, 1, None))", i=locks, d=small, k=kinds),
+    call("make(pickle.loads(pickle.dumps(lock({i}), {p})))", i=locks, p=st.sampled_from("012345")),
+    call("make(copy.deepcopy(lock({i})))", i=locks),
+    call("lock({i}).__reduce__({j})", i=locks, j=junk),
+    call("setattr(lock({i}), '__class__', {v})", i=locks, v=st.sampled_from(["Sub", "S", "int"])),
+    call("S._rebuild({j})", j=junk),
+]
+
+
+def scripts(*calls: st.SearchStrategy[str]) -> st.SearchStrategy[list[str]]:
+    """Some semaphores, and then many calls."""
+    begin = st.lists(good_makes, min_size=2, max_size=3)
+    rest = st.lists(st.one_of(*calls), min_size=25, max_size=60)
+    return st.tuples(begin, rest).map(lambda parts: parts[0] + parts[1])
+
+
+# ---- The child ----
+
+
+class Oracle:
+    """The child that makes the calls; after a crash, a new one."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+        self.child: subprocess.Popen[str] | None = None
+
+    def check(self, calls: list[str]) -> None:
+        if self.child is None:
+            script = Path(__file__).with_name("oracle_child.py")
+            self.child = start(script, self.mode, PREFIX, stdin=subprocess.PIPE)
+        child = self.child
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        with suppress(BrokenPipeError):
+            child.stdin.write(pickle.dumps(calls).hex() + "\n")
+            child.stdin.flush()
+        answered, _, _ = select.select([child.stdout], [], [], PATIENCE)
+        answer = child.stdout.readline() if answered else "it hangs"
+        script = "\n  ".join(["these calls:", *calls])
+        if answer != "''\n":
+            if answer.startswith(("'", '"')):
+                pytest.fail(f"{answer}\n  {script}")
+            if answered:
+                answer = f"the child died: {child.wait(PATIENCE)}\n{child.stderr.read()}"
+            self.end()
+            pytest.fail(f"{answer}\n  {script}")
+
+    def end(self) -> None:
+        if self.child is not None:
+            # It ends by itself if it can, and unlinks what it made.
+            assert self.child.stdin is not None
+            with suppress(BrokenPipeError):
+                self.child.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                self.child.wait(5)
+            end(self.child)
+            for left in Path("/dev/shm").glob(f"sem.{PREFIX[1:]}-{self.child.pid}*"):
+                stock.sem_unlink(left.name.removeprefix("sem."))
+            self.child = None
+
+
+@pytest.fixture
+def oracle(request: pytest.FixtureRequest) -> Iterator[Oracle]:
+    oracle = Oracle(request.param)
+    yield oracle
+    oracle.end()
+
+
+# Without shrinking, which takes many minutes where each try crashes a child: explore for that.
+beside_a_child = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+
+
+@beside_a_child
+@pytest.mark.parametrize("oracle", ["beside stock"], indirect=True)
+@given(calls=scripts(*makes, *uses, *uses, good_makes, *others))
+def test_any_calls_give_what_they_give_on_stock(oracle: Oracle, calls: list[str]) -> None:
+    oracle.check(calls)
+
+
+@beside_a_child
+@pytest.mark.parametrize("oracle", ["alone"], indirect=True)
+@given(calls=scripts(*makes, *uses, good_makes, *others, *ours_alone))
+def test_no_calls_crash_the_interpreter(oracle: Oracle, calls: list[str]) -> None:
+    oracle.check(calls)
