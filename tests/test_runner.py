@@ -348,6 +348,10 @@ def test_a_module_with_a_syntax_error_says_so_as_without(
     both(*form(tmp_path, SCRIPTS["syntax-error"]))
 
 
+def test_a_script_can_come_through_a_pipe(both: Both) -> None:
+    assert both("/dev/stdin", stdin="print(__name__, __file__)").stdout == "__main__ /dev/stdin\n"
+
+
 @pytest.mark.parametrize(
     "program",
     [

@@ -67,7 +67,10 @@ def arguments(given: list[str]) -> tuple[str | None, list[str]]:
     if first.startswith("-m") and first != "-m":
         return first[2:], ["-m", *given[1:]]
     if first.startswith("-"):
-        problem = "no program to run" if first == "-m" else f"unknown option {first}"
+        problem = {
+            "-m": "no program to run",
+            "-": "a program from standard input is not supported",
+        }.get(first, f"unknown option {first}")
         print(f"{USAGE}\n\npython -m semlock: {problem}", file=sys.stderr)
         sys.exit(2)
     return None, given
@@ -100,19 +103,19 @@ def run_file(path: str) -> None:
         return
     replace_first_path(os.path.dirname(os.path.realpath(path)))
     try:
+        # Read at once: it can be a pipe.
         with io.open_code(path) as file:
-            code = pkgutil.read_code(file)
-            if code is None:
-                # Not compiled yet.
-                file.seek(0)
-                code = compile(file.read(), path, "exec", dont_inherit=True)
-                loader: type = importlib.machinery.SourceFileLoader
-            else:
-                loader = importlib.machinery.SourcelessFileLoader
+            content = file.read()
     except OSError as error:
         reason = f"[Errno {error.errno}] {error.strerror}"
         print(f"{sys.orig_argv[0]}: can't open file {path!r}: {reason}", file=sys.stderr)
         sys.exit(2)
+    loader: type = importlib.machinery.SourcelessFileLoader
+    code = pkgutil.read_code(io.BytesIO(content))
+    if code is None:
+        # Not compiled yet.
+        loader = importlib.machinery.SourceFileLoader
+        code = compile(content, path, "exec", dont_inherit=True)
     namespace: dict[str, Any] = vars(new_main())
     namespace.update(__file__=path, __loader__=loader("__main__", path))
     if sys.version_info < (3, 15):

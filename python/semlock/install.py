@@ -78,9 +78,9 @@ class _Change(NamedTuple):
             self.namespace[self.name] = self.before
 
 
-# Held for as long as no code runs but this module's, and across a fork, so that a child finds it
-# free and everything whole.
-_lock = threading.Lock()
+# Held while anything changes, and across a fork, so that a child finds everything whole. A signal
+# handler that installs or forks can come in between in the same thread, and must not wait for it.
+_lock = threading.RLock()
 os.register_at_fork(
     before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
 )
@@ -107,6 +107,7 @@ def install(backend: str = "kernel") -> None:
     with _lock:
         if _installation is None:
             _installation = _Installation(backend, stock)
+            _installation.make()
 
 
 def uninstall() -> None:
@@ -116,9 +117,9 @@ def uninstall() -> None:
     """
     global _installation
     with _lock:
-        if _installation is not None:
-            _installation.undo()
-            _installation = None
+        installation, _installation = _installation, None
+        if installation is not None:
+            installation.undo()
 
 
 class _Installation:
@@ -134,6 +135,8 @@ class _Installation:
             self.wrapped(spawn, "get_preparation_data", self.get_preparation_data),
             self.wrapped(util, "spawnv_passfds", self.spawnv_passfds),
         ]
+
+    def make(self) -> None:
         sys.modules["_multiprocessing"] = _ours
         for change in self.changes:
             change.make()
@@ -234,9 +237,12 @@ class _InstallsWhenUnpickled:
         return exec, (self.code, {})
 
 
+# Absolute, whatever becomes the current directory.
+_INIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__init__.py")
+
+
 def _bootstrap(function: Callable[[str], None], backend: str) -> str:
-    package = sys.modules[__name__.rpartition(".")[0]]
-    return _BOOTSTRAP.format(init=package.__file__, function=function.__name__, backend=backend)
+    return _BOOTSTRAP.format(init=_INIT, function=function.__name__, backend=backend)
 
 
 def _install_in_fork_server(backend: str) -> None:

@@ -1,6 +1,6 @@
-"""Runs modules of one of CPython's suites, or some tests of it, and writes down what came out.
+"""Runs modules of one of CPython's suites, or some of their tests, and writes down what came out.
 
-Usage: python one.py RESULT.json MODULE,MODULE... [TEST ...]
+Usage: python one.py REQUEST, a JSON object that run.py makes.
 """
 
 import faulthandler
@@ -8,8 +8,7 @@ import json
 import sys
 import unittest
 
-# A watchdog: a suite takes one to two minutes, and some seven where one start is slow.
-SECONDS = 1200
+from test.support import script_helper
 
 
 def all_tests(suite):
@@ -20,26 +19,45 @@ def all_tests(suite):
             yield test
 
 
-def main(result_file, modules, tests):
-    faulthandler.dump_traceback_later(SECONDS, exit=True)
+def identity(test):
+    """A test's id, also for one of its subtests."""
+    return getattr(test, "test_case", test).id()
+
+
+class Result(unittest.TextTestResult):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.ran = []
+
+    def startTest(self, test):  # noqa: N802
+        self.ran.append(test.id())
+        super().startTest(test)
+
+
+def main(request):
+    faulthandler.dump_traceback_later(request["seconds"], exit=True)
+    # Else the interpreters that tests start by this module would ignore our PYTHONPATH.
+    vars(script_helper)["__cached_interp_requires_environment"] = True
     loader = unittest.defaultTestLoader
-    everything = sorted(test.id() for test in all_tests(loader.loadTestsFromNames(modules)))
-    suite = loader.loadTestsFromNames(tests or modules)
-    result = unittest.TextTestRunner(verbosity=2).run(suite)
-    bad = [*result.failures, *result.errors]
-    with open(result_file, "w") as file:
-        json.dump(
-            {
-                "all": everything,
-                "run": result.testsRun,
-                "skipped": {test.id(): reason for test, reason in result.skipped},
-                "bad": {test.id(): traceback for test, traceback in bad},
-                "unexpected": [test.id() for test in result.unexpectedSuccesses],
-            },
-            file,
-        )
+    modules, tests = request["modules"], request["tests"]
+    everything = [test.id() for test in all_tests(loader.loadTestsFromNames(modules))]
+    suite = loader.loadTestsFromNames(modules if tests is None else tests)
+    if loader.errors:
+        sys.exit("\n".join(loader.errors))
+    result = unittest.TextTestRunner(verbosity=2, resultclass=Result).run(suite)
+    bad = {identity(test): traceback for test, traceback in result.failures + result.errors}
+    bad.update((identity(test), "unexpected success") for test in result.unexpectedSuccesses)
+    outcome = {
+        "all": everything,
+        "count": result.testsRun,
+        "ran": result.ran,
+        "skipped": {identity(test): reason for test, reason in result.skipped},
+        "bad": bad,
+    }
+    with open(request["result"], "w") as file:
+        json.dump(outcome, file)
     faulthandler.cancel_dump_traceback_later()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2].split(","), sys.argv[3:])
+    main(json.loads(sys.argv[1]))

@@ -4,11 +4,12 @@ Usage: python run.py [--jobs N] PYTHON ...
 
 For each interpreter that is given (semlock has to be installed in it), runs what its own
 `test._test_multiprocessing` defines, whole, for fork, spawn and forkserver, and
-`test.test_multiprocessing_main_handling`. A test that fails is run again alone; if it fails again,
-it is run alone on the stock module, the interpreter's own, and only what passes there is held
-against us. That we skip only what the interpreter skips unaided is shown by running the skipped
-tests on the stock module, and that our module was the one in use, by counting the SemLocks of
-every process.
+`test.test_multiprocessing_main_handling`. A test that fails is run alone, several times; if it
+fails again it is run alone as often on the stock module, the interpreter's own, and only what
+passes there is held against us. That we skip only what the interpreter skips unaided is shown by
+running the skipped tests on the stock module, and that our module was the one in use, by counting
+the SemLocks of every process. (The few that tests start with -I, -E or -S see neither our module
+nor the counting.)
 """
 
 import argparse
@@ -48,8 +49,13 @@ from test import _test_multiprocessing
 parameters = inspect.signature(_test_multiprocessing.install_tests_in_module_dict).parameters
 print(platform.python_version(), "only_type" in parameters)
 """
-# More than the suite's own watchdog, which says where it hangs.
-SECONDS = 1260
+# A watchdog: a suite takes one to two minutes, and some seven where a test that waits for its
+# time-out does so. First one.py says where it hangs, then it is ended.
+SECONDS = 1200
+# How often a test that has failed once has to pass alone.
+RERUNS = 5
+# Process groups that are running, to be ended if this program is.
+GROUPS = set()
 
 
 class Interpreter:
@@ -76,92 +82,102 @@ class Interpreter:
 
 
 class Run:
-    """One run of a suite, or of some of its tests."""
+    """One run of a suite, or of some of its tests (`[]`: none, only to list them all)."""
 
-    def __init__(self, interpreter, suite, stock=False, tests=()):
+    def __init__(self, interpreter, suite, stock=False, tests=None):
         with tempfile.TemporaryDirectory(prefix="semlock-cpython-") as folder:
             result, notes = Path(folder, "result.json"), Path(folder, "notes")
             notes.touch()
-            replacement = HERE / "replacement"
-            if stock:
-                # The notes, without the module.
-                replacement = Path(folder, "stock")
-                replacement.mkdir()
-                (replacement / "sitecustomize.py").symlink_to(
-                    HERE / "replacement" / "sitecustomize.py"
-                )
             work, modules = Path(folder, "work"), Path(folder, "modules")
             work.mkdir()
             modules.mkdir()
-            names = ",".join(interpreter.write_modules(suite, modules))
+            names = interpreter.write_modules(suite, modules)
+            path = [HERE / "notes", modules, *([] if stock else [HERE / "replacement"])]
             environment = dict(
                 os.environ,
-                PYTHONPATH=os.pathsep.join([str(replacement), str(modules)]),
+                PYTHONPATH=os.pathsep.join(map(str, path)),
                 PYTHONDONTWRITEBYTECODE="1",
                 SEMLOCK_NOTES=str(notes),
                 TMPDIR=str(work),
             )
-            command = [interpreter.path, str(HERE / "one.py"), str(result), names, *tests]
+            request = {"modules": names, "tests": tests, "seconds": SECONDS, "result": str(result)}
+            command = [interpreter.path, str(HERE / "one.py"), json.dumps(request)]
             with open(Path(folder, "output"), "w+") as output:
-                process = subprocess.Popen(
-                    command,
-                    cwd=work,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-                try:
-                    process.wait(SECONDS)
-                finally:
-                    # Whatever it left running: its children are in its group.
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+                exit_code = self.run(command, cwd=work, env=environment, stdout=output)
                 output.seek(0)
                 self.output = output.read()
             if not result.exists():
-                raise SystemExit(
-                    f"{interpreter.path}: {suite} ended with exit code {process.returncode} "
-                    f"before it had a result:\n{self.output[-8000:]}"
+                raise RuntimeError(
+                    f"{suite} ended with exit code {exit_code} before it had a result:\n"
+                    f"{self.output[-8000:]}"
                 )
             outcome = json.loads(result.read_text())
             self.notes = collections.Counter()
-            self.processes = collections.defaultdict(collections.Counter)
+            self.processes = collections.Counter()
             for line in notes.read_text().splitlines():
                 pid, how, module = line.split()
                 self.notes[how, module] += 1
-                self.processes[pid][how] += 1
+                self.processes[pid] += 1
         self.all = set(outcome["all"])
-        self.ran = outcome["run"]
+        self.count = outcome["count"]
+        self.ran = set(outcome["ran"])
         self.skipped = outcome["skipped"]
         self.bad = outcome["bad"]
-        self.bad.update(dict.fromkeys(outcome["unexpected"], "unexpected success"))
+
+    def run(self, command, **options):
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **options,
+        )
+        GROUPS.add(process.pid)
+        try:
+            return process.wait(SECONDS + 60)
+        finally:
+            # Whatever it left running: its children are in its group.
+            self.end_group(process.pid)
+            process.wait()
+            GROUPS.discard(process.pid)
+
+    @staticmethod
+    def end_group(group):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
 
 
-def loadable(test_id):
+def loadable(test):
     """What a test is loaded by: fixtures that fail or skip are named `setUpClass (class)`."""
-    return test_id.partition("(")[2].rstrip(")") or test_id
+    return test.partition("(")[2].rstrip(")") or test
+
+
+def fails_alone(interpreter, suite, test, stock):
+    """Whether a test fails in one of RERUNS runs alone."""
+    for _ in range(RERUNS):
+        run = Run(interpreter, suite, stock=stock, tests=[loadable(test)])
+        if test in run.bad:
+            return True
+        if not run.ran:
+            raise RuntimeError(f"{test} cannot be run alone:\n{run.output}")
+    return False
 
 
 def check(interpreter, suite):
-    """Runs a suite; returns a line for people, and what is wrong."""
+    """Runs a suite; returns a line for people, what is wrong, and what is worth a remark."""
     ours = Run(interpreter, suite)
     wrong, remarks = [], []
-    for test in sorted(ours.bad):
-        again = Run(interpreter, suite, tests=[loadable(test)])
-        if not again.bad:
-            remarks.append(f"{test} failed once and passed when run again:\n{ours.bad[test]}")
-        elif Run(interpreter, suite, stock=True, tests=[loadable(test)]).bad:
-            remarks.append(f"{test} fails on the stock module too:\n{ours.bad[test]}")
+    for test, traceback in sorted(ours.bad.items()):
+        if not fails_alone(interpreter, suite, test, stock=False):
+            remarks.append(f"{test} failed, and passed {RERUNS} times when run alone:\n{traceback}")
+        elif fails_alone(interpreter, suite, test, stock=True):
+            remarks.append(f"{test} fails on the stock module too:\n{traceback}")
         else:
             wrong.append(
-                f"{test} fails, and passes on the interpreter's own module:\n{ours.output}"
+                f"{test} fails, and passes {RERUNS} times on the stock module:\n{traceback}"
             )
 
-    skipped = sorted(map(loadable, ours.skipped))
-    stock = Run(interpreter, suite, stock=True, tests=skipped or ["unittest"])
+    stock = Run(interpreter, suite, stock=True, tests=sorted(map(loadable, ours.skipped)))
     if stock.skipped != ours.skipped:
         # Some tests skip by what those before them left: then all have to run.
         stock = Run(interpreter, suite, stock=True)
@@ -170,29 +186,30 @@ def check(interpreter, suite):
     for test, reason in ours.skipped.items():
         if stock.skipped.get(test) != reason:
             wrong.append(f"{test} is skipped ({reason}), and is not on the stock module")
+
     made, rebuilt = ours.notes["made", "semlock"], ours.notes["rebuilt", "semlock"]
-    foreign = sum(count for (_, module), count in ours.notes.items() if module == "stock")
+    foreign = ours.notes.total() - made - rebuilt
     if foreign:
         wrong.append(f"{foreign} SemLocks were the interpreter's own")
-    children = len(ours.processes) - 1
-    if suite != "main_handling" and not (made and children > 0 and (rebuilt or suite == "fork")):
-        wrong.append(
-            f"too few SemLocks to show that semlock was in use: {made} made, {rebuilt} rebuilt, "
-            f"in {len(ours.processes)} processes"
-        )
-    per_process = sorted((sum(count.values()) for count in ours.processes.values()), reverse=True)
+    if not (made and len(ours.processes) > 1 and (rebuilt or suite == "fork")):
+        wrong.append("too few SemLocks to show that semlock was in use in parents and children")
     line = (
-        f"CPython {interpreter.version} {suite}: {ours.ran} tests run, {len(ours.skipped)} skipped "
-        f"(the same on the stock module), {len(wrong)} wrong; "
-        f"{made} SemLocks made and {rebuilt} rebuilt, all of them semlock's, in "
-        f"{len(per_process)} processes (per process: {shortened(per_process)})"
+        f"CPython {interpreter.version} {suite}: {ours.count} tests run, {len(ours.skipped)} "
+        f"skipped (the same on the stock module), {len(ours.bad)} failed at first, "
+        f"{len(wrong)} wrong; {made} SemLocks made and {rebuilt} rebuilt, all of them semlock's, "
+        f"in {len(ours.processes)} processes (per process: {shortened(ours.processes)})"
     )
     return line, wrong, remarks
 
 
 def semaphores():
-    """The files of multiprocessing's named semaphores, where they are files."""
-    return set(Path("/dev/shm").glob("sem.mp-*"))
+    """The files of this user's named semaphores of multiprocessing, where they are files."""
+    found = set()
+    for file in Path("/dev/shm").glob("sem.mp-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if file.stat().st_uid == os.getuid():
+                found.add(file)
+    return found
 
 
 def unlink_orphans(files):
@@ -207,8 +224,8 @@ def unlink_orphans(files):
     return orphans
 
 
-def shortened(counts):
-    groups = collections.Counter(counts)
+def shortened(processes):
+    groups = collections.Counter(sorted(processes.values(), reverse=True))
     return ", ".join(f"{count} x{n}" if n > 1 else str(count) for count, n in groups.items())
 
 
@@ -220,22 +237,27 @@ def main():
     arguments = parser.parse_args()
     interpreters = [Interpreter(path) for path in arguments.python]
     failed, before = 0, semaphores()
-    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        runs = {
-            pool.submit(check, interpreter, suite): f"CPython {interpreter.version} {suite}"
-            # The longest first.
-            for suite in arguments.suite or ("spawn", "forkserver", "fork", "main_handling")
-            for interpreter in interpreters
-        }
+    pool = concurrent.futures.ThreadPoolExecutor(arguments.jobs)
+    runs = {
+        pool.submit(check, interpreter, suite): f"CPython {interpreter.version} {suite}"
+        # The longest first.
+        for suite in arguments.suite or ("spawn", "forkserver", "fork", "main_handling")
+        for interpreter in interpreters
+    }
+    try:
         for run in concurrent.futures.as_completed(runs):
             try:
                 line, wrong, remarks = run.result()
-            except (SystemExit, subprocess.SubprocessError) as error:
+            except (RuntimeError, subprocess.SubprocessError) as error:
                 line, wrong, remarks = runs[run], [str(error)], []
             print(line, *(f"  note: {remark}" for remark in remarks), sep="\n", flush=True)
             for problem in wrong:
                 print(f"  WRONG: {problem}", flush=True)
             failed += bool(wrong)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for group in list(GROUPS):
+            Run.end_group(group)
     # Some of CPython's tests kill a process and its resource tracker.
     if orphans := unlink_orphans(semaphores() - before):
         print(f"note: unlinked {len(orphans)} semaphores that tests had left behind")

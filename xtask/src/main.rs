@@ -46,10 +46,10 @@ struct Python {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
-        Task::Demo(python) => tasks::demo(python.path),
-        Task::Test { python, quick } => tasks::test(python.path, quick),
-        Task::Check(python) => tasks::check(python.path),
-        Task::Bench(python) => tasks::bench(python.path),
+        Task::Demo(python) => tasks::demo(python.path.as_deref()),
+        Task::Test { python, quick } => tasks::test(python.path.as_deref(), quick),
+        Task::Check(python) => tasks::check(python.path.as_deref()),
+        Task::Bench(python) => tasks::bench(python.path.as_deref()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

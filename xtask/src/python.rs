@@ -25,31 +25,38 @@ pub struct Interpreter {
 impl Interpreter {
     /// The interpreter at a path; `None` if that is no CPython of 3.10 or newer.
     fn at(path: &Path) -> Option<Self> {
-        const ASK: &str = "import sys; print(sys.implementation.name, \
-                           *sys.version_info[:3], sys.base_prefix, sep='\\n')";
+        const ASK: &str = "import sys, sysconfig; \
+                           print(sys.implementation.name, *sys.version_info[:3], \
+                           sysconfig.get_config_var('Py_GIL_DISABLED') or 0, sys.base_prefix, \
+                           sep='\\n')";
         let answer = output(path, &["-c", ASK])?;
-        let [name, major, minor, micro, home] = answer.lines().collect::<Vec<_>>()[..] else {
+        let [name, major, minor, micro, free_threaded, home] =
+            answer.lines().collect::<Vec<_>>()[..]
+        else {
             return None;
         };
         let version = (major.parse().ok()?, minor.parse().ok()?, micro.parse().ok()?);
-        (name == "cpython" && version >= OLDEST).then(|| Self {
-            version,
-            path: path.to_owned(),
-            home: home.into(),
-        })
+        // The wheel is for the stable ABI, which free-threaded builds do not have.
+        let suits = name == "cpython" && version >= OLDEST && free_threaded == "0";
+        suits.then(|| Self { version, path: path.to_owned(), home: home.into() })
     }
 
-    /// The one that was asked for, or the first on PATH that will do.
-    pub fn choose(wanted: Option<PathBuf>) -> Result<Self> {
+    /// The one that was asked for, or the first on PATH that will do, or pyenv's newest.
+    pub fn choose(wanted: Option<&Path>) -> Result<Self> {
         if let Some(path) = wanted {
-            return Self::at(&path)
-                .with_context(|| format!("{} is no CPython of 3.10 or newer", path.display()));
+            // A name is looked up on PATH; a path is meant from here, not from the root.
+            let named = path.components().count() == 1;
+            let path = if named { path.to_owned() } else { std::path::absolute(path)? };
+            return Self::at(&path).with_context(|| {
+                format!("{} is no CPython of 3.10 or newer, with the GIL", path.display())
+            });
         }
         let names = ["python3", "python"].map(str::to_owned).into_iter();
         let numbered = (OLDEST.1..OLDEST.1 + 10).rev().map(|minor| format!("python3.{minor}"));
         names
             .chain(numbered)
             .find_map(|name| Self::at(Path::new(&name)))
+            .or_else(|| Self::pyenv().pop())
             .context("no CPython of 3.10 or newer is on PATH: name one with --python")
     }
 
@@ -101,7 +108,8 @@ impl Environment {
             .map(|file| fs::read_to_string(root().join(file)).map_err(Into::into))
             .collect::<Result<Vec<_>>>()?
             .concat();
-        let made_of = format!("{:?}\n{made_of}", new.interpreter);
+        let Interpreter { version, home, .. } = &new.interpreter;
+        let made_of = format!("{version:?} {}\n{made_of}", home.display());
         let note = new.folder.join("set-up-from.txt");
         if fs::read_to_string(&note).is_ok_and(|noted| noted == made_of) {
             return Ok(new);
@@ -161,7 +169,7 @@ impl Environment {
 
 /// Builds the wheel, and installs it in `.venv` and, where wanted, one environment for each other
 /// interpreter that pyenv has.
-pub fn set_up(wanted: Option<PathBuf>, others: bool) -> Result<Vec<Environment>> {
+pub fn set_up(wanted: Option<&Path>, others: bool) -> Result<Vec<Environment>> {
     let main = Interpreter::choose(wanted)?;
     let mut interpreters = BTreeMap::new();
     if others {

@@ -213,9 +213,9 @@ fn none() -> *mut PyObject {
 fn singleton(object: *mut PyObject) -> *mut PyObject {
     // Since 3.12 they are immortal (PEP 683), and their references need no counting.
     if !SINCE_3_12.load(Ordering::Relaxed) {
-        // SAFETY: attached, as everything here; a live object. Up to 3.11, its head is part of the
-        // stable ABI, and incremented in place by every extension.
-        unsafe { (*object).ob_refcnt += 1 };
+        // SAFETY: attached, as everything here; a live object. Up to 3.11 it begins with its count,
+        // which is part of the stable ABI, and incremented in place by every extension.
+        unsafe { *object.cast::<Py_ssize_t>() += 1 };
     }
     object
 }
@@ -563,6 +563,47 @@ unsafe fn parse_acquire_arguments(
     }
 }
 
+/// The constructor's five arguments; `None`: exception set.
+///
+/// # Safety
+/// Attached; `args` is a tuple and `kwargs` a dictionary or null.
+unsafe fn new_arguments(args: *mut PyObject, kwargs: *mut PyObject) -> Option<[*mut PyObject; 5]> {
+    let mut values: [*mut PyObject; 5] = [ptr::null_mut(); 5];
+    // All by position is what multiprocessing does, and needs no parser.
+    // SAFETY: a tuple.
+    if kwargs.is_null() && unsafe { ffi::PyTuple_Size(args) } == 5 {
+        for (index, value) in (0..).zip(&mut values) {
+            // SAFETY: a tuple of five.
+            *value = unsafe { ffi::PyTuple_GetItem(args, index) };
+        }
+        return Some(values);
+    }
+    let mut names = [
+        c"kind".as_ptr(),
+        c"value".as_ptr(),
+        c"maxvalue".as_ptr(),
+        c"name".as_ptr(),
+        c"unlink".as_ptr(),
+        ptr::null(),
+    ];
+    let [kind, value, maxvalue, name, unlink] = &mut values;
+    // SAFETY: a tuple, a dictionary or null, and a place for each of the format's five objects.
+    let parsed = unsafe {
+        ffi::PyArg_ParseTupleAndKeywords(
+            args,
+            kwargs,
+            c"OOOOO:SemLock".as_ptr(),
+            names.as_mut_ptr().cast(),
+            ptr::from_mut(kind),
+            ptr::from_mut(value),
+            ptr::from_mut(maxvalue),
+            ptr::from_mut(name),
+            ptr::from_mut(unlink),
+        )
+    };
+    (parsed != 0).then_some(values)
+}
+
 /// A new tuple of arguments; null: exception set.
 ///
 /// # Safety
@@ -647,34 +688,11 @@ unsafe extern "C" fn new(
     args: *mut PyObject,
     kwargs: *mut PyObject,
 ) -> *mut PyObject {
-    let mut names = [
-        c"kind".as_ptr(),
-        c"value".as_ptr(),
-        c"maxvalue".as_ptr(),
-        c"name".as_ptr(),
-        c"unlink".as_ptr(),
-        ptr::null(),
-    ];
-    let mut given: [*mut PyObject; 5] = [ptr::null_mut(); 5];
-    let [kind, value, maxvalue, name, unlink] = &mut given;
-    // SAFETY: a tuple, a dictionary or null, and a place for each of the format's five objects.
-    let parsed = unsafe {
-        ffi::PyArg_ParseTupleAndKeywords(
-            args,
-            kwargs,
-            c"OOOOO:SemLock".as_ptr(),
-            names.as_mut_ptr().cast(),
-            ptr::from_mut(kind),
-            ptr::from_mut(value),
-            ptr::from_mut(maxvalue),
-            ptr::from_mut(name),
-            ptr::from_mut(unlink),
-        )
-    };
-    if parsed == 0 {
+    // SAFETY: these are the arguments that Python gave.
+    let Some([kind, value, maxvalue, name, unlink]) = (unsafe { new_arguments(args, kwargs) })
+    else {
         return ptr::null_mut();
-    }
-    let [kind, value, maxvalue, name, unlink] = given;
+    };
     // SAFETY: all five are set, and alive during the call.
     let converted = unsafe {
         (|| {

@@ -17,6 +17,7 @@
 //! around a fork and around every use of the table.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::io;
 use std::mem::{size_of, transmute_copy};
@@ -64,10 +65,10 @@ unsafe impl Sync for Mapping {}
 impl Drop for Mapping {
     fn drop(&mut self) {
         let mut open = open();
-        // Another opener may have been given this address meanwhile: then the entry is its.
-        if let Some(entry) = open.get(&self.raw.addr().get()) {
-            if ptr::eq(entry.as_ptr(), self) {
-                open.remove(&self.raw.addr().get());
+        if let Entry::Occupied(entry) = open.entry(self.raw.addr().get()) {
+            // Another opener may have been given this address meanwhile: then the entry is its.
+            if ptr::eq(entry.get().as_ptr(), self) {
+                entry.remove();
             }
         }
         match self.storage {
