@@ -208,11 +208,12 @@ def machine():
         models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = models[0].partition(":")[2].strip() if models else cpu
     c_library = " ".join(platform.libc_ver())
-    options = sysconfig.get_config_var("CONFIG_ARGS") or ""
-    optimized = {"PGO": "--enable-optimizations", "LTO": "--with-lto"}
-    built = [f"{'with' if flag in options else 'no'} {name}" for name, flag in optimized.items()]
+    # How an interpreter was configured matters: these make its own module faster too.
+    options = (sysconfig.get_config_var("CONFIG_ARGS") or "").replace("'", "").split()
+    chosen = [option for option in ("--enable-optimizations", "--with-lto") if option in options]
+    configured = f"configured with {' '.join(chosen) or 'neither PGO nor LTO'}"
     return (
-        f"CPython {platform.python_version()} ({', '.join(built)}), {platform.system()} "
+        f"CPython {platform.python_version()} ({configured}), {platform.system()} "
         f"{platform.release().split('-')[0]}, {c_library}, {os.cpu_count()} processors, {cpu}"
     )
 

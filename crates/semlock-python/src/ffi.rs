@@ -262,7 +262,11 @@ unsafe extern "C" fn acquire(
     // SAFETY: `slf` comes from Python.
     let lock = unsafe { lock(slf) };
     if nargs == 0 && kwnames.is_null() {
-        return acquire_block(lock, true);
+        return acquire_or_wait(lock);
+    }
+    // SAFETY: there is one argument; of False, only the address is taken.
+    if nargs == 1 && kwnames.is_null() && unsafe { *args == ffi::Py_False() } {
+        return acquire_now(lock);
     }
     // SAFETY: these are the arguments that Python gave.
     unsafe { acquire_with(lock, args, nargs, kwnames) }
@@ -292,7 +296,7 @@ unsafe fn acquire_with(
     };
     // SAFETY: only the address is used.
     if timeout.is_null() || timeout == unsafe { ffi::Py_None() } {
-        return acquire_block(lock, block);
+        return if block { acquire_or_wait(lock) } else { acquire_now(lock) };
     }
     // As in CPython, the timeout of who holds a mutex already is not looked at.
     if lock.again_if_mine() {
@@ -321,10 +325,18 @@ unsafe fn acquire_with(
 }
 
 #[inline(always)]
-#[allow(clippy::inline_always)] // the hot path of both its callers, which only one would get
-fn acquire_block(lock: &SemLock, block: bool) -> *mut PyObject {
+#[allow(clippy::inline_always)] // the hot path of several callers, which only one would get
+fn acquire_or_wait(lock: &SemLock) -> *mut PyObject {
     match lock.try_acquire() {
-        Ok(false) if block => wait(lock, Deadline::NEVER),
+        Ok(true) => boolean(true),
+        Ok(false) => wait(lock, Deadline::NEVER),
+        Err(error) => raise(error),
+    }
+}
+
+#[inline(never)] // keeps `acquire` short
+fn acquire_now(lock: &SemLock) -> *mut PyObject {
+    match lock.try_acquire() {
         Ok(acquired) => boolean(acquired),
         Err(error) => raise(error),
     }
@@ -357,7 +369,13 @@ fn wait(lock: &SemLock, deadline: Deadline) -> *mut PyObject {
 
 unsafe extern "C" fn release(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: `slf` comes from Python.
-    match unsafe { lock(slf) }.release() {
+    let_go(unsafe { lock(slf) })
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always)] // the hot path of both its callers, which only one would get
+fn let_go(lock: &SemLock) -> *mut PyObject {
+    match lock.release() {
         Ok(()) => none(),
         Err(error) => raise(error),
     }
@@ -365,7 +383,7 @@ unsafe extern "C" fn release(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObj
 
 unsafe extern "C" fn enter(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: `slf` comes from Python.
-    acquire_block(unsafe { lock(slf) }, true)
+    acquire_or_wait(unsafe { lock(slf) })
 }
 
 unsafe extern "C" fn exit(
@@ -379,7 +397,7 @@ unsafe extern "C" fn exit(
         return unsafe { raise_as(ffi::PyExc_TypeError, message) };
     }
     // SAFETY: `slf` comes from Python.
-    unsafe { release(slf, ptr::null_mut()) }
+    let_go(unsafe { lock(slf) })
 }
 
 unsafe extern "C" fn is_zero(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {

@@ -201,7 +201,8 @@ impl SemLock {
     /// [`Error::NotOwner`] for a recursive mutex that another thread holds, or nobody.
     /// [`Error::ReleasedTooManyTimes`] for a semaphore at its greatest value; two threads that
     /// release at the same moment can both be let through, as in CPython.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // as for `try_acquire`
     pub fn release(&self) -> Result<(), Error> {
         if self.kind == Kind::Semaphore {
             self.check_below_maxvalue()?;
@@ -217,7 +218,13 @@ impl SemLock {
                 return Ok(());
             }
         }
-        self.sem.post().inspect_err(|_| self.count.add(1, thread::current()))
+        self.sem.post().map_err(|error| self.not_posted(error))
+    }
+
+    #[cold]
+    fn not_posted(&self, error: Error) -> Error {
+        self.count.add(1, thread::current());
+        error
     }
 
     #[inline]

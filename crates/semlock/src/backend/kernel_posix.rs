@@ -93,9 +93,16 @@ impl Semaphore {
         match self.0.value() {
             // Some systems count their waiters below zero.
             Ok(value) => Ok(value.max(0)),
-            Err(Errno::NOSYS) => Err(Error::ValueUnavailable),
-            Err(error) => Err(Error::os("sem_getvalue")(error)),
+            Err(error) => Err(no_value(error)),
         }
+    }
+}
+
+#[cold]
+fn no_value(error: Errno) -> Error {
+    match error {
+        Errno::NOSYS => Error::ValueUnavailable,
+        error => Error::os("sem_getvalue")(error),
     }
 }
 

@@ -225,8 +225,11 @@ impl Sem {
     pub(crate) fn value(&self) -> Result<c_int, Errno> {
         let mut value = 0;
         // SAFETY: an open semaphore and a place for an int.
-        check(unsafe { libc::sem_getvalue(self.raw.as_ptr(), &raw mut value) })?;
-        Ok(value)
+        if unsafe { libc::sem_getvalue(self.raw.as_ptr(), &raw mut value) } == 0 {
+            Ok(value)
+        } else {
+            Err(errno())
+        }
     }
 }
 
