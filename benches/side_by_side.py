@@ -28,13 +28,21 @@ BOUND = 1.0
 
 
 def rounds_of(calls):
-    """A function that makes a measured function of a statement on what it is given."""
+    """Says how many calls a round of a measurement makes."""
 
     def decorate(function):
         function.calls = calls
         return function
 
     return decorate
+
+
+def timed(call, calls):
+    """Nanoseconds that so many calls take."""
+    start = time.perf_counter_ns()
+    for _ in range(calls):
+        call()
+    return time.perf_counter_ns() - start
 
 
 @rounds_of(100_000)
@@ -81,20 +89,12 @@ def acquire_false_on_a_taken_one(lock, calls):
 
 @rounds_of(100_000)
 def is_zero(lock, calls):
-    is_zero = lock._is_zero
-    start = time.perf_counter_ns()
-    for _ in range(calls):
-        is_zero()
-    return time.perf_counter_ns() - start
+    return timed(lock._is_zero, calls)
 
 
 @rounds_of(100_000)
 def get_value(lock, calls):
-    get_value = lock._get_value
-    start = time.perf_counter_ns()
-    for _ in range(calls):
-        get_value()
-    return time.perf_counter_ns() - start
+    return timed(lock._get_value, calls)
 
 
 @rounds_of(2_000)
@@ -118,12 +118,8 @@ def create_named(module, calls):
 
 @rounds_of(1_000)
 def create_lock(installed, calls):
-    make = multiprocessing.get_context("fork").Lock
     with installed():
-        start = time.perf_counter_ns()
-        for _ in range(calls):
-            make()
-        return time.perf_counter_ns() - start
+        return timed(multiprocessing.get_context("fork").Lock, calls)
 
 
 @rounds_of(4_000)

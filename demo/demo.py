@@ -103,7 +103,7 @@ def check(result, expected):
 ROUNDS = 10_000
 
 PLAYER = """
-import sys, time
+import sys
 if sys.argv[1] == "semlock":
     import semlock
     semlock.install("kernel")

@@ -100,7 +100,7 @@ def install(backend: str = "kernel") -> None:
         known = ", ".join(map(repr, _BACKENDS))
         raise ValueError(f"unknown backend {backend!r}: this version of semlock has {known}")
     try:
-        stock = sys.modules.get("_multiprocessing") or importlib.import_module("_multiprocessing")
+        stock: ModuleType | None = importlib.import_module("_multiprocessing")
     except ImportError:
         # An interpreter that was built without.
         stock = None

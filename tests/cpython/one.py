@@ -24,16 +24,6 @@ def identity(test):
     return getattr(test, "test_case", test).id()
 
 
-class Result(unittest.TextTestResult):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.ran = []
-
-    def startTest(self, test):  # noqa: N802
-        self.ran.append(test.id())
-        super().startTest(test)
-
-
 def main(request):
     faulthandler.dump_traceback_later(request["seconds"], exit=True)
     # Else the interpreters that tests start by this module would ignore our PYTHONPATH.
@@ -44,13 +34,12 @@ def main(request):
     suite = loader.loadTestsFromNames(modules if tests is None else tests)
     if loader.errors:
         sys.exit("\n".join(loader.errors))
-    result = unittest.TextTestRunner(verbosity=2, resultclass=Result).run(suite)
+    result = unittest.TextTestRunner(verbosity=2).run(suite)
     bad = {identity(test): traceback for test, traceback in result.failures + result.errors}
     bad.update((identity(test), "unexpected success") for test in result.unexpectedSuccesses)
     outcome = {
         "all": everything,
         "count": result.testsRun,
-        "ran": result.ran,
         "skipped": {identity(test): reason for test, reason in result.skipped},
         "bad": bad,
     }

@@ -25,7 +25,8 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SUITES = ("fork", "spawn", "forkserver", "main_handling")
+# The longest first.
+SUITES = ("spawn", "forkserver", "fork", "main_handling")
 
 # CPython's own division: some tests leave another start method behind, and belong at the end.
 PARTS = {
@@ -120,7 +121,6 @@ class Run:
                 self.processes[pid] += 1
         self.all = set(outcome["all"])
         self.count = outcome["count"]
-        self.ran = set(outcome["ran"])
         self.skipped = outcome["skipped"]
         self.bad = outcome["bad"]
 
@@ -158,7 +158,7 @@ def fails_alone(interpreter, suite, test, stock):
         run = Run(interpreter, suite, stock=stock, tests=[loadable(test)])
         if test in run.bad:
             return True
-        if not run.ran:
+        if not run.count:
             raise RuntimeError(f"{test} cannot be run alone:\n{run.output}")
     return False
 
@@ -196,8 +196,8 @@ def check(interpreter, suite):
     line = (
         f"CPython {interpreter.version} {suite}: {ours.count} tests run, {len(ours.skipped)} "
         f"skipped (the same on the stock module), {len(ours.bad)} failed at first, "
-        f"{len(wrong)} wrong; {made} SemLocks made and {rebuilt} rebuilt, all of them semlock's, "
-        f"in {len(ours.processes)} processes (per process: {shortened(ours.processes)})"
+        f"{len(wrong)} wrong; {made} SemLocks of semlock made and {rebuilt} rebuilt, {foreign} of "
+        f"stock, in {len(ours.processes)} processes (per process: {shortened(ours.processes)})"
     )
     return line, wrong, remarks
 
@@ -240,8 +240,7 @@ def main():
     pool = concurrent.futures.ThreadPoolExecutor(arguments.jobs)
     runs = {
         pool.submit(check, interpreter, suite): f"CPython {interpreter.version} {suite}"
-        # The longest first.
-        for suite in arguments.suite or ("spawn", "forkserver", "fork", "main_handling")
+        for suite in arguments.suite or SUITES
         for interpreter in interpreters
     }
     try:

@@ -1,6 +1,5 @@
 //! Interpreters, virtual environments, and the wheel in them.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,7 +59,7 @@ impl Interpreter {
             .context("no CPython of 3.10 or newer is on PATH: name one with --python")
     }
 
-    /// Those that pyenv has installed, oldest first.
+    /// Those that pyenv has installed, oldest first, one of each version.
     pub fn pyenv() -> Vec<Self> {
         let folder = std::env::var_os("PYENV_ROOT")
             .map(PathBuf::from)
@@ -72,6 +71,7 @@ impl Interpreter {
             .filter_map(|entry| Self::at(&entry.ok()?.path().join("bin").join("python")))
             .collect();
         found.sort_by_key(|interpreter| interpreter.version);
+        found.dedup_by_key(|interpreter| interpreter.version);
         found
     }
 
@@ -125,12 +125,7 @@ impl Environment {
     }
 
     pub fn python(&self) -> PathBuf {
-        self.program("python")
-    }
-
-    fn program(&self, name: &str) -> PathBuf {
-        let scripts = if cfg!(windows) { "Scripts" } else { "bin" };
-        self.folder.join(scripts).join(name)
+        self.folder.join(if cfg!(windows) { "Scripts" } else { "bin" }).join("python")
     }
 
     fn pip<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<()> {
@@ -171,16 +166,12 @@ impl Environment {
 /// interpreter that pyenv has.
 pub fn set_up(wanted: Option<&Path>, others: bool) -> Result<Vec<Environment>> {
     let main = Interpreter::choose(wanted)?;
-    let mut interpreters = BTreeMap::new();
-    if others {
-        for other in Interpreter::pyenv().into_iter().filter(|other| !other.is(&main)) {
-            interpreters.insert(other.version, other);
-        }
-    }
+    let mut interpreters = if others { Interpreter::pyenv() } else { Vec::new() };
+    interpreters.retain(|other| !other.is(&main));
     let main = Environment::main(main)?;
     let wheel = main.build_wheel()?;
     let mut environments = vec![main];
-    for interpreter in interpreters.into_values() {
+    for interpreter in interpreters {
         environments.push(Environment::other(interpreter)?);
     }
     for environment in &environments {

@@ -511,8 +511,13 @@ unsafe fn acquire_arguments(
     }
     // SAFETY: kwnames is null or a tuple.
     let keywords = if kwnames.is_null() { 0 } else { unsafe { ffi::PyTuple_Size(kwnames) } };
-    let mut odd = nargs + keywords > 2;
-    for keyword in 0..if odd { 0 } else { keywords } {
+    // Of what is odd, let Python say what is wrong, as it would.
+    // SAFETY: as for this function.
+    let parse = || unsafe { parse_acquire_arguments(args, nargs, kwnames, keywords) };
+    if nargs + keywords > 2 {
+        return parse();
+    }
+    for keyword in 0..keywords {
         // SAFETY: the tuple has `keywords` strings.
         let name = unsafe { ffi::PyTuple_GetItem(kwnames, keyword) };
         // SAFETY: the keywords' values follow the positional ones.
@@ -526,13 +531,8 @@ unsafe fn acquire_arguments(
         } else if block.is_null() && is(c"block") {
             block = value;
         } else {
-            odd = true;
+            return parse();
         }
-    }
-    if odd {
-        // Let Python say what is wrong, as it would.
-        // SAFETY: as for this function.
-        return unsafe { parse_acquire_arguments(args, nargs, kwnames, keywords) };
     }
     Some([block, timeout])
 }

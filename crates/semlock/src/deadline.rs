@@ -1,4 +1,4 @@
-//! Moments to wait until.
+//! Moments to wait until, and how waits end.
 
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,18 @@ impl Deadline {
     pub(crate) fn remaining(self) -> Option<Duration> {
         self.0.map(|then| then.saturating_duration_since(Instant::now()))
     }
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Wait {
+    /// With a permit.
+    Acquired,
+    /// At its deadline.
+    TimedOut,
+    /// A signal arrived: what it asks for can be done now, and then the wait goes on.
+    Interrupted,
 }
 
 #[cfg(test)]

@@ -47,10 +47,10 @@ mod os;
 mod semlock;
 
 pub use backend::{SEM_VALUE_MAX, unlink};
-pub use deadline::Deadline;
+pub use deadline::{Deadline, Wait};
 pub use error::Error;
-pub use name::Name;
-pub use semlock::{Kind, Naming, SemLock, Wait};
+pub use name::{Name, Naming};
+pub use semlock::{Kind, SemLock};
 
 /// The README's examples are tests.
 #[cfg(doctest)]

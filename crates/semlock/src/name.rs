@@ -1,4 +1,4 @@
-//! Names of semaphores.
+//! Names of semaphores, and whether they stay.
 
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -32,4 +32,14 @@ impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// Whether a new semaphore can be found by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// It can, until [`unlink`](crate::unlink) is called, which somebody has to do.
+    Keep,
+    /// It cannot: only this process and its forks can use it. The name is looked at all the same,
+    /// and refused where it is taken or impossible.
+    Unlink,
 }

@@ -25,7 +25,7 @@ use crate::atomic::{AtomicUsize, Ordering};
 use crate::backend::Semaphore;
 use crate::count::Count;
 use crate::os::thread;
-use crate::{Deadline, Error, Name};
+use crate::{Deadline, Error, Name, Naming, Wait};
 
 /// What a [`SemLock`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,28 +47,6 @@ impl TryFrom<i32> for Kind {
             _ => Err(Error::UnrecognizedKind),
         }
     }
-}
-
-/// Whether a new semaphore can be found by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Naming {
-    /// It can, until [`unlink`](crate::unlink) is called, which somebody has to do.
-    Keep,
-    /// It cannot: only this process and its forks can use it. The name is looked at all the same,
-    /// and refused where it is taken or impossible.
-    Unlink,
-}
-
-/// How a wait ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Wait {
-    /// With a permit.
-    Acquired,
-    /// At its deadline.
-    TimedOut,
-    /// A signal arrived: what it asks for can be done now, and then the wait goes on.
-    Interrupted,
 }
 
 /// A semaphore or recursive mutex that processes share.

@@ -5,7 +5,7 @@
 //! "create under this name, then unlink it" is that a taken or impossible name is refused, and
 //! that nothing is left under it. So the name is only looked up, and the semaphore itself is made
 //! by `sem_init` in anonymous shared memory. That works where no tmpfs is mounted, leaves nothing
-//! behind if the process is killed in between, and is several times faster.
+//! behind if the process is killed in between, and takes fewer system calls.
 
 use std::cmp::min;
 use std::sync::OnceLock;
@@ -16,8 +16,7 @@ use rustix::thread::{NanosleepRelativeResult, nanosleep};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::os::sem_open::{self, ClockWait, Sem, TimedWait};
-use crate::semlock::Wait;
-use crate::{Deadline, Error, Name, Naming};
+use crate::{Deadline, Error, Name, Naming, Wait};
 
 const NANOSECONDS: i64 = 1_000_000_000;
 
