@@ -2,7 +2,7 @@
 //!
 //! A `#[pyclass]` would be shorter, but its methods cost some 15 ns a call more, which is a third
 //! of an uncontended acquire and release. So the type's slots are written here by hand, and this
-//! file is the extension's only `unsafe`.
+//! file keeps its `unsafe` together.
 //!
 //! ```text
 //!  Object:  ob_base | handle kind maxvalue name | lock
@@ -10,28 +10,23 @@
 //! ```
 //!
 //! # Safety
-//! What every function in the tables `METHODS`, `SEM_UNLINK` and the type's slots relies on, because
-//! Python promises it to those it calls through them:
-//!
-//! * it runs attached to the interpreter (with the GIL, where there is one), which is what "attached"
-//!   in the comments below refers to;
-//! * `slf` is an instance of the type that `semlock_type` made, or of a subclass, and so begins
-//!   with an `Object` whose `lock` is alive: `new_object` writes it before anyone sees the
-//!   instance, and only `dealloc` drops it, when nobody has it any more;
-//! * argument pointers are valid for the call, and `args` has as many as it says.
-//!
-//! None of them may unwind into Python: none panics. And none uses `PyErr` or what else owns
-//! references through `pyo3`, which does not know that a thread is attached that it has not attached
-//! itself, and would put off releasing them, for ever. They set exceptions as C does.
+//! What every function in the tables `METHODS`, `SEM_UNLINK` and the type's slots relies on is told
+//! at the head of `capi`. An instance begins with an `Object` whose `lock` is alive: `new_object`
+//! writes it before anyone sees the instance, and only `dealloc` drops it, when nobody has it any
+//! more.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_long, c_ulong, c_void};
+use std::ffi::{CStr, c_char, c_int, c_ulong, c_void};
 use std::ptr;
-use std::sync::atomic::Ordering;
 
 use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
-use semlock::{Deadline, Error, Kind, Name, Naming, SEM_VALUE_MAX, SemLock, Wait};
+use semlock::{Deadline, Kind, Name, Naming, SEM_VALUE_MAX, SemLock, Wait};
+
+use crate::capi::{
+    Constant, Exception, acquire_arguments, boolean, call_new, imported, integer, is_none,
+    make_type, method, none, raise, raise_as, seconds, slot, text, truth, tuple, type_name,
+};
 
 /// An instance of `SemLock`.
 #[repr(C)]
@@ -45,27 +40,6 @@ struct Object {
     name: *const c_char,
     lock: SemLock,
 }
-
-/// Lets a table of pointers to constants be a constant itself.
-#[repr(transparent)]
-struct Constant<T>(T);
-
-// SAFETY: the tables are never written, and Python only reads them.
-unsafe impl<T> Sync for Constant<T> {}
-
-macro_rules! method {
-    ($name:literal, $flags:expr, $kind:ident: $function:expr, $doc:literal) => {
-        ffi::PyMethodDef {
-            ml_name: $name.as_ptr(),
-            ml_meth: ffi::PyMethodDefPointer { $kind: $function },
-            ml_flags: $flags,
-            ml_doc: $doc.as_ptr(),
-        }
-    };
-}
-
-/// Whether this interpreter is CPython 3.12 or newer. Set when the type is made, and only read after.
-static SINCE_3_12: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
 static METHODS: Constant<[ffi::PyMethodDef; 12]> = Constant([
     method!(c"acquire", ffi::METH_FASTCALL | ffi::METH_KEYWORDS, PyCFunctionFastWithKeywords: acquire,
@@ -119,31 +93,19 @@ static MEMBERS: Constant<[ffi::PyMemberDef; 5]> = Constant([
 
 /// Makes the type, once for the interpreter.
 pub(crate) fn semlock_type(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    SINCE_3_12.store(py.version_info() >= (3, 12), Ordering::Relaxed);
-
-    let mut slots = [
+    let slots = [
         slot(ffi::Py_tp_new, new as *mut c_void),
         slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
         slot(ffi::Py_tp_doc, c"Semaphore/Mutex type".as_ptr().cast_mut().cast()),
         slot(ffi::Py_tp_methods, (&raw const METHODS).cast_mut().cast()),
         slot(ffi::Py_tp_members, (&raw const MEMBERS).cast_mut().cast()),
-        slot(0, ptr::null_mut()),
     ];
     let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_IMMUTABLETYPE;
-    let mut spec = ffi::PyType_Spec {
-        // Under this name it is known: it stands in messages, and in `repr`.
-        name: c"_multiprocessing.SemLock".as_ptr(),
-        basicsize: size_of::<Object>().try_into()?,
-        itemsize: 0,
-        flags: flags.try_into()?,
-        slots: slots.as_mut_ptr(),
-    };
-    // SAFETY: the slots end with a zero one and hold what their numbers say: functions of those
-    // types, and tables that end with a zero entry and live for ever. `Object` begins with a
-    // PyObject, and the spec is only read during the call.
-    let made = unsafe { ffi::PyType_FromSpec(&raw mut spec) };
-    // SAFETY: a new reference, or null with an exception set.
-    let made = unsafe { Bound::from_owned_ptr_or_err(py, made) }?;
+    // Under this name it is known: it stands in messages, and in `repr`.
+    let name = c"_multiprocessing.SemLock";
+    // SAFETY: what they name is what their numbers say, for `Object`s, which begin with a PyObject;
+    // the tables are static and end with zero entries.
+    let made = unsafe { make_type(py, name, size_of::<Object>(), flags, &slots) }?;
     for (name, value) in [
         ("SEM_VALUE_MAX", SEM_VALUE_MAX),
         ("RECURSIVE_MUTEX", Kind::RecursiveMutex as i32),
@@ -168,10 +130,6 @@ fn set_constant(of: &Bound<'_, PyAny>, name: &str, value: i32) -> PyResult<()> {
     Ok(())
 }
 
-fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
-    ffi::PyType_Slot { slot, pfunc }
-}
-
 /// Makes the function `sem_unlink` of this module.
 pub(crate) fn sem_unlink_function<'py>(
     module: &Bound<'py, PyModule>,
@@ -194,63 +152,6 @@ pub(crate) fn sem_unlink_function<'py>(
 unsafe fn lock<'a>(slf: *mut PyObject) -> &'a SemLock {
     // SAFETY: `slf` begins with an `Object` whose lock is alive while the caller has `slf`.
     unsafe { &(*slf.cast::<Object>()).lock }
-}
-
-#[inline]
-fn boolean(value: bool) -> *mut PyObject {
-    // SAFETY: attached, as everything here; only the addresses are taken.
-    singleton(unsafe { if value { ffi::Py_True() } else { ffi::Py_False() } })
-}
-
-#[inline]
-fn none() -> *mut PyObject {
-    // SAFETY: attached, as everything here; only the address is taken.
-    singleton(unsafe { ffi::Py_None() })
-}
-
-/// A new reference to None, True or False, which lives as long as the interpreter.
-#[inline]
-fn singleton(object: *mut PyObject) -> *mut PyObject {
-    // Since 3.12 they are immortal (PEP 683), and their references need no counting.
-    if !SINCE_3_12.load(Ordering::Relaxed) {
-        // SAFETY: attached, as everything here; a live object. Up to 3.11 it begins with its count,
-        // which is part of the stable ABI, and incremented in place by every extension.
-        unsafe { *object.cast::<Py_ssize_t>() += 1 };
-    }
-    object
-}
-
-/// Sets the exception that CPython's `_multiprocessing` raises for an error; null, to return.
-#[cold]
-fn raise(error: Error) -> *mut PyObject {
-    // SAFETY: attached; the exceptions live as long as the interpreter.
-    unsafe {
-        let class = match error {
-            Error::Os { errno, .. } => {
-                errno::set_errno(errno::Errno(errno));
-                return ffi::PyErr_SetFromErrno(ffi::PyExc_OSError);
-            }
-            Error::ValueUnavailable => {
-                ffi::PyErr_SetNone(ffi::PyExc_NotImplementedError);
-                return ptr::null_mut();
-            }
-            Error::NotOwner => ffi::PyExc_AssertionError,
-            _ => ffi::PyExc_ValueError,
-        };
-        raise_as(class, error.to_string())
-    }
-}
-
-/// Sets an exception with a message; null, to return.
-///
-/// # Safety
-/// Attached; `class` is an exception.
-#[cold]
-unsafe fn raise_as(class: *mut PyObject, message: String) -> *mut PyObject {
-    let message = CString::new(message).unwrap_or_default();
-    // SAFETY: an exception's class and a C string.
-    unsafe { ffi::PyErr_SetString(class, message.as_ptr()) };
-    ptr::null_mut()
 }
 
 unsafe extern "C" fn acquire(
@@ -294,8 +195,7 @@ unsafe fn acquire_with(
             None => return ptr::null_mut(),
         }
     };
-    // SAFETY: only the address is used.
-    if timeout.is_null() || timeout == unsafe { ffi::Py_None() } {
+    if is_none(timeout) {
         return if block { acquire_or_wait(lock) } else { acquire_now(lock) };
     }
     // As in CPython, the timeout of who holds a mutex already is not looked at.
@@ -303,17 +203,9 @@ unsafe fn acquire_with(
         return boolean(true);
     }
     // SAFETY: an argument, alive during the call.
-    let seconds = unsafe { ffi::PyFloat_AsDouble(timeout) };
-    #[allow(clippy::float_cmp)] // exactly this value says that there may be an exception
-    if seconds == -1.0 {
-        // SAFETY: attached.
-        if !unsafe { ffi::PyErr_Occurred() }.is_null() {
-            return ptr::null_mut();
-        }
-    }
-    if seconds.is_nan() {
-        return raise(Error::TimeoutIsNan);
-    }
+    let Some(seconds) = (unsafe { seconds(timeout) }) else {
+        return ptr::null_mut();
+    };
     match lock.try_acquire() {
         Ok(false) if block => match Deadline::after_secs(seconds) {
             Ok(deadline) => wait(lock, deadline),
@@ -342,28 +234,13 @@ fn acquire_now(lock: &SemLock) -> *mut PyObject {
     }
 }
 
-/// Waits detached from the interpreter; between waits, lets Python's signal handlers run.
 #[cold]
 fn wait(lock: &SemLock, deadline: Deadline) -> *mut PyObject {
-    loop {
-        // SAFETY: attached now, and `lock.wait` knows no Python.
-        let thread = unsafe { ffi::PyEval_SaveThread() };
-        let result = lock.wait(deadline);
-        // SAFETY: what PyEval_SaveThread gave on this thread. A daemon thread that comes back when
-        // the interpreter has ended does not return from this. (Up to 3.13 Python itself would end
-        // the thread and unwind through this frame; PyO3's function of this name keeps it instead.)
-        unsafe { ffi::PyEval_RestoreThread(thread) };
-        match result {
-            Ok(Wait::Acquired) => return boolean(true),
-            Ok(Wait::TimedOut) => return boolean(false),
-            Ok(Wait::Interrupted) => {
-                // SAFETY: attached again.
-                if unsafe { ffi::PyErr_CheckSignals() } < 0 {
-                    return ptr::null_mut();
-                }
-            }
-            Err(error) => return raise(error),
-        }
+    match crate::capi::wait(|| lock.wait(deadline)) {
+        // The operating system's semaphores know no owner.
+        Some(Wait::Acquired | Wait::OwnerDied(_)) => boolean(true),
+        Some(_) => boolean(false),
+        None => ptr::null_mut(),
     }
 }
 
@@ -393,8 +270,7 @@ unsafe extern "C" fn exit(
 ) -> *mut PyObject {
     if nargs > 3 {
         let message = format!("__exit__ expected at most 3 arguments, got {nargs}");
-        // SAFETY: attached; the exception lives as long as the interpreter.
-        return unsafe { raise_as(ffi::PyExc_TypeError, message) };
+        return raise_as(Exception::Type, message);
     }
     // SAFETY: `slf` comes from Python.
     let_go(unsafe { lock(slf) })
@@ -437,150 +313,6 @@ unsafe extern "C" fn after_fork(slf: *mut PyObject, _: *mut PyObject) -> *mut Py
 
 // ---- Arguments ----
 
-/// What the interpreter's own `_multiprocessing` takes for a truth value; `None`: exception set.
-///
-/// # Safety
-/// Attached; `object` is alive.
-#[inline]
-unsafe fn truth(object: *mut PyObject) -> Option<bool> {
-    // SAFETY: only the addresses are used.
-    if object == unsafe { ffi::Py_True() } {
-        return Some(true);
-    }
-    // SAFETY: only the addresses are used.
-    if object == unsafe { ffi::Py_False() } {
-        return Some(false);
-    }
-    // CPython 3.12 began to take anything for a truth value where it took an int before.
-    if SINCE_3_12.load(Ordering::Relaxed) {
-        // SAFETY: a live object.
-        match unsafe { ffi::PyObject_IsTrue(object) } {
-            -1 => None,
-            truth => Some(truth != 0),
-        }
-    } else {
-        // SAFETY: a live object.
-        unsafe { integer(object) }.map(|integer| integer != 0)
-    }
-}
-
-/// An object as a C int; `None`: exception set.
-///
-/// # Safety
-/// Attached; `object` is alive.
-unsafe fn integer(object: *mut PyObject) -> Option<c_int> {
-    let mut overflow = 0;
-    // SAFETY: a live object, and a place for an int.
-    let long: c_long = unsafe { ffi::PyLong_AsLongAndOverflow(object, &raw mut overflow) };
-    if long == -1 && overflow == 0 {
-        // SAFETY: attached.
-        if !unsafe { ffi::PyErr_Occurred() }.is_null() {
-            return None;
-        }
-    }
-    if overflow == 0 {
-        if let Ok(int) = c_int::try_from(long) {
-            return Some(int);
-        }
-    }
-    let message = "Python int too large to convert to C int".to_owned();
-    // SAFETY: attached; the exception lives as long as the interpreter.
-    unsafe { raise_as(ffi::PyExc_OverflowError, message) };
-    None
-}
-
-/// `acquire`'s two arguments, null where not given; `None`: exception set.
-///
-/// # Safety
-/// The arguments are those of a `METH_FASTCALL | METH_KEYWORDS` call.
-#[inline]
-unsafe fn acquire_arguments(
-    args: *const *mut PyObject,
-    nargs: Py_ssize_t,
-    kwnames: *mut PyObject,
-) -> Option<[*mut PyObject; 2]> {
-    let (mut block, mut timeout) = (ptr::null_mut(), ptr::null_mut());
-    // SAFETY: there are `nargs` positional arguments.
-    unsafe {
-        if nargs >= 1 {
-            block = *args;
-        }
-        if nargs >= 2 {
-            timeout = *args.add(1);
-        }
-    }
-    // SAFETY: kwnames is null or a tuple.
-    let keywords = if kwnames.is_null() { 0 } else { unsafe { ffi::PyTuple_Size(kwnames) } };
-    // Of what is odd, let Python say what is wrong, as it would.
-    // SAFETY: as for this function.
-    let parse = || unsafe { parse_acquire_arguments(args, nargs, kwnames, keywords) };
-    if nargs + keywords > 2 {
-        return parse();
-    }
-    for keyword in 0..keywords {
-        // SAFETY: the tuple has `keywords` strings.
-        let name = unsafe { ffi::PyTuple_GetItem(kwnames, keyword) };
-        // SAFETY: the keywords' values follow the positional ones.
-        let value = unsafe { *args.offset(nargs + keyword) };
-        // SAFETY: `name` is a string, and the other a C string.
-        let is = |known: &CStr| unsafe {
-            ffi::PyUnicode_CompareWithASCIIString(name, known.as_ptr()) == 0
-        };
-        if timeout.is_null() && is(c"timeout") {
-            timeout = value;
-        } else if block.is_null() && is(c"block") {
-            block = value;
-        } else {
-            return parse();
-        }
-    }
-    Some([block, timeout])
-}
-
-/// The same through Python's own parser, which raises what CPython's `acquire` raises.
-///
-/// # Safety
-/// As for `acquire_arguments`.
-#[cold]
-unsafe fn parse_acquire_arguments(
-    args: *const *mut PyObject,
-    nargs: Py_ssize_t,
-    kwnames: *mut PyObject,
-    keywords: Py_ssize_t,
-) -> Option<[*mut PyObject; 2]> {
-    let mut names = [c"block".as_ptr(), c"timeout".as_ptr(), ptr::null()];
-    let mut values: [*mut PyObject; 2] = [ptr::null_mut(); 2];
-    let [block, timeout] = &mut values;
-    // SAFETY: attached. The keywords' values follow the positional arguments, and all are alive
-    // during the call. The parser gets a tuple, a dictionary, and a place for each of the format's
-    // two objects. What it puts there is borrowed from the caller, who has it all through the call.
-    unsafe {
-        let tuple = tuple(args, nargs);
-        let dict = ffi::PyDict_New();
-        let mut parsed = !tuple.is_null() && !dict.is_null();
-        for keyword in 0..keywords {
-            parsed = parsed
-                && ffi::PyDict_SetItem(
-                    dict,
-                    ffi::PyTuple_GetItem(kwnames, keyword),
-                    *args.offset(nargs + keyword),
-                ) == 0;
-        }
-        parsed = parsed
-            && ffi::PyArg_ParseTupleAndKeywords(
-                tuple,
-                dict,
-                c"|OO:acquire".as_ptr(),
-                names.as_mut_ptr().cast(),
-                ptr::from_mut(block),
-                ptr::from_mut(timeout),
-            ) != 0;
-        ffi::Py_XDECREF(tuple);
-        ffi::Py_XDECREF(dict);
-        parsed.then_some(values)
-    }
-}
-
 /// The constructor's five arguments; `None`: exception set.
 ///
 /// # Safety
@@ -622,22 +354,6 @@ unsafe fn new_arguments(args: *mut PyObject, kwargs: *mut PyObject) -> Option<[*
     (parsed != 0).then_some(values)
 }
 
-/// A new tuple of arguments; null: exception set.
-///
-/// # Safety
-/// Attached; there are `nargs` live arguments.
-unsafe fn tuple(args: *const *mut PyObject, nargs: Py_ssize_t) -> *mut PyObject {
-    // SAFETY: attached.
-    let tuple = unsafe { ffi::PyTuple_New(nargs) };
-    if !tuple.is_null() {
-        for index in 0..nargs {
-            // SAFETY: a new tuple of `nargs`, each set once, to a reference that it takes over.
-            unsafe { ffi::PyTuple_SetItem(tuple, index, ffi::Py_NewRef(*args.offset(index))) };
-        }
-    }
-    tuple
-}
-
 /// A `str` argument as a semaphore's name; `None`: exception set.
 ///
 /// # Safety
@@ -648,55 +364,13 @@ unsafe fn name_argument(object: *mut PyObject, what: &str) -> Option<Name> {
         // SAFETY: a live object.
         if let Some(given) = unsafe { type_name(object) } {
             let message = format!("{what} must be str, not {given}");
-            // SAFETY: attached; the exception lives as long as the interpreter.
-            unsafe { raise_as(ffi::PyExc_TypeError, message) };
+            raise_as(Exception::Type, message);
         }
         return None;
     }
     // SAFETY: a live string.
     let name = unsafe { text(object) }?;
     Name::new(name).map_err(raise).ok()
-}
-
-/// What a `str` holds; `None`: exception set.
-///
-/// # Safety
-/// Attached; `object` is a string that lives as long as the result is used.
-unsafe fn text<'a>(object: *mut PyObject) -> Option<&'a str> {
-    let mut size = 0;
-    // SAFETY: a live string, and a place for a size.
-    let data = unsafe { ffi::PyUnicode_AsUTF8AndSize(object, &raw mut size) };
-    if data.is_null() {
-        return None;
-    }
-    // SAFETY: so many bytes are there, in UTF-8, while the string lives.
-    Some(unsafe {
-        std::str::from_utf8_unchecked(std::slice::from_raw_parts(data.cast(), size.unsigned_abs()))
-    })
-}
-
-/// How messages call an object's type; `None`: exception set.
-///
-/// # Safety
-/// Attached; `object` is alive.
-#[cold]
-unsafe fn type_name(object: *mut PyObject) -> Option<String> {
-    // SAFETY: only the address is used.
-    if object == unsafe { ffi::Py_None() } {
-        return Some("None".to_owned());
-    }
-    // SAFETY: attached; a live object, whose type lives as long. The name is a new reference, or
-    // null with an exception set, and given back when it was copied.
-    unsafe {
-        let class: *mut PyObject = ffi::Py_TYPE(object).cast();
-        let name = ffi::PyObject_GetAttrString(class, c"__name__".as_ptr());
-        if name.is_null() {
-            return None;
-        }
-        let copied = text(name).map(str::to_owned);
-        ffi::Py_DECREF(name);
-        copied
-    }
 }
 
 // ---- Making and ending ----
@@ -838,23 +512,8 @@ unsafe fn rebuild_from(class: *mut PyTypeObject, args: *mut PyObject) -> *mut Py
 }
 
 unsafe extern "C" fn reduce(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached; `slf` comes from Python. A module, its function and the result are new
-    // references, or null with an exception set.
-    unsafe {
-        let package = ffi::PyImport_ImportModule(c"semlock".as_ptr());
-        if package.is_null() {
-            return ptr::null_mut();
-        }
-        let function = ffi::PyObject_GetAttrString(package, c"_reduce_semlock".as_ptr());
-        ffi::Py_DECREF(package);
-        if function.is_null() {
-            return ptr::null_mut();
-        }
-        let end = ptr::null_mut::<PyObject>();
-        let result = ffi::PyObject_CallFunctionObjArgs(function, slf, end);
-        ffi::Py_DECREF(function);
-        result
-    }
+    // SAFETY: attached; a new reference or null, and `slf` comes from Python.
+    unsafe { call_new(imported(c"semlock", c"_reduce_semlock"), slf) }
 }
 
 unsafe extern "C" fn sem_unlink(_: *mut PyObject, name: *mut PyObject) -> *mut PyObject {

@@ -1,20 +1,66 @@
-//! `semlock._multiprocessing`: the names of CPython's `_multiprocessing`, over semlock.
+//! `semlock._native`: the native classes of `semlock`, and the module `semlock._multiprocessing`,
+//! which has the names of CPython's `_multiprocessing`.
 
+mod barrier;
+#[allow(unsafe_code)]
+mod capi;
+#[allow(unsafe_code)]
+mod condition;
+#[allow(unsafe_code)]
+mod event;
 #[allow(unsafe_code)]
 mod ffi;
+#[allow(unsafe_code)]
+mod locks;
+#[allow(unsafe_code)]
+mod objects;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-/// What CPython's `_multiprocessing` offers, over semlock: see `semlock.install()`.
+/// The native classes of semlock.
 #[pymodule(gil_used = false)]
-fn _multiprocessing(module: &Bound<'_, PyModule>) -> PyResult<()> {
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    // What CPython's configure finds out. setattr, because add would make an `__all__`.
+    capi::prepare(py);
+    let locks = locks::types(py)?;
+    let conditions = condition::types(py)?;
+    // setattr, because add would make an `__all__`.
+    for (name, class) in [
+        ("SemLock", &locks.semlock),
+        ("Lock", &locks.lock),
+        ("RLock", &locks.rlock),
+        ("Semaphore", &locks.semaphore),
+        ("BoundedSemaphore", &locks.bounded_semaphore),
+        ("_SemLockView", &locks.view),
+        ("Condition", &conditions.condition),
+        ("_Waiters", &conditions.waiters),
+        ("Event", event::event_type(py)?),
+    ] {
+        module.setattr(name, class)?;
+    }
+    module.setattr("Barrier", py.get_type::<barrier::Barrier>())?;
+    add_multiprocessing(py)
+}
+
+/// Makes `semlock._multiprocessing`: what CPython's `_multiprocessing` offers, over semlock. See
+/// `semlock.install()`.
+fn add_multiprocessing(py: Python<'_>) -> PyResult<()> {
+    const NAME: &str = "semlock._multiprocessing";
+
+    let module = PyModule::new(py, NAME)?;
+    // What CPython's configure finds out.
     let flags = PyDict::new(py);
     flags.set_item("HAVE_SEM_OPEN", 1)?;
     flags.set_item("HAVE_SEM_TIMEDWAIT", 1)?;
     module.setattr("SemLock", ffi::semlock_type(py)?)?;
-    module.setattr("sem_unlink", ffi::sem_unlink_function(module)?)?;
-    module.setattr("flags", flags)
+    module.setattr("sem_unlink", ffi::sem_unlink_function(&module)?)?;
+    module.setattr("flags", flags)?;
+    module.setattr("__doc__", "What CPython's _multiprocessing offers, over semlock.")?;
+    module.setattr("__package__", "semlock")?;
+    let spec = py.import("importlib.machinery")?.getattr("ModuleSpec")?;
+    module.setattr("__spec__", spec.call1((NAME, py.None()))?)?;
+    py.import("sys")?.getattr("modules")?.set_item(NAME, &module)?;
+    // As the import of a submodule does, which this spares.
+    py.import("semlock")?.setattr("_multiprocessing", module)
 }

@@ -1,3 +1,104 @@
 //! The one place that atomics come from, so that a model checker can take std's place.
 
-pub(crate) use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+#[cfg(loom)]
+pub(crate) use self::mortal::{AtomicU64, Ordering, killed_after};
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+#[cfg(all(target_os = "linux", not(loom)))]
+pub(crate) use std::sync::atomic::{AtomicIsize, AtomicU32};
+
+/// Stands between two `SeqCst` accesses whose order the algorithm needs: a store, then a load of
+/// another word. The accesses give that order by themselves, so that nothing is needed here; but
+/// loom takes `SeqCst` accesses for `AcqRel` ones, and has to be given the fence that they imply.
+#[inline]
+pub(crate) fn store_then_load() {
+    #[cfg(loom)]
+    loom::sync::atomic::fence(Ordering::SeqCst);
+}
+
+/// loom's atomics, before each of whose operations a process can be killed.
+#[cfg(loom)]
+mod mortal {
+    use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+    pub(crate) use loom::sync::atomic::Ordering;
+
+    loom::thread_local! {
+        /// How many operations the calling thread has left.
+        static LEFT: Cell<usize> = Cell::new(usize::MAX);
+    }
+
+    struct Killed;
+
+    /// Does so many operations of `life`, and none after that; `None` if that was not all of it.
+    pub(crate) fn killed_after<T>(steps: usize, life: impl FnOnce() -> T) -> Option<T> {
+        LEFT.with(|left| left.set(steps));
+        let lived = catch_unwind(AssertUnwindSafe(life));
+        LEFT.with(|left| left.set(usize::MAX));
+        match lived {
+            Ok(done) => Some(done),
+            Err(cause) if cause.is::<Killed>() => None,
+            Err(failure) => resume_unwind(failure),
+        }
+    }
+
+    fn step() {
+        LEFT.with(|left| match left.get() {
+            0 => resume_unwind(Box::new(Killed)),
+            usize::MAX => {}
+            more => left.set(more - 1),
+        });
+    }
+
+    /// The second one is for loom to find more orders. It remembers one access of each atomic, the
+    /// last one; so a thread that loads and then changes a word hides from it that another one loaded before
+    /// that, and it would never try the two the other way round. (It takes two loads for
+    /// independent.) An exchange that fails orders nothing, but counts as a change.
+    #[derive(Debug)]
+    pub(crate) struct AtomicU64(loom::sync::atomic::AtomicU64, loom::sync::atomic::AtomicU64);
+
+    impl AtomicU64 {
+        pub(crate) fn new(value: u64) -> Self {
+            let [word, loads] = [value, 0].map(loom::sync::atomic::AtomicU64::new);
+            Self(word, loads)
+        }
+
+        pub(crate) fn load(&self, order: Ordering) -> u64 {
+            step();
+            let _ = self.1.compare_exchange(1, 1, Ordering::Relaxed, Ordering::Relaxed);
+            self.0.load(order)
+        }
+
+        pub(crate) fn store(&self, value: u64, order: Ordering) {
+            step();
+            self.0.store(value, order);
+        }
+
+        pub(crate) fn swap(&self, value: u64, order: Ordering) -> u64 {
+            step();
+            self.0.swap(value, order)
+        }
+
+        pub(crate) fn compare_exchange(
+            &self,
+            from: u64,
+            to: u64,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<u64, u64> {
+            step();
+            self.0.compare_exchange(from, to, success, failure)
+        }
+
+        pub(crate) fn fetch_add(&self, more: u64, order: Ordering) -> u64 {
+            step();
+            self.0.fetch_add(more, order)
+        }
+
+        pub(crate) fn fetch_max(&self, least: u64, order: Ordering) -> u64 {
+            step();
+            self.0.fetch_max(least, order)
+        }
+    }
+}

@@ -20,55 +20,59 @@
 //! that ended takes over its part. The C library gave it the number after the other had ended, so
 //! the one's writes happen before the other's.)
 
-use crate::atomic::{AtomicI64, AtomicUsize, Ordering};
+use crate::atomic::{AtomicU64, Ordering};
 
-#[derive(Debug)]
-pub(crate) struct Count {
-    first: AtomicUsize,
-    firsts: AtomicI64,
-    others: AtomicI64,
+/// A view of the three words; negative numbers are two's complement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Count<'a> {
+    first: &'a AtomicU64,
+    firsts: &'a AtomicU64,
+    others: &'a AtomicU64,
 }
 
-impl Count {
-    pub(crate) const fn new() -> Self {
-        Self { first: AtomicUsize::new(0), firsts: AtomicI64::new(0), others: AtomicI64::new(0) }
+impl<'a> Count<'a> {
+    #[inline]
+    pub(crate) fn of([first, firsts, others]: [&'a AtomicU64; 3]) -> Self {
+        Self { first, firsts, others }
     }
 
     /// Counts for the calling thread, whose number `me` is.
     #[inline]
-    pub(crate) fn add(&self, delta: i64, me: usize) {
-        if self.first.load(Ordering::Relaxed) == me {
-            self.firsts.store(self.firsts.load(Ordering::Relaxed) + delta, Ordering::Release);
+    pub(crate) fn add(self, delta: i64, me: usize) {
+        if self.first.load(Ordering::Relaxed) == me as u64 {
+            let counted = self.firsts.load(Ordering::Relaxed);
+            self.firsts.store(counted.wrapping_add_signed(delta), Ordering::Release);
         } else {
             self.add_as_other(delta, me);
         }
     }
 
     #[cold]
-    fn add_as_other(&self, delta: i64, me: usize) {
+    fn add_as_other(self, delta: i64, me: usize) {
         // The thread that becomes the first counts here once more: nobody counts in `firsts`
         // before `first` has its name.
         let _only_one_wins =
-            self.first.compare_exchange(0, me, Ordering::Relaxed, Ordering::Relaxed);
-        self.others.fetch_add(delta, Ordering::Release);
+            self.first.compare_exchange(0, me as u64, Ordering::Relaxed, Ordering::Relaxed);
+        self.others.fetch_add(delta.cast_unsigned(), Ordering::Release);
     }
 
     /// What all have counted. Exact for a thread that excludes all others from counting, or when
     /// nobody counts just now.
     #[inline]
-    pub(crate) fn get(&self) -> i64 {
-        self.firsts.load(Ordering::Acquire) + self.others.load(Ordering::Acquire)
+    pub(crate) fn get(self) -> i64 {
+        let others = self.others.load(Ordering::Acquire);
+        self.firsts.load(Ordering::Acquire).wrapping_add(others).cast_signed()
     }
 
     /// Zero again, and nobody first: for a forked child, which has one thread.
-    pub(crate) fn clear(&self) {
+    pub(crate) fn clear(self) {
         self.first.store(0, Ordering::Relaxed);
         self.firsts.store(0, Ordering::Relaxed);
         self.others.store(0, Ordering::Relaxed);
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::thread;
 
@@ -76,10 +80,10 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_when_many_threads_count_at_once() {
-        let count = Count::new();
+        let words: [AtomicU64; 3] = Default::default();
+        let count = Count::of(words.each_ref());
         thread::scope(|scope| {
             for me in 1..=4 {
-                let count = &count;
                 scope.spawn(move || {
                     for _ in 0..10_000 {
                         count.add(3, me);

@@ -46,8 +46,11 @@ impl Deadline {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Wait {
-    /// With a permit.
+    /// With what was waited for: a permit, an event that is set, a notification.
     Acquired,
+    /// With a permit whose last holder, of this pid, died as it held it. What it protects may be
+    /// half-written. (A robust lock's: the system's semaphores know no holders.)
+    OwnerDied(u32),
     /// At its deadline.
     TimedOut,
     /// A signal arrived: what it asks for can be done now, and then the wait goes on.

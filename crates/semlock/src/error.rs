@@ -39,6 +39,47 @@ pub enum Error {
     #[error("this operating system cannot read a semaphore's value")]
     ValueUnavailable,
 
+    /// A permit of a robust semaphore belongs to the process that took it.
+    #[error("this process holds no permit of this robust semaphore that it could release")]
+    NotHeldHere,
+
+    /// The condition's segment has no node left for another waiter.
+    #[error(
+        "too many waiters: the conditions and barriers that share this one's memory have no room for one more"
+    )]
+    TooManyWaiters,
+
+    /// A barrier was broken, is, or became so while its members waited.
+    #[error("the barrier is broken: a member gave up, died, or reset it")]
+    BarrierBroken,
+
+    /// This process has not mapped the segment that an object lives in.
+    #[error("this process does not have the memory that the object lives in")]
+    SegmentNotMapped,
+
+    /// What a descriptor is, is not the segment that it should be.
+    #[error("this is not the memory that the object lives in: {0}")]
+    BadSegment(&'static str),
+
+    /// Nothing of that kind lives at this address.
+    #[error("no such object lives there: {0}")]
+    BadAddress(&'static str),
+
+    /// More permits, parties, or whatever it is, than can be.
+    #[error("{0}")]
+    OutOfRange(&'static str),
+
+    /// The descriptor of a segment was closed by somebody else.
+    #[error(
+        "the descriptor of the memory that the object lives in was closed by somebody else: the object \
+         works on, but cannot be sent to a process that does not have it yet"
+    )]
+    DescriptorLost,
+
+    /// There is no way to get memory that can be shared.
+    #[error("no memory to share: {}", refusals(.0))]
+    NoSharedMemory([Refused; 3]),
+
     /// The operating system refused.
     #[error("{call}: {}", io::Error::from_raw_os_error(*.errno))]
     Os {
@@ -47,6 +88,22 @@ pub enum Error {
         /// Its `errno(3)`.
         errno: i32,
     },
+}
+
+/// Why one of the ways to get memory that can be shared failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// `memfd_create`, `shm_open`, or a file in the temporary directory.
+    pub way: &'static str,
+    /// Its `errno(3)`.
+    pub errno: i32,
+}
+
+fn refusals(ways: &[Refused]) -> String {
+    let said = ways
+        .iter()
+        .map(|refused| format!("{}: {}", refused.way, io::Error::from_raw_os_error(refused.errno)));
+    said.collect::<Vec<_>>().join("; ")
 }
 
 impl Error {

@@ -1,21 +1,40 @@
-//! Cross-process semaphores and locks.
+//! Locks and semaphores between processes.
 //!
-//! [`SemLock`] is the object behind Python's `multiprocessing.Lock`, `RLock`, `Semaphore` and
-//! `BoundedSemaphore`, with the semantics of CPython's `Modules/_multiprocessing/semaphore.c` and
-//! no Python in it. It stands on what the operating system offers (`sem_open` and `sem_init` on
-//! POSIX), so a semaphore can be shared by name with any other program that opens it.
+//! There are two kinds, which share errors, deadlines and nothing else:
 //!
-//! What it promises:
+//! * [`Mutex`], [`ReentrantMutex`], [`Semaphore`], [`Condvar`], [`Event`] and [`Barrier`] live in
+//!   memory that processes share. They have no names and leave nothing behind. A holder that dies is found, and what it held
+//!   goes to exactly one of those who wait, who is told so ([`Acquired::OwnerDied`]). Each is one cache line; [`raw`] has them
+//!   without guards, for bindings. (Linux.)
+//! * [`SemLock`] is the object behind Python's `multiprocessing.Lock`, with the semantics of CPython's
+//!   `Modules/_multiprocessing/semaphore.c` and no Python in it. It stands on what the operating
+//!   system offers (`sem_open` and `sem_init` on POSIX), so a semaphore can be shared by name with any
+//!   other program that opens it.
 //!
-//! * A handle is owned: it is closed once, when its last user goes, and one that this process
-//!   never made is an error instead of undefined behaviour.
+//! What both promise:
+//!
 //! * A deadline is a moment of the monotonic clock wherever the system can wait for one: setting
 //!   the wall clock neither stretches nor cuts a wait. A signal in the middle of a wait is
-//!   reported, and the wait goes on to the *same* deadline.
-//! * Everything that two threads can reach is atomic: a `SemLock` is `Send` and `Sync`.
+//!   reported to those who want to know, and the wait goes on to the *same* deadline.
+//! * Everything that two threads can reach is atomic: all types are `Send` and `Sync`.
 //!
-//! What it does not promise: a process that dies while it holds a `SemLock` takes the permit with
+//! What `SemLock` does not promise: a process that dies while it holds one takes the permit with
 //! it, as with every plain semaphore.
+//!
+//! ```
+//! use semlock::{Acquired, Deadline, Mutex};
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), semlock::Error> {
+//! let mutex = Mutex::new()?;
+//! let Acquired::Clean(guard) = mutex.lock() else { panic!("nobody died") };
+//! assert_eq!(mutex.holder(), Some(std::process::id()));
+//! assert!(mutex.lock_until(Deadline::after(Duration::from_millis(5))).is_none());
+//! drop(guard);
+//! assert!(mutex.try_lock().is_some());
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! ```
 //! use semlock::{Deadline, Kind, Name, Naming, SemLock};
@@ -37,19 +56,54 @@
 //! # }
 //! ```
 
+// The models call less than the backend does.
+#![cfg_attr(loom, allow(dead_code))]
+
+#[cfg(all(target_os = "linux", not(loom)))]
+mod address;
 mod atomic;
+#[cfg(not(loom))]
 mod backend;
+#[cfg(all(target_os = "linux", not(loom)))]
+mod barrier;
+#[cfg(all(target_os = "linux", not(loom)))]
+mod condvar;
+#[cfg(not(loom))]
 mod count;
 mod deadline;
 mod error;
+#[cfg(all(target_os = "linux", not(loom)))]
+mod mutex;
 mod name;
+#[cfg(not(loom))]
 mod os;
+#[cfg(all(target_os = "linux", not(loom)))]
+pub mod raw;
+#[cfg(all(target_os = "linux", not(loom)))]
+mod semaphore;
+#[cfg(not(loom))]
 mod semlock;
+#[cfg(any(target_os = "linux", loom))]
+mod word;
 
+#[cfg(all(target_os = "linux", not(loom)))]
+pub use address::Address;
+#[cfg(not(loom))]
 pub use backend::{SEM_VALUE_MAX, unlink};
+#[cfg(all(target_os = "linux", not(loom)))]
+pub use barrier::Barrier;
+#[cfg(all(target_os = "linux", not(loom)))]
+pub use condvar::Condvar;
 pub use deadline::{Deadline, Wait};
-pub use error::Error;
+pub use error::{Error, Refused};
+#[cfg(all(target_os = "linux", not(loom)))]
+pub use mutex::{Acquired, Mutex, MutexGuard, ReentrantMutex, ReentrantMutexGuard};
 pub use name::{Name, Naming};
+#[cfg(all(target_os = "linux", not(loom)))]
+pub use raw::Event;
+#[cfg(all(target_os = "linux", not(loom)))]
+pub use semaphore::{Permit, Semaphore};
+#[cfg(not(loom))]
 pub use semlock::{Kind, SemLock};
 
 /// The README's examples are tests.

@@ -21,7 +21,7 @@
 //! the permit, and counts down to 0 before it lets go. For semaphores both fields only inform, and
 //! so they do for a recursive mutex that was created with more than one permit, which is none.
 
-use crate::atomic::{AtomicUsize, Ordering};
+use crate::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::backend::Semaphore;
 use crate::count::Count;
 use crate::os::thread;
@@ -56,7 +56,7 @@ impl TryFrom<i32> for Kind {
 pub struct SemLock {
     sem: Semaphore,
     /// Acquires less releases by this process: see the module's head.
-    count: Count,
+    count: [AtomicU64; 3],
     /// The thread that was the last to acquire; 0: none yet.
     owner: AtomicUsize,
     maxvalue: i32,
@@ -101,7 +101,8 @@ impl SemLock {
     }
 
     fn over(sem: Semaphore, kind: Kind, maxvalue: i32, name: Option<Name>) -> Self {
-        Self { sem, count: Count::new(), owner: AtomicUsize::new(0), maxvalue, kind, name }
+        let count = Default::default();
+        Self { sem, count, owner: AtomicUsize::new(0), maxvalue, kind, name }
     }
 
     /// Takes a permit if that needs no waiting.
@@ -127,7 +128,7 @@ impl SemLock {
         let me = thread::current();
         let mine = self.is_held_by(me);
         if mine {
-            self.count.add(1, me);
+            self.tally().add(1, me);
         }
         mine
     }
@@ -159,7 +160,7 @@ impl SemLock {
         }
         loop {
             match self.wait(deadline)? {
-                Wait::Acquired => return Ok(true),
+                Wait::Acquired | Wait::OwnerDied(_) => return Ok(true),
                 Wait::TimedOut => return Ok(false),
                 Wait::Interrupted => {}
             }
@@ -167,10 +168,15 @@ impl SemLock {
     }
 
     #[inline]
+    fn tally(&self) -> Count<'_> {
+        Count::of(self.count.each_ref())
+    }
+
+    #[inline]
     fn took(&self) {
         let me = thread::current();
         self.owner.store(me, Ordering::Relaxed);
-        self.count.add(1, me);
+        self.tally().add(1, me);
     }
 
     /// Gives a permit back; a recursive mutex that was taken several times only counts down.
@@ -184,15 +190,15 @@ impl SemLock {
     pub fn release(&self) -> Result<(), Error> {
         if self.kind == Kind::Semaphore {
             self.check_below_maxvalue()?;
-            self.count.add(-1, thread::current());
+            self.tally().add(-1, thread::current());
         } else {
             let me = thread::current();
             if !self.is_held_by(me) {
                 return Err(Error::NotOwner);
             }
             // Before the post: after it, the next holder counts.
-            self.count.add(-1, me);
-            if self.count.get() > 0 {
+            self.tally().add(-1, me);
+            if self.tally().get() > 0 {
                 return Ok(());
             }
         }
@@ -201,7 +207,7 @@ impl SemLock {
 
     #[cold]
     fn not_posted(&self, error: Error) -> Error {
-        self.count.add(1, thread::current());
+        self.tally().add(1, thread::current());
         error
     }
 
@@ -256,7 +262,7 @@ impl SemLock {
     #[inline]
     #[must_use]
     pub fn count(&self) -> i64 {
-        self.count.get()
+        self.tally().get()
     }
 
     /// Whether the calling thread is the last that acquired, and not all was released since.
@@ -268,12 +274,12 @@ impl SemLock {
 
     #[inline]
     fn is_held_by(&self, thread: usize) -> bool {
-        self.count.get() > 0 && self.owner.load(Ordering::Relaxed) == thread
+        self.tally().get() > 0 && self.owner.load(Ordering::Relaxed) == thread
     }
 
     /// For a child just forked: what its parent holds, it does not.
     pub fn after_fork(&self) {
-        self.count.clear();
+        self.tally().clear();
     }
 
     /// A number by which this process, and those it forks, can open the semaphore again while this

@@ -1,7 +1,10 @@
-//! What a `SemLock` is made of: the one choice of platform.
+//! What locks are made of: the one choice of platform.
 
 #[cfg(unix)]
 mod kernel_posix;
+#[cfg(target_os = "linux")]
+pub(crate) mod shared;
+
 #[cfg(unix)]
 pub(crate) use kernel_posix::Semaphore;
 #[cfg(unix)]

@@ -1,5 +1,21 @@
 //! Calls of the operating system, each made safe: the only `unsafe` of this crate.
 
+#[cfg(target_os = "linux")]
+pub(crate) mod clock;
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+pub(crate) mod cpu;
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+pub(crate) mod fork;
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+pub(crate) mod futex;
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+pub(crate) mod mapping;
+#[cfg(target_os = "linux")]
+pub(crate) mod process;
 #[allow(unsafe_code)]
 pub(crate) mod sem_open;
 #[allow(unsafe_code)]

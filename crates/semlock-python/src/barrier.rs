@@ -1,0 +1,282 @@
+//! `Barrier` on shared memory.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::import_exception;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyTuple, PyType};
+use semlock::raw::{self, Entered, Passed};
+use semlock::{Deadline, Error};
+
+use crate::capi::exception;
+use crate::objects::place_of;
+
+import_exception!(threading, BrokenBarrierError);
+
+/// A place where so many threads, of any processes, wait until all are there.
+///
+/// One that dies in it breaks it.
+#[pyclass(frozen, subclass, weakref, module = "semlock")]
+pub(crate) struct Barrier {
+    /// What `__init__` makes; subclasses may choose other arguments than it takes.
+    state: OnceLock<State>,
+}
+
+struct State {
+    raw: raw::Barrier,
+    /// Gone when the garbage collector has cleared it. (An action is often a method of the barrier's
+    /// own subclass, which refers to the barrier.)
+    action: Mutex<Option<Py<PyAny>>>,
+    timeout: Option<f64>,
+}
+
+impl State {
+    fn new(
+        raw: Result<raw::Barrier, Error>,
+        action: Option<Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+        py: Python<'_>,
+    ) -> PyResult<Self> {
+        let raw = raw.map_err(|error| exception(py, error))?;
+        let action = Mutex::new(action.map(Bound::unbind));
+        Ok(Self { raw, action, timeout })
+    }
+
+    /// Never held while anything else is done: who waits for it may have the GIL.
+    fn lock_action(&self) -> MutexGuard<'_, Option<Py<PyAny>>> {
+        self.action.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn action(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.lock_action().as_ref().map(|action| action.clone_ref(py))
+    }
+
+    /// The last one lets the others go, once the action is done.
+    fn let_go(&self, py: Python<'_>, member: raw::Member) -> PyResult<Passed> {
+        let acted = self.action(py).map_or(Ok(()), |action| action.call0(py).map(drop));
+        let passed = self.raw.finish(member, acted.is_ok());
+        acted.map(|()| passed)
+    }
+
+    fn sleep(&self, py: Python<'_>, member: &raw::Member, deadline: Deadline) -> PyResult<Passed> {
+        loop {
+            match py.detach(|| self.raw.sleep(member, deadline)) {
+                Passed::Interrupted => py.check_signals()?,
+                passed => return Ok(passed),
+            }
+        }
+    }
+}
+
+impl Barrier {
+    fn state(&self) -> PyResult<&State> {
+        self.state.get().ok_or_else(|| {
+            PyRuntimeError::new_err(
+                "this Barrier was never initialised: the __init__ of a subclass has to call \
+                 super().__init__()",
+            )
+        })
+    }
+
+    fn fill(&self, state: State) -> PyResult<()> {
+        self.state.set(state).map_err(|_state| {
+            PyRuntimeError::new_err(
+                "this Barrier is initialised already: others may be using it, make a new one",
+            )
+        })
+    }
+}
+
+#[pymethods]
+impl Barrier {
+    #[new]
+    #[pyo3(
+        signature = (*_args, **_kwargs),
+        text_signature = "(parties, action=None, timeout=None, *, ctx=None)"
+    )]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { state: OnceLock::new() }
+    }
+
+    #[pyo3(signature = (parties, action=None, timeout=None, *, ctx=None))]
+    fn __init__(
+        &self,
+        py: Python<'_>,
+        parties: i64,
+        action: Option<Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+        ctx: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        // All contexts have the same barriers.
+        let _ = ctx;
+        if parties < 1 {
+            return Err(PyValueError::new_err("parties must be > 0"));
+        }
+        let parties = u32::try_from(parties)
+            .map_err(|_| PyValueError::new_err(format!("too many parties: {parties}")))?;
+        self.fill(State::new(raw::Barrier::new(parties), action, timeout, py)?)
+    }
+
+    /// Wait until all are there; the index of this one among them, from 0.
+    #[pyo3(signature = (timeout=None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<u32> {
+        let state = self.state()?;
+        let deadline = match timeout.or(state.timeout) {
+            Some(seconds) => Deadline::after_secs(seconds).map_err(|error| exception(py, error))?,
+            None => Deadline::NEVER,
+        };
+        let entered = loop {
+            match py.detach(|| state.raw.enter(deadline)) {
+                Ok(Entered::Interrupted) => py.check_signals()?,
+                Ok(entered) => break entered,
+                Err(error) => return Err(exception(py, error)),
+            }
+        };
+        // What raises in here drops the member, which leaves the barrier to the others.
+        let (index, passed) = match entered {
+            Entered::Last(member) => (member.index(), state.let_go(py, member)?),
+            Entered::Waits(member) => (member.index(), state.sleep(py, &member, deadline)?),
+            Entered::TimedOut => {
+                // As one that has entered: the others are not to wait for it.
+                state.raw.abort();
+                (0, Passed::TimedOut)
+            }
+            Entered::Broken | Entered::Interrupted => (0, Passed::Broken),
+        };
+        match passed {
+            Passed::Through => Ok(index),
+            Passed::Broken | Passed::TimedOut | Passed::Interrupted => {
+                Err(BrokenBarrierError::new_err(()))
+            }
+        }
+    }
+
+    /// Make it as new; those that wait get a `BrokenBarrierError`.
+    fn reset(&self) -> PyResult<()> {
+        self.state()?.raw.reset();
+        Ok(())
+    }
+
+    /// Break it: those that wait, or will, get a `BrokenBarrierError` until it is reset.
+    fn abort(&self) -> PyResult<()> {
+        self.state()?.raw.abort();
+        Ok(())
+    }
+
+    /// How many it waits for.
+    #[getter]
+    fn parties(&self) -> PyResult<u32> {
+        Ok(self.state()?.raw.parties())
+    }
+
+    /// How many wait now; none if it is broken.
+    #[getter]
+    fn n_waiting(&self) -> PyResult<u32> {
+        let raw = &self.state()?.raw;
+        Ok(if raw.is_broken() { 0 } else { raw.waiting() })
+    }
+
+    /// Whether it is broken.
+    #[getter]
+    fn broken(&self) -> PyResult<bool> {
+        Ok(self.state()?.raw.is_broken())
+    }
+
+    /// What the last one calls before all are let go.
+    #[getter]
+    fn _action(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        Ok(self.state()?.action(py))
+    }
+
+    /// What `wait` takes for its timeout where it is given none.
+    #[getter]
+    fn _timeout(&self) -> PyResult<Option<f64>> {
+        Ok(self.state()?.timeout)
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let raw = &slf.get().state()?.raw;
+        let class = slf.get_type();
+        let place = slf.as_ptr().addr();
+        let start = format!("<{}.{} at {place:#x}: ", class.module()?, class.qualname()?);
+        if raw.is_broken() {
+            return Ok(start + "broken>");
+        }
+        Ok(format!("{start}waiters={}/{}>", raw.waiting(), raw.parties()))
+    }
+
+    /// Where it lives: its segment's id, its slot and its tag.
+    fn _address<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyBytes>, u32, u64)> {
+        let raw::Address { segment, slot, tag } = self.state()?.raw.address();
+        Ok((PyBytes::new(py, &segment), slot, tag))
+    }
+
+    /// The descriptor of its segment here.
+    fn _descriptor(&self, py: Python<'_>) -> PyResult<i32> {
+        self.state()?.raw.descriptor().map_err(|error| exception(py, error))
+    }
+
+    /// The pid of its segment's maker, and the descriptor there.
+    fn _maker(&self) -> PyResult<(u32, i32)> {
+        Ok(self.state()?.raw.maker())
+    }
+
+    /// Note that other processes may have it from now on.
+    fn _mark_shared(&self) -> PyResult<()> {
+        self.state()?.raw.mark_shared();
+        Ok(())
+    }
+
+    /// What lives at that address.
+    #[classmethod]
+    #[allow(clippy::too_many_arguments)] // what a pickle carries
+    fn _rebuild<'py>(
+        cls: &Bound<'py, PyType>,
+        segment: &Bound<'py, PyAny>,
+        slot: &Bound<'py, PyAny>,
+        tag: &Bound<'py, PyAny>,
+        fd: &Bound<'py, PyAny>,
+        action: Option<Bound<'py, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let (address, descriptor) = place_of([segment, slot, tag, fd])?;
+        let raw = raw::Barrier::open(address, descriptor);
+        let state = State::new(raw, action, timeout, cls.py())?;
+        // Empty, and of the class that was pickled.
+        let new = cls.call_method1("__new__", (cls,))?.cast_into::<Self>()?;
+        new.get().fill(state)?;
+        Ok(new)
+    }
+
+    /// The same object: a copy would be nobody's barrier.
+    fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    /// The same object: a copy would be nobody's barrier.
+    #[pyo3(signature = (_memo, /))]
+    fn __deepcopy__<'py>(slf: Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
+        slf
+    }
+
+    /// Pickle by where it lives.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("semlock.sharing")?.call_method1("reduce_shared", (slf,))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // One that is being looked at just now is in use, and not to be collected.
+        if let Some(Ok(action)) = self.state.get().map(|state| state.action.try_lock()) {
+            visit.call(action.as_ref())?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let action = self.state.get().and_then(|state| state.lock_action().take());
+        // Ended here, with the mutex free: that may run anything.
+        drop(action);
+    }
+}

@@ -1,0 +1,633 @@
+//! `Condition` on shared memory.
+//!
+//! Written against Python's C interface, as the locks are: `with condition:` and `notify()` are as
+//! hot as `with lock:`.
+//!
+//! # Safety
+//! What every function in the tables relies on is told at the heads of `capi` and `objects`: the types
+//! of this file hold a `Condition`, but for `_Waiters`, whose instances begin with a `Waiters`.
+
+use std::ffi::{c_int, c_long, c_void};
+use std::ptr;
+
+use pyo3::ffi::{self, METH_NOARGS, Py_ssize_t, PyObject};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use semlock::raw;
+use semlock::{Deadline, Error, Wait};
+
+use crate::capi::{
+    self, Constant, END_OF_GETTERS, Exception, boolean, getter, is_none, long, method, none, parse,
+    raise, raise_as, slot,
+};
+use crate::event::deadline;
+use crate::locks::{self, Lock, formatted, if_told, mutex, tell_that_owner_died, visit_both};
+use crate::objects::{
+    dealloc, fill, get, held, make_type, new_with, place, shared, shared_methods, timeout_argument,
+    weakrefs_member,
+};
+
+struct Condition {
+    raw: raw::Condvar,
+    lock: Reference,
+    /// Whether the lock is exactly a `Lock` or `RLock`. What a subclass does is then not asked.
+    is_plain: bool,
+}
+
+shared!(Condition, raw);
+
+/// A lock's object, of which `mutex` has made sure. (It is not cleared to break cycles: those all go
+/// through the dictionary or the slots of a subclass's instance, which are.)
+struct Reference(*mut PyObject);
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        // SAFETY: attached, as whoever ends an object or a call of this file is; a reference that is
+        // its own.
+        unsafe { ffi::Py_DECREF(self.0) };
+    }
+}
+
+impl Condition {
+    fn lock(&self) -> &Lock {
+        // SAFETY: `mutex` found it filled, which it stays, and it lives as long as the reference.
+        unsafe { get(self.lock.0).unwrap_unchecked() }
+    }
+}
+
+// ---- The lock's part ----
+
+/// Calls a method of the lock's, as a subclass may have made it.
+///
+/// # Safety
+/// Attached; the arguments are those of a `METH_FASTCALL | METH_KEYWORDS` call.
+#[cold]
+unsafe fn delegate(
+    condition: &Condition,
+    name: &std::ffi::CStr,
+    args: *const *mut PyObject,
+    nargs: Py_ssize_t,
+    kwnames: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: as for this function; the lock lives as long as the condition. New references are
+    // given back once.
+    unsafe {
+        let function = ffi::PyObject_GetAttrString(condition.lock.0, name.as_ptr());
+        if function.is_null() {
+            return function;
+        }
+        let tuple = capi::tuple(args, nargs);
+        let keywords = capi::keywords(args, nargs, kwnames);
+        let mut result = ptr::null_mut();
+        if !tuple.is_null() && !keywords.is_null() {
+            result = ffi::PyObject_Call(function, tuple, keywords);
+        }
+        ffi::Py_XDECREF(keywords);
+        ffi::Py_XDECREF(tuple);
+        ffi::Py_DECREF(function);
+        result
+    }
+}
+
+unsafe extern "C" fn acquire(
+    slf: *mut PyObject,
+    args: *const *mut PyObject,
+    nargs: Py_ssize_t,
+    kwnames: *mut PyObject,
+) -> *mut PyObject {
+    let condition: &Condition = held!(slf);
+    // SAFETY: these are the arguments that Python gave; the lock lives as long as the condition.
+    unsafe {
+        if condition.is_plain {
+            return locks::acquire(condition.lock.0, args, nargs, kwnames);
+        }
+        delegate(condition, c"acquire", args, nargs, kwnames)
+    }
+}
+
+unsafe extern "C" fn release(slf: *mut PyObject, nothing: *mut PyObject) -> *mut PyObject {
+    let condition: &Condition = held!(slf);
+    // SAFETY: attached; the lock lives as long as the condition; there are no arguments.
+    unsafe {
+        if condition.is_plain {
+            return locks::release(condition.lock.0, nothing);
+        }
+        delegate(condition, c"release", ptr::null(), 0, ptr::null_mut())
+    }
+}
+
+unsafe extern "C" fn enter(slf: *mut PyObject, nothing: *mut PyObject) -> *mut PyObject {
+    let condition: &Condition = held!(slf);
+    // SAFETY: attached; the lock lives as long as the condition; there are no arguments.
+    unsafe {
+        if condition.is_plain {
+            return locks::enter(condition.lock.0, nothing);
+        }
+        delegate(condition, c"__enter__", ptr::null(), 0, ptr::null_mut())
+    }
+}
+
+unsafe extern "C" fn exit(
+    slf: *mut PyObject,
+    args: *mut *mut PyObject,
+    nargs: Py_ssize_t,
+) -> *mut PyObject {
+    let condition: &Condition = held!(slf);
+    // SAFETY: these are the arguments that Python gave; the lock lives as long as the condition.
+    unsafe {
+        if condition.is_plain {
+            return locks::exit(condition.lock.0, args, nargs);
+        }
+        delegate(condition, c"__exit__", args, nargs, ptr::null_mut())
+    }
+}
+
+// ---- Notifying ----
+
+unsafe extern "C" fn notify(
+    slf: *mut PyObject,
+    args: *const *mut PyObject,
+    nargs: Py_ssize_t,
+    kwnames: *mut PyObject,
+) -> *mut PyObject {
+    let condition: &Condition = held!(slf);
+    if nargs == 0 && kwnames.is_null() {
+        return condition.notify(1);
+    }
+    // SAFETY: these are the arguments that Python gave.
+    match unsafe { how_many(args, nargs, kwnames) } {
+        Some(n) => condition.notify(n),
+        None => ptr::null_mut(),
+    }
+}
+
+unsafe extern "C" fn notify_all(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    let condition: &Condition = held!(slf);
+    condition.notify(u32::MAX)
+}
+
+impl Condition {
+    #[inline]
+    fn notify(&self, n: u32) -> *mut PyObject {
+        if !self.lock().raw.is_mine() {
+            return raise_as(Exception::Assertion, "lock is not owned".to_owned());
+        }
+        self.raw.notify(n);
+        none()
+    }
+}
+
+/// `notify`'s argument, as far as there can be waiters; `None`: exception set.
+///
+/// # Safety
+/// Attached; the arguments are those of a `METH_FASTCALL | METH_KEYWORDS` call.
+#[inline(never)] // keeps `notify` short
+unsafe fn how_many(
+    args: *const *mut PyObject,
+    nargs: Py_ssize_t,
+    kwnames: *mut PyObject,
+) -> Option<u32> {
+    // SAFETY: as for this function.
+    let [n] = unsafe { capi::fast_arguments(args, nargs, kwnames, c"|O:notify", [c"n"]) }?;
+    if n.is_null() {
+        return Some(1);
+    }
+    let mut overflow = 0;
+    // SAFETY: an argument, alive during the call, and a place for an int.
+    let n: c_long = unsafe { ffi::PyLong_AsLongAndOverflow(n, &raw mut overflow) };
+    if n == -1 && overflow == 0 {
+        // SAFETY: attached.
+        if !unsafe { ffi::PyErr_Occurred() }.is_null() {
+            return None;
+        }
+    }
+    let few = if overflow < 0 { 0 } else { u32::MAX };
+    Some(if overflow == 0 { n.max(0).try_into().unwrap_or(u32::MAX) } else { few })
+}
+
+// ---- Waiting ----
+
+unsafe extern "C" fn wait(
+    slf: *mut PyObject,
+    args: *const *mut PyObject,
+    nargs: Py_ssize_t,
+    kwnames: *mut PyObject,
+) -> *mut PyObject {
+    let condition: &Condition = held!(slf);
+    if !condition.lock().raw.is_mine() {
+        let message = "must acquire() condition before using wait()".to_owned();
+        return raise_as(Exception::Assertion, message);
+    }
+    // SAFETY: these are the arguments that Python gave, alive during the call.
+    let deadline =
+        unsafe { timeout_argument(args, nargs, kwnames).and_then(|given| deadline(given)) };
+    match deadline {
+        Some(deadline) => condition.wait(deadline),
+        None => ptr::null_mut(),
+    }
+}
+
+impl Condition {
+    /// Waits for a notification, with the lock let go for so long. The caller holds it, and holds it
+    /// again when this returns, whatever came between.
+    fn wait(&self, deadline: Deadline) -> *mut PyObject {
+        let lock = self.lock();
+        let waiting = match self.raw.enter() {
+            Ok(waiting) => waiting,
+            Err(error) => return raise(error),
+        };
+        let depth = match lock.raw.release_all() {
+            Ok(depth) => depth,
+            Err(error) => {
+                // Still held: nobody was told of this waiter.
+                self.raw.abandon(waiting);
+                return raise(error);
+            }
+        };
+        // An exception, if one is set from here on, stays set until this returns.
+        let condvar = &self.raw;
+        let slept = capi::wait(|| Ok(condvar.sleep(&waiting, deadline)));
+        let taken = take_again(&lock.raw);
+        lock.raw.restore_depth(depth);
+        if let Wait::OwnerDied(pid) = taken {
+            self.tell_that_owner_died(pid);
+        }
+        // SAFETY: attached.
+        let failed = slept.is_none() || !unsafe { ffi::PyErr_Occurred() }.is_null();
+        if failed {
+            // If it was notified, somebody else is to make use of that.
+            self.raw.abandon(waiting);
+            return ptr::null_mut();
+        }
+        boolean(self.raw.leave(waiting))
+    }
+
+    /// Warns of an owner that died while this waited. If the warning raises, the lock stays held:
+    /// who called `wait` holds it, and is to let go of it.
+    fn tell_that_owner_died(&self, pid: u32) {
+        let mut before = [ptr::null_mut(); 3];
+        let [kind, value, traceback] = &mut before;
+        // SAFETY: attached, with places for three references, which are given back once; the lock's
+        // object is alive and holds the lock.
+        unsafe {
+            ffi::PyErr_Fetch(kind, value, traceback);
+            tell_that_owner_died(self.lock.0, self.lock(), pid);
+            // What was first to end the wait is what comes out of it.
+            if !before[0].is_null() {
+                ffi::PyErr_Restore(before[0], before[1], before[2]);
+            }
+        }
+    }
+}
+
+/// Takes a lock, whatever signals arrive. What the first of their handlers raises is set when this
+/// returns, and the others run later.
+fn take_again(lock: &raw::Lock) -> Wait {
+    let tried = lock.try_acquire();
+    if tried != Wait::TimedOut {
+        return tried;
+    }
+    loop {
+        match capi::detached(|| lock.wait(Deadline::NEVER)) {
+            // SAFETY: attached again. What it raises stays set.
+            Wait::Interrupted => unsafe {
+                if ffi::PyErr_Occurred().is_null() {
+                    ffi::PyErr_CheckSignals();
+                }
+            },
+            // woken for nothing: that deadline does not come
+            Wait::TimedOut => {}
+            end => return end,
+        }
+    }
+}
+
+/// `wait_for(predicate, timeout=None)`, over the instance's own `wait`.
+unsafe extern "C" fn wait_for(
+    slf: *mut PyObject,
+    args: *const *mut PyObject,
+    nargs: Py_ssize_t,
+    kwnames: *mut PyObject,
+) -> *mut PyObject {
+    let _there: &Condition = held!(slf);
+    let names = [c"predicate", c"timeout"];
+    // SAFETY: these are the arguments that Python gave.
+    let given = unsafe { capi::fast_arguments(args, nargs, kwnames, c"O|O:wait_for", names) };
+    let Some([predicate, timeout]) = given else {
+        return ptr::null_mut();
+    };
+    // SAFETY: `slf` comes from Python, and the arguments are alive during the call.
+    unsafe { wait_until_true(slf, predicate, timeout) }
+}
+
+/// # Safety
+/// Attached; the first two are alive, and `timeout` is or null.
+unsafe fn wait_until_true(
+    slf: *mut PyObject,
+    predicate: *mut PyObject,
+    timeout: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: as for this function. Results are new references, or null with an exception set, and
+    // each is given back or returned.
+    unsafe {
+        let mut since = None;
+        loop {
+            let result = capi::call(predicate, ptr::null_mut());
+            if result.is_null() {
+                return result;
+            }
+            let truth = ffi::PyObject_IsTrue(result);
+            if truth > 0 {
+                return result;
+            }
+            let left = if truth < 0 { None } else { seconds_left(timeout, &mut since) };
+            let waited = match left {
+                None => ptr::null_mut(),
+                Some(Some(left)) if left <= 0.0 => return result,
+                Some(left) => wait_once(slf, left),
+            };
+            ffi::Py_DECREF(result);
+            if waited.is_null() {
+                return waited;
+            }
+            ffi::Py_DECREF(waited);
+        }
+    }
+}
+
+/// What is left of a timeout, which begins with the first call; `Some(None)` if there is none, and
+/// `None` with an exception set.
+///
+/// # Safety
+/// Attached; `timeout` is alive or null.
+#[allow(clippy::option_option)] // the outer one is as everywhere here
+unsafe fn seconds_left(
+    timeout: *mut PyObject,
+    since: &mut Option<std::time::Instant>,
+) -> Option<Option<f64>> {
+    if is_none(timeout) {
+        return Some(None);
+    }
+    // SAFETY: as for this function.
+    let timeout = unsafe { capi::seconds(timeout) }?;
+    let since = since.get_or_insert_with(std::time::Instant::now);
+    Some(Some(timeout - since.elapsed().as_secs_f64()))
+}
+
+/// Calls an instance's `wait`: a new reference; null: exception set.
+///
+/// # Safety
+/// Attached; `slf` is alive.
+unsafe fn wait_once(slf: *mut PyObject, timeout: Option<f64>) -> *mut PyObject {
+    // SAFETY: as for this function; new references, each given back once.
+    unsafe {
+        let timeout = timeout.map_or_else(none, |timeout| ffi::PyFloat_FromDouble(timeout));
+        if timeout.is_null() {
+            return timeout;
+        }
+        let function = ffi::PyObject_GetAttrString(slf, c"wait".as_ptr());
+        let result = capi::call_new(function, timeout);
+        ffi::Py_DECREF(timeout);
+        result
+    }
+}
+
+// ---- What a condition can tell ----
+
+unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
+    let condition: &Condition = held!(slf);
+    // SAFETY: attached, and `slf` comes from Python; each step takes references of ours, and the
+    // lock lives as long as the condition.
+    unsafe {
+        let lock = ffi::Py_NewRef(condition.lock.0);
+        let parts = formatted(c"%S, %S", lock, long(condition.raw.waiting()));
+        formatted(c"<%S(%S)>", if_told(parts, slf), parts)
+    }
+}
+
+unsafe extern "C" fn lock(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    let condition: &Condition = held!(slf);
+    // SAFETY: attached; the lock lives as long as the condition.
+    unsafe { ffi::Py_NewRef(condition.lock.0) }
+}
+
+unsafe extern "C" fn sleeping_count(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    let condition: &Condition = held!(slf);
+    waiters(condition.raw.waiting())
+}
+
+/// Of `_woken_count` and `_wait_semaphore`: nobody waits for sleepers to have woken.
+unsafe extern "C" fn no_count(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    let _there: &Condition = held!(slf);
+    waiters(0)
+}
+
+/// An instance of `_Waiters`: what `multiprocessing` keeps in semaphores and looks at by
+/// `get_value()`, as it is now.
+#[repr(C)]
+struct Waiters {
+    ob_base: PyObject,
+    value: u32,
+}
+
+fn waiters(value: u32) -> *mut PyObject {
+    // SAFETY: attached; the token is not kept.
+    let Some(types) = TYPES.get(unsafe { Python::assume_attached() }) else {
+        return raise_as(Exception::Runtime, "semlock._native is not imported".to_owned());
+    };
+    // SAFETY: attached; a type without an allocator of its own, of instances of a fixed size.
+    unsafe {
+        let made = ffi::PyType_GenericAlloc(types.waiters.as_ptr().cast(), 0);
+        if !made.is_null() {
+            (*made.cast::<Waiters>()).value = value;
+        }
+        made
+    }
+}
+
+unsafe extern "C" fn waiters_value(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: `slf` comes from Python, and begins with a `Waiters`.
+    long(unsafe { (*slf.cast::<Waiters>()).value })
+}
+
+unsafe extern "C" fn waiters_dealloc(slf: *mut PyObject) {
+    // SAFETY: nobody else has this object any more. It is of a heap type, which its instances count
+    // for, and goes the way that PyType_GenericAlloc's objects go.
+    unsafe {
+        let class = ffi::Py_TYPE(slf);
+        ffi::PyObject_Free(slf.cast());
+        ffi::Py_DECREF(class.cast());
+    }
+}
+
+// ---- Making and ending ----
+
+/// What a condition with this lock, or a new one, holds; `None`: exception set.
+///
+/// # Safety
+/// Attached; `lock` is alive, or null where it was left out.
+unsafe fn over(
+    lock: *mut PyObject,
+    raw: impl FnOnce() -> Result<raw::Condvar, Error>,
+) -> Option<Condition> {
+    let lock = if is_none(lock) {
+        locks::new_rlock()
+    } else {
+        // SAFETY: as for this function.
+        unsafe { ffi::Py_NewRef(lock) }
+    };
+    if lock.is_null() {
+        return None;
+    }
+    let reference = Reference(lock);
+    // SAFETY: attached, and there is a reference to it.
+    let (_, is_plain) = unsafe { mutex(lock) }?;
+    let raw = raw().map_err(raise).ok()?;
+    Some(Condition { raw, lock: reference, is_plain })
+}
+
+unsafe extern "C" fn init(slf: *mut PyObject, args: *mut PyObject, kwargs: *mut PyObject) -> c_int {
+    let mut given = [ptr::null_mut(); 2];
+    let names = [c"lock".as_ptr(), c"ctx".as_ptr()];
+    // SAFETY: attached; the arguments are those that Python gave, alive during the call.
+    unsafe {
+        if !parse(args, kwargs, c"|O$O:Condition", names, &mut given) {
+            return -1;
+        }
+        let [lock, _ctx] = given;
+        fill(slf, || over(lock, raw::Condvar::new))
+    }
+}
+
+unsafe extern "C" fn rebuild(
+    class: *mut PyObject,
+    args: *mut PyObject,
+    kwargs: *mut PyObject,
+) -> *mut PyObject {
+    let names =
+        [c"segment".as_ptr(), c"slot".as_ptr(), c"tag".as_ptr(), c"fd".as_ptr(), c"lock".as_ptr()];
+    let mut given = [ptr::null_mut(); 5];
+    // SAFETY: attached; the arguments are those that Python gave, and all alive during the call;
+    // `class` is this file's, or a subclass.
+    unsafe {
+        if !parse(args, kwargs, c"OOOOO:_rebuild", names, &mut given) {
+            return ptr::null_mut();
+        }
+        let [segment, slot, tag, fd, lock] = given;
+        let opened = place([segment, slot, tag, fd]).and_then(|(address, descriptor)| {
+            over(lock, || raw::Condvar::open(address, descriptor))
+        });
+        opened.map_or(ptr::null_mut(), |condition| new_with(class, condition))
+    }
+}
+
+unsafe extern "C" fn dealloc_tracked(slf: *mut PyObject) {
+    // SAFETY: nobody else has this object any more, and it was tracked since it was made; an
+    // `Object<Condition>`.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(slf.cast());
+        dealloc::<Condition>(slf);
+    }
+}
+
+unsafe extern "C" fn traverse(
+    slf: *mut PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector gave the arguments; what an instance holds lives as long as it.
+    unsafe {
+        let lock = get::<Condition>(slf).map_or(ptr::null_mut(), |condition| condition.lock.0);
+        visit_both(lock, slf, visit, arg)
+    }
+}
+
+// ---- Tables ----
+
+const FAST: c_int = ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
+
+static METHODS: Constant<[ffi::PyMethodDef; 17]> = Constant(shared_methods!(
+    Condition,
+    [
+        method!(c"acquire", FAST, PyCFunctionFastWithKeywords: acquire,
+        c"acquire($self, /, block=True, timeout=None)\n--\n\nAcquire the lock."),
+        method!(c"release", METH_NOARGS, PyCFunction: release,
+        c"release($self, /)\n--\n\nRelease the lock."),
+        method!(c"__enter__", METH_NOARGS, PyCFunction: enter,
+        c"__enter__($self, /)\n--\n\nAcquire the lock."),
+        method!(c"__exit__", ffi::METH_FASTCALL, PyCFunctionFast: exit,
+        c"__exit__($self, exc_type=None, exc_value=None, exc_tb=None, /)\n--\n\nRelease the lock."),
+        method!(c"wait", FAST, PyCFunctionFastWithKeywords: wait,
+        c"wait($self, /, timeout=None)\n--\n\n\
+          Let go of the lock until notified; False if that took too long."),
+        method!(c"wait_for", FAST, PyCFunctionFastWithKeywords: wait_for,
+        c"wait_for($self, /, predicate, timeout=None)\n--\n\nWait until the predicate holds."),
+        method!(c"notify", FAST, PyCFunctionFastWithKeywords: notify,
+        c"notify($self, /, n=1)\n--\n\nWake up to n that wait."),
+        method!(c"notify_all", METH_NOARGS, PyCFunction: notify_all,
+        c"notify_all($self, /)\n--\n\nWake all that wait."),
+        method!(c"_rebuild", ffi::METH_VARARGS | ffi::METH_KEYWORDS | ffi::METH_CLASS,
+        PyCFunctionWithKeywords: rebuild,
+        c"_rebuild($type, /, segment, slot, tag, fd, lock)\n--\n\nWhat lives at that address."),
+    ]
+));
+
+static GETTERS: Constant<[ffi::PyGetSetDef; 5]> = Constant([
+    getter(c"_lock", lock, c"The lock."),
+    getter(c"_sleeping_count", sleeping_count, c"How many wait."),
+    getter(c"_woken_count", no_count, c"Always none: they need not be counted."),
+    getter(c"_wait_semaphore", no_count, c"Always none: it is not slept on."),
+    END_OF_GETTERS,
+]);
+
+static MEMBERS: Constant<[ffi::PyMemberDef; 2]> = Constant(weakrefs_member::<Condition>());
+
+static WAITERS_METHODS: Constant<[ffi::PyMethodDef; 2]> = Constant([
+    method!(c"get_value", METH_NOARGS, PyCFunction: waiters_value, c"get_value($self, /)\n--\n\n"),
+    ffi::PyMethodDef::zeroed(),
+]);
+
+/// Made once, and never ended.
+pub(crate) struct Types {
+    pub(crate) condition: Py<PyAny>,
+    pub(crate) waiters: Py<PyAny>,
+}
+
+static TYPES: PyOnceLock<Types> = PyOnceLock::new();
+
+pub(crate) fn types(py: Python<'_>) -> PyResult<&Types> {
+    TYPES.get_or_try_init(py, || make_types(py))
+}
+
+fn make_types(py: Python<'_>) -> PyResult<Types> {
+    let slots = [
+        slot(ffi::Py_tp_dealloc, dealloc_tracked as *mut c_void),
+        slot(ffi::Py_tp_traverse, traverse as *mut c_void),
+        slot(ffi::Py_tp_init, init as *mut c_void),
+        slot(ffi::Py_tp_repr, repr as *mut c_void),
+        slot(ffi::Py_tp_methods, (&raw const METHODS).cast_mut().cast()),
+        slot(ffi::Py_tp_members, (&raw const MEMBERS).cast_mut().cast()),
+        slot(ffi::Py_tp_getset, (&raw const GETTERS).cast_mut().cast()),
+        slot(
+            ffi::Py_tp_doc,
+            c"Condition(lock=None, *, ctx=None)\n--\n\n\
+              A condition that processes wait for with a lock, which is a new RLock by default."
+                .as_ptr()
+                .cast_mut()
+                .cast(),
+        ),
+    ];
+    let gc = ffi::Py_TPFLAGS_HAVE_GC;
+    // SAFETY: what they name is what their numbers say, for `Object<Condition>`s; the tables are
+    // static and end with zero entries.
+    let condition = unsafe { make_type::<Condition>(py, c"semlock.Condition", None, gc, &slots) }?;
+    let slots = [
+        slot(ffi::Py_tp_dealloc, waiters_dealloc as *mut c_void),
+        slot(ffi::Py_tp_methods, (&raw const WAITERS_METHODS).cast_mut().cast()),
+    ];
+    let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    let name = c"semlock._native._Waiters";
+    // SAFETY: what they name is what their numbers say, for `Waiters`, which begin with a PyObject.
+    let waiters = unsafe { capi::make_type(py, name, size_of::<Waiters>(), flags, &slots) }?;
+    Ok(Types { condition: condition.unbind(), waiters: waiters.unbind() })
+}

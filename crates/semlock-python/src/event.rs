@@ -1,0 +1,189 @@
+//! `Event` on shared memory.
+//!
+//! Written against Python's C interface, as the locks are, because `is_set()` in a loop is what it is
+//! for.
+//!
+//! # Safety
+//! What every function in the tables relies on is told at the heads of `capi` and `objects`: the type
+//! of this file holds an `Event`.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use pyo3::ffi::{self, METH_NOARGS, Py_ssize_t, PyObject};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use semlock::raw;
+use semlock::{Deadline, Wait};
+
+use crate::capi::{self, Constant, boolean, method, none, parse, raise, slot};
+use crate::objects::{
+    class_qualname, dealloc, fill, held, make_type, new_with, place, shared, shared_methods,
+    timeout_argument, weakrefs_member,
+};
+
+struct Event {
+    raw: raw::Event,
+}
+
+shared!(Event, raw);
+
+unsafe extern "C" fn is_set(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    let event: &Event = held!(slf);
+    boolean(event.raw.is_set())
+}
+
+unsafe extern "C" fn set(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    let event: &Event = held!(slf);
+    event.raw.set();
+    none()
+}
+
+unsafe extern "C" fn clear(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    let event: &Event = held!(slf);
+    event.raw.clear();
+    none()
+}
+
+unsafe extern "C" fn wait(
+    slf: *mut PyObject,
+    args: *const *mut PyObject,
+    nargs: Py_ssize_t,
+    kwnames: *mut PyObject,
+) -> *mut PyObject {
+    let event: &Event = held!(slf);
+    if nargs == 0 && kwnames.is_null() && event.raw.is_set() {
+        return boolean(true);
+    }
+    // SAFETY: these are the arguments that Python gave.
+    unsafe { wait_with(event, args, nargs, kwnames) }
+}
+
+/// # Safety
+/// Attached; the arguments are those of a `METH_FASTCALL | METH_KEYWORDS` call.
+#[inline(never)] // keeps the registers that it needs from being saved where it is not called
+unsafe fn wait_with(
+    event: &Event,
+    args: *const *mut PyObject,
+    nargs: Py_ssize_t,
+    kwnames: *mut PyObject,
+) -> *mut PyObject {
+    // Before anything that takes its time: a `set` from now on is one that this has waited for.
+    let epoch = event.raw.epoch();
+    // SAFETY: as for this function.
+    let Some(timeout) = (unsafe { timeout_argument(args, nargs, kwnames) }) else {
+        return ptr::null_mut();
+    };
+    // As in CPython, the timeout of what is set already is not looked at.
+    if event.raw.is_set() {
+        return boolean(true);
+    }
+    // SAFETY: an argument, alive during the call.
+    let Some(deadline) = (unsafe { deadline(timeout) }) else {
+        return ptr::null_mut();
+    };
+    match capi::wait(|| Ok(event.raw.wait_since(epoch, deadline))) {
+        Some(end) => boolean(end == Wait::Acquired),
+        None => ptr::null_mut(),
+    }
+}
+
+/// The end of a wait that begins now; `None`: exception set.
+///
+/// # Safety
+/// Attached; `timeout` is alive, or null where it was left out.
+pub(crate) unsafe fn deadline(timeout: *mut PyObject) -> Option<Deadline> {
+    if capi::is_none(timeout) {
+        return Some(Deadline::NEVER);
+    }
+    // SAFETY: as for this function.
+    let seconds = unsafe { capi::seconds(timeout) }?;
+    Deadline::after_secs(seconds).map_err(raise).ok()
+}
+
+unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
+    let event: &Event = held!(slf);
+    let status = if event.raw.is_set() { "set" } else { "unset" };
+    // SAFETY: attached, and `slf` comes from Python.
+    match unsafe { class_qualname(slf) } {
+        Some(name) => capi::string(&format!("<{name} at {:#x} {status}>", slf.addr())),
+        None => ptr::null_mut(),
+    }
+}
+
+unsafe extern "C" fn init(slf: *mut PyObject, args: *mut PyObject, kwargs: *mut PyObject) -> c_int {
+    let mut given = [ptr::null_mut(); 1];
+    // SAFETY: attached; the arguments are those that Python gave.
+    unsafe {
+        if !parse(args, kwargs, c"|$O:Event", [c"ctx".as_ptr()], &mut given) {
+            return -1;
+        }
+        fill(slf, || raw::Event::new().map(|raw| Event { raw }).map_err(raise).ok())
+    }
+}
+
+unsafe extern "C" fn rebuild(
+    class: *mut PyObject,
+    args: *mut PyObject,
+    kwargs: *mut PyObject,
+) -> *mut PyObject {
+    let names = [c"segment".as_ptr(), c"slot".as_ptr(), c"tag".as_ptr(), c"fd".as_ptr()];
+    let mut given = [ptr::null_mut(); 4];
+    // SAFETY: attached; the arguments are those that Python gave, and all alive during the call;
+    // `class` is this file's, or a subclass.
+    unsafe {
+        if !parse(args, kwargs, c"OOO|O:_rebuild", names, &mut given) {
+            return ptr::null_mut();
+        }
+        let opened = place(given).and_then(|(address, descriptor)| {
+            raw::Event::open(address, descriptor).map_err(raise).ok()
+        });
+        opened.map_or(ptr::null_mut(), |raw| new_with(class, Event { raw }))
+    }
+}
+
+static METHODS: Constant<[ffi::PyMethodDef; 13]> = Constant(shared_methods!(
+    Event,
+    [
+        method!(c"is_set", METH_NOARGS, PyCFunction: is_set,
+        c"is_set($self, /)\n--\n\nWhether it is set."),
+        method!(c"set", METH_NOARGS, PyCFunction: set,
+        c"set($self, /)\n--\n\nSet it, and wake all that wait for it. Takes no lock."),
+        method!(c"clear", METH_NOARGS, PyCFunction: clear,
+        c"clear($self, /)\n--\n\nReset it."),
+        method!(c"wait", ffi::METH_FASTCALL | ffi::METH_KEYWORDS, PyCFunctionFastWithKeywords: wait,
+        c"wait($self, /, timeout=None)\n--\n\n\
+          Wait until it is set; False if that took too long. One that is cleared again at once \
+          was set."),
+        method!(c"_rebuild", ffi::METH_VARARGS | ffi::METH_KEYWORDS | ffi::METH_CLASS,
+        PyCFunctionWithKeywords: rebuild,
+        c"_rebuild($type, /, segment, slot, tag, fd=-1)\n--\n\nWhat lives at that address."),
+    ]
+));
+
+static MEMBERS: Constant<[ffi::PyMemberDef; 2]> = Constant(weakrefs_member::<Event>());
+
+static TYPE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// The type, made once.
+pub(crate) fn event_type(py: Python<'_>) -> PyResult<&Py<PyAny>> {
+    let slots = [
+        slot(ffi::Py_tp_dealloc, dealloc::<Event> as *mut c_void),
+        slot(ffi::Py_tp_init, init as *mut c_void),
+        slot(ffi::Py_tp_repr, repr as *mut c_void),
+        slot(ffi::Py_tp_methods, (&raw const METHODS).cast_mut().cast()),
+        slot(ffi::Py_tp_members, (&raw const MEMBERS).cast_mut().cast()),
+        slot(
+            ffi::Py_tp_doc,
+            c"Event(*, ctx=None)\n--\n\nA flag that processes share, and can wait for."
+                .as_ptr()
+                .cast_mut()
+                .cast(),
+        ),
+    ];
+    TYPE.get_or_try_init(py, || {
+        // SAFETY: what they name is what their numbers say, for `Object<Event>`s; the tables are
+        // static and end with zero entries.
+        unsafe { make_type::<Event>(py, c"semlock.Event", None, 0, &slots) }.map(Bound::unbind)
+    })
+}

@@ -1,0 +1,458 @@
+//! What the instances of the shared backend's types have in common: how they begin and end, where
+//! they live, and how they travel to other processes.
+//!
+//! ```text
+//!  Object<T>:  ob_base | weakrefs         | state                    | value
+//!              PyObject  Python's list of   EMPTY, FILLING or READY    T: what `__init__` made
+//! ```
+//!
+//! `__new__` takes any arguments and makes an empty instance, so that subclasses can choose their own;
+//! `__init__` fills it, once. Whoever uses an empty one gets a `RuntimeError`.
+//!
+//! # Safety
+//! As at the head of `capi`; and what a type's tables name with a `T` is given instances of a type
+//! that `make_type` was told the same `T` for, or of a subclass.
+
+use std::cell::UnsafeCell;
+use std::ffi::{CStr, c_int};
+use std::mem::{MaybeUninit, offset_of};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::ptr;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
+use pyo3::prelude::*;
+use semlock::Error;
+use semlock::raw::Address;
+
+use crate::capi::{
+    self, Exception, attribute_of_new, bytes, call_new, fast_arguments, imported, integer, long,
+    none, packed, raise, raise_as, slot, string, text, type_name, unsigned,
+};
+
+/// As the allocator leaves it: `__init__` has not run, or failed.
+const EMPTY: u8 = 0;
+/// An `__init__` is at work.
+const FILLING: u8 = 1;
+/// `value` is there, and stays until the instance ends.
+const READY: u8 = 2;
+
+#[repr(C)]
+pub(crate) struct Object<T> {
+    ob_base: PyObject,
+    weakrefs: *mut PyObject,
+    state: AtomicU8,
+    value: UnsafeCell<MaybeUninit<T>>,
+}
+
+/// What an instance holds; `None` if it is empty.
+///
+/// # Safety
+/// `slf` begins with an `Object<T>`, and lives as long as the result is used.
+#[inline]
+pub(crate) unsafe fn get<'a, T>(slf: *mut PyObject) -> Option<&'a T> {
+    let object = slf.cast::<Object<T>>();
+    // SAFETY: a live instance. Acquire: what a thread wrote before it stored READY is seen.
+    if unsafe { (*object).state.load(Ordering::Acquire) } != READY {
+        return None;
+    }
+    // SAFETY: READY says that it is there, and that nobody writes it any more.
+    Some(unsafe { (*(*object).value.get()).assume_init_ref() })
+}
+
+/// What `$slf` holds; of an empty one, returns null with an exception set.
+macro_rules! held {
+    ($slf:expr) => {
+        // SAFETY: `slf` comes from Python, and is an instance of the type whose table this is in.
+        match unsafe { $crate::objects::get($slf) } {
+            Some(value) => value,
+            // SAFETY: as above.
+            None => return unsafe { $crate::objects::raise_empty($slf) },
+        }
+    };
+}
+pub(crate) use held;
+
+/// # Safety
+/// Attached; `slf` is alive.
+#[cold]
+pub(crate) unsafe fn raise_empty(slf: *mut PyObject) -> *mut PyObject {
+    // SAFETY: as for this function.
+    if let Some(name) = unsafe { class_name(slf) } {
+        let message = format!(
+            "this {name} was never initialised: the __init__ of a subclass has to call \
+             super().__init__()"
+        );
+        raise_as(Exception::Runtime, message);
+    }
+    ptr::null_mut()
+}
+
+/// How messages call an instance's type; `None`: exception set.
+///
+/// # Safety
+/// Attached; `slf` is alive.
+#[cold]
+pub(crate) unsafe fn class_name(slf: *mut PyObject) -> Option<String> {
+    // SAFETY: as for this function.
+    unsafe { type_name(slf) }
+}
+
+/// The start of a representation: the name of an instance's type, a new reference; null: exception
+/// set.
+///
+/// # Safety
+/// Attached; `slf` is alive.
+pub(crate) unsafe fn class_of(slf: *mut PyObject) -> *mut PyObject {
+    // SAFETY: as for this function; the type lives as long as its instance, and the reference is
+    // given up.
+    unsafe {
+        let class = ffi::Py_NewRef(ffi::Py_TYPE(slf).cast());
+        attribute_of_new(class, c"__name__")
+    }
+}
+
+/// How representations call an instance's type, with the classes that it is nested in; `None`:
+/// exception set.
+///
+/// # Safety
+/// Attached; `slf` is alive.
+pub(crate) unsafe fn class_qualname(slf: *mut PyObject) -> Option<String> {
+    // SAFETY: as for this function; the type lives as long as its instance. The name is a new
+    // reference, given back when it was copied.
+    unsafe {
+        let class = ffi::Py_NewRef(ffi::Py_TYPE(slf).cast());
+        let name = attribute_of_new(class, c"__qualname__");
+        if name.is_null() {
+            return None;
+        }
+        let copied = text(name).map(str::to_owned);
+        ffi::Py_DECREF(name);
+        copied
+    }
+}
+
+/// `wait`'s one argument, null where it was left out; `None`: exception set.
+///
+/// # Safety
+/// Attached; the arguments are those of a `METH_FASTCALL | METH_KEYWORDS` call.
+pub(crate) unsafe fn timeout_argument(
+    args: *const *mut PyObject,
+    nargs: Py_ssize_t,
+    kwnames: *mut PyObject,
+) -> Option<*mut PyObject> {
+    // SAFETY: as for this function.
+    let given = unsafe { fast_arguments(args, nargs, kwnames, c"|O:wait", [c"timeout"]) };
+    given.map(|[timeout]| timeout)
+}
+
+/// Fills an instance with what is made now: the end of a type's `__init__`.
+///
+/// # Safety
+/// Attached; `slf` begins with an `Object<T>`.
+pub(crate) unsafe fn fill<T>(slf: *mut PyObject, make: impl FnOnce() -> Option<T>) -> c_int {
+    let object = slf.cast::<Object<T>>();
+    // SAFETY: a live instance.
+    let state = unsafe { &(*object).state };
+    if state.compare_exchange(EMPTY, FILLING, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        // SAFETY: a live instance.
+        if let Some(name) = unsafe { class_name(slf) } {
+            let message = format!(
+                "this {name} is initialised already: others may be using it, make a new one"
+            );
+            raise_as(Exception::Runtime, message);
+        }
+        return -1;
+    }
+    let Some(value) = make() else {
+        state.store(EMPTY, Ordering::Relaxed);
+        return -1;
+    };
+    // SAFETY: of all that found it EMPTY, one made it FILLING, and none reads it before READY.
+    unsafe { (*(*object).value.get()).write(value) };
+    state.store(READY, Ordering::Release);
+    0
+}
+
+/// `__new__`: an empty instance, whatever the arguments.
+pub(crate) unsafe extern "C" fn new(
+    class: *mut PyTypeObject,
+    _args: *mut PyObject,
+    _kwargs: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: a heap type; every type has this slot.
+    let alloc = unsafe { ffi::PyType_GetSlot(class, ffi::Py_tp_alloc) };
+    // SAFETY: that is what the slot holds.
+    let alloc: ffi::allocfunc = unsafe { std::mem::transmute(alloc) };
+    // SAFETY: the type's own allocator, which leaves all but the head zero: no weak references,
+    // EMPTY, and a `value` that need not be anything.
+    unsafe { alloc(class, 0) }
+}
+
+/// A new instance that holds this; null: exception set.
+///
+/// # Safety
+/// Attached; `class` is a type of `Object<T>`s or a subclass.
+pub(crate) unsafe fn new_with<T>(class: *mut PyObject, value: T) -> *mut PyObject {
+    // SAFETY: as for this function; the other arguments are not looked at.
+    let object = unsafe { new(class.cast(), ptr::null_mut(), ptr::null_mut()) };
+    if !object.is_null() {
+        // SAFETY: a new instance, which nobody else has: it cannot be filled already.
+        let _filled = unsafe { fill(object, || Some(value)) };
+    }
+    object
+}
+
+pub(crate) unsafe extern "C" fn dealloc<T>(slf: *mut PyObject) {
+    let object = slf.cast::<Object<T>>();
+    // SAFETY: nobody else has this object any more. Its weak references are cleared while all of it
+    // is still there. `value` is dropped once, if it is there.
+    unsafe {
+        if !(*object).weakrefs.is_null() {
+            ffi::PyObject_ClearWeakRefs(slf);
+        }
+        if *(*object).state.get_mut() == READY {
+            (*(*object).value.get()).assume_init_drop();
+        }
+    }
+    // SAFETY: a live object.
+    let class = unsafe { ffi::Py_TYPE(slf) };
+    // SAFETY: a heap type; every type has this slot.
+    let free = unsafe { ffi::PyType_GetSlot(class, ffi::Py_tp_free) };
+    // SAFETY: that is what the slot holds.
+    let free: ffi::freefunc = unsafe { std::mem::transmute(free) };
+    // SAFETY: the type's own way to free what its own allocator gave.
+    unsafe { free(slf.cast()) };
+    // SAFETY: an instance of a heap type counts as a reference to it.
+    unsafe { ffi::Py_DECREF(class.cast()) };
+}
+
+/// The member by which Python finds `weakrefs`.
+pub(crate) const fn weakrefs_member<T>() -> [ffi::PyMemberDef; 2] {
+    let end =
+        ffi::PyMemberDef { name: ptr::null(), type_code: 0, offset: 0, flags: 0, doc: ptr::null() };
+    let member = ffi::PyMemberDef {
+        name: c"__weaklistoffset__".as_ptr(),
+        type_code: ffi::Py_T_PYSSIZET,
+        // The object is far smaller than a Py_ssize_t can tell.
+        offset: offset_of!(Object<T>, weakrefs).cast_signed(),
+        flags: ffi::Py_READONLY,
+        doc: ptr::null(),
+    };
+    [member, end]
+}
+
+/// Makes a type that users can derive from.
+///
+/// # Safety
+/// The slots hold what their numbers say: functions of those types, for `Object<T>`s, and tables
+/// that end with a zero entry and live for ever.
+pub(crate) unsafe fn make_type<'py, T>(
+    py: Python<'py>,
+    name: &CStr,
+    base: Option<&Bound<'py, PyAny>>,
+    flags: std::ffi::c_ulong,
+    slots: &[ffi::PyType_Slot],
+) -> PyResult<Bound<'py, PyAny>> {
+    let mut all = slots.to_vec();
+    // Spelt out for subclasses, too: what a spec leaves out is not always taken from the base.
+    all.push(slot(ffi::Py_tp_new, new as *mut _));
+    all.extend(base.map(|base| slot(ffi::Py_tp_base, base.as_ptr().cast())));
+    let flags = flags | ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE;
+    // SAFETY: as for this function; an `Object` begins with a PyObject.
+    unsafe { capi::make_type(py, name, size_of::<Object<T>>(), flags, &all) }
+}
+
+// ---- How objects travel ----
+
+/// What lives in a segment.
+pub(crate) trait Shared {
+    fn address(&self) -> Address;
+    fn descriptor(&self) -> Result<RawFd, Error>;
+    fn maker(&self) -> (u32, RawFd);
+    fn mark_shared(&self);
+}
+
+macro_rules! shared {
+    ($type:ty, $raw:ident) => {
+        impl $crate::objects::Shared for $type {
+            fn address(&self) -> semlock::raw::Address {
+                self.$raw.address()
+            }
+
+            fn descriptor(&self) -> Result<std::os::fd::RawFd, semlock::Error> {
+                self.$raw.descriptor()
+            }
+
+            fn maker(&self) -> (u32, std::os::fd::RawFd) {
+                self.$raw.maker()
+            }
+
+            fn mark_shared(&self) {
+                self.$raw.mark_shared();
+            }
+        }
+    };
+}
+pub(crate) use shared;
+
+/// The methods of every shared type but `_rebuild`, for its table.
+macro_rules! shared_methods {
+    ($type:ty, [$($method:expr),* $(,)?]) => {
+        [
+            $($method,)*
+            method!(c"_address", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::address::<$type>,
+                c"_address($self, /)\n--\n\nWhere it lives: its segment's id, its slot and its tag."),
+            method!(c"_descriptor", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::descriptor::<$type>,
+                c"_descriptor($self, /)\n--\n\nThe descriptor of its segment here."),
+            method!(c"_maker", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::maker::<$type>,
+                c"_maker($self, /)\n--\n\nThe pid of its segment's maker, and the descriptor there."),
+            method!(c"_mark_shared", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::mark_shared::<$type>,
+                c"_mark_shared($self, /)\n--\n\nNote that other processes may have it from now on."),
+            method!(c"__copy__", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::itself,
+                c"__copy__($self, /)\n--\n\nThe same object: a copy would not exclude anybody."),
+            method!(c"__deepcopy__", pyo3::ffi::METH_O, PyCFunction: $crate::objects::itself,
+                c"__deepcopy__($self, memo, /)\n--\n\nThe same object: a copy would not exclude anybody."),
+            method!(c"__reduce__", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::reduce,
+                c"__reduce__($self, /)\n--\n\nPickle by where it lives."),
+            pyo3::ffi::PyMethodDef::zeroed(),
+        ]
+    };
+}
+pub(crate) use shared_methods;
+
+pub(crate) unsafe extern "C" fn address<T: Shared + 'static>(
+    slf: *mut PyObject,
+    _: *mut PyObject,
+) -> *mut PyObject {
+    let value: &T = held!(slf);
+    address_tuple(value.address())
+}
+
+fn address_tuple(Address { segment, slot, tag }: Address) -> *mut PyObject {
+    packed([bytes(&segment), long(slot), unsigned(tag)])
+}
+
+pub(crate) unsafe extern "C" fn descriptor<T: Shared + 'static>(
+    slf: *mut PyObject,
+    _: *mut PyObject,
+) -> *mut PyObject {
+    let value: &T = held!(slf);
+    value.descriptor().map_or_else(raise, long)
+}
+
+pub(crate) unsafe extern "C" fn maker<T: Shared + 'static>(
+    slf: *mut PyObject,
+    _: *mut PyObject,
+) -> *mut PyObject {
+    let value: &T = held!(slf);
+    let (pid, descriptor) = value.maker();
+    packed([long(pid), long(descriptor)])
+}
+
+pub(crate) unsafe extern "C" fn mark_shared<T: Shared + 'static>(
+    slf: *mut PyObject,
+    _: *mut PyObject,
+) -> *mut PyObject {
+    let value: &T = held!(slf);
+    value.mark_shared();
+    none()
+}
+
+pub(crate) unsafe extern "C" fn itself(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached, and `slf` comes from Python.
+    unsafe { ffi::Py_NewRef(slf) }
+}
+
+pub(crate) unsafe extern "C" fn reduce(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached; a new reference or null, and `slf` comes from Python.
+    unsafe { call_new(imported(c"semlock.sharing", c"reduce_shared"), slf) }
+}
+
+/// A place in a segment, and a descriptor of that if one came with it.
+pub(crate) type Place<'fd> = (Address, Option<BorrowedFd<'fd>>);
+
+/// What `_rebuild` is given, as it came out of a pickle: it may be anything. `None`: exception set.
+///
+/// # Safety
+/// Attached; `segment`, `slot` and `tag` are alive, `fd` is alive or null where it was left out.
+pub(crate) unsafe fn place<'fd>(
+    [segment, slot, tag, fd]: [*mut PyObject; 4],
+) -> Option<Place<'fd>> {
+    // SAFETY: as for this function.
+    let address = unsafe {
+        Address {
+            segment: segment_id(segment)?,
+            slot: natural(slot, u32::MAX.into(), "slot")?.try_into().ok()?,
+            tag: natural(tag, u64::MAX, "tag")?,
+        }
+    };
+    if fd.is_null() {
+        return Some((address, None));
+    }
+    // SAFETY: as for this function.
+    let fd = unsafe { integer(fd) }?;
+    if fd < -1 {
+        raise_as(Exception::Value, format!("a descriptor is not negative: {fd}"));
+        return None;
+    }
+    // SAFETY: it is not -1. Whether it is open is for who called `_rebuild` to know: it is borrowed
+    // for the call, and one that is closed is an error of the system calls that look at it.
+    let descriptor = (fd != -1).then(|| unsafe { BorrowedFd::borrow_raw(fd) });
+    Some((address, descriptor))
+}
+
+/// The same for `#[pymethods]`.
+pub(crate) fn place_of<'fd>(given: [&Bound<'_, PyAny>; 4]) -> PyResult<Place<'fd>> {
+    // SAFETY: attached, as the arguments tell, which are alive.
+    let place = unsafe { place(given.map(Bound::as_ptr)) };
+    place.ok_or_else(|| PyErr::fetch(given[0].py()))
+}
+
+/// # Safety
+/// Attached; `object` is alive.
+unsafe fn segment_id(object: *mut PyObject) -> Option<[u8; 16]> {
+    let (mut data, mut size): (*mut std::ffi::c_char, Py_ssize_t) = (ptr::null_mut(), 0);
+    // SAFETY: a live object, and places for a pointer and a size. What is no bytes object raises a
+    // TypeError.
+    if unsafe { ffi::PyBytes_AsStringAndSize(object, &raw mut data, &raw mut size) } < 0 {
+        return None;
+    }
+    if size != 16 {
+        raise_as(Exception::Value, format!("a segment's id has 16 bytes, not {size}"));
+        return None;
+    }
+    // SAFETY: 16 bytes are there while the object lives.
+    Some(unsafe { data.cast::<[u8; 16]>().read_unaligned() })
+}
+
+/// An int from 0 to `most`; `None`: exception set.
+///
+/// # Safety
+/// Attached; `object` is alive.
+unsafe fn natural(object: *mut PyObject, most: u64, what: &str) -> Option<u64> {
+    // SAFETY: attached; a live object.
+    let value = unsafe { ffi::PyLong_AsUnsignedLongLong(object) };
+    if value == u64::MAX {
+        // SAFETY: attached.
+        unsafe {
+            if !ffi::PyErr_Occurred().is_null() {
+                if ffi::PyErr_ExceptionMatches(ffi::PyExc_OverflowError) != 0 {
+                    raise_as(Exception::Value, format!("a {what} is from 0 to {most}"));
+                }
+                return None;
+            }
+        }
+    }
+    if value > most {
+        raise_as(Exception::Value, format!("a {what} is from 0 to {most}, not {value}"));
+        return None;
+    }
+    Some(value)
+}
+
+/// A name for what lives at an address, without a slash; null: exception set.
+pub(crate) fn name_of(address: Address) -> *mut PyObject {
+    let id = u128::from_be_bytes(address.segment);
+    string(&format!("semlock-{id:032x}-{}", address.slot))
+}

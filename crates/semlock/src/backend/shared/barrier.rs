@@ -1,0 +1,350 @@
+//! Barriers.
+
+use std::os::fd::{BorrowedFd, RawFd};
+
+use super::lock::Lock;
+use super::object::{Kernel, Object};
+use super::patrol::{Duty, Patrol, Suspects};
+use super::segment::{Kind, Tag};
+use crate::word::barrier::{Phase, Phases};
+use crate::word::permit::Process;
+use crate::word::waiters::{Node, Progress, Queue, Waits};
+use crate::word::{Futex, Slept};
+use crate::{Address, Deadline, Error, Wait};
+
+const TICKETS: usize = 5;
+const PHASE: usize = 6;
+const WATCH: usize = 7;
+
+/// Where processes wait until all of them have come.
+///
+/// Who dies inside breaks it for the others, as does who gives up.
+#[derive(Debug)]
+pub struct Barrier {
+    /// Its own lock, which phases change under. It is never held for long.
+    lock: Lock,
+}
+
+/// One that has come to the barrier. Dropped before it got through, it has left again; the last one
+/// breaks the barrier so.
+#[derive(Debug)]
+#[must_use]
+pub struct Member<'a> {
+    barrier: &'a Barrier,
+    node: Node,
+    /// Who has come: a child that is forked meanwhile has not.
+    who: Process,
+    index: u32,
+    runs_action: bool,
+}
+
+impl Member<'_> {
+    /// How many had come before it.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+}
+
+impl Drop for Member<'_> {
+    fn drop(&mut self) {
+        self.barrier.leave(self);
+    }
+}
+
+/// What coming to a barrier came to.
+#[derive(Debug)]
+#[must_use]
+pub enum Entered<'a> {
+    /// All have come: this one runs the action, and then calls [`Barrier::finish`].
+    Last(Member<'a>),
+    /// Others have still to come: [`Barrier::sleep`].
+    Waits(Member<'a>),
+    /// The barrier is broken.
+    Broken,
+    /// The action of those before was still running at the deadline.
+    TimedOut,
+    /// A signal arrived while it was: enter again.
+    Interrupted,
+}
+
+/// What waiting at a barrier came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Passed {
+    /// All have come.
+    Through,
+    /// It was broken or reset, or a member has died.
+    Broken,
+    /// Not all have come before the deadline; that has broken the barrier.
+    TimedOut,
+    /// A signal arrived: sleep again.
+    Interrupted,
+}
+
+impl Barrier {
+    /// Makes one for so many parties.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`]; where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
+    pub fn new(parties: u32) -> Result<Self, Error> {
+        if parties == 0 {
+            return Err(Error::OutOfRange("parties must be > 0"));
+        }
+        let tag = Tag { kind: Kind::Barrier, robust: true, limit: parties };
+        Ok(Self { lock: Lock { object: Object::new(tag)?, tag } })
+    }
+
+    /// The same barrier as another: see [`Lock::open`].
+    pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
+        let object = Object::open(&address, descriptor, &[Kind::Barrier])?;
+        let tag = Tag::from_word(address.tag);
+        let tag = tag.ok_or(Error::BadAddress("it is an object of another kind"))?;
+        Ok(Self { lock: Lock { object, tag } })
+    }
+
+    /// Where it lives.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.lock.address()
+    }
+
+    /// The descriptor of its segment.
+    pub fn descriptor(&self) -> Result<RawFd, Error> {
+        self.lock.descriptor()
+    }
+
+    /// The pid of the process that made its segment, and the descriptor's number there.
+    #[must_use]
+    pub fn maker(&self) -> (u32, RawFd) {
+        self.lock.maker()
+    }
+
+    /// To be called before another process is told where it lives.
+    pub fn mark_shared(&self) {
+        self.lock.mark_shared();
+    }
+
+    /// How many have to come.
+    #[must_use]
+    pub fn parties(&self) -> u32 {
+        self.lock.tag.limit
+    }
+
+    /// How many have come and wait.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        u32::try_from(self.queue().waiting()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether it is broken.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.phases().see().phase == Phase::Broken
+    }
+
+    /// Makes it usable again; who waits gets [`Passed::Broken`].
+    pub fn reset(&self) {
+        self.locked(|| {
+            self.queue().settle_all(false);
+            self.phases().change(&Kernel, Phase::Filling);
+        });
+    }
+
+    /// Breaks it: who waits, and who comes before it is reset, gets [`Passed::Broken`].
+    pub fn abort(&self) {
+        self.locked(|| self.break_it());
+    }
+
+    /// Comes to the barrier.
+    ///
+    /// # Errors
+    /// [`Error::TooManyWaiters`].
+    pub fn enter(&self, deadline: Deadline) -> Result<Entered<'_>, Error> {
+        let mut patrol = self.patrol(deadline);
+        let result = loop {
+            let seen = self.phases().see();
+            if let Some(entered) = self.locked(|| self.enter_locked(patrol.suspects())) {
+                break entered;
+            }
+            // The action of those before runs.
+            let Some(nap) = patrol.nap() else { break Ok(Entered::TimedOut) };
+            if self.phases().sleep(&Kernel, seen, Some(nap)) == Slept::Interrupted {
+                break Ok(Entered::Interrupted);
+            }
+            self.judge(&mut patrol);
+        };
+        self.end(&mut patrol);
+        result
+    }
+
+    fn enter_locked(&self, suspects: &mut Suspects) -> Option<Result<Entered<'_>, Error>> {
+        match self.phases().see().phase {
+            Phase::Broken => return Some(Ok(Entered::Broken)),
+            Phase::Action => return None,
+            Phase::Filling => {}
+        }
+        let (queue, me) = (self.queue(), self.lock.object.me());
+        let is_dead = &mut |process| suspects.is_dead(process);
+        let mut node = queue.enter(me);
+        if node.is_none() {
+            // Members that died are not reclaimed: they break the barrier.
+            if queue.has_dead_waiter(is_dead) {
+                self.break_it();
+                return Some(Ok(Entered::Broken));
+            }
+            // (No barrier's member is ever notified: it does not matter of how many tickets.)
+            queue.reclaim(&Kernel, queue.tickets, me, is_dead);
+            node = queue.enter(me);
+        }
+        let Some(node) = node else { return Some(Err(Error::TooManyWaiters)) };
+        let come = self.waiting();
+        let is_last = come >= self.parties();
+        // They have come, but do not all live.
+        if is_last && queue.has_dead_waiter(is_dead) {
+            self.break_it();
+            queue.leave(&node);
+            return Some(Ok(Entered::Broken));
+        }
+        let index = come.saturating_sub(1);
+        let member = Member { barrier: self, node, who: me, index, runs_action: is_last };
+        if !is_last {
+            return Some(Ok(Entered::Waits(member)));
+        }
+        self.phases().change(&Kernel, Phase::Action);
+        Some(Ok(Entered::Last(member)))
+    }
+
+    /// Waits until all have come, a deadline, or a signal.
+    pub fn sleep(&self, member: &Member<'_>, deadline: Deadline) -> Passed {
+        let mut patrol = self.patrol(deadline);
+        let result = loop {
+            let seen = self.phases().see();
+            match self.queue().progress(&member.node) {
+                Progress::Passed => break Passed::Through,
+                Progress::Broken => break Passed::Broken,
+                Progress::Waiting => {}
+            }
+            let Some(nap) = patrol.nap() else {
+                if let Some(passed) = self.locked(|| self.time_out(member)) {
+                    break passed;
+                }
+                // All have come: only the action has to end.
+                self.end(&mut patrol);
+                patrol = self.patrol(Deadline::NEVER);
+                continue;
+            };
+            if self.phases().sleep(&Kernel, seen, Some(nap)) == Slept::Interrupted {
+                break Passed::Interrupted;
+            }
+            self.judge(&mut patrol);
+        };
+        self.end(&mut patrol);
+        result
+    }
+
+    fn time_out(&self, member: &Member<'_>) -> Option<Passed> {
+        match self.queue().progress(&member.node) {
+            Progress::Passed => Some(Passed::Through),
+            Progress::Broken => Some(Passed::Broken),
+            Progress::Waiting if self.phases().see().phase == Phase::Action => None,
+            Progress::Waiting => {
+                self.break_it();
+                Some(Passed::TimedOut)
+            }
+        }
+    }
+
+    /// After the action: lets all through, or breaks the barrier if it failed.
+    pub fn finish(&self, mut member: Member<'_>, succeeded: bool) -> Passed {
+        let passed = self.locked(|| {
+            // Meanwhile it may have been broken or reset.
+            let is_on = self.queue().progress(&member.node) == Progress::Waiting;
+            match (is_on, succeeded) {
+                (true, true) => {
+                    self.queue().settle_all(true);
+                    self.phases().change(&Kernel, Phase::Filling);
+                    Passed::Through
+                }
+                (true, false) => {
+                    self.break_it();
+                    Passed::Broken
+                }
+                (false, _) => Passed::Broken,
+            }
+        });
+        member.runs_action = false;
+        passed
+    }
+
+    fn leave(&self, member: &Member<'_>) {
+        if member.who != self.lock.object.me() {
+            return;
+        }
+        let leave = || {
+            // Unless it has been broken or reset meanwhile.
+            if member.runs_action && self.queue().progress(&member.node) == Progress::Waiting {
+                self.break_it();
+            }
+            self.queue().leave(&member.node);
+        };
+        // Once it is through, nobody asks for it any more.
+        if self.queue().progress(&member.node) == Progress::Waiting {
+            self.locked(leave);
+        } else {
+            self.queue().leave(&member.node);
+        }
+    }
+
+    fn break_it(&self) {
+        self.queue().settle_all(false);
+        self.phases().change(&Kernel, Phase::Broken);
+    }
+
+    /// With the barrier's own lock. If its holder died, what it was at is half-done.
+    fn locked<T>(&self, act: impl FnOnce() -> T) -> T {
+        if let Wait::OwnerDied(_) = self.lock.acquire_until(Deadline::NEVER) {
+            self.break_it();
+        }
+        let result = act();
+        // It is held; and if it were not, nobody else would have to be told.
+        let _ = self.lock.release();
+        result
+    }
+
+    /// Breaks the barrier if it is this one's turn to look, and a member has died, or one that was
+    /// telling the members something: that one may have told itself already.
+    fn judge(&self, patrol: &mut Patrol<'_>) {
+        if patrol.duty() == Duty::Judge {
+            let suspects = patrol.suspects();
+            let is_dead = &mut |process| suspects.is_dead(process);
+            if self.lock.is_held_by_dead(is_dead) || self.queue().has_dead_waiter(is_dead) {
+                self.locked(|| {
+                    // Meanwhile it may have been broken and reset.
+                    if self.queue().has_dead_waiter(is_dead) {
+                        self.break_it();
+                    }
+                });
+            }
+        }
+    }
+
+    fn end(&self, patrol: &mut Patrol<'_>) {
+        if patrol.end() {
+            // Somebody else has to watch now.
+            Kernel.wake(self.lock.object.word(PHASE), 1);
+        }
+    }
+
+    fn patrol(&self, deadline: Deadline) -> Patrol<'_> {
+        Patrol::new(Some(self.lock.object.word(WATCH)), deadline, self.lock.object.me())
+    }
+
+    fn queue(&self) -> Queue<'_> {
+        self.lock.object.queue(TICKETS, Waits::ForMembers)
+    }
+
+    fn phases(&self) -> Phases<'_> {
+        Phases(self.lock.object.word(PHASE))
+    }
+}

@@ -1,0 +1,187 @@
+//! Conditions.
+//!
+//! A condition knows no lock: its callers hold one when they say so here. That is the lock of
+//! a `multiprocessing.Condition`, or the mutex whose guard `Condvar::wait` is given.
+
+use std::os::fd::{BorrowedFd, RawFd};
+
+use super::object::{Kernel, Object};
+use super::patrol::{Duty, Patrol, Suspects};
+use super::segment::{Kind, Tag};
+use crate::atomic::{AtomicU64, Ordering};
+use crate::word::Slept;
+use crate::word::permit::Process;
+use crate::word::waiters::{Node, Progress, Queue, Waits};
+use crate::{Address, Deadline, Error, Wait};
+
+const TICKETS: usize = 0;
+/// How many tickets there were when the last `notify` began.
+const NOTIFIED_AT: usize = 1;
+const WATCH: usize = 2;
+/// How many tickets there were before a look that found nobody waiting.
+const EMPTY_AT: usize = 3;
+
+/// Where waiters sleep until they are notified, oldest first.
+#[derive(Debug)]
+pub struct Condvar {
+    object: Object,
+}
+
+/// One wait, from before the lock is released until after it was taken again.
+///
+/// It has to be given back to [`leave`](Condvar::leave) or [`abandon`](Condvar::abandon).
+#[derive(Debug)]
+#[must_use]
+pub struct Waiting {
+    node: Node,
+    /// Who waits: a child that is forked in the middle of it does not.
+    who: Process,
+}
+
+impl Condvar {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// Where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
+    pub fn new() -> Result<Self, Error> {
+        let tag = Tag { kind: Kind::Condvar, robust: false, limit: 0 };
+        Ok(Self { object: Object::new(tag)? })
+    }
+
+    /// The same condition as another: see [`Lock::open`](super::lock::Lock::open).
+    pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
+        Ok(Self { object: Object::open(&address, descriptor, &[Kind::Condvar])? })
+    }
+
+    /// Where it lives.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.object.address()
+    }
+
+    /// The descriptor of its segment.
+    pub fn descriptor(&self) -> Result<RawFd, Error> {
+        self.object.descriptor()
+    }
+
+    /// The pid of the process that made its segment, and the descriptor's number there.
+    #[must_use]
+    pub fn maker(&self) -> (u32, RawFd) {
+        self.object.segment().maker()
+    }
+
+    /// To be called before another process is told where it lives.
+    pub fn mark_shared(&self) {
+        self.object.mark_shared();
+    }
+
+    fn queue(&self) -> Queue<'_> {
+        self.object.queue(TICKETS, Waits::ForNotify)
+    }
+
+    /// Begins a wait; with the lock held, before it is released.
+    ///
+    /// # Errors
+    /// [`Error::TooManyWaiters`]; the lock can be kept, nothing has changed.
+    pub fn enter(&self) -> Result<Waiting, Error> {
+        let me = self.object.me();
+        if let Some(node) = self.queue().enter(me) {
+            return Ok(Waiting { node, who: me });
+        }
+        let mut suspects = Suspects::new(me);
+        let is_dead = &mut |process| suspects.is_dead(process);
+        self.queue().reclaim(&Kernel, self.notified_at(), me, is_dead);
+        let node = self.queue().enter(me).ok_or(Error::TooManyWaiters)?;
+        Ok(Waiting { node, who: me })
+    }
+
+    /// Sleeps until it is notified ([`Wait::Acquired`]), a deadline or a signal; without the lock.
+    pub fn sleep(&self, waiting: &Waiting, deadline: Deadline) -> Wait {
+        let queue = self.queue();
+        let me = self.object.me();
+        let mut patrol = Patrol::new(Some(self.object.word(WATCH)), deadline, me);
+        let result = loop {
+            if queue.progress(&waiting.node) != Progress::Waiting {
+                break Wait::Acquired;
+            }
+            let Some(nap) = patrol.nap() else { break Wait::TimedOut };
+            if queue.sleep(&Kernel, &waiting.node, Some(nap)) == Slept::Interrupted {
+                break Wait::Interrupted;
+            }
+            if patrol.duty() == Duty::Judge {
+                let suspects = patrol.suspects();
+                let is_dead = &mut |process| suspects.is_dead(process);
+                queue.pass_on(&Kernel, self.notified_at(), me, is_dead);
+            }
+        };
+        if patrol.end() {
+            // Somebody else has to watch now.
+            queue.nudge_oldest(&Kernel);
+        }
+        result
+    }
+
+    /// Ends a wait, with the lock held again; tells whether it was notified, also if that came as the
+    /// deadline passed.
+    #[must_use]
+    #[allow(clippy::needless_pass_by_value)] // it ends here
+    pub fn leave(&self, waiting: Waiting) -> bool {
+        self.is_mine(&waiting) && self.queue().leave(&waiting.node) == Progress::Passed
+    }
+
+    /// Ends a wait that does not count, with the lock held again: what it was notified of goes to
+    /// another.
+    #[allow(clippy::needless_pass_by_value)] // it ends here
+    pub fn abandon(&self, waiting: Waiting) {
+        if !self.is_mine(&waiting) {
+            return;
+        }
+        let me = self.object.me();
+        let mut suspects = Suspects::new(me);
+        let is_dead = &mut |process| suspects.is_dead(process);
+        self.queue().abandon(&Kernel, &waiting.node, self.notified_at(), me, is_dead);
+    }
+
+    /// Notifies at most so many, oldest first, and returns how many; with the lock held.
+    #[inline]
+    pub fn notify(&self, most: u32) -> u32 {
+        let tickets = self.tickets();
+        if tickets == self.object.word(EMPTY_AT).load(Ordering::Acquire) {
+            return 0;
+        }
+        self.notify_before(tickets, most)
+    }
+
+    #[cold]
+    fn notify_before(&self, tickets: u64, most: u32) -> u32 {
+        let queue = self.queue();
+        self.notified_at().store(tickets, Ordering::Release);
+        let me = self.object.me();
+        let mut suspects = Suspects::new(me);
+        let is_dead = &mut |process| suspects.is_dead(process);
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let notified = queue.notify(&Kernel, most, tickets, me, is_dead);
+        if queue.waiting() == 0 {
+            self.object.word(EMPTY_AT).store(tickets, Ordering::Release);
+        }
+        u32::try_from(notified).unwrap_or(u32::MAX)
+    }
+
+    fn is_mine(&self, waiting: &Waiting) -> bool {
+        waiting.who == self.object.me()
+    }
+
+    fn tickets(&self) -> u64 {
+        self.object.word(TICKETS).load(Ordering::Acquire)
+    }
+
+    fn notified_at(&self) -> &AtomicU64 {
+        self.object.word(NOTIFIED_AT)
+    }
+
+    /// How many wait and are not notified.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        u32::try_from(self.queue().waiting()).unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,110 @@
+//! Events.
+
+use std::os::fd::{BorrowedFd, RawFd};
+
+use super::object::{Kernel, Object};
+use super::patrol::Patrol;
+use super::segment::{Kind, Tag};
+use crate::word::{Slept, event};
+use crate::{Address, Deadline, Error, Wait};
+
+/// A flag that processes wait for. One word: setting it takes no lock.
+#[derive(Debug)]
+pub struct Event {
+    object: Object,
+}
+
+impl Event {
+    /// Makes one that is not set.
+    ///
+    /// # Errors
+    /// Where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
+    pub fn new() -> Result<Self, Error> {
+        let tag = Tag { kind: Kind::Event, robust: false, limit: 0 };
+        Ok(Self { object: Object::new(tag)? })
+    }
+
+    /// The same event as another: see [`Lock::open`](super::lock::Lock::open).
+    pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
+        Ok(Self { object: Object::open(&address, descriptor, &[Kind::Event])? })
+    }
+
+    /// Where it lives.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.object.address()
+    }
+
+    /// The descriptor of its segment.
+    pub fn descriptor(&self) -> Result<RawFd, Error> {
+        self.object.descriptor()
+    }
+
+    /// The pid of the process that made its segment, and the descriptor's number there.
+    #[must_use]
+    pub fn maker(&self) -> (u32, RawFd) {
+        self.object.segment().maker()
+    }
+
+    /// To be called before another process is told where it lives.
+    pub fn mark_shared(&self) {
+        self.object.mark_shared();
+    }
+
+    fn word(&self) -> event::Event<'_> {
+        event::Event(self.object.word(0))
+    }
+
+    /// Whether it is set.
+    #[inline]
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.word().is_set()
+    }
+
+    /// Sets it, and wakes all who wait for it.
+    #[inline]
+    pub fn set(&self) {
+        self.word().set(&Kernel);
+    }
+
+    /// Clears it. Who waited when it was set gets through all the same.
+    #[inline]
+    pub fn clear(&self) {
+        self.word().clear();
+    }
+
+    /// The moment at which a wait begins, for [`wait_since`](Self::wait_since).
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.word().epoch()
+    }
+
+    /// Waits until it is, or was, set after that moment, until a deadline, or a signal.
+    pub fn wait_since(&self, epoch: u32, deadline: Deadline) -> Wait {
+        // Who set it may have been killed before it woke anybody; so nobody sleeps for ever.
+        let mut patrol = Patrol::new(None, deadline, self.object.me());
+        loop {
+            if self.word().passed(epoch) {
+                return Wait::Acquired;
+            }
+            let Some(nap) = patrol.nap() else { return Wait::TimedOut };
+            if self.word().sleep(&Kernel, epoch, Some(nap)) == Slept::Interrupted {
+                return Wait::Interrupted;
+            }
+        }
+    }
+
+    /// Waits until it is set; false if it was not before the deadline. Signals do not end the wait.
+    #[must_use]
+    pub fn wait_until(&self, deadline: Deadline) -> bool {
+        let epoch = self.epoch();
+        loop {
+            match self.wait_since(epoch, deadline) {
+                Wait::Acquired | Wait::OwnerDied(_) => return true,
+                Wait::TimedOut => return false,
+                Wait::Interrupted => {}
+            }
+        }
+    }
+}

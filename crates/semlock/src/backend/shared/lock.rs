@@ -1,0 +1,619 @@
+//! Mutexes and semaphores.
+//!
+//! A mutex is one permit; a robust semaphore is as many as it has; a plain one is a counter. They
+//! share the gate, and the loop of those who sleep there.
+//!
+//! What a process knows of its own beside that (its entry, see `segment`):
+//!
+//! ```text
+//!                     0             1                2                    3
+//!  mutex              owner thread  depth            recovered from: pid
+//!  robust semaphore   owner thread  permits held     recovered from: pid
+//!  semaphore          owner thread  count, as `count::Count` keeps it
+//! ```
+//!
+//! Whether *I* hold a lock is known from there, and not from the permit: after an exec that still
+//! names this process, which knows nothing of it any more.
+//!
+//! # Memory ordering
+//! Of the entry one question has to be answered right while other threads change it: is this recursive
+//! mutex *mine*? A thread that got the permit writes the depth after the owner (Release), and clears the
+//! owner before it frees the permit; the question reads the depth before the owner (Acquire). Only
+//! the holder ever writes its own name there, so who finds its name with a depth is the holder.
+
+use std::os::fd::{BorrowedFd, RawFd};
+
+use super::object::{Kernel, Object};
+use super::patrol::{Duty, PAUSE, Patrol, Suspects, is_due};
+use super::segment::{Kind, Tag};
+use super::spin::{Seat, try_for_a_while};
+use crate::atomic::{AtomicU64, Ordering};
+use crate::count::Count;
+use crate::os::thread;
+use crate::word::Slept;
+use crate::word::counter::Counter;
+use crate::word::gate::Gate;
+use crate::word::permit::{Permit, Process, State, Taken};
+use crate::{Address, Deadline, Error, SEM_VALUE_MAX, Wait};
+
+/// What a [`Lock`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockKind {
+    /// One permit, which anyone may give back while its holder lives.
+    Mutex,
+    /// One permit of one thread, which can take it again and is alone in giving it back.
+    ReentrantMutex,
+    /// Several permits.
+    Semaphore,
+}
+
+/// How to make a [`Lock`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What it is.
+    pub kind: LockKind,
+    /// A semaphore's permits at the beginning.
+    pub value: u32,
+    /// The most permits that a plain semaphore can have. (A robust one has `value` permits.)
+    pub maxvalue: u32,
+    /// Whether permits of holders that died come back.
+    pub robust: bool,
+}
+
+/// A mutex, recursive mutex or semaphore, without guards: for bindings, and what guards stand on.
+#[derive(Debug)]
+pub struct Lock {
+    pub(super) object: Object,
+    pub(super) tag: Tag,
+}
+
+const WORD: usize = 0;
+const GATE: usize = 1;
+const WATCH: usize = 2;
+const JUDGED: usize = 3;
+/// A queue's mark; 0 for every other lock.
+pub(super) const MESSAGE: usize = 5;
+const WHOLE: u64 = 1;
+const MOVING: u64 = 2;
+const SEAT: usize = 6;
+
+const KINDS: [Kind; 3] = [Kind::Mutex, Kind::ReentrantMutex, Kind::Semaphore];
+
+impl Lock {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`]; where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
+    pub fn new(options: Options) -> Result<Self, Error> {
+        let Options { kind, value, maxvalue, robust } = options;
+        let kind = match kind {
+            LockKind::Mutex => Kind::Mutex,
+            LockKind::ReentrantMutex => Kind::ReentrantMutex,
+            LockKind::Semaphore => Kind::Semaphore,
+        };
+        let limit = match kind {
+            Kind::Semaphore if robust => value,
+            Kind::Semaphore => maxvalue,
+            _ => 1,
+        };
+        if value.max(limit) > SEM_VALUE_MAX.cast_unsigned() {
+            return Err(Error::OutOfRange("a semaphore's value is at most 2147483647"));
+        }
+        let tag = Tag { kind, robust, limit };
+        let new = Self { object: Object::new(tag)?, tag };
+        if kind == Kind::Semaphore {
+            if robust {
+                for permit in new.permits() {
+                    permit.store(0, Ordering::Relaxed);
+                }
+            } else {
+                new.object.word(WORD).store(value.into(), Ordering::Release);
+            }
+        }
+        Ok(new)
+    }
+
+    /// The same lock as another, here or in another process; with a descriptor of its segment where this
+    /// process does not have that yet.
+    ///
+    /// # Errors
+    /// [`Error::SegmentNotMapped`], [`Error::BadSegment`], [`Error::BadAddress`]; [`Error::Os`] where
+    /// mapping fails.
+    pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
+        let object = Object::open(&address, descriptor, &KINDS)?;
+        let tag = Tag::from_word(address.tag);
+        let tag = tag.ok_or(Error::BadAddress("it is an object of another kind"))?;
+        Ok(Self { object, tag })
+    }
+
+    /// Where it lives.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.object.address()
+    }
+
+    /// The descriptor of its segment.
+    ///
+    /// # Errors
+    /// [`Error::DescriptorLost`].
+    pub fn descriptor(&self) -> Result<RawFd, Error> {
+        self.object.descriptor()
+    }
+
+    /// The pid of the process that made its segment, and the descriptor's number there.
+    #[must_use]
+    pub fn maker(&self) -> (u32, RawFd) {
+        self.object.segment().maker()
+    }
+
+    /// To be called before another process is told where it lives.
+    pub fn mark_shared(&self) {
+        self.object.mark_shared();
+    }
+
+    /// What it was made with; `value` only for a robust semaphore.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        let Tag { kind, robust, limit } = self.tag;
+        let kind = match kind {
+            Kind::Mutex => LockKind::Mutex,
+            Kind::ReentrantMutex => LockKind::ReentrantMutex,
+            _ => LockKind::Semaphore,
+        };
+        let value = if kind == LockKind::Semaphore && !robust { 0 } else { limit };
+        Options { kind, value, maxvalue: limit, robust }
+    }
+
+    fn permit(&self) -> Permit<'_> {
+        Permit(self.object.word(WORD))
+    }
+
+    fn counter(&self) -> Counter<'_> {
+        Counter(self.object.word(WORD))
+    }
+
+    fn gate(&self) -> Gate<'_> {
+        Gate(self.object.word(GATE))
+    }
+
+    fn seat(&self) -> Seat<'_> {
+        Seat(self.object.word(SEAT))
+    }
+
+    /// A robust semaphore's.
+    fn permits(&self) -> &[AtomicU64] {
+        self.object.words_after(self.tag.limit as usize)
+    }
+
+    fn owner(&self) -> &AtomicU64 {
+        &self.object.private()[0]
+    }
+
+    /// A mutex's depth; a robust semaphore's permits that this process holds.
+    fn depth(&self) -> &AtomicU64 {
+        &self.object.private()[1]
+    }
+
+    fn recovered_from(&self) -> &AtomicU64 {
+        &self.object.private()[2]
+    }
+
+    /// A plain semaphore's acquires less releases.
+    fn tally(&self) -> Count<'_> {
+        let [_, words @ ..] = self.object.private();
+        Count::of(words.each_ref())
+    }
+
+    // ---- Taking ----
+
+    /// Takes a permit if that needs no waiting: [`Wait::Acquired`], [`Wait::OwnerDied`] or
+    /// [`Wait::TimedOut`].
+    ///
+    /// Once in 50 ms it looks whether the holder lives, if nobody else has; so those who only try
+    /// find a dead one too.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // the hot path of several callers, which only one would get
+    pub fn try_acquire(&self) -> Wait {
+        if self.tag.kind == Kind::Mutex && self.permit().try_take_clean(self.object.me()) {
+            self.took_mutex();
+            return Wait::Acquired;
+        }
+        self.try_acquire_slow()
+    }
+
+    #[inline]
+    fn took_mutex(&self) {
+        self.owner().store(thread::current() as u64, Ordering::Relaxed);
+        self.depth().store(1, Ordering::Release);
+        // Who waits for a mutex waits for its holder. A barrier's lock, held for moments, has no seat.
+        if self.tag.kind != Kind::Barrier {
+            self.seat().take();
+        }
+    }
+
+    // Not cold: recursive mutexes and semaphores are taken here.
+    fn try_acquire_slow(&self) -> Wait {
+        if self.again_if_mine() {
+            return Wait::Acquired;
+        }
+        match self.attempt() {
+            Some(taken) => taken,
+            None if self.tag.robust => self.judge_if_due().unwrap_or(Wait::TimedOut),
+            None => Wait::TimedOut,
+        }
+    }
+
+    #[cold]
+    fn judge_if_due(&self) -> Option<Wait> {
+        if is_due(self.object.word(JUDGED), self.object.me()) {
+            self.judge(&mut Suspects::new(self.object.me()))
+        } else {
+            None
+        }
+    }
+
+    /// Counts up if this is a recursive mutex that the calling thread holds; tells whether it is.
+    #[inline]
+    pub fn again_if_mine(&self) -> bool {
+        if self.tag.kind != Kind::ReentrantMutex {
+            return false;
+        }
+        let depth = self.depth().load(Ordering::Acquire);
+        let mine = depth > 0 && self.owner().load(Ordering::Relaxed) == thread::current() as u64;
+        if mine {
+            self.depth().store(depth + 1, Ordering::Release);
+        }
+        mine
+    }
+
+    /// Takes a permit that is free.
+    #[inline]
+    fn attempt(&self) -> Option<Wait> {
+        match self.tag {
+            Tag { kind: Kind::Semaphore, robust: false, .. } => {
+                self.counter().try_take().then(|| {
+                    let me = thread::current();
+                    self.owner().store(me as u64, Ordering::Relaxed);
+                    self.tally().add(1, me);
+                    Wait::Acquired
+                })
+            }
+            Tag { kind: Kind::Semaphore, .. } => self.attempt_permits(),
+            _ => self.permit().try_take(self.object.me()).map(|taken| self.took(taken)),
+        }
+    }
+
+    fn attempt_permits(&self) -> Option<Wait> {
+        let me = self.object.me();
+        let permits = self.permits();
+        // Each process begins elsewhere, so that they do not meet at the first one.
+        let first = me.pid() as usize % permits.len().max(1);
+        let (before, after) = permits.split_at(first);
+        let taken = after.iter().chain(before).find_map(|word| Permit(word).try_take(me))?;
+        Some(self.took(taken))
+    }
+
+    /// Notes a permit that was taken.
+    fn took(&self, taken: Taken) -> Wait {
+        if let Taken::OwnerDied(dead) = taken {
+            self.recovered_from().store(dead.pid().into(), Ordering::Relaxed);
+        }
+        if self.tag.kind == Kind::Semaphore {
+            self.owner().store(thread::current() as u64, Ordering::Relaxed);
+            self.depth().fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.took_mutex();
+        }
+        match taken {
+            Taken::Clean => Wait::Acquired,
+            Taken::OwnerDied(dead) => Wait::OwnerDied(dead.pid()),
+        }
+    }
+
+    /// Takes a permit from a holder that died.
+    fn judge(&self, suspects: &mut Suspects) -> Option<Wait> {
+        let me = self.object.me();
+        let words = match self.tag.kind {
+            Kind::Semaphore => self.permits(),
+            _ => std::slice::from_ref(self.object.word(WORD)),
+        };
+        words.iter().find_map(|word| {
+            let State::Held(holder) = Permit(word).state() else { return None };
+            (suspects.is_dead(holder) && Permit(word).recover(holder, me))
+                .then(|| self.took(Taken::OwnerDied(holder)))
+        })
+    }
+
+    /// Whether a mutex's holder has died.
+    pub(super) fn is_held_by_dead(&self, is_dead: &mut impl FnMut(Process) -> bool) -> bool {
+        matches!(self.permit().state(), State::Held(holder) if is_dead(holder))
+    }
+
+    /// Takes a permit, waiting for it until a deadline or a signal.
+    ///
+    /// For callers that have something to do when a signal arrives, and go on waiting after that.
+    pub fn wait(&self, deadline: Deadline) -> Wait {
+        if self.again_if_mine() {
+            return Wait::Acquired;
+        }
+        if self.tag.kind != Kind::Barrier {
+            // Whoever took a mutex and takes it again waits for another to give it back, as a token.
+            let seat = if self.tag.kind == Kind::Mutex && self.is_my_threads() {
+                None
+            } else {
+                Some(self.seat())
+            };
+            if let Some(taken) = try_for_a_while(seat, || self.attempt()) {
+                return taken;
+            }
+        }
+        let watch = self.tag.robust.then(|| self.object.word(WATCH));
+        let mut patrol = Patrol::new(watch, deadline, self.object.me());
+        let mut announced = None;
+        let result = loop {
+            let now_announced = self.gate().announce(announced);
+            announced = Some(now_announced);
+            if let Some(taken) = self.attempt() {
+                break taken;
+            }
+            let Some(nap) = patrol.nap() else {
+                // Once more, because the holder may have died since the watcher looked.
+                let found = if self.tag.robust { self.judge_at_the_end(&mut patrol) } else { None };
+                break found.unwrap_or(Wait::TimedOut);
+            };
+            if self.gate().sleep(&Kernel, now_announced, Some(nap)) == Slept::Interrupted {
+                break Wait::Interrupted;
+            }
+            if let Some(taken) = self.attempt() {
+                break taken;
+            }
+            if patrol.duty() == Duty::Judge {
+                if let Some(taken) = self.judge(patrol.suspects()) {
+                    break taken;
+                }
+            }
+        };
+        let others = announced.is_some_and(|announced| self.gate().leave(announced));
+        if patrol.end() && others {
+            // Somebody else has to watch now: whoever this wakes finds that nobody does.
+            self.gate().wake_one(&Kernel);
+        }
+        result
+    }
+
+    /// Those whose waits are short take turns with those who only try.
+    fn judge_at_the_end(&self, patrol: &mut Patrol<'_>) -> Option<Wait> {
+        if patrol.has_lasted(PAUSE) || is_due(self.object.word(JUDGED), self.object.me()) {
+            self.judge(patrol.suspects())
+        } else {
+            None
+        }
+    }
+
+    /// Takes a permit; [`Wait::TimedOut`] if there was none before the deadline. Signals do not end it.
+    pub fn acquire_until(&self, deadline: Deadline) -> Wait {
+        let mut result = self.try_acquire();
+        if result == Wait::TimedOut {
+            result = self.wait(deadline);
+        }
+        while result == Wait::Interrupted {
+            result = self.wait(deadline);
+        }
+        result
+    }
+
+    // ---- Giving back ----
+
+    /// Gives a permit back; a recursive mutex that was taken several times only counts down.
+    ///
+    /// # Errors
+    /// [`Error::NotOwner`] for a recursive mutex that another thread holds, or nobody.
+    /// [`Error::ReleasedTooManyTimes`] for a mutex that is free and a semaphore at its greatest value.
+    /// [`Error::NotHeldHere`] for a robust semaphore of which this process holds no permit.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // as for `try_acquire`
+    pub fn release(&self) -> Result<(), Error> {
+        if self.tag.kind == Kind::Mutex {
+            // Before it is free: after that, another thread may have written here.
+            self.forget_mutex();
+            if self.permit().free_if_held_by(self.object.me()) {
+                self.gate().wake_one(&Kernel);
+                return Ok(());
+            }
+        }
+        self.release_slow()
+    }
+
+    #[inline]
+    fn forget_mutex(&self) {
+        self.depth().store(0, Ordering::Relaxed);
+        self.owner().store(0, Ordering::Relaxed);
+        self.recovered_from().store(0, Ordering::Relaxed);
+    }
+
+    // Not cold: recursive mutexes and semaphores are released here.
+    fn release_slow(&self) -> Result<(), Error> {
+        match self.tag {
+            Tag { kind: Kind::Semaphore, robust: false, limit } => {
+                if !self.counter().give(limit.into()) {
+                    return Err(Error::ReleasedTooManyTimes);
+                }
+                self.seat().take();
+                self.tally().add(-1, thread::current());
+            }
+            Tag { kind: Kind::Semaphore, .. } => self.release_permit()?,
+            Tag { kind: Kind::ReentrantMutex, .. } => {
+                if !self.is_my_threads() {
+                    return Err(Error::NotOwner);
+                }
+                let depth = self.depth().load(Ordering::Relaxed);
+                if depth > 1 {
+                    self.depth().store(depth - 1, Ordering::Relaxed);
+                    return Ok(());
+                }
+                self.forget_mutex();
+                if !self.permit().free_if_held_by(self.object.me()) {
+                    return Err(Error::NotOwner);
+                }
+            }
+            _ => {
+                self.forget_mutex();
+                if !self.permit().free() {
+                    return Err(Error::ReleasedTooManyTimes);
+                }
+            }
+        }
+        self.gate().wake_one(&Kernel);
+        Ok(())
+    }
+
+    fn release_permit(&self) -> Result<(), Error> {
+        let held = self.depth();
+        let one_less = |held: u64| held.checked_sub(1);
+        held.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less)
+            .map_err(|_none| Error::NotHeldHere)?;
+        self.recovered_from().store(0, Ordering::Relaxed);
+        let me = self.object.me();
+        let freed = self.permits().iter().any(|word| Permit(word).free_if_held_by(me));
+        if freed { Ok(()) } else { Err(Error::NotHeldHere) }
+    }
+
+    /// Gives back what was taken from an owner that died, as it was: the next who takes it is told too.
+    pub fn give_back_as_owner_died(&self, pid: u32) {
+        let me = self.object.me();
+        let dead = Process::new(pid, 0, false);
+        if self.tag.kind == Kind::Semaphore {
+            let one_less = |held: u64| held.checked_sub(1);
+            let _ = self.depth().fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less);
+            self.recovered_from().store(0, Ordering::Relaxed);
+            self.permits().iter().any(|word| Permit(word).free_as_owner_died(me, dead));
+        } else {
+            self.forget_mutex();
+            self.permit().free_as_owner_died(me, dead);
+        }
+        self.gate().wake_one(&Kernel);
+    }
+
+    /// Gives a mutex back that the calling thread holds, however often it took it; returns how often.
+    ///
+    /// # Errors
+    /// [`Error::NotOwner`].
+    pub fn release_all(&self) -> Result<u32, Error> {
+        if !self.is_mine() {
+            return Err(Error::NotOwner);
+        }
+        let depth = self.depth().load(Ordering::Relaxed);
+        self.depth().store(1, Ordering::Relaxed);
+        self.release()?;
+        Ok(u32::try_from(depth).unwrap_or(u32::MAX))
+    }
+
+    /// What `release_all` has counted, after the mutex was taken again.
+    pub fn restore_depth(&self, depth: u32) {
+        self.depth().store(depth.into(), Ordering::Release);
+    }
+
+    // ---- Asking ----
+
+    /// Whether the calling thread was the last of this process to take it, and it is still taken.
+    #[must_use]
+    pub fn is_mine(&self) -> bool {
+        match self.tag.kind {
+            Kind::ReentrantMutex => self.is_my_threads(),
+            Kind::Mutex => self.is_my_threads() && self.is_held_by_this_process(),
+            _ => {
+                self.count() > 0 && self.owner().load(Ordering::Relaxed) == thread::current() as u64
+            }
+        }
+    }
+
+    #[inline]
+    fn is_my_threads(&self) -> bool {
+        self.depth().load(Ordering::Acquire) > 0
+            && self.owner().load(Ordering::Relaxed) == thread::current() as u64
+    }
+
+    fn is_held_by_this_process(&self) -> bool {
+        match self.permit().state() {
+            State::Held(holder) => holder.pid() == self.object.me().pid(),
+            _ => false,
+        }
+    }
+
+    /// A mutex's depth in this process; what this process has taken of a semaphore and not given back.
+    #[must_use]
+    pub fn count(&self) -> i64 {
+        match self.tag {
+            Tag { kind: Kind::Semaphore, robust: false, .. } => self.tally().get(),
+            Tag { kind: Kind::Mutex, .. } if !self.is_held_by_this_process() => 0,
+            _ => self.depth().load(Ordering::Acquire).cast_signed(),
+        }
+    }
+
+    /// Permits that are free. What a dead one holds is not, until somebody takes it.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation)] // neither value nor permits are more than 2^31
+    pub fn value(&self) -> u32 {
+        let is_free = |word: &&AtomicU64| !matches!(Permit(word).state(), State::Held(_));
+        match self.tag {
+            Tag { kind: Kind::Semaphore, robust: false, .. } => self.counter().value() as u32,
+            Tag { kind: Kind::Semaphore, .. } => {
+                self.permits().iter().filter(is_free).count() as u32
+            }
+            _ => u32::from(is_free(&self.object.word(WORD))),
+        }
+    }
+
+    /// Whether no permit is free.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        self.value() == 0
+    }
+
+    /// The pid of the process that holds a mutex; of one in another pid namespace, its pid there.
+    #[must_use]
+    pub fn holder(&self) -> Option<u32> {
+        match self.permit().state() {
+            State::Held(holder) if self.tag.kind != Kind::Semaphore => Some(holder.pid()),
+            _ => None,
+        }
+    }
+
+    /// The pid of the owner that died, if this process took the lock from one and has not given it back.
+    #[must_use]
+    pub fn recovered(&self) -> Option<u32> {
+        let is_counter = self.tag.kind == Kind::Semaphore && !self.tag.robust;
+        let pid = if is_counter { 0 } else { self.recovered_from().load(Ordering::Relaxed) };
+        u32::try_from(pid).ok().filter(|&pid| pid != 0)
+    }
+
+    // ---- A queue's mark ----
+
+    /// Makes it a queue's: messages are moved under it. The thread that takes such a lock gives it back,
+    /// so that a fork while it is held leaves it to nobody, and it stays robust.
+    pub fn guard_messages(&self) {
+        self.message().store(WHOLE, Ordering::Release);
+    }
+
+    /// Notes that a message is being moved; false if one already was, and whoever did
+    /// it never came to the end.
+    #[must_use]
+    pub fn begin_message(&self) -> bool {
+        self.message().compare_exchange(WHOLE, MOVING, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Notes that the message was moved whole.
+    pub fn end_message(&self) {
+        self.message().store(WHOLE, Ordering::Release);
+    }
+
+    /// Whether a message is being moved, or was left in the middle.
+    #[must_use]
+    pub fn is_mid_message(&self) -> bool {
+        self.message().load(Ordering::Acquire) == MOVING
+    }
+
+    fn message(&self) -> &AtomicU64 {
+        self.object.word(MESSAGE)
+    }
+}

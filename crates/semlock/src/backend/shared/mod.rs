@@ -1,0 +1,10 @@
+//! Locks in shared memory: joins the algorithms of `word` with the operating system's `os`.
+
+pub(crate) mod barrier;
+pub(crate) mod condvar;
+pub(crate) mod event;
+pub(crate) mod lock;
+mod object;
+mod patrol;
+pub(crate) mod segment;
+mod spin;

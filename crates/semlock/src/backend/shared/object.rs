@@ -1,0 +1,129 @@
+//! What all that lives in a slot has in common.
+
+use std::os::fd::{BorrowedFd, RawFd};
+use std::time::Duration;
+
+use super::segment::{self, Kind, Segment, TAG, Tag};
+use crate::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::os::futex;
+use crate::os::mapping::Place;
+use crate::word::permit::Process;
+use crate::word::waiters::{Queue, Waits};
+use crate::word::{Futex, Slept};
+use crate::{Address, Error};
+
+/// The operating system's futex.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kernel;
+
+impl Futex for Kernel {
+    fn wait(&self, word: &AtomicU64, expected: u32, time: Option<Duration>) -> Slept {
+        match futex::wait(word, expected, time) {
+            futex::Waited::Woken => Slept::Woken,
+            futex::Waited::TimedOut => Slept::TimedOut,
+            futex::Waited::Interrupted => Slept::Interrupted,
+        }
+    }
+
+    fn wake(&self, word: &AtomicU64, most: u32) -> u32 {
+        futex::wake(word, most)
+    }
+}
+
+/// A slot of this process's.
+#[derive(Debug)]
+pub(crate) struct Object {
+    place: Place<Segment>,
+    slot: u32,
+    /// Whether another process may have it, as far as one can tell without asking for forks.
+    shared: AtomicBool,
+    /// How often this process had been forked when it made the object.
+    forks: u64,
+}
+
+impl Object {
+    pub(crate) fn new(tag: Tag) -> Result<Self, Error> {
+        let segment::Taken { place, slot, forks } = segment::take(tag)?;
+        Ok(Self { place, slot, shared: AtomicBool::new(false), forks })
+    }
+
+    /// Opens what another object, here or in another process, lives at; of one of these kinds.
+    pub(crate) fn open(
+        address: &Address,
+        descriptor: Option<BorrowedFd<'_>>,
+        kinds: &[Kind],
+    ) -> Result<Self, Error> {
+        let kind = Tag::from_word(address.tag).map(|tag| tag.kind);
+        if !kind.is_some_and(|kind| kinds.contains(&kind)) {
+            return Err(Error::BadAddress("it is an object of another kind"));
+        }
+        let place = segment::open(address, descriptor)?;
+        Ok(Self { place, slot: address.slot, shared: AtomicBool::new(true), forks: 0 })
+    }
+
+    pub(crate) fn address(&self) -> Address {
+        let tag = self.word(TAG).load(Ordering::Relaxed);
+        Address { segment: self.segment().id(), slot: self.slot, tag }
+    }
+
+    pub(crate) fn descriptor(&self) -> Result<RawFd, Error> {
+        self.segment().descriptor()
+    }
+
+    pub(crate) fn segment(&self) -> &Segment {
+        self.place.keeps()
+    }
+
+    /// Notes that another process may get it.
+    pub(crate) fn mark_shared(&self) {
+        self.shared.store(true, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn word(&self, number: usize) -> &AtomicU64 {
+        &self.place.shared()[number]
+    }
+
+    #[inline]
+    pub(crate) fn private(&self) -> &[AtomicU64; 4] {
+        self.place.private()
+    }
+
+    /// How this process is called in the object's segment.
+    #[inline]
+    pub(crate) fn me(&self) -> Process {
+        match self.place.head().load(Ordering::Relaxed) {
+            // Not asked yet, or a forked child, which is somebody else.
+            0 => self.find_out_me(),
+            word => Process::from_word(word),
+        }
+    }
+
+    #[cold]
+    fn find_out_me(&self) -> Process {
+        self.segment().find_out_me()
+    }
+
+    /// The waiters of this object; `tickets` is the word that counts them.
+    pub(crate) fn queue(&self, tickets: usize, waits: Waits) -> Queue<'_> {
+        Queue {
+            waiters: self.segment().waiters(),
+            slot: self.slot.into(),
+            tickets: self.word(tickets),
+            waits,
+        }
+    }
+
+    /// So many words in the slots that follow.
+    pub(crate) fn words_after(&self, words: usize) -> &[AtomicU64] {
+        self.segment().words_after(self.slot, words)
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        if !*self.shared.get_mut() {
+            segment::give_back(&self.place, self.slot, self.forks);
+        }
+    }
+}

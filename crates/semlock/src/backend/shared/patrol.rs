@@ -1,0 +1,174 @@
+//! Who, of those who wait, looks how often whether something went wrong.
+//!
+//! No sleep is endless, because a wake-up can be lost with the process that was to give or to pass it on.
+//! One waiter of an object is its watcher: it wakes some ten times a second and looks
+//! after the holder. The others wake about once a second, and see whether there still is a watcher.
+
+use std::time::Duration;
+
+use crate::Deadline;
+use crate::atomic::AtomicU64;
+use crate::os::clock;
+use crate::os::process::Suspect;
+use crate::word::permit::Process;
+use crate::word::watch::{Judged, Watch, Watching};
+
+/// A watcher sleeps for 90 to 98 ms, so that with its looking it comes within 100.
+const WATCHER_NAP: (u64, u64) = (90_000_000, 8_000_000);
+/// The others sleep for 1 to 1.5 s.
+const NAP: (u64, u64) = (1_000_000_000, 500_000_000);
+/// But first only for so long that a watcher which died just now, perhaps together with the holder, can be
+/// told by its silence.
+const FIRST_NAP: (u64, u64) = (220_000_000, 60_000_000);
+/// Those who only try look so often, all together.
+pub(crate) const PAUSE: Duration = Duration::from_millis(50);
+
+/// One wait of one thread.
+pub(crate) struct Patrol<'a> {
+    /// Nobody watches what has no holder.
+    watch: Option<Watch<'a>>,
+    watching: Option<Watching>,
+    deadline: Deadline,
+    /// When it first slept, and when its nap is over: nanoseconds of the clock.
+    began: u64,
+    until: u64,
+    suspects: Suspects,
+}
+
+/// What a sleeper has to do when it wakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Duty {
+    None,
+    /// Look whether somebody has died.
+    Judge,
+}
+
+impl<'a> Patrol<'a> {
+    pub(crate) fn new(watch: Option<&'a AtomicU64>, deadline: Deadline, me: Process) -> Self {
+        let suspects = Suspects::new(me);
+        // A stranger would keep those who can judge from watching.
+        let watch = watch.filter(|_| me.can_be_judged()).map(Watch);
+        Self { watch, watching: None, deadline, began: 0, until: 0, suspects }
+    }
+
+    /// How long to sleep now, at most; `None` if the deadline has passed.
+    pub(crate) fn nap(&mut self) -> Option<Duration> {
+        let left = self.deadline.remaining();
+        if left == Some(Duration::ZERO) {
+            return None;
+        }
+        let now = clock::now();
+        if self.began == 0 {
+            self.began = now;
+        }
+        let is_over = now >= self.until;
+        let began = match self.watching {
+            None => {
+                self.watching = self.watch.and_then(|watch| watch.begin(now));
+                self.watching.is_some()
+            }
+            Some(watching) if is_over => {
+                self.watching = self.watch.and_then(|watch| watch.go_on(watching, now));
+                false
+            }
+            Some(_) => false,
+        };
+        if is_over || began {
+            let (least, more) = match (self.watch, self.watching) {
+                (_, Some(_)) => WATCHER_NAP,
+                (Some(_), None) if self.until == 0 => FIRST_NAP,
+                _ => NAP,
+            };
+            // So that they do not all wake at the same moment.
+            self.until = now + least + jitter(now) % more;
+        }
+        let nap = Duration::from_nanos(self.until - now);
+        Some(left.map_or(nap, |left| left.min(nap)))
+    }
+
+    /// After a sleep.
+    pub(crate) fn duty(&self) -> Duty {
+        if self.watching.is_some() && clock::now() >= self.until { Duty::Judge } else { Duty::None }
+    }
+
+    /// Whether it began to sleep so long ago.
+    pub(crate) fn has_lasted(&self, time: Duration) -> bool {
+        self.began != 0 && u128::from(clock::now().saturating_sub(self.began)) >= time.as_nanos()
+    }
+
+    pub(crate) fn suspects(&mut self) -> &mut Suspects {
+        &mut self.suspects
+    }
+
+    /// Ends the wait; true if it was the watcher, so that another has to be.
+    pub(crate) fn end(&mut self) -> bool {
+        let watching = self.watching.take();
+        if let Some((watch, watching)) = self.watch.zip(watching) {
+            watch.end(watching);
+        }
+        watching.is_some()
+    }
+}
+
+fn jitter(now: u64) -> u64 {
+    // Every bit of the clock and of the stack's address counts (Fibonacci hashing).
+    let here = &raw const now as u64;
+    (now ^ here).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16
+}
+
+/// Whether it is time to judge, for one who does not sleep. Never for a stranger, whose turn would be
+/// lost for those who can.
+pub(crate) fn is_due(judged: &AtomicU64, me: Process) -> bool {
+    me.can_be_judged() && Judged(judged).is_due(clock::about_now(), PAUSE)
+}
+
+/// Those whose death matters to a wait: each is opened once.
+pub(crate) struct Suspects {
+    /// Who asks.
+    me: Process,
+    known: Vec<Suspect>,
+}
+
+/// More than this many descriptors are not kept open for one wait.
+const MOST_SUSPECTS: usize = 8;
+
+impl Suspects {
+    pub(crate) fn new(me: Process) -> Self {
+        Self { me, known: Vec::new() }
+    }
+
+    /// Whether it is certain that this process is dead.
+    pub(crate) fn is_dead(&mut self, process: Process) -> bool {
+        // In another namespace numbers mean others: who is a stranger there judges nobody.
+        if !self.me.can_be_judged() || !process.can_be_judged() || process.word() == 0 {
+            return false;
+        }
+        let (pid, start) = (process.pid(), process.start());
+        if let Some(known) = self.known.iter_mut().find(|known| known.is(pid, start)) {
+            return known.is_dead();
+        }
+        let mut suspect = Suspect::new(pid, start);
+        let dead = suspect.is_dead();
+        if self.known.len() == MOST_SUSPECTS {
+            self.known.remove(0);
+        }
+        self.known.push(suspect);
+        dead
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_leaves_watching_and_judging_to_those_who_can() {
+        let [watch, judged] = [AtomicU64::new(0), AtomicU64::new(0)];
+        let [stranger, native] = [true, false].map(|stranger| Process::new(7, 1, stranger));
+        let mut first = Patrol::new(Some(&watch), Deadline::NEVER, stranger);
+        let mut second = Patrol::new(Some(&watch), Deadline::NEVER, native);
+        assert!(first.nap().is_some() && second.nap().is_some());
+        assert!(!is_due(&judged, stranger) && is_due(&judged, native));
+        assert!(!first.end() && second.end());
+    }
+}

@@ -1,0 +1,437 @@
+//! Segments: the memory that objects live in.
+//!
+//! ```text
+//!  word
+//!     0  magic   1  layout version   2  length in words   3, 4  id
+//!     5  maker: pid   6  its start time   7  its pid namespace   8  its time namespace
+//!     9  nodes   10  slots   11  slots in use   12  nodes in use   13  maker's descriptor
+//!   512  nodes × 2 words: the waiters' table (`word::waiters`)
+//!   ...  slots × 8 words: one object each, a cache line
+//!
+//!  slot: 0  permit | value | event | the barrier's own permit      4  tag: what lives here
+//!        1  gate                                                   5  tickets | queue's mark
+//!        2  watch                                                  6  seat | barrier: phase
+//!        3  judged                                                 7  barrier: members' watch
+//!
+//!  tag:  63         32 31      9    8     7     0
+//!       ┌─────────────┬─────────┬────────┬───────┐   limit: greatest value, permits, or parties
+//!       │ limit       │ 0       │ robust │ kind  │
+//!       └─────────────┴─────────┴────────┴───────┘
+//! ```
+//!
+//! Beside it each process keeps, for itself, memory that a forked child finds wiped:
+//!
+//! ```text
+//!  word 0  how this process is called in this segment; 0: not known yet        4 + 4 × slot  an entry
+//!  entry:  0  owner thread   1  depth | permits held | count   2  recovered from (pid) | count   3  count
+//! ```
+//!
+//! Only the process that made a segment takes slots of it, and only it writes word 11. Slots
+//! are taken one after the other; one is used again only if no other process can have had the object: no fork and no
+//! pickling since it was made. No count of users crosses a process boundary, so none can be lost:
+//! a process unmaps a segment with the last object that it has in it, and the kernel frees the memory
+//! with the last process.
+
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Arc, Weak};
+
+use super::lock::MESSAGE;
+use crate::atomic::{AtomicU64, Ordering};
+use crate::os::fork::{ForkMutex, on_fork};
+use crate::os::mapping::{Holds, Memory, PRIVATE_WORDS, Place, SHARED_WORDS, Shared, random};
+use crate::os::process::identity;
+use crate::word::permit::{Permit, Process};
+use crate::word::waiters::{NODE_WORDS, Waiters};
+use crate::{Address, Error};
+
+const MAGIC: u64 = u64::from_be_bytes(*b"semlock\0");
+const VERSION: u64 = 1;
+
+const HEADER_WORDS: usize = 512;
+const NODES: usize = 4096;
+const SLOTS_AT: usize = HEADER_WORDS + NODES * NODE_WORDS;
+/// Slots of a process's first segment; each further one has twice as many, up to `MOST_SLOTS`.
+const FEWEST_SLOTS: usize = 1024;
+/// 100,000 locks make 15 segments, and waste little of the last one.
+const MOST_SLOTS: usize = 8192;
+/// What a node can name.
+const SLOT_NUMBERS: usize = 1 << 16;
+const PRIVATE_AT: usize = 4;
+
+/// What lives in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Mutex = 1,
+    ReentrantMutex = 2,
+    Semaphore = 3,
+    Event = 4,
+    Condvar = 5,
+    Barrier = 6,
+}
+
+/// A slot's tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag {
+    pub(crate) kind: Kind,
+    pub(crate) robust: bool,
+    pub(crate) limit: u32,
+}
+
+impl Tag {
+    pub(crate) fn word(self) -> u64 {
+        u64::from(self.limit) << 32 | u64::from(self.robust) << 8 | self.kind as u64
+    }
+
+    pub(crate) fn from_word(word: u64) -> Option<Self> {
+        let kinds = [
+            Kind::Mutex,
+            Kind::ReentrantMutex,
+            Kind::Semaphore,
+            Kind::Event,
+            Kind::Condvar,
+            Kind::Barrier,
+        ];
+        let kind = kinds.into_iter().find(|&kind| kind as u64 == word & 0xff)?;
+        let limit = u32::try_from(word >> 32).ok()?;
+        let tag = Self { kind, robust: word & 0x100 != 0, limit };
+        (tag.word() == word).then_some(tag)
+    }
+
+    /// Slots that it takes: a robust semaphore's permits follow its own slot.
+    fn slots(self) -> usize {
+        let more = self.kind == Kind::Semaphore && self.robust;
+        1 + if more { (self.limit as usize).div_ceil(SHARED_WORDS) } else { 0 }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Segment {
+    shared: Shared,
+    private: Memory,
+    id: [u64; 2],
+    nodes: usize,
+    slots: usize,
+}
+
+impl Holds for Segment {
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn private(&self) -> &Memory {
+        &self.private
+    }
+}
+
+impl Segment {
+    fn create(slots: usize) -> Result<Self, Error> {
+        let shared = Shared::create(SLOTS_AT + slots * SHARED_WORDS)?;
+        let me = identity();
+        let id = random().map_err(Error::os("getrandom"))?;
+        let header: [u64; 14] = [
+            MAGIC,
+            VERSION,
+            shared.words().len() as u64,
+            id[0],
+            id[1],
+            me.pid.into(),
+            me.start,
+            me.namespaces.pid,
+            me.namespaces.time,
+            NODES as u64,
+            slots as u64,
+            0,
+            0,
+            u64::from(shared.descriptor_number().cast_unsigned()),
+        ];
+        for (word, value) in shared.words().iter().zip(header) {
+            word.store(value, Ordering::Relaxed);
+        }
+        Self::over(shared, id, NODES, slots)
+    }
+
+    /// Believes nothing of what stands there before it was compared with what was expected.
+    fn open(descriptor: BorrowedFd<'_>, id: [u64; 2]) -> Result<Self, Error> {
+        let shared = Shared::open(descriptor, HEADER_WORDS)?;
+        let header = |word: usize| shared.words()[word].load(Ordering::Relaxed);
+        if header(0) != MAGIC {
+            return Err(Error::BadSegment("it is none of semlock's"));
+        }
+        if header(1) != VERSION {
+            return Err(Error::BadSegment("it has another layout, of another version of semlock"));
+        }
+        if [header(3), header(4)] != id {
+            return Err(Error::BadSegment("it has another id"));
+        }
+        let bad_size = Error::BadSegment("its length is not what its header says");
+        let number = |word| usize::try_from(header(word)).map_err(|_| bad_size);
+        let (length, nodes, slots) = (number(2)?, number(9)?, number(10)?);
+        let expected = nodes
+            .checked_mul(NODE_WORDS)
+            .zip(slots.checked_mul(SHARED_WORDS))
+            .and_then(|(nodes, slots)| HEADER_WORDS.checked_add(nodes)?.checked_add(slots));
+        if expected != Some(length) || length != shared.words().len() || slots > SLOT_NUMBERS {
+            return Err(bad_size);
+        }
+        Self::over(shared, id, nodes, slots)
+    }
+
+    fn over(shared: Shared, id: [u64; 2], nodes: usize, slots: usize) -> Result<Self, Error> {
+        let private = Memory::private_wiped_on_fork(PRIVATE_AT + slots * PRIVATE_WORDS)?;
+        Ok(Self { shared, private, id, nodes, slots })
+    }
+
+    fn header(&self, word: usize) -> &AtomicU64 {
+        &self.shared.words()[word]
+    }
+
+    /// Slots in use.
+    fn used(&self) -> usize {
+        // Shared memory: whatever stands there must not lead out of the segment.
+        let used = self.header(11).load(Ordering::Acquire);
+        usize::try_from(used).map_or(self.slots, |used| used.min(self.slots))
+    }
+
+    fn slot_at(&self, slot: usize) -> usize {
+        HEADER_WORDS + self.nodes * NODE_WORDS + slot * SHARED_WORDS
+    }
+
+    /// So many words that follow a slot.
+    pub(crate) fn words_after(&self, slot: u32, words: usize) -> &[AtomicU64] {
+        let at = self.slot_at(slot as usize + 1);
+        &self.shared.words()[at..at + words]
+    }
+
+    pub(crate) fn waiters(&self) -> Waiters<'_> {
+        let nodes = &self.shared.words()[HEADER_WORDS..][..self.nodes * NODE_WORDS];
+        Waiters { nodes, used: self.header(12) }
+    }
+
+    /// How the calling process is called in this segment.
+    pub(crate) fn find_out_me(&self) -> Process {
+        let me = identity();
+        let makers = (self.header(7), self.header(8));
+        // Who does not know its namespace cannot be compared with anybody.
+        let stranger = me.namespaces.pid == 0
+            || me.namespaces.pid != makers.0.load(Ordering::Relaxed)
+            || me.namespaces.time != makers.1.load(Ordering::Relaxed);
+        let process = Process::new(me.pid, me.start, stranger);
+        self.private.words()[0].store(process.word(), Ordering::Relaxed);
+        process
+    }
+
+    pub(crate) fn id(&self) -> [u8; 16] {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.id[0].to_ne_bytes());
+        id[8..].copy_from_slice(&self.id[1].to_ne_bytes());
+        id
+    }
+
+    /// The pid of the process that made it, and its descriptor's number there.
+    pub(crate) fn maker(&self) -> (u32, RawFd) {
+        let number = |word| self.header(word).load(Ordering::Relaxed);
+        let descriptor = i32::try_from(number(13)).unwrap_or(-1);
+        (u32::try_from(number(5)).unwrap_or(0), descriptor)
+    }
+
+    /// Its descriptor, if nobody has closed it behind our back.
+    pub(crate) fn descriptor(&self) -> Result<RawFd, Error> {
+        let descriptor = self.shared.descriptor().ok_or(Error::DescriptorLost)?;
+        Ok(descriptor.as_raw_fd())
+    }
+
+    fn was_made_by_this_process(&self) -> bool {
+        let me = identity();
+        self.header(5).load(Ordering::Relaxed) == u64::from(me.pid)
+            && self.header(6).load(Ordering::Relaxed) == me.start
+    }
+
+    fn place(self: &Arc<Self>, slot: usize) -> Option<Place<Self>> {
+        let private_at = PRIVATE_AT + slot * PRIVATE_WORDS;
+        Place::new(Arc::clone(self), self.slot_at(slot), private_at)
+    }
+
+    fn mark_inherited(&self) {
+        let me = Process::from_word(self.private.words()[0].load(Ordering::Relaxed));
+        // A process that was not called anything here has taken nothing.
+        if me.word() == 0 {
+            return;
+        }
+        for slot in 0..self.used() {
+            let words = &self.shared.words()[self.slot_at(slot)..];
+            if self.tag(slot).is_some_and(|tag| tag.kind == Kind::Mutex)
+                && words[MESSAGE].load(Ordering::Relaxed) == 0
+            {
+                Permit(&words[0]).mark_inherited(me);
+            }
+        }
+    }
+
+    fn tag(&self, slot: usize) -> Option<Tag> {
+        let at = self.slot_at(slot) + TAG;
+        Tag::from_word(self.shared.words()[at].load(Ordering::Acquire))
+    }
+}
+
+/// The word of a slot that says what lives there.
+pub(crate) const TAG: usize = 4;
+
+/// The segments that this process has mapped.
+#[derive(Debug, Default)]
+struct Registry {
+    segments: Vec<Weak<Segment>>,
+    /// Where new objects go.
+    current: Option<Arc<Segment>>,
+    /// Slots of `current` that can be used again.
+    free: Vec<u32>,
+    /// Segments made so far.
+    made: u32,
+    sees_forks: bool,
+}
+
+static REGISTRY: ForkMutex<Registry> = ForkMutex::new();
+
+/// How often this process was forked, as far as it was told.
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// A new object's place.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) place: Place<Segment>,
+    pub(crate) slot: u32,
+    /// What `give_back` wants to know.
+    pub(crate) forks: u64,
+}
+
+/// Takes a slot, all zero but for its tag.
+pub(crate) fn take(tag: Tag) -> Result<Taken, Error> {
+    let mut registry = REGISTRY.lock();
+    registry.watch_forks()?;
+    let slots = tag.slots();
+    let forks = FORKS.load(Ordering::Relaxed);
+    let again = if slots == 1 { registry.free.pop() } else { None };
+    let (segment, slot) = match (again, &registry.current) {
+        (Some(slot), Some(current)) if current.was_made_by_this_process() => {
+            (Arc::clone(current), slot as usize)
+        }
+        _ => registry.next_slots(slots)?,
+    };
+    let inconsistent = Error::BadAddress("the slot lies outside of its segment");
+    let place = segment.place(slot).ok_or(inconsistent)?;
+    if again.is_some() {
+        // What is new is zero, and private memory that nobody has touched takes no room.
+        for word in place.private().iter().chain(place.shared()) {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+    place.shared()[TAG].store(tag.word(), Ordering::Release);
+    let slot = u32::try_from(slot).map_err(|_| inconsistent)?;
+    Ok(Taken { place, slot, forks })
+}
+
+/// Gives the slot of a new object back, if nobody else can have it.
+pub(crate) fn give_back(place: &Place<Segment>, slot: u32, forks: u64) {
+    let mut registry = REGISTRY.lock();
+    let current = registry.current.as_ref();
+    if forks == FORKS.load(Ordering::Relaxed)
+        && current.is_some_and(|current| Arc::ptr_eq(current, place.keeps()))
+        && place.keeps().was_made_by_this_process()
+        && place.keeps().tag(slot as usize).is_some_and(|tag| tag.slots() == 1)
+    {
+        registry.free.push(slot);
+    }
+}
+
+/// The place at an address, in a segment that this process has, or that the descriptor is.
+pub(crate) fn open(
+    address: &Address,
+    descriptor: Option<BorrowedFd<'_>>,
+) -> Result<Place<Segment>, Error> {
+    let mut id = [0; 2];
+    for (half, bytes) in id.iter_mut().zip(address.segment.chunks_exact(8)) {
+        *half = u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
+    }
+    let mut registry = REGISTRY.lock();
+    let known = registry.segments.iter().filter_map(Weak::upgrade).find(|known| known.id == id);
+    let segment = match (known, descriptor) {
+        (Some(known), _) => known,
+        (None, None) => return Err(Error::SegmentNotMapped),
+        (None, Some(descriptor)) => {
+            registry.watch_forks()?;
+            let segment = Arc::new(Segment::open(descriptor, id)?);
+            registry.remember(&segment);
+            segment
+        }
+    };
+    drop(registry);
+    let slot = address.slot as usize;
+    if slot >= segment.used() {
+        return Err(Error::BadAddress("there is no such slot"));
+    }
+    let tag = segment.tag(slot).filter(|tag| tag.word() == address.tag);
+    let tag = tag.ok_or(Error::BadAddress("the slot holds something else"))?;
+    if slot + tag.slots() > segment.slots {
+        return Err(Error::BadAddress("it does not fit into its segment"));
+    }
+    segment.place(slot).ok_or(Error::BadAddress("there is no such slot"))
+}
+
+impl Registry {
+    fn next_slots(&mut self, slots: usize) -> Result<(Arc<Segment>, usize), Error> {
+        // A forked child makes a segment of its own.
+        if let Some(current) = &self.current {
+            let used = current.used();
+            if current.was_made_by_this_process() && used + slots <= current.slots {
+                current.header(11).store((used + slots) as u64, Ordering::Release);
+                return Ok((Arc::clone(current), used));
+            }
+        }
+        let usual = (FEWEST_SLOTS << self.made.min(8)).min(MOST_SLOTS).max(slots);
+        if usual > SLOT_NUMBERS {
+            return Err(Error::OutOfRange("a robust semaphore has 524,280 permits at most"));
+        }
+        let segment = Arc::new(Segment::create(usual)?);
+        segment.header(11).store(slots as u64, Ordering::Release);
+        self.remember(&segment);
+        self.made += 1;
+        self.free.clear();
+        self.current = Some(Arc::clone(&segment));
+        Ok((segment, 0))
+    }
+
+    fn remember(&mut self, segment: &Arc<Segment>) {
+        self.segments.retain(|known| known.strong_count() > 0);
+        self.segments.push(Arc::downgrade(segment));
+    }
+
+    fn watch_forks(&mut self) -> Result<(), Error> {
+        if !self.sees_forks {
+            static SEEN: std::sync::Once = std::sync::Once::new();
+            let mut result = Ok(());
+            // Once a process, and a child has its parent's handlers.
+            SEEN.call_once(|| result = on_fork(before_fork, after_fork, after_fork));
+            result?;
+            self.sees_forks = true;
+        }
+        Ok(())
+    }
+}
+
+/// Whoever forks while it holds a plain lock may leave it to its child, as a daemon does: such locks
+/// are marked, because nobody can say any more whose death frees them. What is recursive, or a
+/// queue's, belongs to the thread that took it, which the child does not have.
+extern "C" fn before_fork() {
+    REGISTRY.lock_for_fork(|registry| {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+        // Nothing that was made before can be used again.
+        registry.free.clear();
+        registry.segments.iter().filter_map(Weak::upgrade).for_each(|segment| {
+            segment.mark_inherited();
+        });
+    });
+}
+
+extern "C" fn after_fork() {
+    REGISTRY.unlock_after_fork();
+}

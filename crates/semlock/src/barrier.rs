@@ -1,0 +1,87 @@
+//! Barriers.
+
+use std::os::fd::{BorrowedFd, RawFd};
+
+use crate::mutex::shared_between_processes;
+use crate::raw::{self, Address, Entered, Passed};
+use crate::{Deadline, Error};
+
+/// Where processes wait until all of them have come. Who dies inside breaks it for the others.
+#[derive(Debug)]
+pub struct Barrier(raw::Barrier);
+
+impl Barrier {
+    /// Makes one for so many parties.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for none; where there is no memory, [`Error::NoSharedMemory`] or
+    /// [`Error::Os`].
+    pub fn new(parties: u32) -> Result<Self, Error> {
+        raw::Barrier::new(parties).map(Self)
+    }
+
+    #[allow(clippy::unnecessary_wraps)] // as the others, which can fail
+    fn over(barrier: raw::Barrier) -> Result<Self, Error> {
+        Ok(Self(barrier))
+    }
+
+    fn raw(&self) -> &raw::Barrier {
+        &self.0
+    }
+
+    shared_between_processes!(Barrier);
+
+    /// Waits until all have come; returns how many had come before.
+    ///
+    /// # Errors
+    /// [`Error::BarrierBroken`]; [`Error::TooManyWaiters`].
+    pub fn wait(&self) -> Result<u32, Error> {
+        self.wait_until(Deadline::NEVER, || {})
+    }
+
+    /// As [`wait`](Self::wait), until a deadline, which breaks the barrier. The last one to come runs
+    /// the action before any gets through; if that panics, the barrier is broken.
+    ///
+    /// # Errors
+    /// [`Error::BarrierBroken`]; [`Error::TooManyWaiters`].
+    pub fn wait_until(&self, deadline: Deadline, action: impl FnOnce()) -> Result<u32, Error> {
+        let member = loop {
+            match self.0.enter(deadline)? {
+                Entered::Last(member) => {
+                    let index = member.index();
+                    action();
+                    return match self.0.finish(member, true) {
+                        Passed::Through => Ok(index),
+                        _ => Err(Error::BarrierBroken),
+                    };
+                }
+                Entered::Waits(member) => break member,
+                Entered::Broken | Entered::TimedOut => return Err(Error::BarrierBroken),
+                Entered::Interrupted => {}
+            }
+        };
+        loop {
+            match self.0.sleep(&member, deadline) {
+                Passed::Through => return Ok(member.index()),
+                Passed::Broken | Passed::TimedOut => return Err(Error::BarrierBroken),
+                Passed::Interrupted => {}
+            }
+        }
+    }
+
+    /// Makes a broken one usable again; who waits gets [`Error::BarrierBroken`].
+    pub fn reset(&self) {
+        self.0.reset();
+    }
+
+    /// Breaks it.
+    pub fn abort(&self) {
+        self.0.abort();
+    }
+
+    /// Whether it is broken.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.0.is_broken()
+    }
+}

@@ -1,0 +1,146 @@
+//! Forks, and a mutex that survives them.
+
+use std::cell::UnsafeCell;
+use std::ops::{Deref, DerefMut};
+
+use super::futex;
+use super::process::identity;
+use crate::Error;
+use crate::atomic::{AtomicU64, Ordering};
+
+/// Has `before` called before every fork through `fork(3)`, and the others after it: the first in the
+/// parent, the second in the child. `pthread_atfork(3)`.
+///
+/// Raw `clone(2)`, `vfork(2)` and `_Fork(3)` call none of them.
+pub(crate) fn on_fork(
+    before: unsafe extern "C" fn(),
+    in_parent: unsafe extern "C" fn(),
+    in_child: unsafe extern "C" fn(),
+) -> Result<(), Error> {
+    // SAFETY: three functions that live as long as the process (a library that is unloaded takes its
+    // handlers with it, glibc sees to that), and do not unwind.
+    match unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) } {
+        0 => Ok(()),
+        errno => Err(Error::Os { call: "pthread_atfork", errno }),
+    }
+}
+
+/// A mutex for one process, which a forked child finds free: also one that was forked, without
+/// any handler, while another thread held it. Then the child gets a fresh value, because that
+/// one may be half-changed, and the old one stays where it is.
+///
+/// ```text
+///  word   0: free      process << 32 | 1: locked by it      | 2: and somebody sleeps
+/// ```
+#[derive(Debug)]
+pub(crate) struct ForkMutex<T> {
+    word: AtomicU64,
+    value: UnsafeCell<Option<T>>,
+}
+
+// SAFETY: whoever reaches the value has the mutex.
+unsafe impl<T: Send> Sync for ForkMutex<T> {}
+
+const LOCKED: u64 = 1;
+const SLEEPERS: u64 = 2;
+
+impl<T: Default> ForkMutex<T> {
+    pub(crate) const fn new() -> Self {
+        Self { word: AtomicU64::new(0), value: UnsafeCell::new(None) }
+    }
+
+    pub(crate) fn lock(&self) -> ForkGuard<'_, T> {
+        let mine = u64::from(identity().pid) << 32;
+        let free =
+            self.word.compare_exchange(0, mine | LOCKED, Ordering::Acquire, Ordering::Relaxed);
+        if let Err(seen) = free {
+            self.lock_slow(mine, seen);
+        }
+        let guard = ForkGuard(self);
+        // SAFETY: the mutex is held, and `guard` gives no reference to the value before this ends.
+        let value = unsafe { &mut *self.value.get() };
+        if value.is_none() {
+            *value = Some(T::default());
+        }
+        guard
+    }
+
+    #[cold]
+    fn lock_slow(&self, mine: u64, mut seen: u64) {
+        loop {
+            let ours = seen >> 32 == mine >> 32;
+            if seen == 0 || !ours {
+                // One that sleeps cannot know whether others do.
+                let locked = mine | SLEEPERS;
+                match self.word.compare_exchange(seen, locked, Ordering::Acquire, Ordering::Relaxed)
+                {
+                    Ok(0) => return,
+                    Ok(_) => {
+                        // SAFETY: the mutex is held, by this process: the thread that holds it
+                        // elsewhere does so in its own memory. The old value is not dropped.
+                        unsafe { self.value.get().write(None) };
+                        return;
+                    }
+                    Err(other) => seen = other,
+                }
+                continue;
+            }
+            if seen & SLEEPERS == 0 {
+                let asleep = mine | SLEEPERS;
+                if let Err(other) =
+                    self.word.compare_exchange(seen, asleep, Ordering::Relaxed, Ordering::Relaxed)
+                {
+                    seen = other;
+                    continue;
+                }
+            }
+            // A signal, or a wake-up: look again.
+            #[allow(clippy::cast_possible_truncation)] // the low half
+            let _ = futex::wait(&self.word, SLEEPERS as u32, None);
+            seen = self.word.load(Ordering::Relaxed);
+        }
+    }
+
+    /// Locks it for a fork, and acts on the value: `unlock_after_fork` ends that, in the parent and in
+    /// the child.
+    pub(crate) fn lock_for_fork(&self, act: impl FnOnce(&mut T)) {
+        let mut guard = std::mem::ManuallyDrop::new(self.lock());
+        act(&mut guard);
+    }
+
+    /// Ends what `lock_for_fork` began.
+    pub(crate) fn unlock_after_fork(&self) {
+        self.unlock();
+    }
+
+    fn unlock(&self) {
+        if self.word.swap(0, Ordering::Release) & SLEEPERS != 0 {
+            futex::wake(&self.word, 1);
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct ForkGuard<'a, T: Default>(&'a ForkMutex<T>);
+
+impl<T: Default> Deref for ForkGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the mutex is held as long as the guard lives, and `lock` has put a value there.
+        unsafe { (*self.0.value.get()).as_ref().unwrap_unchecked() }
+    }
+}
+
+impl<T: Default> DerefMut for ForkGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as for `deref`; nobody else has the guard.
+        unsafe { (*self.0.value.get()).as_mut().unwrap_unchecked() }
+    }
+}
+
+impl<T: Default> Drop for ForkGuard<'_, T> {
+    fn drop(&mut self) {
+        self.0.unlock();
+    }
+}

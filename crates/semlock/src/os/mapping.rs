@@ -1,0 +1,368 @@
+//! Memory that processes share, the memory beside it that they do not, and places in both.
+
+use std::fs::OpenOptions;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
+
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, Mode, SealFlags, fallocate, fcntl_add_seals, fstat, ftruncate,
+    memfd_create,
+};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::shm;
+
+use crate::atomic::AtomicU64;
+use crate::{Error, Refused};
+
+const WORD: usize = size_of::<AtomicU64>();
+
+/// A mapping, as words; unmapped when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    start: NonNull<AtomicU64>,
+    words: usize,
+}
+
+// SAFETY: it is reached through atomics alone, and `munmap` may be called by any thread.
+unsafe impl Send for Memory {}
+// SAFETY: as for Send.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Memory of this process alone, all zero; and zero again in a child that was forked, by whatever
+    /// means: `MADV_WIPEONFORK`.
+    pub(crate) fn private_wiped_on_fork(words: usize) -> Result<Self, Error> {
+        let bytes = words * WORD;
+        // SAFETY: a new mapping, at a place that the kernel chooses.
+        let start = unsafe {
+            mmap_anonymous(null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+        };
+        let memory = Self::over(start.map_err(Error::os("mmap"))?.cast(), words)?;
+        // SAFETY: our own mapping, whole.
+        unsafe { madvise(memory.start.as_ptr().cast(), bytes, Advice::LinuxWipeOnFork) }
+            .map_err(Error::os("madvise"))?;
+        Ok(memory)
+    }
+
+    /// Maps so many words of what the descriptor is, which has to be as long.
+    fn shared(descriptor: BorrowedFd<'_>, words: usize) -> Result<Self, Error> {
+        // SAFETY: a new mapping, at a place that the kernel chooses.
+        let start = unsafe {
+            mmap(
+                null_mut(),
+                words * WORD,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                descriptor,
+                0,
+            )
+        };
+        Self::over(start.map_err(Error::os("mmap"))?.cast(), words)
+    }
+
+    fn over(start: *mut AtomicU64, words: usize) -> Result<Self, Error> {
+        // The kernel maps nothing at 0 unless it is asked to.
+        let start = NonNull::new(start).ok_or(Error::Os { call: "mmap", errno: 0 })?;
+        Ok(Self { start, words })
+    }
+
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: so many words are mapped as long as this lives; zeroed memory and whatever another
+        // process may have written there are numbers. All access is atomic. (A file that is shorter
+        // than its mapping would be SIGBUS: `Shared` allocates and seals, and says where it cannot.)
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, whole, which nobody refers to any more: `words` borrows from this,
+        // and a `Place` keeps it alive.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.words * WORD) };
+    }
+}
+
+/// A piece of memory that other processes can be given, by its descriptor.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    memory: Memory,
+    descriptor: ManuallyDrop<OwnedFd>,
+    /// What tells whether the descriptor is still what was opened: anybody can close it.
+    file: (u64, u64),
+}
+
+impl Shared {
+    /// New memory, all zero, allocated whole: memory that is full says so now (`ENOSPC`), and not as a
+    /// SIGBUS later. It has no name: a memfd, or else a shared memory object or a file of the temporary
+    /// directory, either unlinked at once.
+    ///
+    /// # Errors
+    /// [`Error::NoSharedMemory`], with what each of the three said.
+    pub(crate) fn create(words: usize) -> Result<Self, Error> {
+        type Way = fn(usize) -> Result<OwnedFd, Errno>;
+        let ways: [(&'static str, Way); 3] = [
+            ("memfd_create", memfd),
+            ("shm_open", unlinked_shared_memory),
+            ("a file in the temporary directory", unlinked_file),
+        ];
+        let mut refused = [Refused { way: "", errno: 0 }; 3];
+        for ((way, make), refused) in ways.into_iter().zip(&mut refused) {
+            match make(words * WORD) {
+                Ok(descriptor) => return Self::over(descriptor, words),
+                Err(errno) => *refused = Refused { way, errno: errno.raw_os_error() },
+            }
+        }
+        Err(Error::NoSharedMemory(refused))
+    }
+
+    /// Maps what a descriptor is, if it is at least so long; a descriptor of our own is kept.
+    pub(crate) fn open(descriptor: BorrowedFd<'_>, least: usize) -> Result<Self, Error> {
+        let length = fstat(descriptor).map_err(Error::os("fstat"))?.st_size;
+        let words = usize::try_from(length).unwrap_or(0) / WORD;
+        if words < least {
+            return Err(Error::BadSegment("it is too short, or no memory at all"));
+        }
+        let own = fcntl_dupfd_cloexec(descriptor, 0).map_err(Error::os("fcntl"))?;
+        Self::over(own, words)
+    }
+
+    fn over(descriptor: OwnedFd, words: usize) -> Result<Self, Error> {
+        let memory = Memory::shared(descriptor.as_fd(), words)?;
+        let file = identify(descriptor.as_fd()).map_err(Error::os("fstat"))?;
+        Ok(Self { memory, descriptor: ManuallyDrop::new(descriptor), file })
+    }
+
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        self.memory.words()
+    }
+
+    /// The descriptor, if nobody has closed it behind our back.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        let descriptor = self.descriptor.as_fd();
+        (identify(descriptor) == Ok(self.file)).then_some(descriptor)
+    }
+
+    /// Its number, whatever it is by now.
+    pub(crate) fn descriptor_number(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // If somebody closed it, the number may be somebody else's by now: that stays open.
+        if self.descriptor().is_some() {
+            // SAFETY: dropped once, here.
+            unsafe { ManuallyDrop::drop(&mut self.descriptor) };
+        }
+    }
+}
+
+/// Device and inode.
+fn identify(descriptor: BorrowedFd<'_>) -> Result<(u64, u64), Errno> {
+    fstat(descriptor).map(|file| (file.st_dev, file.st_ino))
+}
+
+fn memfd(bytes: usize) -> Result<OwnedFd, Errno> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let descriptor = match memfd_create(c"semlock", flags | MemfdFlags::NOEXEC_SEAL) {
+        // Before Linux 6.3.
+        Err(Errno::INVAL) => memfd_create(c"semlock", flags)?,
+        made => made?,
+    };
+    allocate(descriptor.as_fd(), bytes)?;
+    // From now on nobody can take it away from under a mapping.
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    fcntl_add_seals(&descriptor, seals)?;
+    Ok(descriptor)
+}
+
+fn unlinked_shared_memory(bytes: usize) -> Result<OwnedFd, Errno> {
+    let name = format!("/semlock-{}", random_name()?);
+    let flags = shm::OFlags::CREATE | shm::OFlags::EXCL | shm::OFlags::RDWR;
+    let descriptor = shm::open(&name, flags, Mode::RUSR | Mode::WUSR)?;
+    shm::unlink(&name)?;
+    allocate(descriptor.as_fd(), bytes)?;
+    Ok(descriptor)
+}
+
+fn unlinked_file(bytes: usize) -> Result<OwnedFd, Errno> {
+    let folder = std::env::temp_dir();
+    let path = folder.join(format!("semlock-{}", random_name()?));
+    let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
+    let file = file.map_err(errno)?;
+    std::fs::remove_file(&path).map_err(errno)?;
+    allocate(file.as_fd(), bytes)?;
+    Ok(file.into())
+}
+
+fn allocate(descriptor: BorrowedFd<'_>, bytes: usize) -> Result<(), Errno> {
+    let bytes = u64::try_from(bytes).map_err(|_| Errno::FBIG)?;
+    ftruncate(descriptor, bytes)?;
+    fallocate(descriptor, FallocateFlags::empty(), 0, bytes)
+}
+
+/// 128 bits that nobody else gets: `getrandom(2)`.
+pub(crate) fn random() -> Result<[u64; 2], Errno> {
+    let mut bytes = [0; 16];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
+            Ok(more) => filled += more,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    let [mut a, mut b] = [[0; 8]; 2];
+    a.copy_from_slice(&bytes[..8]);
+    b.copy_from_slice(&bytes[8..]);
+    Ok([a, b].map(u64::from_ne_bytes))
+}
+
+fn random_name() -> Result<String, Errno> {
+    random().map(|[a, b]| format!("{a:016x}{b:016x}"))
+}
+
+/// Where an object lives: words of a segment that processes share, and words beside it that are this
+/// process's alone. It keeps both alive.
+#[derive(Debug)]
+pub(crate) struct Place<T> {
+    shared: NonNull<[AtomicU64; SHARED_WORDS]>,
+    private: NonNull<[AtomicU64; PRIVATE_WORDS]>,
+    /// The first word of the private memory.
+    head: NonNull<AtomicU64>,
+    keeps: Arc<T>,
+}
+
+/// Words of a slot: a cache line.
+pub(crate) const SHARED_WORDS: usize = 8;
+/// Words that a process keeps for a slot.
+pub(crate) const PRIVATE_WORDS: usize = 4;
+
+/// What a `Place` is in, and keeps alive.
+pub(crate) trait Holds {
+    fn shared(&self) -> &Shared;
+    fn private(&self) -> &Memory;
+}
+
+// SAFETY: it is reached through atomics alone, and keeps what it points to alive.
+unsafe impl<T: Send + Sync> Send for Place<T> {}
+// SAFETY: as for Send.
+unsafe impl<T: Send + Sync> Sync for Place<T> {}
+
+impl<T: Holds> Place<T> {
+    /// The place that begins at these words; `None` where it would not lie inside.
+    pub(crate) fn new(keeps: Arc<T>, shared_at: usize, private_at: usize) -> Option<Self> {
+        let shared: NonNull<[AtomicU64; SHARED_WORDS]> =
+            first(keeps.shared().words().get(shared_at..)?)?;
+        let private = first(keeps.private().words().get(private_at..)?)?;
+        let head = NonNull::from(keeps.private().words().first()?);
+        Some(Self { shared, private, head, keeps })
+    }
+
+    #[inline]
+    pub(crate) fn shared(&self) -> &[AtomicU64; SHARED_WORDS] {
+        // SAFETY: it lies in memory of `keeps`, which is mapped as long as that lives.
+        unsafe { self.shared.as_ref() }
+    }
+
+    #[inline]
+    pub(crate) fn private(&self) -> &[AtomicU64; PRIVATE_WORDS] {
+        // SAFETY: as for `shared`.
+        unsafe { self.private.as_ref() }
+    }
+
+    #[inline]
+    pub(crate) fn head(&self) -> &AtomicU64 {
+        // SAFETY: as for `shared`.
+        unsafe { self.head.as_ref() }
+    }
+
+    pub(crate) fn keeps(&self) -> &Arc<T> {
+        &self.keeps
+    }
+}
+
+fn first<const N: usize>(words: &[AtomicU64]) -> Option<NonNull<[AtomicU64; N]>> {
+    let words: &[AtomicU64; N] = words.first_chunk()?;
+    Some(NonNull::from(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::atomic::Ordering;
+
+    const WORDS: usize = 1024;
+
+    #[test]
+    fn each_way_gives_memory_of_that_length_without_a_name() {
+        for make in [memfd, unlinked_shared_memory, unlinked_file] {
+            let descriptor = make(WORDS * WORD).unwrap();
+            assert_eq!(fstat(&descriptor).unwrap().st_nlink, 0);
+            let one = Shared::open(descriptor.as_fd(), WORDS).unwrap();
+            let other = Shared::open(descriptor.as_fd(), WORDS).unwrap();
+            one.words()[WORDS - 1].store(7, Ordering::Relaxed);
+            assert_eq!(other.words()[WORDS - 1].load(Ordering::Relaxed), 7);
+            assert!(matches!(
+                Shared::open(descriptor.as_fd(), WORDS + 1),
+                Err(Error::BadSegment(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn a_memfd_cannot_be_taken_away_from_under_its_users() {
+        let descriptor = memfd(WORDS * WORD).unwrap();
+        assert_eq!(ftruncate(&descriptor, 0), Err(Errno::PERM));
+        assert!(
+            rustix::io::fcntl_getfd(&descriptor).unwrap().contains(rustix::io::FdFlags::CLOEXEC)
+        );
+    }
+
+    #[test]
+    fn a_number_that_became_somebody_elses_is_neither_handed_out_nor_closed() {
+        let shared = Shared::create(WORDS).unwrap();
+        let number = shared.descriptor_number();
+        assert_eq!(shared.descriptor().unwrap().as_raw_fd(), number);
+        let file = File::open("/proc/self/stat").unwrap();
+        // As `os.closerange` and an `open` afterwards would.
+        let mut stolen =
+            std::mem::ManuallyDrop::new(shared.descriptor().unwrap().try_clone_to_owned().unwrap());
+        // SAFETY: the number is this test's own; nobody uses it meanwhile but `shared`.
+        *stolen = unsafe { std::os::fd::FromRawFd::from_raw_fd(number) };
+        rustix::io::dup2(&file, &mut stolen).unwrap();
+        assert!(shared.descriptor().is_none());
+        shared.words()[3].store(1, Ordering::Relaxed);
+        drop(shared);
+        assert!(rustix::io::fcntl_getfd(&*stolen).is_ok());
+        drop(std::mem::ManuallyDrop::into_inner(stolen));
+    }
+
+    #[test]
+    fn a_forked_child_finds_private_memory_wiped() {
+        let private = Memory::private_wiped_on_fork(1).unwrap();
+        private.words()[0].store(5, Ordering::Relaxed);
+        // SAFETY: the child only loads, and exits without unwinding or running destructors.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let wiped = private.words()[0].load(Ordering::Relaxed) == 0;
+            // SAFETY: ends the process at once.
+            unsafe { libc::_exit(i32::from(!wiped)) };
+        }
+        let pid = rustix::process::Pid::from_raw(child).unwrap();
+        let options = rustix::process::WaitOptions::empty();
+        let (_, status) = rustix::process::waitpid(Some(pid), options).unwrap().unwrap();
+        assert_eq!(status.exit_status(), Some(0));
+        assert_eq!(private.words()[0].load(Ordering::Relaxed), 5);
+    }
+}

@@ -1,0 +1,9 @@
+//! What bindings and guards stand on: objects without guards, and where they live.
+//!
+//! Whoever uses these directly gives back what it takes.
+
+pub use crate::Address;
+pub use crate::backend::shared::barrier::{Barrier, Entered, Member, Passed};
+pub use crate::backend::shared::condvar::{Condvar, Waiting};
+pub use crate::backend::shared::event::Event;
+pub use crate::backend::shared::lock::{Lock, LockKind, Options};

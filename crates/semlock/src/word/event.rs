@@ -1,0 +1,112 @@
+//! An event: one word.
+//!
+//! ```text
+//!   63     32 31               2    1       0
+//!  ┌─────────┬──────────────────┬───────┬──────┐
+//!  │ 0       │ epoch (30 bits)  │ sleep │ flag │   low half: the futex
+//!  └─────────┴──────────────────┴───────┴──────┘
+//!   flag    it is set           sleep   somebody may sleep until it is
+//!   epoch   how often it was set
+//! ```
+//!
+//! Who waits remembers the epoch: it is through when the flag is set, and also when the epoch is another,
+//! because then the event was set since, even if it is clear again. Setting takes no lock, so that a
+//! signal handler can do it whatever it interrupted, also a `set` of the same event.
+//!
+//! (2^30 settings during one wait would look like none.)
+//!
+//! # Memory ordering
+//! Setting is a Release and seeing that it was set an Acquire: who gets through sees what was written
+//! before the event was set. All that decides about sleeping is in one word, so no more is needed.
+
+use std::time::Duration;
+
+use super::{Futex, Slept, low};
+use crate::atomic::{AtomicU64, Ordering};
+
+const FLAG: u32 = 1;
+const SLEEP: u32 = 2;
+const EPOCH: u32 = 4;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event<'a>(pub(crate) &'a AtomicU64);
+
+impl Event<'_> {
+    #[inline]
+    pub(crate) fn is_set(self) -> bool {
+        self.load() & FLAG != 0
+    }
+
+    #[inline]
+    fn load(self) -> u32 {
+        low(self.0.load(Ordering::Acquire))
+    }
+
+    /// What a wait that begins now has to pass to `passed`.
+    pub(crate) fn epoch(self) -> u32 {
+        self.load() / EPOCH
+    }
+
+    /// Whether the event was set at some moment since that epoch was read.
+    pub(crate) fn passed(self, epoch: u32) -> bool {
+        let now = self.load();
+        now & FLAG != 0 || now / EPOCH != epoch
+    }
+
+    #[inline]
+    pub(crate) fn set(self, futex: &impl Futex) {
+        let mut seen = self.load();
+        // Where it is set nobody sleeps; but who sets it again has to be seen too: see `Memory
+        // ordering`. So that is a change as well.
+        loop {
+            let set =
+                if seen & FLAG == 0 { (seen & !SLEEP).wrapping_add(EPOCH) | FLAG } else { seen };
+            match self.change(seen, set) {
+                Ok(()) => break,
+                Err(other) => seen = other,
+            }
+        }
+        if seen & (FLAG | SLEEP) == SLEEP {
+            futex.wake(self.0, u32::MAX);
+        }
+    }
+
+    pub(crate) fn clear(self) {
+        let mut seen = self.load();
+        while seen & FLAG != 0 {
+            match self.change(seen, seen & !FLAG) {
+                Ok(()) => return,
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    /// Sleeps once, unless the event was set since that epoch was read.
+    pub(crate) fn sleep(self, futex: &impl Futex, epoch: u32, time: Option<Duration>) -> Slept {
+        let mut seen = self.load();
+        loop {
+            if seen & FLAG != 0 || seen / EPOCH != epoch {
+                return Slept::Woken;
+            }
+            if seen & SLEEP != 0 {
+                break;
+            }
+            match self.change(seen, seen | SLEEP) {
+                Ok(()) => {
+                    seen |= SLEEP;
+                    break;
+                }
+                Err(other) => seen = other,
+            }
+        }
+        futex.wait(self.0, seen, time)
+    }
+
+    #[inline]
+    fn change(self, from: u32, to: u32) -> Result<(), u32> {
+        self.0
+            .compare_exchange(from.into(), to.into(), Ordering::AcqRel, Ordering::Acquire)
+            .map(|_| ())
+            .map_err(low)
+    }
+}

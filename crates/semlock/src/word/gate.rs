@@ -1,0 +1,117 @@
+//! Sleeping until something is free.
+//!
+//! ```text
+//!   63                        33   32   31                       0
+//!  ┌────────────────────────────┬──────┬──────────────────────────┐
+//!  │ announcements (31 bits)    │ mark │ sequence: the futex      │
+//!  └────────────────────────────┴──────┴──────────────────────────┘
+//!   mark   0: nobody sleeps, and nobody is about to      1: somebody may
+//! ```
+//!
+//! A waiter *announces* itself (sets the mark and reads the sequence, in one step), tries once more,
+//! and sleeps while the sequence is what it was. One who frees something looks at the mark, and
+//! only if it is set moves the sequence on and wakes one.
+//!
+//! The mark clears itself: who wakes and finds nobody asleep takes it away, if nobody has announced
+//! itself meanwhile, and so does a waiter that leaves and was the only one. Sleepers that are killed
+//! cost one call of the kernel, once.
+//!
+//! What can be lost is a wake-up that was on its way when a process was killed: between freeing and
+//! waking, or after it was woken and before it took. So no sleep on a gate may be endless.
+//!
+//! # Memory ordering
+//! The one who frees stores to *its* word and then loads the gate; the waiter stores to the gate and then
+//! loads the *other's* word. One of the two must see the other, or the waiter sleeps beside a free
+//! permit. So these four accesses are `SeqCst`: whichever store comes second in their one order is
+//! followed by a load that sees the first. Announcing reads the sequence in the same step that sets
+//! the mark: one who frees and saw that mark moves the sequence on after it was read, and the futex
+//! compares them.
+
+use std::time::Duration;
+
+use super::{Futex, Slept, low};
+use crate::atomic::{AtomicU64, Ordering, store_then_load};
+
+const MARK: u64 = 1 << 32;
+const ANNOUNCEMENT: u64 = 1 << 33;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gate<'a>(pub(crate) &'a AtomicU64);
+
+/// That a waiter has announced itself, and what it saw when it did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Announced {
+    after: u64,
+    /// Nobody else has announced itself since the mark was last clear.
+    alone: bool,
+}
+
+impl Gate<'_> {
+    /// Says that the caller is about to sleep; `before` is what it has announced already, if it has.
+    pub(crate) fn announce(self, before: Option<Announced>) -> Announced {
+        let mut seen = self.0.load(Ordering::Relaxed);
+        loop {
+            let after = seen.wrapping_add(ANNOUNCEMENT) | MARK;
+            match self.0.compare_exchange(seen, after, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => {
+                    store_then_load();
+                    let alone = seen & MARK == 0
+                        || before.is_some_and(|b| b.alone && same_announcements(b.after, seen));
+                    return Announced { after, alone };
+                }
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    /// Sleeps, unless something was freed since the announcement.
+    pub(crate) fn sleep(
+        self,
+        futex: &impl Futex,
+        announced: Announced,
+        time: Option<Duration>,
+    ) -> Slept {
+        futex.wait(self.0, low(announced.after), time)
+    }
+
+    /// Takes an announcement back, if nobody else sleeps. True if others may.
+    pub(crate) fn leave(self, announced: Announced) -> bool {
+        let seen = self.0.load(Ordering::SeqCst);
+        let alone = announced.alone && same_announcements(announced.after, seen);
+        !(alone && self.unmark(seen))
+    }
+
+    /// Wakes one who sleeps, after something was freed.
+    #[inline]
+    pub(crate) fn wake_one(self, futex: &impl Futex) {
+        store_then_load();
+        let seen = self.0.load(Ordering::SeqCst);
+        if seen & MARK != 0 {
+            self.wake_one_slow(futex, seen);
+        }
+    }
+
+    #[cold]
+    fn wake_one_slow(self, futex: &impl Futex, mut seen: u64) {
+        let moved = loop {
+            // Only the low half counts on: the sequence begins again after 2^32.
+            let moved = seen & !u64::from(u32::MAX) | u64::from(low(seen).wrapping_add(1));
+            match self.0.compare_exchange(seen, moved, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => break moved,
+                Err(other) if other & MARK == 0 => return,
+                Err(other) => seen = other,
+            }
+        };
+        if futex.wake(self.0, 1) == 0 {
+            self.unmark(moved);
+        }
+    }
+
+    fn unmark(self, seen: u64) -> bool {
+        self.0.compare_exchange(seen, seen & !MARK, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+}
+
+fn same_announcements(a: u64, b: u64) -> bool {
+    a >> 32 == b >> 32
+}

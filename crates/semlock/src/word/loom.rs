@@ -1,0 +1,1416 @@
+//! Models of the algorithms: loom tries the orders in which their steps can happen, and the values
+//! that a load can see. Each is named after what it rules out the contrary of.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test -p semlock --release --lib` runs them.
+//!
+//! Nobody who sleeps here wakes by himself, unless a model gives a time: a lost wake-up is a
+//! deadlock, which loom reports. A process is killed by `killed_after`, before any of its atomic
+//! operations; then `Life` says that it is dead. What is neither one of these operations nor
+//! a sleep happens at once.
+//!
+//! loom takes `SeqCst` accesses for `AcqRel` ones and has the fences of `store_then_load` instead. So
+//! no model can tell whether an access may be weaker than `SeqCst`, but there is one that fails
+//! without each of the fences.
+
+use std::cell::Cell;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ::loom::cell::UnsafeCell;
+use ::loom::model::Builder;
+use ::loom::thread::{self, JoinHandle, Thread};
+
+use super::barrier::{Phase, Phases};
+use super::counter::Counter;
+use super::event::Event;
+use super::gate::{Announced, Gate};
+use super::permit::{Permit, Process, State, Taken};
+use super::waiters::{NODE_WORDS, Node, Progress, Queue, Waiters, Waits};
+use super::watch::{Judged, Watch};
+use super::{Futex, Slept, low};
+use crate::atomic::{AtomicU64, Ordering, killed_after};
+
+const A: Process = Process::new(1, 1, false);
+const B: Process = Process::new(2, 2, false);
+const C: Process = Process::new(3, 3, false);
+const D: Process = Process::new(4, 4, false);
+
+/// A sleep that may end by itself at any moment.
+const SOME_TIME: Option<Duration> = Some(Duration::from_millis(1));
+
+/// Tries everything.
+fn model(run: impl Fn() + Send + Sync + 'static) {
+    explore(None, run);
+}
+
+/// Tries everything in which threads are interrupted so often at most, all together: where trying all
+/// would take many seconds, or minutes. (Nearly all known errors need one or two interruptions.)
+fn model_with(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
+    explore(Some(preemptions), run);
+}
+
+fn explore(preemptions: Option<usize>, run: impl Fn() + Send + Sync + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = preemptions;
+    builder.max_branches = 10_000;
+    builder.check(run);
+}
+
+/// A thread that has a share in something.
+fn with<S: 'static, T: 'static>(
+    shared: &Arc<S>,
+    run: impl FnOnce(&S) -> T + 'static,
+) -> JoinHandle<T> {
+    let shared = Arc::clone(shared);
+    thread::spawn(move || run(&shared))
+}
+
+fn join<T, const N: usize>(threads: [JoinHandle<T>; N]) -> Vec<T> {
+    threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+}
+
+fn word(value: u64) -> AtomicU64 {
+    AtomicU64::new(value)
+}
+
+/// What only one may touch at a time, and each after the one before: loom sees to it.
+#[derive(Default)]
+struct Protected(UnsafeCell<()>);
+
+impl Protected {
+    fn write(&self) {
+        self.0.with_mut(|_| ());
+    }
+
+    fn read(&self) {
+        self.0.with(|_| ());
+    }
+}
+
+/// Whether a process lives.
+struct Life(Process, AtomicU64);
+
+impl Life {
+    fn of(process: Process) -> Self {
+        Self(process, word(0))
+    }
+
+    /// The process does so many steps, and is dead unless that was all; tells what came of it.
+    fn killed_after<T>(&self, steps: usize, life: impl FnOnce() -> T) -> Option<T> {
+        let lived = killed_after(steps, life);
+        if lived.is_none() {
+            self.end();
+        }
+        lived
+    }
+
+    fn end(&self) {
+        self.1.store(1, Ordering::Release);
+    }
+
+    /// Who sees that a process is dead has everything happen after what it did.
+    fn is_over(&self, process: Process) -> bool {
+        process == self.0 && self.1.load(Ordering::Acquire) == 1
+    }
+}
+
+/// The kernel's queue of sleepers. It gives no order to anything but the sleeping itself, and
+/// to who is woken.
+#[derive(Default)]
+struct Sleepers(Mutex<(usize, Vec<Sleeper>)>);
+
+struct Sleeper {
+    word: *const AtomicU64,
+    number: usize,
+    /// None for one that does not sleep for long.
+    thread: Option<Thread>,
+}
+
+impl Sleepers {
+    fn lie_down(&self, word: &AtomicU64, thread: Option<Thread>) -> usize {
+        let mut sleepers = self.0.lock().unwrap();
+        sleepers.0 += 1;
+        let number = sleepers.0;
+        sleepers.1.push(Sleeper { word, number, thread });
+        number
+    }
+
+    fn lies(&self, number: usize) -> bool {
+        self.0.lock().unwrap().1.iter().any(|sleeper| sleeper.number == number)
+    }
+
+    /// Whether nobody has woken it.
+    fn get_up(&self, number: usize) -> bool {
+        let lay = self.lies(number);
+        self.0.lock().unwrap().1.retain(|sleeper| sleeper.number != number);
+        lay
+    }
+}
+
+/// The latest value: an exchange that fails reads it, and nothing else follows from it.
+fn latest(word: &AtomicU64) -> u64 {
+    let never = u64::MAX;
+    word.compare_exchange(never, never, Ordering::Relaxed, Ordering::Relaxed).unwrap_or_else(|v| v)
+}
+
+impl Futex for Sleepers {
+    /// Comparing and lying down is one step, because loom changes threads only before a step. One that is
+    /// killed in a sleep with a time still lies there, and is woken once, as may be with the kernel.
+    fn wait(&self, word: &AtomicU64, expected: u32, time: Option<Duration>) -> Slept {
+        if low(latest(word)) != expected {
+            return Slept::Woken;
+        }
+        if time.is_some() {
+            let number = self.lie_down(word, None);
+            latest(word);
+            return if self.get_up(number) { Slept::TimedOut } else { Slept::Woken };
+        }
+        let number = self.lie_down(word, Some(thread::current()));
+        while self.lies(number) {
+            thread::park();
+        }
+        Slept::Woken
+    }
+
+    fn wake(&self, word: &AtomicU64, most: u32) -> u32 {
+        latest(word);
+        let mut sleepers = self.0.lock().unwrap();
+        let mut woken = 0;
+        sleepers.1.retain(|sleeper| {
+            let wakes = woken < most && std::ptr::eq(sleeper.word, word);
+            if wakes {
+                woken += 1;
+                if let Some(thread) = &sleeper.thread {
+                    thread.unpark();
+                }
+            }
+            !wakes
+        });
+        woken
+    }
+}
+
+// ---- Permits ----
+
+struct Mutual {
+    permit: AtomicU64,
+    gate: AtomicU64,
+    futex: Sleepers,
+    protected: Protected,
+}
+
+impl Mutual {
+    fn held_by(holder: Option<Process>) -> Arc<Self> {
+        Arc::new(Self {
+            permit: word(holder.map_or(0, Process::word)),
+            gate: word(0),
+            futex: Sleepers::default(),
+            protected: Protected::default(),
+        })
+    }
+
+    fn permit(&self) -> Permit<'_> {
+        Permit(&self.permit)
+    }
+
+    fn gate(&self) -> Gate<'_> {
+        Gate(&self.gate)
+    }
+
+    fn acquire(&self, me: Process) {
+        wait_at(self.gate(), &self.futex, || self.permit().try_take(me));
+        self.protected.write();
+    }
+
+    fn release(&self, me: Process) {
+        self.protected.write();
+        assert!(self.permit().free_if_held_by(me));
+        self.gate().wake_one(&self.futex);
+    }
+
+    /// Whether there is a free permit, and nobody marked.
+    fn is_as_new(&self) -> bool {
+        self.permit().state() == State::Free && latest(&self.gate) >> 32 & 1 == 0
+    }
+}
+
+/// As a lock waits.
+fn wait_at<T>(gate: Gate<'_>, futex: &Sleepers, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let mut announced: Option<Announced> = None;
+    loop {
+        let now = gate.announce(announced);
+        announced = Some(now);
+        if let Some(taken) = attempt() {
+            gate.leave(now);
+            return taken;
+        }
+        gate.sleep(futex, now, None);
+    }
+}
+
+/// Waits once, and not for long.
+fn try_at<T>(
+    gate: Gate<'_>,
+    futex: &Sleepers,
+    mut attempt: impl FnMut() -> Option<T>,
+) -> Option<T> {
+    let first = gate.announce(None);
+    let mut taken = attempt();
+    let mut last = first;
+    if taken.is_none() {
+        gate.sleep(futex, first, SOME_TIME);
+        last = gate.announce(Some(first));
+        taken = attempt();
+    }
+    gate.leave(last);
+    taken
+}
+
+#[test]
+fn a_permit_is_never_held_by_two() {
+    model(|| {
+        let lock = Mutual::held_by(None);
+        let take = |lock: &Mutual, me| {
+            if lock.permit().try_take(me).is_some() {
+                lock.protected.write();
+                assert!(lock.permit().free_if_held_by(me));
+            }
+        };
+        let threads =
+            [with(&lock, move |lock| take(lock, A)), with(&lock, move |lock| take(lock, B))];
+        take(&lock, C);
+        join(threads);
+        assert_eq!(lock.permit().state(), State::Free);
+    });
+}
+
+#[test]
+fn a_permit_is_freed_once_by_its_holder_or_by_another() {
+    model(|| {
+        let lock = Mutual::held_by(Some(A));
+        let holder = with(&lock, |lock| lock.permit().free_if_held_by(A));
+        let other = lock.permit().free();
+        assert!(holder.join().unwrap() != other);
+        assert_eq!(lock.permit().state(), State::Free);
+    });
+}
+
+#[test]
+fn a_killed_holder_is_replaced_by_one_who_sees_what_it_wrote() {
+    for steps in 0..4 {
+        model_with(2, move || {
+            let shared = Arc::new((Mutual::held_by(None), Life::of(A)));
+            let holder = with(&shared, move |(lock, life)| {
+                life.killed_after(steps, || {
+                    if lock.permit().try_take(A).is_some() {
+                        lock.protected.write();
+                        lock.permit().free_if_held_by(A);
+                    }
+                })
+            });
+            let judge = |(lock, life): &(Arc<Mutual>, Life), me| {
+                let won = match lock.permit().state() {
+                    State::Held(holder) => {
+                        life.is_over(holder) && lock.permit().recover(holder, me)
+                    }
+                    _ => lock.permit().try_take(me).is_some(),
+                };
+                if won {
+                    lock.protected.write();
+                }
+                won
+            };
+            let other = with(&shared, move |shared| judge(shared, B));
+            let won = judge(&shared, C);
+            let others = other.join().unwrap();
+            let lived = holder.join().unwrap().is_some();
+            assert!(!(won && others));
+            if !won && !others {
+                // It lived when they looked. Whoever comes later gets it.
+                assert!(judge(&shared, D) || lived);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_permit_given_back_as_it_was_found_tells_one_who_takes_it() {
+    model(|| {
+        let lock = Mutual::held_by(Some(B));
+        let take = |lock: &Mutual, me| {
+            let taken = lock.permit().try_take(me);
+            if taken.is_some() {
+                lock.protected.write();
+                lock.permit().free_if_held_by(me);
+            }
+            matches!(taken, Some(Taken::OwnerDied(dead)) if dead.pid() == A.pid())
+        };
+        let threads =
+            [with(&lock, move |lock| take(lock, C)), with(&lock, move |lock| take(lock, D))];
+        lock.protected.write();
+        assert!(lock.permit().free_as_owner_died(B, A));
+        let told = join(threads);
+        let last = take(&lock, A);
+        assert_eq!(told.into_iter().chain([last]).filter(|&told| told).count(), 1);
+    });
+}
+
+#[test]
+fn a_fork_while_a_permit_is_freed_leaves_it_to_nobody() {
+    model(|| {
+        let lock = Mutual::held_by(Some(A));
+        let fork = with(&lock, |lock| lock.permit().mark_inherited(A));
+        assert!(lock.permit().free_if_held_by(A) || lock.permit().free());
+        fork.join().unwrap();
+        assert_eq!(lock.permit().state(), State::Free);
+    });
+}
+
+#[test]
+fn a_fork_while_a_permit_is_given_back_as_it_was_found_leaves_it_to_nobody() {
+    model(|| {
+        let lock = Mutual::held_by(Some(A));
+        let fork = with(&lock, |lock| lock.permit().mark_inherited(A));
+        assert!(lock.permit().free_as_owner_died(A, B));
+        fork.join().unwrap();
+        assert!(matches!(lock.permit().state(), State::OwnerDied(dead) if dead.pid() == B.pid()));
+    });
+}
+
+// ---- Gates ----
+
+#[test]
+fn a_waiter_never_sleeps_beside_a_free_permit() {
+    model(|| {
+        let lock = Mutual::held_by(Some(A));
+        let waiter = with(&lock, |lock| lock.acquire(B));
+        lock.release(A);
+        waiter.join().unwrap();
+    });
+}
+
+/// Of two waiters the one that gets it wakes the other.
+#[test]
+fn a_mark_that_is_cleared_hides_no_sleeper() {
+    model_with(3, || {
+        let lock = Mutual::held_by(Some(A));
+        let waiters = [B, C].map(|me| {
+            with(&lock, move |lock| {
+                lock.acquire(me);
+                lock.release(me);
+            })
+        });
+        lock.release(A);
+        join(waiters);
+        assert_eq!(lock.permit().state(), State::Free);
+    });
+}
+
+#[test]
+fn a_waiter_that_leaves_takes_no_mark_or_wake_up_with_it() {
+    model_with(3, || {
+        let lock = Mutual::held_by(Some(A));
+        let patient = with(&lock, |lock| lock.acquire(B));
+        let hasty = with(&lock, |lock| {
+            if try_at(lock.gate(), &lock.futex, || lock.permit().try_take(C)).is_some() {
+                lock.protected.write();
+                lock.release(C);
+            }
+        });
+        lock.release(A);
+        patient.join().unwrap();
+        hasty.join().unwrap();
+    });
+}
+
+#[test]
+fn a_waiter_that_was_alone_leaves_the_gate_as_it_found_it() {
+    let lock = || Mutual::held_by(Some(A));
+    model(move || {
+        let lock = lock();
+        assert!(try_at(lock.gate(), &lock.futex, || lock.permit().try_take(B)).is_none());
+        lock.release(A);
+        assert!(lock.is_as_new());
+    });
+}
+
+#[test]
+fn a_killed_waiter_leaves_a_mark_for_one_release_and_hides_no_sleeper() {
+    for steps in 0..10 {
+        model_with(2, move || {
+            let shared = Arc::new((Mutual::held_by(Some(A)), Life::of(C)));
+            let patient = with(&shared, |(lock, _)| lock.acquire(B));
+            let killed = with(&shared, move |(lock, life)| {
+                let attempt = || lock.permit().try_take(C);
+                life.killed_after(steps, || try_at(lock.gate(), &lock.futex, attempt))
+            });
+            let (lock, life) = &*shared;
+            lock.release(A);
+            let taken = killed.join().unwrap().flatten().is_some();
+            // What is lost with one who was woken, naps mend: this is one who wakes after it.
+            lock.gate().wake_one(&lock.futex);
+            if taken || lock.permit().state() == State::Held(C) {
+                assert!(taken || life.is_over(C));
+                lock.permit().free();
+                lock.gate().wake_one(&lock.futex);
+            }
+            patient.join().unwrap();
+            for _ in 0..2 {
+                lock.permit().free();
+                lock.gate().wake_one(&lock.futex);
+            }
+            assert!(lock.is_as_new());
+        });
+    }
+}
+
+#[test]
+fn a_holder_that_is_killed_at_a_gate_is_found_by_who_looks_there() {
+    for steps in 0..12 {
+        model_with(2, move || {
+            let shared = Arc::new((Mutual::held_by(None), Life::of(A)));
+            let killed = with(&shared, move |(lock, life)| {
+                life.killed_after(steps, || {
+                    lock.acquire(A);
+                    lock.release(A);
+                })
+            });
+            let (lock, life) = &*shared;
+            let attempt = || match lock.permit().state() {
+                State::Held(holder) if life.is_over(holder) => {
+                    lock.permit().recover(holder, B).then_some(())
+                }
+                _ => lock.permit().try_take(B).map(|_| ()),
+            };
+            let taken = try_at(lock.gate(), &lock.futex, attempt);
+            if taken.is_some() {
+                lock.protected.write();
+                lock.release(B);
+            }
+            killed.join().unwrap();
+            assert!(taken.is_some() || attempt().is_some());
+        });
+    }
+}
+
+// ---- Counters ----
+
+struct Permits {
+    value: AtomicU64,
+    gate: AtomicU64,
+    futex: Sleepers,
+    protected: Protected,
+}
+
+impl Permits {
+    fn new(value: u64) -> Arc<Self> {
+        Arc::new(Self {
+            value: word(value),
+            gate: word(0),
+            futex: Sleepers::default(),
+            protected: Protected::default(),
+        })
+    }
+
+    fn acquire(&self) {
+        let attempt = || Counter(&self.value).try_take().then_some(());
+        wait_at(Gate(&self.gate), &self.futex, attempt);
+    }
+
+    fn release(&self) {
+        assert!(Counter(&self.value).give(2));
+        Gate(&self.gate).wake_one(&self.futex);
+    }
+}
+
+#[test]
+fn a_counter_gives_no_more_than_it_has_and_takes_no_more_than_it_may() {
+    model_with(3, || {
+        let counter = Permits::new(1);
+        let take = |permits: &Permits| u64::from(Counter(&permits.value).try_take());
+        let give = |permits: &Permits| u64::from(Counter(&permits.value).give(2));
+        let threads = [with(&counter, take), with(&counter, move |it| take(it) + 10 * give(it))];
+        let given = give(&counter) + give(&counter);
+        let [taken, both] = join(threads)[..] else { unreachable!() };
+        let (taken, given) = (taken + both % 10, given + both / 10);
+        assert_eq!(Counter(&counter.value).value() + taken, 1 + given);
+        assert!(Counter(&counter.value).value() <= 2);
+    });
+}
+
+#[test]
+fn who_takes_what_another_gave_sees_what_that_one_wrote() {
+    model(|| {
+        let counter = Permits::new(0);
+        let giver = with(&counter, |permits| {
+            permits.protected.write();
+            assert!(Counter(&permits.value).give(1));
+        });
+        if Counter(&counter.value).try_take() {
+            counter.protected.write();
+        }
+        giver.join().unwrap();
+    });
+}
+
+/// A taker that loads the first value and takes a later one of the same number.
+#[test]
+fn a_counter_of_one_protects_as_a_permit_does() {
+    model(|| {
+        let counter = Permits::new(1);
+        let take = |permits: &Permits| {
+            if Counter(&permits.value).try_take() {
+                permits.protected.write();
+                assert!(Counter(&permits.value).give(1));
+            }
+        };
+        let other = with(&counter, take);
+        take(&counter);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn who_takes_the_last_of_two_permits_sees_what_both_givers_wrote() {
+    model(|| {
+        let shared = Arc::new((word(0), Protected::default(), Protected::default()));
+        let first = with(&shared, |(value, first, _)| {
+            first.write();
+            assert!(Counter(value).give(2));
+        });
+        let second = with(&shared, |(value, _, second)| {
+            second.write();
+            assert!(Counter(value).give(2));
+        });
+        let (value, a, b) = &*shared;
+        if Counter(value).try_take() && Counter(value).try_take() {
+            a.write();
+            b.write();
+        }
+        first.join().unwrap();
+        second.join().unwrap();
+    });
+}
+
+#[test]
+fn two_releases_wake_two_sleepers_of_a_semaphore() {
+    model_with(2, || {
+        let permits = Permits::new(0);
+        let waiters = [with(&permits, Permits::acquire), with(&permits, Permits::acquire)];
+        permits.release();
+        permits.release();
+        join(waiters);
+    });
+}
+
+#[test]
+fn two_who_release_at_once_wake_two_sleepers_of_a_semaphore() {
+    model_with(2, || {
+        let permits = Permits::new(0);
+        let waiters = [with(&permits, Permits::acquire), with(&permits, Permits::acquire)];
+        let other = with(&permits, Permits::release);
+        permits.release();
+        join(waiters);
+        other.join().unwrap();
+    });
+}
+
+/// A robust semaphore's permits are looked through one by one, from different ends.
+#[test]
+fn a_waiter_never_sleeps_beside_one_of_several_free_permits() {
+    model_with(2, || {
+        let shared = Arc::new(([word(A.word()), word(A.word())], word(0), Sleepers::default()));
+        let take = |words: &[AtomicU64; 2], from: usize, me| {
+            [from, 1 - from].into_iter().find(|&at| Permit(&words[at]).try_take(me).is_some())
+        };
+        let waiters = [(0, B), (1, C)].map(|(from, me)| {
+            with(&shared, move |(words, gate, futex)| {
+                let at = wait_at(Gate(gate), futex, || take(words, from, me));
+                assert!(Permit(&words[at]).free_if_held_by(me));
+                Gate(gate).wake_one(futex);
+            })
+        });
+        let (words, gate, futex) = &*shared;
+        // It moves from one permit to the other.
+        assert!(Permit(&words[0]).free_if_held_by(A));
+        Gate(gate).wake_one(futex);
+        let at = take(words, 0, A);
+        assert!(Permit(&words[1]).free_if_held_by(A));
+        Gate(gate).wake_one(futex);
+        if at.is_some() {
+            words.iter().find(|&word| Permit(word).free_if_held_by(A));
+            Gate(gate).wake_one(futex);
+        }
+        join(waiters);
+    });
+}
+
+// ---- Events ----
+
+#[derive(Default)]
+struct Signal {
+    futex: Sleepers,
+    written: Protected,
+}
+
+fn wait_for(event: Event<'_>, futex: &Sleepers, epoch: u32) {
+    while !event.passed(epoch) {
+        event.sleep(futex, epoch, None);
+    }
+}
+
+#[test]
+fn a_set_wakes_all_who_see_what_was_written_before_it() {
+    model_with(3, || {
+        let shared = Arc::new((word(0), Signal::default()));
+        let waiters = [(); 2].map(|()| {
+            with(&shared, |(event, signal)| {
+                let event = Event(event);
+                wait_for(event, &signal.futex, event.epoch());
+                signal.written.read();
+            })
+        });
+        let (event, signal) = &*shared;
+        signal.written.write();
+        Event(event).set(&signal.futex);
+        join(waiters);
+    });
+}
+
+#[test]
+fn a_set_before_a_clear_wakes_who_waited() {
+    model(|| {
+        let shared = Arc::new((word(0), Signal::default()));
+        let epoch = Event(&shared.0).epoch();
+        let waiter = with(&shared, move |(event, signal)| {
+            wait_for(Event(event), &signal.futex, epoch);
+            signal.written.read();
+        });
+        let (event, signal) = &*shared;
+        signal.written.write();
+        Event(event).set(&signal.futex);
+        Event(event).clear();
+        assert!(!Event(event).is_set());
+        waiter.join().unwrap();
+    });
+}
+
+#[test]
+fn two_who_set_at_once_wake_who_waits_and_one_that_gives_up_hides_nobody() {
+    model_with(2, || {
+        let shared = Arc::new((word(0), Signal::default()));
+        let patient = with(&shared, |(event, signal)| {
+            let event = Event(event);
+            wait_for(event, &signal.futex, event.epoch());
+        });
+        let hasty = with(&shared, |(event, signal)| {
+            let event = Event(event);
+            event.sleep(&signal.futex, event.epoch(), SOME_TIME);
+        });
+        let other = with(&shared, |(event, signal)| Event(event).set(&signal.futex));
+        let (event, signal) = &*shared;
+        Event(event).set(&signal.futex);
+        for thread in [patient, hasty, other] {
+            thread.join().unwrap();
+        }
+        assert!(Event(event).is_set());
+    });
+}
+
+/// Who works off what is there clears the event and then looks.
+#[test]
+fn a_set_of_a_set_event_is_not_lost_to_a_clear() {
+    model(|| {
+        let shared = Arc::new((word(0), Signal::default(), word(0)));
+        let (event, signal, work) = &*shared;
+        Event(event).set(&signal.futex);
+        let maker = with(&shared, |(event, signal, work)| {
+            work.store(1, Ordering::Relaxed);
+            Event(event).set(&signal.futex);
+        });
+        Event(event).clear();
+        let seen = work.load(Ordering::Relaxed) == 1;
+        maker.join().unwrap();
+        assert!(seen || Event(event).is_set());
+    });
+}
+
+// ---- Waiters ----
+
+const CONDITION: u64 = 5;
+const BARRIER: u64 = 9;
+
+struct Table {
+    nodes: Vec<AtomicU64>,
+    used: AtomicU64,
+    tickets: [AtomicU64; 2],
+    notified_at: AtomicU64,
+    empty_at: AtomicU64,
+    phase: AtomicU64,
+    futex: Sleepers,
+    protected: Protected,
+    life: Life,
+}
+
+impl Table {
+    /// With so many nodes; it is D that may die.
+    fn new(nodes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            nodes: (0..nodes * NODE_WORDS).map(|_| word(0)).collect(),
+            used: word(0),
+            tickets: [word(0), word(0)],
+            notified_at: word(0),
+            empty_at: word(0),
+            phase: word(0),
+            futex: Sleepers::default(),
+            protected: Protected::default(),
+            life: Life::of(D),
+        })
+    }
+
+    fn waiters(&self) -> Waiters<'_> {
+        Waiters { nodes: &self.nodes, used: &self.used }
+    }
+
+    fn condition(&self) -> Queue<'_> {
+        Queue {
+            waiters: self.waiters(),
+            slot: CONDITION,
+            tickets: &self.tickets[0],
+            waits: Waits::ForNotify,
+        }
+    }
+
+    fn barrier(&self) -> Queue<'_> {
+        Queue {
+            waiters: self.waiters(),
+            slot: BARRIER,
+            tickets: &self.tickets[1],
+            waits: Waits::ForMembers,
+        }
+    }
+
+    fn enter(&self, me: Process) -> Node {
+        self.condition().enter(me).unwrap()
+    }
+
+    /// As a condition does, with its shortcut.
+    fn notify(&self, most: usize, me: Process) -> usize {
+        let tickets = self.tickets[0].load(Ordering::Acquire);
+        if tickets == self.empty_at.load(Ordering::Acquire) {
+            return 0;
+        }
+        self.notified_at.store(tickets, Ordering::Release);
+        let is_dead = &mut |process| self.life.is_over(process);
+        let notified = self.condition().notify(&self.futex, most, tickets, me, is_dead);
+        if self.condition().waiting() == 0 {
+            self.empty_at.store(tickets, Ordering::Release);
+        }
+        notified
+    }
+
+    fn pass_on(&self, me: Process) {
+        let is_dead = &mut |process| self.life.is_over(process);
+        self.condition().pass_on(&self.futex, &self.notified_at, me, is_dead);
+    }
+
+    fn reclaim(&self, me: Process) {
+        let is_dead = &mut |process| self.life.is_over(process);
+        self.condition().reclaim(&self.futex, &self.notified_at, me, is_dead);
+    }
+
+    fn has_passed(&self, node: &Node) -> bool {
+        self.condition().progress(node) == Progress::Passed
+    }
+
+    /// Sleeps until it is notified.
+    fn sleep(&self, node: &Node) {
+        while self.condition().progress(node) == Progress::Waiting {
+            self.condition().sleep(&self.futex, node, None);
+        }
+    }
+
+    fn leave(&self, node: &Node) -> bool {
+        self.condition().leave(node) == Progress::Passed
+    }
+
+    fn node(&self, index: usize) -> [u64; 2] {
+        [latest(&self.nodes[2 * index]), latest(&self.nodes[2 * index + 1])]
+    }
+
+    /// After everything, as the watcher and one who finds the table full would.
+    fn tidy(&self) {
+        self.tidy_with(&mut |process| self.life.is_over(process));
+    }
+
+    fn tidy_with(&self, is_dead: &mut impl FnMut(Process) -> bool) {
+        self.condition().pass_on(&self.futex, &self.notified_at, C, is_dead);
+        self.condition().reclaim(&self.futex, &self.notified_at, C, is_dead);
+    }
+}
+
+#[test]
+fn a_node_belongs_to_one() {
+    model(|| {
+        let table = Table::new(2);
+        let enter = |me| {
+            move |table: &Table| {
+                let node = table.enter(me);
+                assert_eq!(table.condition().progress(&node), Progress::Waiting);
+                assert!(!table.leave(&node));
+                assert_eq!(table.condition().waiters.used.load(Ordering::Relaxed) & !3, 0);
+            }
+        };
+        let other = with(&table, enter(A));
+        enter(B)(&table);
+        other.join().unwrap();
+        assert_eq!((table.node(0), table.node(1)), ([0; 2], [0; 2]));
+    });
+}
+
+/// One node for two, one after the other: what the first one left must not come over the second.
+#[test]
+fn a_node_that_is_used_again_is_idle() {
+    model(|| {
+        let table = Table::new(1);
+        let first = table.enter(A);
+        let other = with(&table, |table| {
+            let node = table.condition().enter(B)?;
+            let waits = table.condition().progress(&node) == Progress::Waiting;
+            assert!(waits && table.node(0)[0] == B.word() && table.node(0)[1] != 0);
+            Some(node)
+        });
+        table.leave(&first);
+        if let Some(node) = other.join().unwrap() {
+            assert_eq!(table.condition().waiting(), 1);
+            assert!(!table.leave(&node));
+        }
+        assert_eq!(table.node(0), [0; 2]);
+    });
+}
+
+#[test]
+fn a_notified_waiter_wakes_and_sees_what_was_written_before() {
+    model(|| {
+        let table = Table::new(1);
+        let node = table.enter(A);
+        let waiter = with(&table, move |table| {
+            table.sleep(&node);
+            table.protected.read();
+            assert!(table.leave(&node));
+        });
+        table.protected.write();
+        assert_eq!(table.notify(1, B), 1);
+        waiter.join().unwrap();
+        assert_eq!(table.node(0), [0; 2]);
+    });
+}
+
+/// Without the lock that usually is between them.
+#[test]
+fn who_enters_before_a_notify_is_notified_though_the_table_was_empty_once() {
+    model_with(3, || {
+        let shared = Arc::new((Table::new(1), word(0)));
+        let waiter = with(&shared, |(table, entered)| {
+            let node = table.enter(A);
+            entered.store(1, Ordering::Relaxed);
+            table.sleep(&node);
+        });
+        let (table, entered) = &*shared;
+        let entered_before = latest(entered) == 1;
+        let notified = table.notify(1, B);
+        // Nothing but the number of tickets orders this one after the entering.
+        assert!(notified == 1 || !entered_before || entered.load(Ordering::Relaxed) == 1);
+        while notified == 0 && table.notify(1, B) == 0 {
+            thread::yield_now();
+        }
+        waiter.join().unwrap();
+    });
+}
+
+#[test]
+fn a_timeout_that_crosses_a_notify_loses_nothing() {
+    model(|| {
+        let table = Table::new(2);
+        let (hasty, patient) = (table.enter(A), table.enter(B));
+        let first = with(&table, move |table| {
+            table.condition().sleep(&table.futex, &hasty, SOME_TIME);
+            table.leave(&hasty)
+        });
+        assert_eq!(table.notify(1, C), 1);
+        assert!(first.join().unwrap() != table.has_passed(&patient));
+    });
+}
+
+#[test]
+fn two_notifies_notify_two() {
+    model_with(2, || {
+        let table = Table::new(2);
+        let waiters = [A, B].map(|me| {
+            let node = table.enter(me);
+            with(&table, move |table| table.sleep(&node))
+        });
+        let other = with(&table, |table| table.notify(1, C));
+        assert_eq!(table.notify(1, D), 1);
+        assert_eq!(other.join().unwrap(), 1);
+        join(waiters);
+    });
+}
+
+#[test]
+fn a_notify_of_all_wakes_all() {
+    model_with(3, || {
+        let table = Table::new(2);
+        let waiters = [A, B].map(|me| {
+            let node = table.enter(me);
+            with(&table, move |table| table.sleep(&node))
+        });
+        assert_eq!(table.notify(usize::MAX, C), 2);
+        join(waiters);
+        assert_eq!(table.notify(1, C), 0);
+    });
+}
+
+/// It is killed at any moment, also asleep; another watches meanwhile.
+#[test]
+fn a_dead_waiters_notification_reaches_exactly_one() {
+    for steps in 0..6 {
+        model_with(2, move || {
+            let table = Table::new(2);
+            let (doomed, patient) = (table.enter(D), table.enter(A));
+            let killed = with(&table, move |table| {
+                let leaves = Cell::new(false);
+                let left = table.life.killed_after(steps, || {
+                    table.condition().sleep(&table.futex, &doomed, SOME_TIME);
+                    leaves.set(true);
+                    table.leave(&doomed)
+                });
+                // One that is killed while it leaves may have had it.
+                if left.is_none() && leaves.get() { None } else { Some(left == Some(true)) }
+            });
+            let watcher = with(&table, |table| table.pass_on(A));
+            assert_eq!(table.notify(1, B), 1);
+            watcher.join().unwrap();
+            let consumed = killed.join().unwrap();
+            table.tidy();
+            assert!(consumed.is_none_or(|consumed| consumed != table.has_passed(&patient)));
+            assert_eq!(table.node(0), [0; 2]);
+        });
+    }
+}
+
+/// The watcher finds one notified that lives, and takes over from the next one in that node.
+#[test]
+fn a_notification_in_a_node_that_is_used_again_is_not_lost() {
+    model_with(2, || {
+        let table = Table::new(2);
+        let first = table.enter(B);
+        assert_eq!(table.notify(1, C), 1);
+        let watcher = with(&table, |table| table.pass_on(A));
+        assert!(table.leave(&first));
+        table.enter(D);
+        let patient = table.enter(A);
+        table.life.end();
+        // It is not asked for while a wake-up counts the dying.
+        table.futex.lie_down(&table.nodes[1], None);
+        assert_eq!(table.notify(1, C), 1);
+        watcher.join().unwrap();
+        table.tidy();
+        assert!(table.has_passed(&patient));
+        assert_eq!(table.node(0), [0; 2]);
+    });
+}
+
+/// The watcher knows how far the last notify went, also of one that began after the watcher did.
+#[test]
+fn a_watcher_that_looks_while_another_notifies_passes_on_to_all_who_were_there() {
+    model_with(2, || {
+        let table = Table::new(2);
+        table.enter(D);
+        let patient = table.enter(A);
+        let watcher = with(&table, |table| table.pass_on(A));
+        table.futex.lie_down(&table.nodes[1], None);
+        table.life.end();
+        assert_eq!(table.notify(1, C), 1);
+        watcher.join().unwrap();
+        table.tidy();
+        assert!(table.has_passed(&patient));
+    });
+}
+
+#[test]
+fn a_notification_goes_to_nobody_who_came_after_it() {
+    model(|| {
+        let table = Table::new(2);
+        table.enter(D);
+        table.futex.lie_down(&table.nodes[1], None);
+        assert_eq!(table.notify(1, C), 1);
+        table.life.end();
+        let late = table.enter(A);
+        table.tidy();
+        assert!(!table.has_passed(&late));
+        assert_eq!(table.node(0), [0; 2]);
+    });
+}
+
+/// Who passes on is killed while it does: that wakes one more at most, and loses nothing.
+#[test]
+fn a_notification_outlives_who_passes_it_on() {
+    for steps in 0..30 {
+        model(move || {
+            let table = Table::new(3);
+            let life = Life::of(B);
+            table.enter(D);
+            let patient = [table.enter(A), table.enter(A)];
+            table.futex.lie_down(&table.nodes[1], None);
+            assert_eq!(table.notify(1, C), 1);
+            table.life.end();
+            life.killed_after(steps, || table.pass_on(B));
+            let is_dead = &mut |process| process == D || life.is_over(process);
+            table.tidy_with(is_dead);
+            let passed = patient.iter().filter(|node| table.has_passed(node)).count();
+            assert!(passed == 1 || passed == 2 && life.is_over(B));
+            assert_eq!(table.node(0), [0; 2]);
+        });
+    }
+}
+
+/// Who abandons its wait, because a signal's handler raised, is killed while it does; or is not.
+#[test]
+fn a_notification_that_is_abandoned_reaches_one_who_was_there() {
+    for steps in 0..12 {
+        model_with(2, move || {
+            let table = Table::new(3);
+            let (doomed, patient) = (table.enter(D), table.enter(A));
+            let abandons = with(&table, move |table| {
+                table.life.killed_after(steps, || {
+                    let is_dead = &mut |_| false;
+                    let before = &table.notified_at;
+                    table.condition().abandon(&table.futex, &doomed, before, D, is_dead);
+                });
+            });
+            // (Or it counts none, if the dead one has passed it on before that.)
+            table.notify(1, C);
+            let late = table.enter(B);
+            abandons.join().unwrap();
+            table.tidy();
+            assert!(table.has_passed(&patient) && !table.has_passed(&late));
+            assert!(table.node(0)[0] != D.word());
+        });
+    }
+}
+
+#[test]
+fn a_notification_that_meets_a_reclaim_reaches_exactly_one() {
+    model_with(3, || {
+        let table = Table::new(2);
+        table.enter(D);
+        let patient = table.enter(A);
+        table.life.end();
+        let other = with(&table, |table| table.reclaim(B));
+        assert_eq!(table.notify(1, C), 1);
+        other.join().unwrap();
+        table.tidy();
+        assert!(table.has_passed(&patient));
+        assert_eq!(table.condition().waiting(), 0);
+        assert_eq!(table.node(0), [0; 2]);
+    });
+}
+
+/// Also of a process that is dead when it is reclaimed, and was not when it was looked at.
+#[test]
+fn a_reclaim_takes_no_notification_of_one_that_dies_meanwhile() {
+    for steps in 0..6 {
+        model_with(2, move || {
+            let table = Table::new(2);
+            let doomed = with(&table, move |table| {
+                table.life.killed_after(steps, || {
+                    let node = table.condition().enter(D)?;
+                    table.condition().sleep(&table.futex, &node, SOME_TIME);
+                    Some(table.leave(&node))
+                })
+            });
+            let other = with(&table, |table| table.reclaim(B));
+            let notified = table.notify(1, C);
+            other.join().unwrap();
+            let left = doomed.join().unwrap().flatten();
+            table.tidy();
+            assert!(left != Some(true) || notified == 1);
+            assert_eq!((table.node(0), table.condition().waiting()), ([0; 2], 0));
+        });
+    }
+}
+
+/// Who reclaims is killed while it does, and somebody notifies.
+#[test]
+fn a_notification_outlives_who_reclaims() {
+    for steps in 0..14 {
+        model_with(2, move || {
+            let shared = Arc::new((Table::new(2), Life::of(B)));
+            let (table, life) = &*shared;
+            table.enter(D);
+            let patient = table.enter(A);
+            table.life.end();
+            let other = with(&shared, move |(table, life)| {
+                life.killed_after(steps, || table.reclaim(B));
+            });
+            assert_eq!(table.notify(1, C), 1);
+            other.join().unwrap();
+            let is_dead = &mut |process| process == D || life.is_over(process);
+            table.tidy_with(is_dead);
+            assert!(table.has_passed(&patient));
+            assert_eq!(table.node(0), [0; 2]);
+        });
+    }
+}
+
+#[test]
+fn a_full_table_takes_the_nodes_of_those_who_died_anywhere() {
+    for steps in 0..16 {
+        model(move || {
+            let table = Table::new(1);
+            table.life.killed_after(steps, || {
+                let node = table.enter(D);
+                table.condition().sleep(&table.futex, &node, SOME_TIME);
+                table.leave(&node)
+            });
+            table.reclaim(A);
+            assert!(table.condition().enter(A).is_some());
+        });
+    }
+}
+
+#[test]
+fn a_reclaim_leaves_to_another_condition_what_it_has_to_pass_on() {
+    model_with(2, || {
+        let table = Table::new(2);
+        table.enter(D);
+        let patient = table.enter(A);
+        table.futex.lie_down(&table.nodes[1], None);
+        table.life.end();
+        let other = with(&table, |table| {
+            let is_dead = &mut |process| table.life.is_over(process);
+            table.barrier().reclaim(&table.futex, &table.tickets[1], B, is_dead);
+        });
+        assert_eq!(table.notify(1, C), 1);
+        other.join().unwrap();
+        table.pass_on(C);
+        assert!(table.has_passed(&patient));
+    });
+}
+
+/// Who notifies is killed while it does.
+#[test]
+fn a_notify_that_is_killed_notifies_one_at_most_and_tears_nothing() {
+    for steps in 0..24 {
+        model(move || {
+            let table = Table::new(3);
+            let life = Life::of(B);
+            table.enter(D);
+            let patient = [table.enter(A), table.enter(A)];
+            table.life.end();
+            let done = life.killed_after(steps, || table.notify(1, B));
+            let is_dead = &mut |process| process == D || life.is_over(process);
+            table.tidy_with(is_dead);
+            let passed = patient.iter().filter(|node| table.has_passed(node)).count();
+            assert!(passed <= 1 && done.is_none_or(|done| done == 1 && passed == 1));
+            assert_eq!(table.node(0), [0; 2]);
+            for node in &patient {
+                table.leave(node);
+            }
+            assert_eq!((table.node(1), table.node(2)), ([0; 2], [0; 2]));
+        });
+    }
+}
+
+// ---- Barriers ----
+
+impl Table {
+    fn phases(&self) -> Phases<'_> {
+        Phases(&self.phase)
+    }
+
+    fn wait_at_barrier(&self, node: &Node) -> Progress {
+        loop {
+            let seen = self.phases().see();
+            match self.barrier().progress(node) {
+                Progress::Waiting => self.phases().sleep(&self.futex, seen, None),
+                over => return over,
+            };
+        }
+    }
+
+    fn end_barrier(&self, through: bool, phase: Phase) {
+        self.barrier().settle_all(through);
+        self.phases().change(&self.futex, phase);
+    }
+}
+
+#[test]
+fn a_member_never_sleeps_through_the_change_and_sees_what_was_written_before() {
+    model_with(3, || {
+        let table = Table::new(2);
+        let members = [A, B].map(|me| {
+            let node = table.barrier().enter(me).unwrap();
+            with(&table, move |table| {
+                assert_eq!(table.wait_at_barrier(&node), Progress::Passed);
+                table.protected.read();
+                table.barrier().leave(&node);
+            })
+        });
+        table.protected.write();
+        table.end_barrier(true, Phase::Filling);
+        join(members);
+        assert_eq!((table.node(0), table.node(1)), ([0; 2], [0; 2]));
+    });
+}
+
+/// One that comes while the action runs waits for the phase alone.
+#[test]
+fn who_waits_for_the_action_to_end_sees_that_it_broke() {
+    model(|| {
+        let table = Table::new(1);
+        table.phases().change(&table.futex, Phase::Action);
+        let late = with(&table, |table| {
+            loop {
+                let seen = table.phases().see();
+                if seen.phase != Phase::Action {
+                    table.protected.read();
+                    return seen.phase;
+                }
+                table.phases().sleep(&table.futex, seen, None);
+            }
+        });
+        table.protected.write();
+        table.end_barrier(false, Phase::Broken);
+        assert_eq!(late.join().unwrap(), Phase::Broken);
+    });
+}
+
+#[test]
+fn a_broken_barrier_tells_who_is_in_and_a_reset_one_who_comes_next() {
+    model_with(3, || {
+        let table = Table::new(2);
+        let first = table.barrier().enter(A).unwrap();
+        let member = with(&table, move |table| {
+            let progress = table.wait_at_barrier(&first);
+            table.barrier().leave(&first);
+            progress
+        });
+        table.end_barrier(false, Phase::Broken);
+        table.end_barrier(false, Phase::Filling);
+        let next = table.barrier().enter(B).unwrap();
+        assert_eq!(member.join().unwrap(), Progress::Broken);
+        assert_eq!(table.barrier().progress(&next), Progress::Waiting);
+        assert_eq!(table.phases().see().phase, Phase::Filling);
+    });
+}
+
+/// As the barrier does it, under its own lock: also one that has let itself through already.
+#[test]
+fn who_is_killed_as_it_lets_the_members_through_leaves_nobody_waiting() {
+    for steps in 0..14 {
+        model_with(3, move || {
+            let shared = Arc::new((Table::new(2), Mutual::held_by(None)));
+            let (table, lock) = &*shared;
+            let _ = table.barrier().enter(D).unwrap();
+            let member = table.barrier().enter(A).unwrap();
+            let runner = with(&shared, move |(table, lock)| {
+                table.life.killed_after(steps, || {
+                    lock.acquire(D);
+                    table.end_barrier(true, Phase::Filling);
+                    lock.release(D);
+                });
+            });
+            let is_dead = &mut |process| table.life.is_over(process);
+            let mut judge = || {
+                let half_done = match lock.permit().state() {
+                    State::Held(holder) => is_dead(holder) && lock.permit().recover(holder, A),
+                    _ => false,
+                };
+                if half_done || table.barrier().has_dead_waiter(is_dead) {
+                    table.end_barrier(false, Phase::Broken);
+                }
+            };
+            judge();
+            runner.join().unwrap();
+            judge();
+            assert!(table.barrier().progress(&member) != Progress::Waiting);
+        });
+    }
+}
+
+#[test]
+fn a_dead_member_is_found_and_nobody_else_for_it() {
+    model(|| {
+        let table = Table::new(1);
+        let member = table.barrier().enter(A).unwrap();
+        let watcher = with(&table, |table| {
+            table.barrier().has_dead_waiter(&mut |process| table.life.is_over(process))
+        });
+        // Out of the barrier, and its node goes to one of a condition that dies.
+        table.barrier().leave(&member);
+        let _ = table.enter(D);
+        table.life.end();
+        assert!(!watcher.join().unwrap());
+        table.tidy();
+        let _ = table.barrier().enter(D);
+        assert!(table.barrier().has_dead_waiter(&mut |process| table.life.is_over(process)));
+    });
+}
+
+#[test]
+fn a_member_is_not_taken_for_the_dead_one_that_had_its_node_before() {
+    model_with(3, || {
+        let table = Table::new(1);
+        let _ = table.enter(D);
+        let watcher = with(&table, |table| {
+            table.barrier().has_dead_waiter(&mut |process| table.life.is_over(process))
+        });
+        table.life.end();
+        table.reclaim(C);
+        let _ = table.barrier().enter(A).unwrap();
+        assert!(!watcher.join().unwrap());
+    });
+}
+
+// ---- Watching ----
+
+#[test]
+fn of_two_who_begin_at_once_one_watches() {
+    model(|| {
+        let shared = Arc::new(word(0));
+        let begin = |watch: &AtomicU64| Watch(watch).begin(7);
+        let other = with(&shared, begin);
+        let mine = begin(&shared);
+        assert!(mine.is_some() != other.join().unwrap().is_some());
+    });
+}
+
+#[test]
+fn a_silent_watcher_goes_on_or_is_replaced() {
+    model(|| {
+        let watch = Arc::new(word(0));
+        let first = Watch(&watch).begin(1_000).unwrap();
+        let other = with(&watch, |watch| Watch(watch).begin(900_000_000));
+        let goes_on = Watch(&watch).go_on(first, 900_000_000);
+        let replaced = other.join().unwrap();
+        assert!(goes_on.is_some() != replaced.is_some());
+        // One that was replaced takes nothing with it.
+        Watch(&watch).end(first);
+        assert!(latest(&watch) != 0);
+        Watch(&watch).end(goes_on.or(replaced).unwrap());
+        assert_eq!(latest(&watch), 0);
+    });
+}
+
+#[test]
+fn of_two_who_try_at_once_one_judges() {
+    model(|| {
+        let shared = Arc::new(word(0));
+        let is_due = |judged: &AtomicU64| Judged(judged).is_due(7, Duration::from_millis(50));
+        let other = with(&shared, is_due);
+        let mine = is_due(&shared);
+        assert!(mine != other.join().unwrap());
+    });
+}

@@ -1,0 +1,235 @@
+//! A permit: one word that names its holder.
+//!
+//! ```text
+//!   63                                24 23                     2 1    0
+//!  ┌────────────────────────────────────┬────────────────────────┬──────┐
+//!  │ start time, clock ticks (40 bits)  │ process id (22 bits)   │ mark │
+//!  └────────────────────────────────────┴────────────────────────┴──────┘
+//!   0                      free
+//!   process, mark HELD     held by it
+//!   process, mark DIED     free; it died as the holder, and the next who takes it is told
+//!   process, INHERITED     held by it, or by a child that it forked meanwhile: never recovered
+//!   process, STRANGER      held by it, which lives in another pid or time namespace: never recovered
+//! ```
+//!
+//! Each change is one compare-exchange from a state that was seen: there is no moment at which a permit is
+//! taken and its holder unknown, so a process can be killed between any two instructions. A number
+//! of Linux (`PID_MAX_LIMIT`) has 22 bits; 40 bits of ticks at 100 Hz are 348 years of uptime.
+//!
+//! # Memory ordering
+//! Taking is an Acquire and freeing a Release, so that a holder sees what the one before it wrote. Both
+//! are `SeqCst` on top of that, because the gate needs more of them: see there.
+
+use crate::atomic::{AtomicU64, Ordering};
+
+const MARK: u64 = 0b11;
+const HELD: u64 = 0;
+const DIED: u64 = 1;
+const INHERITED: u64 = 2;
+const STRANGER: u64 = 3;
+
+const PID_SHIFT: u32 = 2;
+const PID_BITS: u32 = 22;
+const START_SHIFT: u32 = PID_SHIFT + PID_BITS;
+const START_BITS: u32 = 64 - START_SHIFT;
+
+/// A process, as a permit names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Process(u64);
+
+impl Process {
+    /// `start` is its start time in clock ticks since boot; 0 where nobody can tell. A `stranger` is
+    /// in another namespace than those who could judge it.
+    pub(crate) const fn new(pid: u32, start: u64, stranger: bool) -> Self {
+        let start = start & ((1 << START_BITS) - 1);
+        let pid = pid as u64 & ((1 << PID_BITS) - 1);
+        let mark = if stranger { STRANGER } else { HELD };
+        Self(start << START_SHIFT | pid << PID_SHIFT | mark)
+    }
+
+    pub(crate) const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    pub(crate) const fn word(self) -> u64 {
+        self.0
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // 22 bits
+    pub(crate) const fn pid(self) -> u32 {
+        (self.0 >> PID_SHIFT) as u32 & ((1 << PID_BITS) - 1)
+    }
+
+    pub(crate) const fn start(self) -> u64 {
+        self.0 >> START_SHIFT
+    }
+
+    /// Whether others may ask if it is dead.
+    pub(crate) const fn can_be_judged(self) -> bool {
+        self.0 & MARK == HELD
+    }
+}
+
+/// What a permit's word says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Free,
+    /// Free, and its last holder died with it.
+    OwnerDied(Process),
+    /// Held; the process carries the mark.
+    Held(Process),
+}
+
+impl State {
+    const fn of(word: u64) -> Self {
+        match word {
+            0 => Self::Free,
+            _ if word & MARK == DIED => Self::OwnerDied(Process(word)),
+            _ => Self::Held(Process(word)),
+        }
+    }
+}
+
+/// How a permit was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    Clean,
+    /// From a holder that died: what the permit protects may be half-written.
+    OwnerDied(Process),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Permit<'a>(pub(crate) &'a AtomicU64);
+
+impl Permit<'_> {
+    pub(crate) fn state(self) -> State {
+        State::of(self.0.load(Ordering::SeqCst))
+    }
+
+    /// Takes it if it is free and its last holder gave it back.
+    #[inline]
+    pub(crate) fn try_take_clean(self, me: Process) -> bool {
+        self.change(0, me.0)
+    }
+
+    /// Takes it if it is free.
+    pub(crate) fn try_take(self, me: Process) -> Option<Taken> {
+        loop {
+            match self.state() {
+                State::Free => {
+                    if self.try_take_clean(me) {
+                        return Some(Taken::Clean);
+                    }
+                }
+                State::OwnerDied(process) => {
+                    if self.change(process.0, me.0) {
+                        return Some(Taken::OwnerDied(process));
+                    }
+                }
+                State::Held(_) => return None,
+            }
+        }
+    }
+
+    /// Takes it from a holder that is dead. Of several who try, one succeeds.
+    pub(crate) fn recover(self, dead: Process, me: Process) -> bool {
+        self.change(dead.0, me.0)
+    }
+
+    /// Frees it if this process holds it, and no more is known about it.
+    #[inline]
+    pub(crate) fn free_if_held_by(self, me: Process) -> bool {
+        self.change(me.0, 0)
+    }
+
+    /// Frees it, whoever holds it; false if nobody does.
+    pub(crate) fn free(self) -> bool {
+        while let State::Held(holder) = self.state() {
+            if self.change(holder.0, 0) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Gives it back as it was taken from a dead holder: the next who takes it is told too.
+    pub(crate) fn free_as_owner_died(self, me: Process, dead: Process) -> bool {
+        let died = dead.0 & !MARK | DIED;
+        // A fork since it was taken has left its mark there.
+        self.change(me.0, died) || self.change(me.0 & !MARK | INHERITED, died)
+    }
+
+    /// Notes that a child of its holder may be the one that goes on with it.
+    pub(crate) fn mark_inherited(self, me: Process) {
+        if me.can_be_judged() {
+            self.change(me.0, me.0 & !MARK | INHERITED);
+        }
+    }
+
+    #[inline]
+    fn change(self, from: u64, to: u64) -> bool {
+        self.0.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const ME: Process = Process::new(1 << 21, 12_345_678, false);
+    const OTHER: Process = Process::new(4_194_303, (1 << 40) - 1, false);
+
+    #[test]
+    fn a_process_is_told_back_as_it_was_named() {
+        assert_eq!((ME.pid(), ME.start()), (1 << 21, 12_345_678));
+        assert_eq!((OTHER.pid(), OTHER.start()), (4_194_303, (1 << 40) - 1));
+        let stranger = Process::new(7, 0, true);
+        assert_eq!((stranger.pid(), stranger.start()), (7, 0));
+        assert!(ME.can_be_judged() && !stranger.can_be_judged());
+    }
+
+    #[test]
+    fn a_permit_is_held_by_one_and_freed_by_anyone() {
+        let word = AtomicU64::new(0);
+        let permit = Permit(&word);
+        assert!(!permit.free());
+        assert_eq!(permit.try_take(ME), Some(Taken::Clean));
+        assert_eq!(permit.try_take(OTHER), None);
+        assert!(!permit.free_if_held_by(OTHER));
+        assert_eq!(permit.state(), State::Held(ME));
+        assert!(permit.free());
+        assert_eq!(permit.state(), State::Free);
+    }
+
+    #[test]
+    fn a_dead_holders_permit_tells_each_who_takes_it_until_one_gives_it_back() {
+        let word = AtomicU64::new(0);
+        let permit = Permit(&word);
+        assert!(permit.try_take_clean(OTHER));
+        assert!(permit.recover(OTHER, ME));
+        assert!(!permit.recover(OTHER, ME));
+        assert!(permit.free_as_owner_died(ME, OTHER));
+        assert!(!permit.try_take_clean(ME));
+        assert!(!permit.free());
+        match permit.try_take(ME) {
+            Some(Taken::OwnerDied(dead)) => assert_eq!(dead.pid(), OTHER.pid()),
+            other => panic!("{other:?}"),
+        }
+        assert!(permit.free_if_held_by(ME));
+        assert_eq!(permit.try_take(OTHER), Some(Taken::Clean));
+    }
+
+    #[test]
+    fn a_permit_that_may_be_inherited_belongs_to_its_holder_and_to_nobody_who_judges() {
+        let word = AtomicU64::new(0);
+        let permit = Permit(&word);
+        assert!(permit.try_take_clean(ME));
+        permit.mark_inherited(OTHER);
+        assert_eq!(permit.state(), State::Held(ME));
+        permit.mark_inherited(ME);
+        let State::Held(holder) = permit.state() else { panic!() };
+        assert!(!holder.can_be_judged());
+        assert_eq!(holder.pid(), ME.pid());
+        assert!(permit.free());
+    }
+}

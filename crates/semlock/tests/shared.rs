@@ -1,0 +1,452 @@
+//! The shared backend, among threads and among processes: this test program starts itself again as the
+//! others, and hands them what they need by descriptor and address.
+#![cfg(target_os = "linux")]
+
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use semlock::raw::{self, Entered, Passed};
+use semlock::{
+    Acquired, Address, Barrier, Condvar, Deadline, Error, Event, Mutex, ReentrantMutex, Semaphore,
+};
+
+/// A watchdog, so that a lost wake-up is a failure and not a hang.
+fn watchdog() -> Deadline {
+    Deadline::after(Duration::from_secs(60))
+}
+
+/// This program, running the same test as a child: `OBJECT` is the address and descriptor that it is given.
+const OBJECT: &str = "SEMLOCK_TEST_OBJECT";
+
+struct Peer {
+    child: Child,
+    /// What it hears nothing from until this is closed.
+    _input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    fn start(test: &str, address: Address, descriptor: i32) -> Self {
+        // One that is not closed on exec, for the child alone.
+        let inherited = duplicate(descriptor);
+        let number = inherited.as_raw_fd();
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(OBJECT, format!("{address} {number}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Self { child, _input: input, output }
+    }
+
+    fn expect(&mut self, word: &str) {
+        let mut line = String::new();
+        // The test runner prints lines of its own.
+        while line.trim() != word {
+            line.clear();
+            assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "ended before {word:?}");
+        }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn duplicate(descriptor: i32) -> OwnedFd {
+    // `/proc/self/fd` opens what a descriptor is, without `unsafe`.
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(format!("/proc/self/fd/{descriptor}"))
+        .unwrap();
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+    file.into()
+}
+
+/// What a child was given: `None` in the parent.
+fn given() -> Option<(Address, OwnedFd)> {
+    let object = env::var(OBJECT).ok()?;
+    let (address, number) = object.split_once(' ').unwrap();
+    Some((address.parse().unwrap(), duplicate(number.parse().unwrap())))
+}
+
+fn say(word: &str) {
+    println!("\n{word}");
+}
+
+fn hear() -> String {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+    line.trim().to_owned()
+}
+
+#[test]
+fn a_killed_holder_is_replaced_and_its_successor_is_told() {
+    if let Some((address, descriptor)) = given() {
+        let mutex = Mutex::open(address, Some(descriptor.as_fd())).unwrap();
+        let _guard = mutex.lock();
+        say("held");
+        hear();
+        return;
+    }
+    let mutex = Mutex::new().unwrap();
+    let test = "a_killed_holder_is_replaced_and_its_successor_is_told";
+    let mut peer = Peer::start(test, mutex.address(), mutex.descriptor().unwrap());
+    peer.expect("held");
+    assert_eq!(mutex.holder(), Some(peer.child.id()));
+    let soon = Deadline::after(Duration::from_millis(200));
+    assert!(mutex.lock_until(soon).is_none());
+
+    thread::scope(|scope| {
+        let waiters: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let acquired = mutex.lock_until(watchdog()).expect("a hang");
+                    matches!(acquired, Acquired::OwnerDied(_, pid) if pid == peer.child.id())
+                })
+            })
+            .collect();
+        // Not reaped: a zombie is dead.
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&peer.child),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
+        let told = waiters.into_iter().map(|waiter| waiter.join().unwrap());
+        assert_eq!(told.filter(|&told| told).count(), 1);
+    });
+    assert_eq!(mutex.holder(), None);
+}
+
+#[test]
+fn permits_of_a_killed_process_come_back() {
+    if let Some((address, descriptor)) = given() {
+        let semaphore = Semaphore::open(address, Some(descriptor.as_fd())).unwrap();
+        for _ in 0..3 {
+            semaphore.acquire().into_guard().forget();
+        }
+        say("held");
+        hear();
+        return;
+    }
+    let semaphore = Semaphore::robust(4).unwrap();
+    let test = "permits_of_a_killed_process_come_back";
+    let mut peer = Peer::start(test, semaphore.address(), semaphore.descriptor().unwrap());
+    peer.expect("held");
+    assert_eq!(semaphore.available(), 1);
+    assert_eq!(semaphore.release(), Err(Error::NotHeldHere));
+    peer.kill();
+    let taken: Vec<_> =
+        (0..4).map(|_| semaphore.acquire_until(watchdog()).expect("a hang")).collect();
+    let died = taken.iter().filter(|taken| matches!(taken, Acquired::OwnerDied(..))).count();
+    assert_eq!((died, semaphore.available()), (3, 0));
+    assert!(semaphore.try_acquire().is_none());
+    drop(taken);
+    assert_eq!(semaphore.available(), 4);
+}
+
+#[test]
+fn threads_exclude_each_other_and_wake_each_other() {
+    let mutex = Mutex::new().unwrap();
+    let (inside, counted) = (AtomicU64::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..5_000 {
+                    let _guard = mutex.lock_until(watchdog()).expect("a hang").into_guard();
+                    assert_eq!(inside.fetch_add(1, Ordering::Relaxed), 0);
+                    counted.store(counted.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                    inside.fetch_sub(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(counted.into_inner(), 20_000);
+}
+
+#[test]
+fn a_token_goes_to_and_fro_by_semaphores() {
+    let [there, back] = [0, 0].map(|permits| Semaphore::new(permits).unwrap());
+    let take = |semaphore: &Semaphore| {
+        semaphore.acquire_until(watchdog()).expect("a hang").into_guard().forget();
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..5_000 {
+                take(&there);
+                back.release().unwrap();
+            }
+        });
+        for _ in 0..5_000 {
+            there.release().unwrap();
+            take(&back);
+        }
+    });
+    assert_eq!((there.available(), back.available()), (0, 0));
+}
+
+#[test]
+fn a_reentrant_mutex_belongs_to_its_thread() {
+    let mutex = ReentrantMutex::new().unwrap();
+    let again = ReentrantMutex::open(mutex.address(), None).unwrap();
+    let outer = mutex.lock();
+    let inner = again.lock();
+    thread::scope(|scope| {
+        scope.spawn(|| assert!(mutex.try_lock().is_none()));
+    });
+    drop(outer);
+    assert!(mutex.holder().is_some());
+    drop(inner);
+    assert_eq!(mutex.holder(), None);
+}
+
+#[test]
+fn notify_wakes_exactly_so_many_and_the_oldest_first() {
+    let (mutex, condvar) = (Mutex::new().unwrap(), Condvar::new().unwrap());
+    let order = std::sync::Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for number in 0..4 {
+            let guard = mutex.lock().into_guard();
+            scope.spawn({
+                let (mutex, condvar, order) = (&mutex, &condvar, &order);
+                move || {
+                    let guard = mutex.lock().into_guard();
+                    let (acquired, notified) = condvar.wait_until(guard, watchdog()).unwrap();
+                    assert!(notified, "a hang");
+                    order.lock().unwrap().push(number);
+                    drop(acquired);
+                }
+            });
+            // The next one starts when this one waits.
+            drop(guard);
+            while waiting_at(&condvar) <= number {
+                thread::yield_now();
+            }
+        }
+        for expected in [vec![0], vec![0, 1]] {
+            assert!(condvar.notify_one(&mutex.lock().into_guard()));
+            while order.lock().unwrap().len() < expected.len() {
+                thread::yield_now();
+            }
+            assert_eq!(*order.lock().unwrap(), expected);
+        }
+        let guard = mutex.lock().into_guard();
+        assert_eq!(condvar.notify(&guard, 1) + condvar.notify_all(&guard), 2);
+        assert_eq!(condvar.notify_all(&guard), 0);
+    });
+    assert_eq!(order.into_inner().unwrap().len(), 4);
+}
+
+fn waiting_at(condvar: &Condvar) -> u32 {
+    raw::Condvar::open(condvar.address(), None).unwrap().waiting()
+}
+
+#[test]
+fn a_wait_that_is_not_notified_ends_at_its_deadline_with_the_mutex() {
+    let (mutex, condvar) = (Mutex::new().unwrap(), Condvar::new().unwrap());
+    let guard = mutex.lock().into_guard();
+    let soon = Deadline::after(Duration::from_millis(20));
+    let (acquired, notified) = condvar.wait_until(guard, soon).unwrap();
+    assert!(!notified);
+    assert_eq!(mutex.holder(), Some(std::process::id()));
+    assert!(!condvar.notify_one(&acquired.into_guard()));
+}
+
+#[test]
+fn an_event_that_was_set_and_cleared_lets_through_who_waited() {
+    if let Some((address, descriptor)) = given() {
+        let event = Event::open(address, Some(descriptor.as_fd())).unwrap();
+        let epoch = event.epoch();
+        say("waits");
+        let passed = event.wait_since(epoch, watchdog());
+        assert_eq!(passed, semlock::Wait::Acquired);
+        say("passed");
+        return;
+    }
+    let event = Event::new().unwrap();
+    event.mark_shared();
+    let test = "an_event_that_was_set_and_cleared_lets_through_who_waited";
+    let mut peers: Vec<_> =
+        (0..2).map(|_| Peer::start(test, event.address(), event.descriptor().unwrap())).collect();
+    for peer in &mut peers {
+        peer.expect("waits");
+    }
+    event.set();
+    event.clear();
+    assert!(!event.is_set());
+    for peer in &mut peers {
+        peer.expect("passed");
+    }
+    assert!(!event.wait_until(Deadline::after(Duration::from_millis(5))));
+}
+
+#[test]
+fn a_barrier_lets_all_through_again_and_again() {
+    let barrier = Barrier::new(3).unwrap();
+    let actions = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for round in 1..=200 {
+                    let action = || {
+                        actions.fetch_add(1, Ordering::Relaxed);
+                    };
+                    assert!(barrier.wait_until(watchdog(), action).unwrap() < 3);
+                    assert!(actions.load(Ordering::Relaxed) >= round);
+                }
+            });
+        }
+    });
+    assert_eq!(actions.into_inner(), 200);
+}
+
+#[test]
+fn a_member_that_is_killed_breaks_the_barrier() {
+    if let Some((address, descriptor)) = given() {
+        let barrier = Barrier::open(address, Some(descriptor.as_fd())).unwrap();
+        say("comes");
+        let _ = barrier.wait();
+        return;
+    }
+    let barrier = Barrier::new(3).unwrap();
+    let test = "a_member_that_is_killed_breaks_the_barrier";
+    let mut peer = Peer::start(test, barrier.address(), barrier.descriptor().unwrap());
+    peer.expect("comes");
+    let raw = raw::Barrier::open(barrier.address(), None).unwrap();
+    while raw.waiting() < 1 {
+        thread::yield_now();
+    }
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| barrier.wait_until(watchdog(), || {}));
+        while raw.waiting() < 2 {
+            thread::yield_now();
+        }
+        peer.kill();
+        assert_eq!(waits.join().unwrap(), Err(Error::BarrierBroken));
+    });
+    assert!(barrier.is_broken());
+    assert_eq!(barrier.wait(), Err(Error::BarrierBroken));
+    barrier.reset();
+    assert!(!barrier.is_broken());
+}
+
+#[test]
+fn what_is_no_address_of_this_segment_is_refused() {
+    let mutex = Mutex::new().unwrap();
+    let address = mutex.address();
+    let open = |address| Mutex::open(address, None).map(|_| ());
+    assert_eq!(open(address), Ok(()));
+    assert!(matches!(open(Address { slot: u32::MAX, ..address }), Err(Error::BadAddress(_))));
+    assert!(matches!(
+        open(Address { tag: address.tag ^ 1 << 40, ..address }),
+        Err(Error::BadAddress(_))
+    ));
+    let event = Event::new().unwrap();
+    assert!(matches!(open(event.address()), Err(Error::BadAddress(_))));
+    assert!(matches!(ReentrantMutex::open(address, None), Err(Error::BadAddress(_))));
+    let elsewhere = Address { segment: [7; 16], ..address };
+    assert_eq!(open(elsewhere), Err(Error::SegmentNotMapped));
+    let file = std::fs::File::open("/proc/self/exe").unwrap();
+    let with_file = Mutex::open(elsewhere, Some(file.as_fd()));
+    assert!(matches!(with_file, Err(Error::BadSegment(_) | Error::Os { .. })));
+    let own = duplicate(mutex.descriptor().unwrap());
+    assert!(matches!(Mutex::open(elsewhere, Some(own.as_fd())), Err(Error::BadSegment(_))));
+}
+
+/// The words of a segment, written as a process that was killed in the middle would have left them.
+struct Words(std::fs::File);
+
+impl Words {
+    fn of(descriptor: i32) -> Self {
+        Self(duplicate(descriptor).into())
+    }
+
+    fn read(&self, word: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.0.read_exact_at(&mut bytes, word * 8).unwrap();
+        u64::from_ne_bytes(bytes)
+    }
+
+    fn write(&self, word: u64, value: u64) {
+        self.0.write_all_at(&value.to_ne_bytes(), word * 8).unwrap();
+    }
+
+    /// Where a slot begins: after the header and two words for each node.
+    fn slot(&self, address: Address) -> u64 {
+        NODES_AT + self.read(9) * 2 + u64::from(address.slot) * 8
+    }
+
+    /// The state of the first member of the barrier that lives there. (Tests share the table.)
+    fn node_of(&self, address: Address) -> u64 {
+        let waits = |&word: &u64| self.read(word) & 0x7_ffff == u64::from(address.slot) << 3 | 5;
+        (0..self.read(9)).map(|node| NODES_AT + node * 2 + 1).find(waits).unwrap()
+    }
+}
+
+const NODES_AT: u64 = 512;
+
+/// What a permit says that a process took which is dead by now.
+fn dead_holder(test: &str) -> u64 {
+    let mutex = Mutex::new().unwrap();
+    let descriptor = mutex.descriptor().unwrap();
+    let mut peer = Peer::start(test, mutex.address(), descriptor);
+    peer.expect("held");
+    let words = Words::of(descriptor);
+    words.read(words.slot(mutex.address()))
+}
+
+/// What the child of `dead_holder` does; true in that child.
+fn is_dead_holder() -> bool {
+    given().is_some_and(|(address, descriptor)| {
+        let mutex = Mutex::open(address, Some(descriptor.as_fd())).unwrap();
+        let _guard = mutex.lock();
+        say("held");
+        hear();
+        true
+    })
+}
+
+#[test]
+fn one_that_dies_as_it_lets_half_of_a_barrier_go_leaves_nobody_waiting() {
+    if is_dead_holder() {
+        return;
+    }
+    let dead = dead_holder("one_that_dies_as_it_lets_half_of_a_barrier_go_leaves_nobody_waiting");
+    let barrier = raw::Barrier::new(3).unwrap();
+    let words = Words::of(barrier.descriptor().unwrap());
+    thread::scope(|scope| {
+        let waits = || match barrier.enter(watchdog()) {
+            Ok(Entered::Waits(member)) => barrier.sleep(&member, watchdog()),
+            other => panic!("{other:?}"),
+        };
+        let members = [scope.spawn(waits), scope.spawn(waits)];
+        while barrier.waiting() < 2 {
+            thread::yield_now();
+        }
+        // As `abort`, by one who is no member, killed after the first node and before the second.
+        words.write(words.slot(barrier.address()), dead);
+        let first = words.node_of(barrier.address());
+        words.write(first, words.read(first) & !7 | 4);
+        for member in members {
+            assert_eq!(member.join().unwrap(), Passed::Broken);
+        }
+    });
+    assert!(barrier.is_broken());
+}
