@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 # Watchdogs, not bounds: what waits longer than this hangs.
 PATIENCE = 60.0
@@ -76,15 +80,128 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.001)
 
 
-def wait_until_asleep(child: subprocess.Popen[str]) -> None:
+def wait_until_asleep(child: subprocess.Popen[str] | Child) -> None:
     """Waits until the main thread of a child sleeps in a system call.
 
     A child of one thread, whose last words were that it is about to wait, then does.
     """
 
     def asleep() -> bool:
-        assert child.poll() is None, f"the child ended with {child.returncode}"
+        assert child.poll() is None, f"the child ended with {child.poll()}"
         stat = Path(f"/proc/{child.pid}/task/{child.pid}/stat").read_text()
         return stat.rpartition(")")[2].split()[0] == "S"
 
     wait_until(asleep, "the child sleeps")
+
+
+# ---- Forked children, which share what the test has made ----
+
+PR_SET_PDEATHSIG = 1
+
+
+class Line:
+    """What a process and its forked child talk by."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def say(self, what: Any = None) -> None:
+        self.connection.send(("said", what))
+
+    def hear(self) -> Any:
+        """What the other side says next."""
+        return self.expect("said")
+
+    def says_something(self) -> bool:
+        return self.connection.poll(0)
+
+    def expect(self, kind: str) -> Any:
+        assert self.connection.poll(PATIENCE), "the other side says nothing"
+        try:
+            what, message = self.connection.recv()
+        except (ConnectionError, EOFError):
+            raise AssertionError("the other side is gone") from None
+        assert what != "failed", f"in the child:\n{message}"
+        assert what == kind, f"{what} {message!r} instead of being {kind}"
+        return message
+
+
+class Child(Line):
+    """A forked child, seen from its parent."""
+
+    def __init__(self, pid: int, connection: Connection) -> None:
+        super().__init__(connection)
+        self.pid = pid
+        self.status: int | None = None
+
+    def result(self) -> Any:
+        """What the child's body returns in the end."""
+        result = self.expect("ended")
+        self.reap()
+        return result
+
+    def kill(self) -> None:
+        """Ends the child at once, but does not reap it: it is a zombie then."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+
+    def reap(self) -> None:
+        _, self.status = os.waitpid(self.pid, 0)
+
+    def stop(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def poll(self) -> int | None:
+        """None while the child lives. It is not reaped."""
+        if self.status is not None:
+            return self.status
+        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        return None if ended is None else ended.si_status
+
+
+def run_child(body: Callable[[Line], Any], connection: Connection) -> NoReturn:
+    try:
+        # A test that is itself killed leaves nobody behind.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        message = ("ended", body(Line(connection)))
+    except BaseException:
+        message = ("failed", traceback.format_exc())
+    finally:
+        with suppress(OSError):  # nobody may listen any more
+            connection.send(message)
+        os._exit(0)
+
+
+@contextmanager
+def forked(body: Callable[[Line], Any], fork: Callable[[], int] = os.fork) -> Iterator[Child]:
+    """A forked child that runs `body` and ends. It is killed and reaped in any case."""
+    ours, theirs = Pipe()
+    pid = fork()
+    if not pid:
+        ours.close()  # so that the line ends with our parent
+        run_child(body, theirs)
+    child = Child(pid, ours)
+    try:
+        theirs.close()
+        yield child
+    finally:
+        if child.status is None:
+            os.kill(pid, signal.SIGKILL)
+            child.reap()
+        ours.close()
+
+
+def in_a_fresh_interpreter(
+    function: Callable[..., Any], *arguments: Any, first: str = "", **options: Any
+) -> None:
+    """Runs a function of a test module where nothing of semlock has run, after the code `first`."""
+    module, name = function.__module__, function.__name__
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n{first}\n"
+        f"import {module}\n{module}.{name}(*{arguments!r})\n"
+    )
+    assert output("-c", script, **options) == ""

@@ -66,6 +66,16 @@ def _nothing_is_left_behind(_orphans_come_to_us: None) -> Iterator[None]:
     assert after == before
 
 
+@pytest.fixture(scope="session")
+def a_segment() -> Iterator[None]:
+    """Keeps the segment that this process makes its locks in, so that tests open none anew."""
+    import semlock
+
+    kept = semlock.Lock()
+    yield
+    del kept
+
+
 @pytest.fixture
 def new_name() -> Iterator[Callable[[], str]]:
     """Makes names that no semaphore has, and unlinks what was made under them."""

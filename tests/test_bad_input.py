@@ -81,7 +81,7 @@ def test_multiprocessing_says_so_when_all_names_are_taken(method: str, name: str
         import semlock
         from semlock import _multiprocessing as ours
 
-        semlock.install()
+        semlock.install("kernel")
         keeper = ours.SemLock(1, 1, 1, {name!r}, False)
         synchronize.SemLock._make_name = staticmethod(lambda: {name!r})
         context = multiprocessing.get_context({method!r})

@@ -18,24 +18,36 @@ METHODS = ["fork", "spawn", "forkserver"]
 HEAD = (
     NAMES_SEMAPHORES
     + '''
-import json, multiprocessing, sys, threading
+import json, multiprocessing, os, signal, sys, threading
 from concurrent.futures import ProcessPoolExecutor
 
 import semlock
 
 
+def made_by(lock):
+    if isinstance(lock, (semlock.Lock, semlock.RLock)):
+        return "shared"
+    ours = sys.modules["semlock._multiprocessing"]
+    return "kernel" if type(lock._semlock) is ours.SemLock else "stock"
+
+
 def seen(context=multiprocessing):
-    """What this process runs on; "mixed" if it is not of one mind."""
+    """What this process runs on; "semlock" if on this backend, "mixed" if not of one mind."""
     import multiprocessing.synchronize as synchronize
 
     ours = sys.modules["semlock._multiprocessing"]
-    found = {
-        sys.modules["_multiprocessing"] is ours,
-        synchronize._multiprocessing is ours,
-        type(context.Lock()._semlock) is ours.SemLock,
-        type(context.Condition()._lock._semlock) is ours.SemLock,
-    }
-    return {(True,): "semlock", (False,): "stock"}.get(tuple(found), "mixed")
+    locks = [context.Lock(), context.Condition()._lock, context.SimpleQueue()._rlock]
+    found = set(map(made_by, locks))
+    for module in sys.modules["_multiprocessing"], synchronize._multiprocessing:
+        if (module is ours) != (found != {"stock"}):
+            return "mixed"
+    if len(found) > 1:
+        return "mixed"
+    return "semlock" if found == {BACKEND} else found.pop()
+
+
+def install():
+    semlock.install(BACKEND)
 
 
 def seen_in_pool(_=None):
@@ -74,13 +86,18 @@ TAIL = '\n\nif __name__ == "__main__":\n    main()\n'
 Program = Callable[..., Any]
 
 
+@pytest.fixture(params=["shared", "kernel"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def program(tmp_path: Path) -> Program:
+def program(tmp_path: Path, backend: str) -> Program:
     """Runs a program in a file of its own, whose function `body` returns what it has to say."""
 
     def program(source: str, *arguments: str) -> Any:
         path = tmp_path / "program.py"
-        path.write_text(HEAD + source + TAIL)
+        path.write_text(f"BACKEND = {backend!r}\n{HEAD}{source}{TAIL}")
         return json.loads(output(path, *arguments, cwd=tmp_path))
 
     return program
@@ -93,7 +110,7 @@ def test_installing_twice_and_uninstalling_twice_changes_nothing_more(program: P
     source = """
 def body():
     said = [seen()]
-    for change in (semlock.install, semlock.install, semlock.uninstall, semlock.uninstall) * 2:
+    for change in (install, install, semlock.uninstall, semlock.uninstall) * 2:
         change()
         said.append(seen())
     return said
@@ -112,7 +129,7 @@ def body():
         except ValueError as error:
             said.append(str(error).partition(":")[0])
         said.append(seen())
-    semlock.install()
+    install()
     try:
         semlock.install(backend="nonsense")
     except ValueError:
@@ -126,7 +143,7 @@ def body():
     assert said[-1] == "semlock"
 
 
-def test_uninstall_leaves_every_global_as_it_was(program: Program) -> None:
+def test_uninstall_leaves_every_global_as_it_was(program: Program, backend: str) -> None:
     source = """
 import importlib, pkgutil
 
@@ -137,6 +154,11 @@ for found in pkgutil.iter_modules(multiprocessing.__path__):
 # Somebody who imported parts of it.
 import _multiprocessing
 from _multiprocessing import SemLock, flags, sem_unlink
+import semlock.pool
+import semlock.queues
+from multiprocessing import pool, queues, reduction, synchronize
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Lock
 
 
 def snapshot():
@@ -144,13 +166,17 @@ def snapshot():
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] in ("multiprocessing", "_multiprocessing", "concurrent", "__main__"):
             everything.update({(name, key): value for key, value in vars(module).items()})
+    for cls in (queues.Queue, queues.SimpleQueue, pool.Pool, synchronize.SemLock):
+        everything.update({(cls.__name__, key): value for key, value in vars(cls).items()})
+    for cls, reducer in reduction.ForkingPickler._extra_reducers.items():
+        everything["reducer", cls] = reducer
     return everything
 
 
 def body():
     seen()
     before = snapshot()
-    semlock.install()
+    install()
     seen()
     during = snapshot()
     semlock.uninstall()
@@ -161,9 +187,10 @@ def body():
         sorted(map(str, before.keys() ^ after.keys())),
         [str(key) for key in before if after.get(key) is not before[key]],
         ("__main__", "SemLock") in changed and ("sys.modules", "_multiprocessing") in changed,
+        [("__main__", name) in changed for name in ("Lock", "Queue")],
     ]
 """
-    assert program(source) == [[], [], True]
+    assert program(source) == [[], [], True, [backend == "shared"] * 2]
 
 
 def test_what_is_imported_while_installed_is_stock_after_uninstall() -> None:
@@ -205,7 +232,7 @@ def told(context, lock):
 def body():
     context = multiprocessing.get_context(sys.argv[1])
     said = []
-    for change in (semlock.install, semlock.uninstall):
+    for change in (install, semlock.uninstall):
         locks = [context.Lock(), context.RLock(), context.Semaphore(3)]
         kinds = [type(lock._semlock) for lock in locks]
         change()
@@ -227,7 +254,7 @@ from multiprocessing import spawn
 
 
 def body():
-    semlock.install()
+    install()
     installed = spawn.get_preparation_data
     calls = []
 
@@ -260,7 +287,7 @@ def body():
         return stocks(name)
 
     spawn.get_preparation_data = theirs
-    semlock.install()
+    install()
     said = [ask(multiprocessing.get_context("spawn")), len(calls)]
     semlock.uninstall()
     return [*said, spawn.get_preparation_data is theirs]
@@ -288,7 +315,7 @@ def survey(context):
 
 def body():
     context = multiprocessing.get_context(sys.argv[1])
-    semlock.install()
+    install()
     during = survey(context)
     semlock.uninstall()
     return [during, survey(context)]
@@ -311,7 +338,7 @@ def relay(pipe, inner):
 
 
 def body():
-    semlock.install()
+    install()
     outer, inner = sys.argv[1:]
     context = multiprocessing.get_context(outer)
     reader, writer = context.Pipe(False)
@@ -343,14 +370,13 @@ def tell_of_main(pipe):
     import __main__
 
     main = sys.modules["__mp_main__"]
-    ours = sys.modules["semlock._multiprocessing"].SemLock
     imported_by_server = main.MADE_IN != os.getpid()
-    pipe.send([imported_by_server, main.MADE_BY_OURS, type(main.LOCK._semlock) is ours, seen()])
+    pipe.send([imported_by_server, main.MADE_BY_OURS, made_by(main.LOCK) == BACKEND, seen()])
 
 
 def body():
     if sys.argv[1] == "installed":
-        semlock.install()
+        install()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__"])
     reader, writer = context.Pipe(False)
@@ -372,7 +398,7 @@ def test_a_fork_server_from_before_install_gives_installed_children(program: Pro
 def body():
     context = multiprocessing.get_context("forkserver")
     said = [ask(context)]
-    semlock.install()
+    install()
     said += [ask(context, 1), ask(context)]
     semlock.uninstall()
     return [*said, ask(context)]
@@ -384,11 +410,11 @@ def test_a_fork_server_from_before_uninstall_gives_stock_children(program: Progr
     source = """
 def body():
     context = multiprocessing.get_context("forkserver")
-    semlock.install()
+    install()
     said = [ask(context)]
     semlock.uninstall()
     said += [ask(context, 1)]
-    semlock.install()
+    install()
     return [*said, ask(context)]
 """
     assert program(source) == [["semlock"], ["stock"] * 2, ["semlock"]]
@@ -402,7 +428,7 @@ def renounce(pipe):
 
 
 def body():
-    semlock.install()
+    install()
     said = []
     for method in ("fork", "spawn", "forkserver"):
         context = multiprocessing.get_context(method)
@@ -435,7 +461,7 @@ def work(lock, queue):
 
 
 def main():
-    semlock.install()
+    semlock.install("kernel")
     context = multiprocessing.get_context(sys.argv[1])
     lock, queue = context.Lock(), context.SimpleQueue()
     shutil.rmtree(semlock.__path__[0])
@@ -463,7 +489,7 @@ def test_an_interpreter_without_site_packages_installs_from_the_parents_place() 
         import pickle, sys
         from multiprocessing import spawn
         import semlock
-        semlock.install()
+        semlock.install("kernel")
         data = spawn.get_preparation_data("child")
         print(pickle.dumps(data["semlock"]).hex())
     """
@@ -476,3 +502,167 @@ def test_an_interpreter_without_site_packages_installs_from_the_parents_place() 
         print(type(multiprocessing.get_context("fork").Lock()._semlock) is ours)
     """
     assert output("-I", "-S", "-c", script) == "True\n"
+
+
+# ---- One backend after the other ----
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_another_backend_takes_the_place_of_the_one_before(
+    method: str, program: Program, backend: str
+) -> None:
+    source = """
+BACKENDS = ["shared", "kernel"]
+
+
+def made_now(_=None):
+    return [made_by(multiprocessing.Lock()), made_by(multiprocessing.SimpleQueue()._rlock)]
+
+
+def body():
+    if BACKEND == "kernel":
+        BACKENDS.reverse()
+    context = multiprocessing.get_context(sys.argv[1])
+    said = []
+    kept = []
+    for backend in [*BACKENDS, *BACKENDS]:
+        semlock.install(backend)
+        kept.append(context.Lock())
+        with context.Pool(1) as pool:
+            said.append([made_now(), pool.apply(made_now)])
+    semlock.uninstall()
+    said.append(made_now())
+    # Each goes on as what it is.
+    for lock in kept:
+        with lock:
+            pass
+    return [*said, [made_by(lock) for lock in kept]]
+"""
+    backends = ["shared", "kernel"] if backend == "shared" else ["kernel", "shared"]
+    each = [[[backend] * 2] * 2 for backend in backends]
+    assert program(source, method) == [*each, *each, ["stock"] * 2, backends * 2]
+
+
+# ---- What others have made of multiprocessing's classes ----
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_users_subclass_of_a_lock_works_whenever_it_was_defined(
+    moment: str, program: Program, backend: str
+) -> None:
+    source = """
+import multiprocessing.synchronize as synchronize
+
+
+def define():
+    class Counting(synchronize.Lock):
+        def __init__(self, *, ctx):
+            super().__init__(ctx=ctx)
+            self.count = 0
+
+        def take(self):
+            self.count += 1
+            return self.acquire(False)
+
+    return Counting
+
+
+if "before" in sys.argv:
+    Counting = define()
+
+
+def use(lock, pipe):
+    pipe.send([lock.take(), isinstance(lock, synchronize.Lock)])
+
+
+def body():
+    global Counting
+    install()
+    if "after" in sys.argv:
+        Counting = define()
+        Counting.__qualname__ = "Counting"
+    said = []
+    for change in (lambda: None, semlock.uninstall):
+        context = multiprocessing.get_context("fork")
+        lock = Counting(ctx=context)
+        said.append([lock.take(), lock.take(), lock.count])
+        reader, writer = context.Pipe(False)
+        child = context.Process(target=use, args=(lock, writer))
+        child.start()
+        said.append(reader.recv())
+        child.join()
+        lock.release()
+        change()
+        said.append([lock.acquire(False), isinstance(lock, semlock.Lock)])
+    # Uninstalled by now, and one from before goes on all the same.
+    lock = Counting(ctx=context)
+    return [*said, lock.acquire()]
+"""
+    is_ours = moment == "after" and backend == "shared"
+    # One from before is not of the class that stands there now.
+    is_the_present = moment == "after" or backend == "kernel"
+    once = [[True, False, 2], [False, is_the_present], [True, is_ours]]
+    assert program(source, moment) == [*once, *once, True]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_queues_made_before_go_on_working_and_reach_children(method: str, program: Program) -> None:
+    source = """
+def answer(queues, pipe):
+    pipe.send([queue.get() for queue in queues])
+    for queue in queues:
+        queue.put("answer")
+
+
+def body():
+    context = multiprocessing.get_context(sys.argv[1])
+    queues = [context.SimpleQueue(), context.Queue(2), context.JoinableQueue()]
+    said = []
+    for change in (install, semlock.uninstall):
+        change()
+        for queue in queues:
+            queue.put("question")
+        reader, writer = context.Pipe(False)
+        child = context.Process(target=answer, args=(queues, writer))
+        child.start()
+        said.append([reader.recv(), [queue.get() for queue in queues]])
+        child.join()
+        said.append([queue.empty() for queue in queues])
+    return [*said, [made_by(queue._rlock) for queue in queues]]
+"""
+    once = [[["question"] * 3, ["answer"] * 3], [True] * 3]
+    assert program(source, method) == [*once, *once, ["stock"] * 3]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_users_subclass_of_a_pool_works_whenever_it_was_defined(
+    moment: str, program: Program, backend: str
+) -> None:
+    source = """
+def define():
+    from multiprocessing.pool import Pool
+
+    class Named(Pool):
+        @staticmethod
+        def Process(ctx, *args, **kwargs):
+            return ctx.Process(*args, name="theirs", **kwargs)
+
+    return Named
+
+
+def name(_):
+    return multiprocessing.current_process().name
+
+
+def body():
+    Named = define() if "before" in sys.argv else None
+    install()
+    Named = Named or define()
+    with Named(2) as pool:
+        said = [sorted(set(pool.map(name, range(8)))), type(pool._taskqueue).__name__]
+    semlock.uninstall()
+    with Named(1) as pool:
+        return [*said, pool.map(name, [1]), type(pool._taskqueue).__name__]
+"""
+    ours = "_Submitted" if backend == "shared" else "SimpleQueue"
+    assert program(source, moment) == [["theirs"], ours, ["theirs"], "SimpleQueue"]

@@ -148,8 +148,11 @@ def work(pipe, lock):
 def seen(_=None):
     import multiprocessing
 
+    lock = multiprocessing.Lock()
+    if type(lock).__module__ == "semlock":
+        return "shared"
     ours = sys.modules.get("semlock._multiprocessing")
-    return ours is not None and type(multiprocessing.Lock()._semlock) is ours.SemLock
+    return "kernel" if ours and type(lock._semlock) is ours.SemLock else "stock"
 """
 
 STARTS = (
@@ -403,7 +406,10 @@ def test_the_interpreters_flags_mean_what_they_mean_without(
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_a_program_and_its_children_are_on_semlock(form: Form, method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["shared", "kernel"])
+def test_a_program_and_its_children_are_on_semlock(
+    backend: str, form: Form, method: str, tmp_path: Path
+) -> None:
     source = NAMES_SEMAPHORES + (
         f"""
 import multiprocessing
@@ -419,10 +425,11 @@ if __name__ == "__main__":
     )
     (tmp_path / "beside.py").write_text(BESIDE)
     program = form(tmp_path, source)
-    done = run("-m", "semlock", *program, cwd=tmp_path)
+    option = [] if backend == "shared" else ["--backend", backend]
+    done = run("-m", "semlock", *option, *program, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("True [True, True, True]\n")
-    assert run(*program, cwd=tmp_path).stdout.endswith("False [False, False, False]\n")
+    assert done.stdout.endswith(f"{backend} {[backend] * 3}\n")
+    assert run(*program, cwd=tmp_path).stdout.endswith(f"stock {['stock'] * 3}\n")
 
 
 def test_without_a_program_it_says_how_it_is_used() -> None:

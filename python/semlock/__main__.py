@@ -3,6 +3,8 @@
     python -m semlock script.py args...
     python -m semlock -m module args...
 
+``--backend kernel`` before that has it use the operating system's semaphores.
+
 The program finds everything as if it had been started without semlock: ``sys.argv``,
 ``sys.path``, ``__main__``, its tracebacks and its exit code.
 """
@@ -17,11 +19,11 @@ import pkgutil
 import runpy
 import sys
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from semlock import install
 
-USAGE = "usage: python -m semlock [-m MODULE | SCRIPT] ARGS..."
+USAGE = "usage: python -m semlock [--backend BACKEND] [-m MODULE | SCRIPT] ARGS..."
 
 HELP = f"""\
 {USAGE}
@@ -29,15 +31,21 @@ HELP = f"""\
 Run an unmodified program whose multiprocessing locks and semaphores are semlock's, in it and in
 every process that it starts through multiprocessing.
 
-  -m MODULE  a module to run as a program, as python -m does
-  SCRIPT     a script, or a directory or zip file with a __main__.py in it
-  ARGS       the program's own
+  --backend BACKEND  shared (robust locks in shared memory, the default) or kernel (the operating
+                     system's semaphores, as in CPython)
+  -m MODULE          a module to run as a program, as python -m does
+  SCRIPT             a script, or a directory or zip file with a __main__.py in it
+  ARGS               the program's own
 """
 
 
 def main() -> None:
-    module, argv = arguments(sys.argv[1:])
-    install()
+    backend, given = backend_option(sys.argv[1:])
+    module, argv = arguments(given)
+    try:
+        install(backend)
+    except ValueError as error:
+        refuse(str(error))
     try:
         sys.argv = argv
         if module is not None:
@@ -51,6 +59,23 @@ def main() -> None:
         # The interpreter ends as it does for any program, but for the frames above.
         sys.excepthook = Excepthook(getattr(sys, "excepthook", MISSING))
         raise
+
+
+def backend_option(given: list[str]) -> tuple[str, list[str]]:
+    """The backend, and the arguments after it."""
+    option, equals, backend = given[0].partition("=") if given else ("", "", "")
+    if option != "--backend":
+        return "shared", given
+    if equals:
+        return backend, given[1:]
+    if len(given) < 2:
+        refuse("--backend needs one of shared, kernel")
+    return given[1], given[2:]
+
+
+def refuse(problem: str) -> NoReturn:
+    print(f"{USAGE}\n\npython -m semlock: {problem}", file=sys.stderr)
+    sys.exit(2)
 
 
 def arguments(given: list[str]) -> tuple[str | None, list[str]]:
@@ -71,8 +96,7 @@ def arguments(given: list[str]) -> tuple[str | None, list[str]]:
             "-m": "no program to run",
             "-": "a program from standard input is not supported",
         }.get(first, f"unknown option {first}")
-        print(f"{USAGE}\n\npython -m semlock: {problem}", file=sys.stderr)
-        sys.exit(2)
+        refuse(problem)
     return None, given
 
 

@@ -1,8 +1,10 @@
-"""Putting semlock in the place of CPython's ``_multiprocessing``, here and in every child.
+"""Putting semlock in the place of what ``multiprocessing`` stands on, here and in every child.
 
 In this process: ``sys.modules`` and the modules that have already imported ``_multiprocessing``
-are pointed at ``semlock._multiprocessing``. Children by fork inherit that. Children by spawn and
-forkserver are fresh interpreters, and two things reach them:
+are pointed at ``semlock._multiprocessing``. With ``backend="shared"``, so are those that hold the
+classes of ``multiprocessing.synchronize`` and ``multiprocessing.queues``: these two modules first
+of all, in which ``multiprocessing.Lock()`` and the like look them up at each call. Children by fork
+inherit that. Children by spawn and forkserver are fresh interpreters, and two things reach them:
 
 * The *preparation data*, which a child unpickles first of all. One entry is added to it, whose
   unpickling installs. It is made of builtins alone, because the child's ``sys.path`` is not set up
@@ -20,18 +22,29 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from multiprocessing import spawn, util
-from types import ModuleType
+from multiprocessing import reduction, spawn, util
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from . import _multiprocessing as _ours
 
 __all__ = ["install", "uninstall"]
 
-_BACKENDS = ("kernel",)
+_BACKENDS = ("shared", "kernel")
 
 # What other modules import, or import from, under these names.
 _NAMES = ("SemLock", "sem_unlink", "flags")
+_NAMES_OF_SYNCHRONIZE = (
+    "SemLock",
+    "Lock",
+    "RLock",
+    "Semaphore",
+    "BoundedSemaphore",
+    "Condition",
+    "Event",
+    "Barrier",
+)
+_NAMES_OF_QUEUES = ("Queue", "JoinableQueue", "SimpleQueue")
 
 # The key in the preparation data.
 _KEY = "semlock"
@@ -78,6 +91,48 @@ class _Change(NamedTuple):
             self.namespace[self.name] = self.before
 
 
+class _MethodChange(NamedTuple):
+    """A method that was made to do something else."""
+
+    owner: type
+    name: str
+    before: object
+    after: object
+
+    def make(self) -> None:
+        setattr(self.owner, self.name, self.after)
+
+    def undo(self) -> None:
+        if vars(self.owner).get(self.name) is self.after:
+            setattr(self.owner, self.name, self.before)
+
+
+class _ReducerChange(NamedTuple):
+    """A way of its own in which a class pickles for children.
+
+    What was made by a class that is not found under its name any more can be sent all the same.
+    """
+
+    cls: type
+
+    def make(self) -> None:
+        reducers = vars(reduction.ForkingPickler)["_extra_reducers"]
+        reducers.setdefault(self.cls, _reduce_stocks)
+
+    def undo(self) -> None:
+        reducers = vars(reduction.ForkingPickler)["_extra_reducers"]
+        if reducers.get(self.cls) is _reduce_stocks:
+            del reducers[self.cls]
+
+
+class _Replacement(NamedTuple):
+    """What a global of this name is to be, where it was ``before``."""
+
+    name: str
+    before: object
+    after: object
+
+
 # Held while anything changes, and across a fork, so that a child finds everything whole. A signal
 # handler that installs or forks can come in between in the same thread, and must not wait for it.
 _lock = threading.RLock()
@@ -86,12 +141,17 @@ os.register_at_fork(
 )
 
 
-def install(backend: str = "kernel") -> None:
+def install(backend: str = "shared") -> None:
     """Make ``multiprocessing`` use semlock, in this process and in every child it starts from now.
 
+    ``backend="shared"`` is semlock's own locks and queues, in the place of the classes of
+    ``multiprocessing``: locks are recovered when their holder dies, and can be sent anywhere.
+
     ``backend="kernel"`` is the operating system's semaphores, as in CPython; ``_multiprocessing``
-    alone is replaced. Locks that exist already go on as what they are, and named ones can be shared
-    with processes that use CPython's own module. Calling it again changes nothing.
+    alone is replaced. Named ones can be shared with processes that use CPython's own module.
+
+    Locks and queues that exist already go on as what they are. Calling it again changes nothing;
+    with the other backend, it is as if :func:`uninstall` had been called in between.
 
     Raises ``ValueError`` for an unknown backend.
     """
@@ -99,13 +159,15 @@ def install(backend: str = "kernel") -> None:
     if backend not in _BACKENDS:
         known = ", ".join(map(repr, _BACKENDS))
         raise ValueError(f"unknown backend {backend!r}: this version of semlock has {known}")
-    try:
-        stock: ModuleType | None = importlib.import_module("_multiprocessing")
-    except ImportError:
-        # An interpreter that was built without.
-        stock = None
     with _lock:
+        if _installation is not None and _installation.backend != backend:
+            uninstall()
         if _installation is None:
+            try:
+                stock: ModuleType | None = importlib.import_module("_multiprocessing")
+            except ImportError:
+                # An interpreter that was built without.
+                stock = None
             _installation = _Installation(backend, stock)
             _installation.make()
 
@@ -129,12 +191,26 @@ class _Installation:
         self.backend = backend
         self.stock = stock
         self.active = True
+        if stock is None:
+            # Or multiprocessing's own modules could not be imported below.
+            sys.modules["_multiprocessing"] = _ours
         # All that is to be changed is known before anything is.
-        self.changes = _globals_that_name(stock, _ours, list(sys.modules.values()))
-        self.changes += [
+        self.replacements = _replacements(backend, stock)
+        self.changes: list[_Change | _MethodChange | _ReducerChange] = [
+            *_globals_to_replace(self.replacements, list(sys.modules.values())),
+            *(_ReducerChange(cls) for cls in self.stocks_classes().values()),
+            *(self.redirected(method) for method in _methods(backend)),
             self.wrapped(spawn, "get_preparation_data", self.get_preparation_data),
             self.wrapped(util, "spawnv_passfds", self.spawnv_passfds),
         ]
+
+    def stocks_classes(self) -> dict[tuple[str, str], type]:
+        """The classes of multiprocessing that are not found under their names any more."""
+        return {
+            (before.__module__, name): before
+            for name, before, _ in self.replacements
+            if isinstance(before, type) and before.__module__.startswith("multiprocessing.")
+        }
 
     def make(self) -> None:
         sys.modules["_multiprocessing"] = _ours
@@ -149,31 +225,47 @@ class _Installation:
             for name, module in list(sys.modules.items())
             if isinstance(name, str) and name.split(".")[0] == "multiprocessing"
         ]
-        changes = _globals_that_name(_ours, self.stock, since)
+        back = [_Replacement(name, after, before) for name, before, after in self.replacements]
+        changes = _globals_to_replace(back, since)
         self.active = False
         if sys.modules.get("_multiprocessing") is _ours:
             del sys.modules["_multiprocessing"]
             if self.stock is not None:
                 sys.modules["_multiprocessing"] = self.stock
-        for change in changes:
-            change.make()
+        for since_then in changes:
+            since_then.make()
         for change in self.changes:
             change.undo()
 
     def wrapped(self, module: ModuleType, name: str, wrapper: Callable[..., Any]) -> _Change:
-        """Has a function called through one of the methods below.
-
-        If somebody wraps that in turn, it stays in use after uninstall(), and then only passes on.
-        """
+        """Has a function called through one of the methods below."""
         before = getattr(module, name)
+        after = self.while_active(functools.partial(wrapper, before), before)
+        return _Change(vars(module), name, before, after)
 
-        @functools.wraps(before)
+    def redirected(self, method: _Replacement) -> _MethodChange:
+        """Has a method of a class do what that of another does."""
+        owner: Any = method.before
+        ours: Any = method.after
+        before = vars(owner)[method.name]
+        after: Any = self.while_active(getattr(ours, method.name), getattr(owner, method.name))
+        if isinstance(before, staticmethod):
+            after = staticmethod(after)
+        return _MethodChange(owner, method.name, before, after)
+
+    def while_active(
+        self, function: Callable[..., Any], otherwise: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """A function in the place of another.
+
+        If somebody wraps it in turn, it stays in use after uninstall(), and then only passes on.
+        """
+
+        @functools.wraps(otherwise)
         def wrapping(*args: Any, **kwargs: Any) -> Any:
-            if not self.active:
-                return before(*args, **kwargs)
-            return wrapper(before, *args, **kwargs)
+            return (function if self.active else otherwise)(*args, **kwargs)
 
-        return _Change(vars(module), name, before, wrapping)
+        return wrapping
 
     def get_preparation_data(self, before: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         data = before(*args, **kwargs)
@@ -196,24 +288,88 @@ class _Installation:
 _installation: _Installation | None = None
 
 
-def _globals_that_name(
-    old: ModuleType | None, new: ModuleType | None, modules: Iterable[object]
+def _replacements(backend: str, stock: ModuleType | None) -> list[_Replacement]:
+    """All that a backend puts in the place of something."""
+    found = []
+    if stock is not None:
+        found.append(_Replacement("_multiprocessing", stock, _ours))
+        found += _renamed(_NAMES, stock, _ours)
+    if backend == "shared":
+        from multiprocessing import queues as stocks_queues
+        from multiprocessing import synchronize
+
+        from . import _native, queues
+
+        found += _renamed(_NAMES_OF_SYNCHRONIZE, synchronize, _native)
+        found += _renamed(_NAMES_OF_QUEUES, stocks_queues, queues)
+    return found
+
+
+def _renamed(names: Iterable[str], before: ModuleType, after: ModuleType) -> Iterable[_Replacement]:
+    for name in names:
+        if name in vars(before) and name in vars(after):
+            yield _Replacement(name, vars(before)[name], vars(after)[name])
+
+
+def _methods(backend: str) -> list[_Replacement]:
+    """The methods that are to do what another class's do.
+
+    Subclasses of the stdlib's queues that somebody has defined already (``ProcessPoolExecutor``'s
+    among them) would be on robust locks and without marks, and then read on where another was
+    killed. Made by our ``__init__``, they have everything that they need. So have pools.
+
+    Subclasses of the stdlib's locks go on as what they are.
+    """
+    if backend != "shared":
+        return []
+    from multiprocessing import pool as stocks_pool
+    from multiprocessing import queues as stocks_queues
+    from multiprocessing import synchronize
+
+    from . import pool, queues
+
+    names = "Queue", "SimpleQueue"
+    classes = ((vars(stocks_queues)[name], vars(queues)[name]) for name in names)
+    methods = [_Replacement("__init__", stocks, ours) for stocks, ours in classes]
+    for name in ("_repopulate_pool", "_check_running", "terminate"):
+        methods.append(_Replacement(name, stocks_pool.Pool, pool.Pool))
+    for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "SemLock"):
+        stocks_lock: Any = vars(synchronize)[name]
+        method = "_make_name" if name == "SemLock" else "__init__"
+        same = staticmethod(_with_its_globals(getattr(stocks_lock, method)))
+        methods.append(_Replacement(method, stocks_lock, type(name, (), {method: same})))
+    return [method for method in methods if method.name in vars(method.before)]
+
+
+def _with_its_globals(function: FunctionType) -> FunctionType:
+    """The same function, for which all names stay what they are now.
+
+    The stdlib's locks say ``SemLock``, and mean their own base class.
+    """
+    names = dict(function.__globals__)
+    same = FunctionType(
+        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
+    )
+    same.__kwdefaults__ = function.__kwdefaults__
+    return same
+
+
+def _globals_to_replace(
+    replacements: Sequence[_Replacement], modules: Iterable[object]
 ) -> list[_Change]:
-    """The globals of these modules that name ``old`` or something of its.
+    """The globals of these modules that name something that is to be replaced.
 
     Modules can be lazy or anything else: their namespaces are read without running their code.
     """
-    if old is None or new is None:
-        return []
-    replacements: list[tuple[str, object, object]] = [("_multiprocessing", old, new)]
-    replacements += [(name, vars(old).get(name), vars(new).get(name)) for name in _NAMES]
+    # Both `_multiprocessing` keep what is theirs.
+    ends = [end for _, *both in replacements for end in both if isinstance(end, ModuleType)]
     changes = []
     for module in modules:
-        if module is old or module is new or not issubclass(type(module), ModuleType):
+        if any(module is end for end in ends) or not issubclass(type(module), ModuleType):
             continue
         namespace = _namespace_of(module)
         for name, before, after in replacements:
-            if before is not None and after is not None and namespace.get(name) is before:
+            if namespace.get(name) is before:
                 changes.append(_Change(namespace, name, before, after))
     return changes
 
@@ -221,6 +377,24 @@ def _globals_that_name(
 def _namespace_of(module: object) -> dict[str, Any]:
     descriptor: Any = vars(ModuleType)["__dict__"]
     return descriptor.__get__(module) or {}
+
+
+# ---- What multiprocessing's own classes made before ----
+
+
+def _reduce_stocks(made: object) -> tuple[Any, ...]:
+    cls = type(made)
+    reduced: Any = made.__reduce_ex__(2)
+    state = reduced[2]
+    return _new_of_stocks, (cls.__module__, cls.__name__), state
+
+
+def _new_of_stocks(module: str, name: str) -> object:
+    """An empty instance of a class of multiprocessing, whether or not it is replaced here."""
+    with _lock:
+        replaced = {} if _installation is None else _installation.stocks_classes()
+    cls: Any = replaced.get((module, name)) or getattr(importlib.import_module(module), name)
+    return cls.__new__(cls)
 
 
 # ---- In children ----

@@ -1,6 +1,10 @@
-"""CPython's own suites of multiprocessing, with `_multiprocessing` replaced by semlock's.
+"""CPython's own suites of multiprocessing, on semlock's two backends.
 
 Usage: python run.py [--jobs N] PYTHON ...
+
+On `kernel`, `_multiprocessing` is replaced by semlock's in every process. On `shared`, the program
+that runs the tests calls `semlock.install()` first, as do those that the tests start, and children
+are reached as a user's are.
 
 For each interpreter that is given (semlock has to be installed in it), runs what its own
 `test._test_multiprocessing` defines, whole, for fork, spawn and forkserver, and
@@ -27,6 +31,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 # The longest first.
 SUITES = ("spawn", "forkserver", "fork", "main_handling")
+BACKENDS = ("shared", "kernel")
+# The interpreter's own module, to compare with.
+STOCK = "stock"
 
 # CPython's own division: some tests leave another start method behind, and belong at the end.
 PARTS = {
@@ -50,6 +57,15 @@ from test import _test_multiprocessing
 parameters = inspect.signature(_test_multiprocessing.install_tests_in_module_dict).parameters
 print(platform.python_version(), "only_type" in parameters)
 """
+# Tests that demand what users of the shared backend do not want. Of each the opposite is tested:
+# see tests/test_cpython_exceptions.py.
+EXCEPTIONS = {
+    # There is no resource tracker to be started, or to be killed.
+    "TestResourceTracker.test_resource_tracker_sigkill",
+    # A fork context's lock that is given to a spawned child works.
+    "TestStartMethod.test_mixed_startmethod",
+}
+
 # A watchdog: a suite takes one to two minutes, and some seven where a test that waits for its
 # time-out does so. First one.py says where it hangs, then it is ended.
 SECONDS = 1200
@@ -85,7 +101,7 @@ class Interpreter:
 class Run:
     """One run of a suite, or of some of its tests (`[]`: none, only to list them all)."""
 
-    def __init__(self, interpreter, suite, stock=False, tests=None):
+    def __init__(self, interpreter, suite, backend, tests=None):
         with tempfile.TemporaryDirectory(prefix="semlock-cpython-") as folder:
             result, notes = Path(folder, "result.json"), Path(folder, "notes")
             notes.touch()
@@ -93,7 +109,8 @@ class Run:
             work.mkdir()
             modules.mkdir()
             names = interpreter.write_modules(suite, modules)
-            path = [HERE / "notes", modules, *([] if stock else [HERE / "replacement"])]
+            replacement = [HERE / "replacement"] if backend == "kernel" else []
+            path = [HERE / "notes", modules, *replacement]
             environment = dict(
                 os.environ,
                 PYTHONPATH=os.pathsep.join(map(str, path)),
@@ -101,7 +118,16 @@ class Run:
                 SEMLOCK_NOTES=str(notes),
                 TMPDIR=str(work),
             )
-            request = {"modules": names, "tests": tests, "seconds": SECONDS, "result": str(result)}
+            is_shared = backend == "shared"
+            if is_shared:
+                environment["SEMLOCK_INSTALL"] = backend
+            request = {
+                "modules": names,
+                "tests": tests,
+                "exceptions": sorted(EXCEPTIONS) if is_shared else [],
+                "seconds": SECONDS,
+                "result": str(result),
+            }
             command = [interpreter.path, str(HERE / "one.py"), json.dumps(request)]
             with open(Path(folder, "output"), "w+") as output:
                 exit_code = self.run(command, cwd=work, env=environment, stdout=output)
@@ -122,6 +148,7 @@ class Run:
         self.all = set(outcome["all"])
         self.count = outcome["count"]
         self.skipped = outcome["skipped"]
+        self.excepted = set(outcome["excepted"])
         self.bad = outcome["bad"]
 
     def run(self, command, **options):
@@ -152,10 +179,10 @@ def loadable(test):
     return test.partition("(")[2].rstrip(")") or test
 
 
-def fails_alone(interpreter, suite, test, stock):
+def fails_alone(interpreter, suite, backend, test):
     """Whether a test fails in one of RERUNS runs alone."""
     for _ in range(RERUNS):
-        run = Run(interpreter, suite, stock=stock, tests=[loadable(test)])
+        run = Run(interpreter, suite, backend, tests=[loadable(test)])
         if test in run.bad:
             return True
         if not run.count:
@@ -163,24 +190,24 @@ def fails_alone(interpreter, suite, test, stock):
     return False
 
 
-def check(interpreter, suite):
+def check(interpreter, suite, backend):
     """Runs a suite; returns a line for people, what is wrong, and what is worth a remark."""
-    ours = Run(interpreter, suite)
+    ours = Run(interpreter, suite, backend)
     wrong, remarks = [], []
     for test, traceback in sorted(ours.bad.items()):
-        if not fails_alone(interpreter, suite, test, stock=False):
+        if not fails_alone(interpreter, suite, backend, test):
             remarks.append(f"{test} failed, and passed {RERUNS} times when run alone:\n{traceback}")
-        elif fails_alone(interpreter, suite, test, stock=True):
+        elif fails_alone(interpreter, suite, STOCK, test):
             remarks.append(f"{test} fails on the stock module too:\n{traceback}")
         else:
             wrong.append(
                 f"{test} fails, and passes {RERUNS} times on the stock module:\n{traceback}"
             )
 
-    stock = Run(interpreter, suite, stock=True, tests=sorted(map(loadable, ours.skipped)))
+    stock = Run(interpreter, suite, STOCK, tests=sorted(map(loadable, ours.skipped)))
     if stock.skipped != ours.skipped:
         # Some tests skip by what those before them left: then all have to run.
-        stock = Run(interpreter, suite, stock=True)
+        stock = Run(interpreter, suite, STOCK)
     if stock.all != ours.all:
         wrong.append(f"tests that only one of the modules has: {sorted(stock.all ^ ours.all)}")
     for test, reason in ours.skipped.items():
@@ -190,14 +217,15 @@ def check(interpreter, suite):
     made, rebuilt = ours.notes["made", "semlock"], ours.notes["rebuilt", "semlock"]
     foreign = ours.notes.total() - made - rebuilt
     if foreign:
-        wrong.append(f"{foreign} SemLocks were the interpreter's own")
-    if not (made and len(ours.processes) > 1 and (rebuilt or suite == "fork")):
-        wrong.append("too few SemLocks to show that semlock was in use in parents and children")
+        wrong.append(f"{foreign} locks were the interpreter's own")
+    if not (made and (suite == "fork" or (rebuilt and len(ours.processes) > 1))):
+        wrong.append("too few locks to show that semlock was in use in parents and children")
     line = (
-        f"CPython {interpreter.version} {suite}: {ours.count} tests run, {len(ours.skipped)} "
-        f"skipped (the same on the stock module), {len(ours.bad)} failed at first, "
-        f"{len(wrong)} wrong; {made} SemLocks of semlock made and {rebuilt} rebuilt, {foreign} of "
-        f"stock, in {len(ours.processes)} processes (per process: {shortened(ours.processes)})"
+        f"CPython {interpreter.version} {suite} on {backend}: {ours.count} tests run, "
+        f"{len(ours.skipped)} skipped (the same on the stock module), {len(ours.excepted)} "
+        f"excepted, {len(ours.bad)} failed at first, {len(wrong)} wrong; {made} locks of semlock "
+        f"made and {rebuilt} rebuilt, {foreign} of stock, in {len(ours.processes)} processes (per "
+        f"process: {shortened(ours.processes)})"
     )
     return line, wrong, remarks
 
@@ -233,14 +261,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=3, help="suites to run at the same time")
     parser.add_argument("--suite", action="append", choices=SUITES, help="only this one")
+    parser.add_argument("--backend", action="append", choices=BACKENDS, help="only this one")
     parser.add_argument("python", nargs="+")
     arguments = parser.parse_args()
     interpreters = [Interpreter(path) for path in arguments.python]
     failed, before = 0, semaphores()
     pool = concurrent.futures.ThreadPoolExecutor(arguments.jobs)
     runs = {
-        pool.submit(check, interpreter, suite): f"CPython {interpreter.version} {suite}"
+        pool.submit(check, interpreter, suite, backend): (
+            f"CPython {interpreter.version} {suite} on {backend}"
+        )
         for suite in arguments.suite or SUITES
+        for backend in arguments.backend or BACKENDS
         for interpreter in interpreters
     }
     try:

@@ -1,7 +1,9 @@
-"""Notes every SemLock that a process makes: one line `pid how module` in $SEMLOCK_NOTES.
+"""Notes every lock that a process makes: one line `pid how whose` in $SEMLOCK_NOTES.
 
 It is on the path of every process of a suite's run, also of a run on the interpreter's own module,
-and changes nothing but that `multiprocessing.synchronize.SemLock` notes what it got.
+and changes nothing but that what makes locks notes what it made: the stdlib's `SemLock`, contexts,
+and what semlock's unpickle by. With $SEMLOCK_INSTALL it installs that backend in programs that
+import multiprocessing, as their users would.
 """
 
 import functools
@@ -13,37 +15,86 @@ import sys
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname, path, target=None):
-        if fullname != "multiprocessing.synchronize":
+        if fullname not in WATCHED:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         exec_module = spec.loader.exec_module
 
         def exec_module_and_watch(module):
             exec_module(module)
-            watch(module.SemLock, "__init__", "made")
-            watch(module.SemLock, "__setstate__", "rebuilt")
+            WATCHED[fullname](module)
 
         spec.loader.exec_module = exec_module_and_watch
         return spec
 
 
-def watch(cls, name, how):
-    method = getattr(cls, name)
+def watch_synchronize(module):
+    def semlock_of(lock, result):
+        return lock._semlock
 
-    @functools.wraps(method)
-    def watched(self, *args, **kwargs):
-        method(self, *args, **kwargs)
-        ours = sys.modules.get("semlock._multiprocessing")
-        is_ours = ours is not None and type(self._semlock) is ours.SemLock
-        note = f"{os.getpid()} {how} {'semlock' if is_ours else 'stock'}\n"
-        # One write in append mode is whole, whoever else writes.
-        notes = os.open(os.environ["SEMLOCK_NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(notes, note.encode())
-        finally:
-            os.close(notes)
+    watch(module.SemLock, "__init__", "made", semlock_of)
+    watch(module.SemLock, "__setstate__", "rebuilt", semlock_of)
 
-    setattr(cls, name, watched)
+
+def watch_context(module):
+    for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier"):
+        watch(module.BaseContext, name, "made", lambda context, result: result)
+
+
+def watch_sharing(module):
+    watch(module, "rebuild_shared", "rebuilt", lambda cls, result: result)
+
+
+def watch_queues(module):
+    watch(module._Stream, "__init__", "made", lambda stream, result: stream.reading)
+
+
+def install(module):
+    """Installs in a program; what multiprocessing started is reached by semlock itself."""
+    backend = os.environ.get("SEMLOCK_INSTALL")
+    if backend and not any("from multiprocessing." in argument for argument in sys.orig_argv):
+        import semlock
+
+        semlock.install(backend)
+
+
+WATCHED = {
+    "multiprocessing": install,
+    "multiprocessing.synchronize": watch_synchronize,
+    "multiprocessing.context": watch_context,
+    "semlock.sharing": watch_sharing,
+    "semlock.queues": watch_queues,
+}
+
+
+def watch(owner, name, how, made):
+    function = getattr(owner, name)
+
+    @functools.wraps(function)
+    def watched(first, *args, **kwargs):
+        result = function(first, *args, **kwargs)
+        note(how, made(first, result))
+        return result
+
+    setattr(owner, name, watched)
+
+
+def note(how, lock):
+    of_modules = {cls.__module__ for cls in type(lock).__mro__}
+    if "multiprocessing.synchronize" in of_modules:
+        # Made of SemLocks, which have been noted.
+        return
+    kernel, native = map(sys.modules.get, ("semlock._multiprocessing", "semlock._native"))
+    ours = [] if kernel is None else [kernel.SemLock]
+    if native is not None:
+        ours += [native.SemLock, native.Condition, native.Event, native.Barrier]
+    line = f"{os.getpid()} {how} {'semlock' if isinstance(lock, tuple(ours)) else 'stock'}\n"
+    # One write in append mode is whole, whoever else writes.
+    notes = os.open(os.environ["SEMLOCK_NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(notes, line.encode())
+    finally:
+        os.close(notes)
 
 
 sys.meta_path.insert(0, Finder())

@@ -1,0 +1,151 @@
+"""``multiprocessing`` contexts whose locks and queues are semlock's."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterable
+from multiprocessing import context
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import _native
+
+if TYPE_CHECKING:
+    from . import pool, queues
+
+__all__ = ["get_context"]
+
+
+def get_context(method: str | None = None) -> Context:
+    """A ``multiprocessing`` context, for use wherever one is, that runs on semlock.
+
+    What it makes can be sent to any process, whatever context that was started from; and processes
+    that are started from it are ordinary ones: neither they nor this process have anything
+    replaced. ``method`` is a start method; without one it is that of ``multiprocessing``, which is
+    settled by this call as by ``multiprocessing.get_context()``.
+
+    Raises ``ValueError`` for a start method that there is not.
+    """
+    if method is None:
+        method = multiprocessing.get_start_method()
+    try:
+        found = _contexts[method]
+    except KeyError:
+        raise ValueError(f"cannot find context for {method!r}") from None
+    found._check_available()
+    return found
+
+
+class Context(context.BaseContext):
+    """What semlock's contexts have in common."""
+
+    def __reduce__(self) -> tuple[Callable[[str], Context], tuple[str]]:
+        return get_context, (self.get_start_method(),)
+
+    def get_context(self, method: str | None = None) -> Any:
+        return self if method is None else get_context(method)
+
+    def Lock(  # type: ignore[override]  # noqa: N802
+        self, *, robust: bool = True, on_owner_died: Literal["warn", "ignore"] = "warn"
+    ) -> _native.Lock:
+        """A lock that is recovered if its holder dies, unless ``robust`` is false."""
+        if sys._getframe(1).f_globals.get("__name__") == "multiprocessing.queues":
+            # ProcessPoolExecutor makes a queue of the stdlib's class, whatever the context. It has
+            # no marks beside its locks: recovered, they would let a worker read on where another
+            # was killed. So here it is as in the stdlib, and the executor ends all its workers.
+            robust = False
+        return _native.Lock(ctx=self, robust=robust, on_owner_died=on_owner_died)
+
+    def RLock(  # type: ignore[override]  # noqa: N802
+        self, *, robust: bool = True, on_owner_died: Literal["warn", "ignore"] = "warn"
+    ) -> _native.RLock:
+        """A reentrant lock that is recovered if its holder dies, unless ``robust`` is false."""
+        return _native.RLock(ctx=self, robust=robust, on_owner_died=on_owner_died)
+
+    def Semaphore(  # type: ignore[override]  # noqa: N802
+        self,
+        value: int = 1,
+        *,
+        robust: bool = False,
+        on_owner_died: Literal["warn", "ignore"] = "warn",
+    ) -> _native.Semaphore:
+        """A semaphore; with ``robust``, permits of a process that dies are recovered."""
+        return _native.Semaphore(value, ctx=self, robust=robust, on_owner_died=on_owner_died)
+
+    def BoundedSemaphore(  # type: ignore[override]  # noqa: N802
+        self,
+        value: int = 1,
+        *,
+        robust: bool = False,
+        on_owner_died: Literal["warn", "ignore"] = "warn",
+    ) -> _native.BoundedSemaphore:
+        """A bounded semaphore; with ``robust``, permits of a process that dies are recovered."""
+        return _native.BoundedSemaphore(value, ctx=self, robust=robust, on_owner_died=on_owner_died)
+
+    def Condition(self, lock: Any = None) -> _native.Condition:  # type: ignore[override]  # noqa: N802
+        """A condition variable."""
+        return _native.Condition(lock, ctx=self)
+
+    def Event(self) -> _native.Event:  # type: ignore[override]  # noqa: N802
+        """An event."""
+        return _native.Event(ctx=self)
+
+    def Barrier(  # type: ignore[override]  # noqa: N802
+        self,
+        parties: int,
+        action: Callable[[], object] | None = None,
+        timeout: float | None = None,
+    ) -> _native.Barrier:
+        """A barrier."""
+        return _native.Barrier(parties, action, timeout, ctx=self)
+
+    # Queues and pools are imported where they are made, as in the stdlib: many programs need none.
+
+    def Queue(self, maxsize: int = 0) -> queues.Queue:  # noqa: N802
+        """A queue."""
+        from .queues import Queue
+
+        return Queue(maxsize, ctx=self)
+
+    def JoinableQueue(self, maxsize: int = 0) -> queues.JoinableQueue:  # noqa: N802
+        """A queue that can be waited for until its tasks are done."""
+        from .queues import JoinableQueue
+
+        return JoinableQueue(maxsize, ctx=self)
+
+    def SimpleQueue(self) -> queues.SimpleQueue:  # noqa: N802
+        """A pipe with a lock at either end."""
+        from .queues import SimpleQueue
+
+        return SimpleQueue(ctx=self)
+
+    def Pool(  # noqa: N802
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+    ) -> pool.Pool:
+        """A pool of worker processes."""
+        from .pool import Pool
+
+        return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
+
+
+class ForkContext(Context, context.ForkContext):
+    """For children that are forked."""
+
+
+class SpawnContext(Context, context.SpawnContext):
+    """For children that are fresh interpreters."""
+
+
+class ForkServerContext(Context, context.ForkServerContext):
+    """For children that a server forks."""
+
+
+_contexts: dict[str, Context] = {
+    "fork": ForkContext(),
+    "spawn": SpawnContext(),
+    "forkserver": ForkServerContext(),
+}

@@ -1,0 +1,471 @@
+"""Queues whose messages arrive whole, and that say so when they cannot any more.
+
+They are the stdlib's, over a pipe whose two ends are :class:`_ReadingEnd` and :class:`_WritingEnd`.
+A reader or writer that is killed while it moves a message leaves the pipe in the middle of it, and
+its lock is recovered by the next, who must not go on from there. So each side's lock has a mark
+beside it, which is set before the first byte of a message moves and cleared after the last. Where
+nobody holds a lock and its mark is set, the queue is broken, and everybody gets a
+:class:`~semlock.QueueBrokenError` from then on.
+
+* A process that only waits, for a message or for room, has marked nothing: it can be killed.
+* Nobody waits for a peer without looking, now and then, whether it has died in the middle: neither
+  a reader for the rest of a message, nor a writer for room in the pipe, nor a putter for its place
+  in a bounded queue. For that the pipe does not block.
+* An exception in the middle of a message (a signal handler's, mostly) breaks the queue too, unless
+  nothing had moved yet.
+* Bytes in the pipe are framed as by the stdlib, and the ends can be used directly, as ``Pool`` and
+  ``ProcessPoolExecutor`` do: they take their side's lock unless the thread that calls holds it.
+
+As in the stdlib, what a killed process had taken, or had put and not yet sent, is lost. Its place
+in a bounded queue is not. A place is either a permit of a robust semaphore, held by the process
+that has put a message and not sent it yet, or counted among the messages in the pipe. It goes from
+one to the other, and back to all, under the mark of whoever moves the message: who dies in between
+leaves a broken queue, and who dies otherwise leaves permits, which are recovered as any are.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import threading
+import time
+from contextlib import suppress
+from multiprocessing import connection, queues, reduction, util
+from typing import TYPE_CHECKING, Any
+
+from . import _native
+from ._multiprocessing import SemLock
+from .errors import QueueBrokenError
+
+__all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
+
+# Seconds between two looks at the others: while a message is moving, and while none is.
+_WHILE_MOVING = 0.1
+_WHILE_IDLE = 1.0
+
+# A robust semaphore has as many permits. The places of a larger queue are not recovered.
+_MOST_PLACES = 524_280
+
+if TYPE_CHECKING:
+    _Connection = connection.Connection[Any, Any]
+    _StockQueue = queues.Queue[Any]
+    _StockJoinableQueue = queues.JoinableQueue[Any]
+    _StockSimpleQueue = queues.SimpleQueue[Any]
+else:
+    # Under names of our own, because install() puts ours in the place of the stdlib's.
+    _Connection = connection.Connection
+    _StockQueue = queues.Queue
+    _StockJoinableQueue = queues.JoinableQueue
+    _StockSimpleQueue = queues.SimpleQueue
+
+
+class _Stream:
+    """What the users of a queue share besides the pipe: both sides' locks, and whether it broke."""
+
+    def __init__(self, ctx: Any) -> None:
+        # Without warnings: what a dead holder left behind is known from the mark.
+        self.reading = _native.Lock(ctx=ctx, on_owner_died="ignore")
+        self.writing = _native.Lock(ctx=ctx, on_owner_died="ignore")
+        for lock in (self.reading, self.writing):
+            lock._guard_messages()
+        # Once somebody has found out, all others know.
+        self.broken = _native.Event(ctx=ctx)
+        # Of a bounded queue.
+        self.places: _Places | None = None
+
+    def check(self, moving: _native.Lock | None = None) -> None:
+        """Raises ``QueueBrokenError`` if somebody was lost in the middle of a message.
+
+        ``moving`` is the lock under whose mark the caller itself is just moving one.
+        """
+        if self.broken.is_set():
+            raise self.breaks()
+        for lock in (self.reading, self.writing):
+            if lock is not moving and lock._is_mid_message() and _is_left_marked(lock):
+                raise self.breaks()
+
+    def breaks(self) -> QueueBrokenError:
+        self.broken.set()
+        return QueueBrokenError(
+            "this queue is broken: a process died, or was interrupted, in the middle of a message"
+        )
+
+
+def _is_left_marked(lock: _native.Lock) -> bool:
+    """Whether nobody is there any more who could have set the mark of a lock."""
+    if lock._semlock._is_mine():
+        # The caller has not: so it was the one whom the caller recovered the lock from.
+        return True
+    if not lock.acquire(False):
+        return False
+    try:
+        return lock._is_mid_message()
+    finally:
+        lock.release()
+
+
+class _End(_Connection):
+    """One end of a queue's pipe.
+
+    A message moves through it whole, or breaks the queue.
+    """
+
+    _handle: Any
+    # What poll() is to wait for.
+    _event: int
+
+    def __init__(self, handle: int, stream: _Stream, lock: _native.Lock) -> None:
+        super().__init__(
+            handle, readable=self._event == select.POLLIN, writable=self._event == select.POLLOUT
+        )
+        self._stream = stream
+        self._lock = lock
+        # Whether something of the present message has moved, or may have: if a signal handler's
+        # exception comes out of a system call, it is not known.
+        self._moved = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_end, (type(self), reduction.DupFd(self.fileno()), self._stream)
+
+    def _whole(self, move: Any, argument: Any) -> Any:
+        """Moves a message, under this side's lock and mark."""
+        lock = self._lock
+        # Not ``with``: this is the path of every message.
+        is_ours_to_release = not lock._semlock._is_mine()
+        if is_ours_to_release:
+            lock.acquire()
+        try:
+            while True:
+                if self._stream.broken.is_set() or not lock._begin_message():
+                    raise self._stream.breaks()
+                self._moved = False
+                try:
+                    result = move(argument)
+                    if self._stream.places is not None:
+                        self._move_place(self._stream.places)
+                except BaseException as error:
+                    if self._moved:
+                        self._stream.breaks()
+                        raise
+                    lock._end_message()
+                    if not isinstance(error, BlockingIOError):
+                        raise
+                else:
+                    lock._end_message()
+                    return result
+                self._wait(None)
+        finally:
+            if is_ours_to_release:
+                lock.release()
+
+    def _move_place(self, places: _Places) -> None:
+        raise NotImplementedError
+
+    def _is_ready(self, seconds: float) -> bool:
+        """Whether something can move, or never will again."""
+        poll = select.poll()
+        poll.register(self.fileno(), self._event)
+        # In whole milliseconds, not less than asked for.
+        return bool(poll.poll(-int(-seconds * 1000 // 1)))
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Waits, with nothing marked, until a message can begin to move."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self._stream.check()
+            left = _WHILE_IDLE if deadline is None else deadline - time.monotonic()
+            if self._is_ready(min(max(left, 0), _WHILE_IDLE)):
+                return True
+            if left <= 0:
+                return False
+
+    def _wait_in_the_middle(self, had_moved: bool) -> None:
+        """Waits where a message cannot go on, or raises ``BlockingIOError`` if none has begun."""
+        self._moved = had_moved
+        if not had_moved:
+            raise BlockingIOError
+        while not self._is_ready(_WHILE_MOVING):
+            self._stream.check(self._lock)
+
+
+class _ReadingEnd(_End):
+    _event = select.POLLIN
+
+    def _recv_bytes(self, maxsize: int | None = None) -> io.BytesIO | None:
+        message: io.BytesIO | None = self._whole(super()._recv_bytes, maxsize)  # type: ignore[misc]
+        if message is None:
+            # Its header said that it is too long. What follows that cannot be told from a header.
+            self._stream.breaks()
+        return message
+
+    def _recv(self, size: int) -> io.BytesIO:
+        received = io.BytesIO()
+        while size > 0:
+            had_moved, self._moved = self._moved, True
+            try:
+                piece = os.read(self._handle, min(size, 65536))
+            except BlockingIOError:
+                self._wait_in_the_middle(had_moved)
+                continue
+            if not piece:
+                if had_moved:
+                    # Whoever wrote the beginning was the last writer.
+                    raise self._stream.breaks()
+                self._moved = False
+                raise EOFError
+            received.write(piece)
+            size -= len(piece)
+        return received
+
+    def _move_place(self, places: _Places) -> None:
+        places.give_back()
+
+    def _poll(self, timeout: float | None) -> bool:
+        """For ``poll()``: in a broken queue there is never anything to be read."""
+        try:
+            return self._wait(timeout)
+        except QueueBrokenError:
+            return False
+
+    def poll_or_broken(self, timeout: float | None = 0.0) -> bool:
+        """Whether reading would not wait: there is a message, or an error."""
+        try:
+            return self._wait(timeout)
+        except QueueBrokenError:
+            return True
+
+
+class _WritingEnd(_End):
+    _event = select.POLLOUT
+
+    def _send_bytes(self, message: Any) -> None:
+        self._whole(super()._send_bytes, message)  # type: ignore[misc]
+
+    def _send(self, piece: Any) -> None:
+        while True:
+            had_moved, self._moved = self._moved, True
+            try:
+                count = os.write(self._handle, piece)
+            except BlockingIOError:
+                self._wait_in_the_middle(had_moved)
+                continue
+            except BrokenPipeError:
+                # Of this piece nothing did.
+                self._moved = had_moved
+                raise
+            if count == len(piece):
+                return
+            piece = memoryview(piece)[count:]
+
+    def _move_place(self, places: _Places) -> None:
+        places.send()
+
+
+def _rebuild_end(cls: type[_ReadingEnd | _WritingEnd], descriptor: Any, stream: _Stream) -> _End:
+    return _new_end(cls, descriptor.detach(), stream)
+
+
+def _new_end(cls: type[_ReadingEnd | _WritingEnd], handle: int, stream: _Stream) -> _End:
+    return cls(handle, stream, stream.reading if cls is _ReadingEnd else stream.writing)
+
+
+class _Places:
+    """The places of a bounded queue, in the place of the stdlib's semaphore.
+
+    Those whose message is in nobody's hands any more are found by who needs one. Nobody waits for
+    one in a queue that is broken.
+    """
+
+    def __init__(self, count: int, *, ctx: Any, stream: _Stream) -> None:
+        self._stream = stream
+        # Held by who has put a message and not yet sent it.
+        self._unsent = _native.Semaphore(count, ctx=ctx, robust=True, on_owner_died="ignore")
+        # Messages in the pipe.
+        self._sent = _native.Semaphore(0, ctx=ctx)
+        # Whoever reads both of these holds it, and whoever adds to one and takes from the other.
+        # Nothing is left half-done under it that is not also under a mark.
+        self._guard = _native.RLock(ctx=ctx, on_owner_died="ignore")
+        # Set by who gives a place back.
+        self._given_back = _native.Event(ctx=ctx)
+        self._here = threading.local()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_here"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _here=threading.local())
+
+    @property
+    def _semlock(self) -> _Places:
+        # For full() and qsize().
+        return self
+
+    def _is_zero(self) -> bool:
+        return self.get_value() == 0
+
+    def _get_value(self) -> int:
+        return self.get_value()
+
+    def get_value(self) -> int:
+        with self._guard:
+            # Nobody keeps out who writes to the pipe directly.
+            return max(self._unsent.get_value() - self._sent.get_value(), 0)
+
+    def acquire(self, block: object = True, timeout: Any = None) -> bool:
+        """For ``put()``."""
+        if self._stream.broken.is_set():
+            raise self._stream.breaks()
+        if self._take():
+            return True
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self._stream.check()
+            self._given_back.clear()
+            self._recover()
+            if self._take():
+                # Others may have waited for the same event, of which only one is left.
+                self._given_back.set()
+                return True
+            left = _WHILE_IDLE if deadline is None else deadline - time.monotonic()
+            if not block or left <= 0:
+                return False
+            self._given_back.wait(min(left, _WHILE_IDLE))
+
+    def release(self) -> None:
+        """For a feeder thread that could not send, and for ``get()``, which is not to do more."""
+        if not hasattr(self._here, "gave_back"):
+            with self._guard:
+                self._unsent.release()
+            self._given_back.set()
+
+    def send(self) -> None:
+        with self._guard:
+            self._sent.release()
+            with suppress(ValueError):  # written to the pipe directly
+                self._unsent.release()
+
+    def give_back(self) -> None:
+        # The writer may not have counted it yet.
+        while not self._sent.acquire(True, _WHILE_MOVING):
+            self._stream.check(self._stream.reading)
+        self._given_back.set()
+        self._here.gave_back = True
+
+    def _take(self) -> bool:
+        with self._guard:
+            return self.get_value() > 0 and self._unsent.acquire(False)
+
+    def _recover(self) -> None:
+        """Frees places of the dead: those that are left when all that are free are taken."""
+        with self._guard:
+            count = 0
+            while self._unsent.acquire(False):
+                count += 1
+            for _ in range(count):
+                self._unsent.release()
+
+
+class _UncountedPlaces(_native.BoundedSemaphore):
+    """The places of a queue that has more of them than can be recovered."""
+
+    def __init__(self, value: int, *, ctx: Any, stream: _Stream) -> None:
+        super().__init__(value, ctx=ctx)
+        self._stream = stream
+
+    def acquire(self, block: object = True, timeout: Any = None) -> bool:
+        if self._stream.broken.is_set():
+            raise self._stream.breaks()
+        if super().acquire(False):
+            return True
+        if not block:
+            return False
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self._stream.check()
+            left = _WHILE_IDLE if deadline is None else deadline - time.monotonic()
+            if super().acquire(True, min(max(left, 0), _WHILE_IDLE)):
+                return True
+            if left <= 0:
+                return False
+
+
+def _open_pipe(queue: Any, ctx: Any) -> _Stream:
+    """Gives a queue its pipe, as the fields that the stdlib's methods work on."""
+    stream = _Stream(ctx)
+    reader, writer = os.pipe()
+    queue._reader = _ReadingEnd(reader, stream, stream.reading)
+    queue._writer = _WritingEnd(writer, stream, stream.writing)
+    # Of the pipe, so for every process that has it.
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    queue._rlock = stream.reading
+    queue._wlock = stream.writing
+    return stream
+
+
+def _poll_of(queue: Any) -> Any:
+    """How a queue looks for messages. A broken one must not look empty.
+
+    Its pipe can be the stdlib's: when it comes from a process that has not installed semlock to
+    one where the stdlib's names stand for our classes.
+    """
+    return getattr(queue._reader, "poll_or_broken", queue._reader.poll)
+
+
+class Queue(_StockQueue):
+    """``multiprocessing.Queue``, whose messages arrive whole or not at all."""
+
+    def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
+        # In the place of the stdlib's, which opens a pipe of its own. `self` can be an instance of
+        # a subclass of the stdlib's queue that was there before install(), so nothing but the
+        # stdlib's fields and methods is relied on.
+        if maxsize <= 0:
+            maxsize = SemLock.SEM_VALUE_MAX
+        self._maxsize = maxsize
+        stream = _open_pipe(self, ctx)
+        self._opid = os.getpid()
+        self._sem: _Places | _UncountedPlaces
+        if maxsize <= _MOST_PLACES:
+            self._sem = stream.places = _Places(maxsize, ctx=ctx, stream=stream)
+        else:
+            self._sem = _UncountedPlaces(maxsize, ctx=ctx, stream=stream)
+        self._ignore_epipe = False
+        self._reset()
+        self._poll = _poll_of(self)
+        util.register_after_fork(self, _StockQueue._after_fork)  # type: ignore[attr-defined]
+
+    def _reset(self, after_fork: bool = False) -> None:
+        super()._reset(after_fork)  # type: ignore[misc]
+        self._poll = _poll_of(self)
+
+
+class JoinableQueue(Queue, _StockJoinableQueue):
+    """``multiprocessing.JoinableQueue``, whose messages arrive whole or not at all."""
+
+    def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
+        super().__init__(maxsize, ctx=ctx)
+        self._unfinished_tasks = _native.Semaphore(0, ctx=ctx)
+        # What it guards is one semaphore, which is whole at any time.
+        lock = _native.RLock(ctx=ctx, on_owner_died="ignore")
+        self._cond = _native.Condition(lock, ctx=ctx)
+
+    def join(self) -> None:
+        with self._cond:
+            while not self._unfinished_tasks._semlock._is_zero():
+                # Who finished the last task can have died before it told so.
+                self._cond.wait(_WHILE_IDLE)
+                reader = vars(self)["_reader"]
+                if isinstance(reader, _End):
+                    reader._stream.check()
+
+
+class SimpleQueue(_StockSimpleQueue):
+    """``multiprocessing.SimpleQueue``, whose messages arrive whole or not at all."""
+
+    def __init__(self, *, ctx: Any) -> None:
+        _open_pipe(self, ctx)
+        self._poll = _poll_of(self)
+
+    def empty(self) -> bool:
+        return not _poll_of(self)()

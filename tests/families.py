@@ -1,0 +1,88 @@
+"""The classes under test and those of multiprocessing, which tell what is right."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import multiprocessing
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import semlock
+from children import Child, Line, forked
+
+# Of fork: what these make has no names, and starts no resource tracker.
+STOCK = multiprocessing.get_context("fork")
+# multiprocessing keeps the memory, and its descriptor, in which it has made a barrier once.
+STOCK.Barrier(1)
+
+both = pytest.mark.parametrize("family", [STOCK, semlock], ids=["stock", "semlock"])
+both_locks = pytest.mark.parametrize("kind", ["Lock", "RLock"])
+robust_locks = pytest.mark.parametrize("make", [semlock.Lock, semlock.RLock])
+
+# Long enough for the watcher of a lock (50 to 100 ms) to look at its holder several times.
+SEVERAL_LOOKS = 0.35
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What came of an acquire: who died before, and how often it was told."""
+
+    got: bool
+    recovered: int | None = None
+    warnings: int = 0
+
+
+def take(lock: Any, *arguments: Any) -> Taken:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        got = lock.acquire(*arguments)
+    assert all(warning.category is semlock.OwnerDiedWarning for warning in caught), [
+        str(warning) for warning in caught
+    ]
+    return Taken(got, lock.recovered if got else None, len(caught))
+
+
+def recovered_from(pid: int) -> Taken:
+    return Taken(True, pid, 1)
+
+
+NOT_TAKEN, TAKEN = Taken(False), Taken(True)
+
+
+@contextmanager
+def holder(lock: Any, times: int = 1) -> Iterator[Child]:
+    """A child that holds the lock and, once it hears something, releases it."""
+
+    def hold(line: Line) -> None:
+        for _ in range(times):
+            lock.acquire()
+        line.say("held")
+        line.hear()
+        for _ in range(times):
+            lock.release()
+
+    with forked(hold) as child:
+        assert child.hear() == "held"
+        yield child
+
+
+def let_go(child: Child) -> None:
+    child.say()
+    child.result()
+
+
+def die(child: Child) -> int:
+    """Kills and reaps a child. What was its pid."""
+    child.kill()
+    child.reap()
+    return child.pid
+
+
+def shared_by_forks(kind: Any) -> Any:
+    """A ctypes object in memory that forked children share."""
+    return kind.from_buffer(mmap.mmap(-1, ctypes.sizeof(kind)))

@@ -1,0 +1,63 @@
+"""Programs of the tests: run in a file of their own, so that every start method can import them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from children import NAMES_SEMAPHORES, output
+
+METHODS = ["fork", "spawn", "forkserver"]
+
+HEAD = (
+    NAMES_SEMAPHORES
+    + """
+import gc, json, multiprocessing, os, pickle, signal, sys, threading, time
+
+import semlock
+from semlock import QueueBrokenError
+
+
+def main():
+    print(json.dumps(body()))
+
+
+def method():
+    return sys.argv[1]
+
+
+def descriptors():
+    return sorted(
+        (int(entry), os.readlink(f"/proc/self/fd/{entry}"))
+        for entry in os.listdir("/proc/self/fd")
+        if os.path.lexists(f"/proc/self/fd/{entry}")
+    )
+
+
+def raised(function, *arguments, **keywords):
+    try:
+        function(*arguments, **keywords)
+    except Exception as error:
+        return type(error).__name__
+    return "nothing"
+
+
+def killed(process):
+    process.join()
+    return process.exitcode == -signal.SIGKILL
+
+
+"""
+)
+TAIL = '\n\nif __name__ == "__main__":\n    main()\n'
+
+Program = Callable[..., Any]
+
+
+def run_program(directory: Path, source: str, *arguments: str) -> Any:
+    """What the function ``body`` of a program returns. It must end well and say nothing else."""
+    path = directory / "program.py"
+    path.write_text(HEAD + source + TAIL)
+    return json.loads(output(path, *arguments, cwd=directory))

@@ -1,0 +1,1403 @@
+"""Condition, Event and Barrier: nobody waits for a sleeper, and who dies takes nothing along.
+
+What multiprocessing's own classes can do, too, is asked of them as well.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+import semlock
+from children import (
+    PATIENCE,
+    Child,
+    Line,
+    forked,
+    in_a_fresh_interpreter,
+    output,
+    wait_until,
+    wait_until_asleep,
+)
+from families import (
+    SEVERAL_LOOKS,
+    both,
+    both_locks,
+    die,
+    holder,
+    let_go,
+    recovered_from,
+    shared_by_forks,
+    take,
+)
+from kernel_features import in_a_child
+
+pytestmark = pytest.mark.usefixtures("a_segment")
+
+Body = Callable[[Line], Any]
+
+# ---- Conditions ----
+
+
+def waiting(condition: Any, *timeout: float) -> Body:
+    """Waits once, says what came of it and, when told, ends."""
+
+    def body(line: Line) -> None:
+        with condition:
+            line.say("waiting")  # whoever gets the lock now, finds it so
+            result = condition.wait(*timeout)
+        line.say(result)
+        line.hear()
+
+    return body
+
+
+@contextmanager
+def waiters(condition: Any, count: int, *timeout: float) -> Iterator[list[Child]]:
+    """Children that wait, the oldest first."""
+    with ExitStack() as stack:
+        children = []
+        for _ in range(count):
+            children.append(stack.enter_context(forked(waiting(condition, *timeout))))
+            assert children[-1].hear() == "waiting"
+            with condition:
+                pass
+        yield children
+
+
+def number_of_waiters(condition: Any) -> int:
+    with condition:
+        return (
+            condition._sleeping_count.get_value()
+            - condition._woken_count.get_value()
+            - condition._wait_semaphore.get_value()
+        )
+
+
+def notify(condition: Any, count: int | None = 1) -> None:
+    with condition:
+        if count is None:
+            condition.notify_all()
+        else:
+            condition.notify(count)
+
+
+def nobody_woke(children: list[Child]) -> bool:
+    """Whether all of them still sleep, without end."""
+    for child in children:
+        wait_until_asleep(child)
+    return not any(child.says_something() for child in children)
+
+
+@both
+@both_locks
+def test_notify_wakes_exactly_as_many_as_it_says(family: Any, kind: str) -> None:
+    condition = family.Condition(getattr(family, kind)())
+    with waiters(condition, 5) as children:
+        left = set(children)
+        for count in (2, 0, 1):
+            notify(condition, count)
+            for _ in range(count):
+                wait_until(lambda: any(child.says_something() for child in left), "one wakes")
+                woken = next(child for child in left if child.says_something())
+                assert woken.hear() is True
+                left.remove(woken)
+            assert nobody_woke(list(left))
+            assert number_of_waiters(condition) == len(left)
+        notify(condition, 100)
+        assert [child.hear() for child in left] == [True, True]
+        assert number_of_waiters(condition) == 0
+
+
+@both_locks
+def test_notify_wakes_the_oldest_first(kind: str) -> None:
+    condition = semlock.Condition(getattr(semlock, kind)())
+    with waiters(condition, 6) as children:
+        for count in (1, 2, 1):
+            woken, children = children[:count], children[count:]
+            notify(condition, count)
+            assert [child.hear() for child in woken] == [True] * count
+            assert nobody_woke(children)
+        notify(condition, None)
+        assert [child.hear() for child in children] == [True] * 2
+
+
+@both
+def test_notify_all_wakes_all_and_none_that_comes_later(family: Any) -> None:
+    condition = family.Condition()
+    with waiters(condition, 3) as children:
+        notify(condition, None)
+        assert [child.hear() for child in children] == [True] * 3
+        with waiters(condition, 2) as late:
+            assert nobody_woke(late)
+            notify(condition, None)
+            assert [child.hear() for child in late] == [True] * 2
+
+
+@both
+def test_a_notification_without_waiters_is_lost(family: Any) -> None:
+    condition = family.Condition()
+    notify(condition, 3)
+    notify(condition, None)
+    with condition:
+        start = time.monotonic()
+        assert condition.wait(0.05) is False
+        assert time.monotonic() - start >= 0.05
+
+
+@both
+def test_a_wait_that_timed_out_leaves_nothing_behind(family: Any) -> None:
+    condition = family.Condition()
+    for _ in range(20):
+        with condition:
+            assert condition.wait(0.001) is False
+    with waiters(condition, 1) as children:
+        assert number_of_waiters(condition) == 1
+        notify(condition)
+        assert children[0].hear() is True
+
+
+@both
+def test_a_wait_gives_back_the_whole_depth_of_its_rlock(family: Any) -> None:
+    condition = family.Condition()
+
+    def body(line: Line) -> None:
+        with condition, condition, condition:
+            line.say("waiting")
+            assert condition.wait() is True
+            assert condition._lock._semlock._count() == 3
+            assert condition.wait(0.001) is False
+            assert condition._lock._semlock._count() == 3
+        assert not condition._lock._semlock._is_mine()
+
+    with forked(body) as child:
+        assert child.hear() == "waiting"
+        notify(condition)
+        child.result()
+
+
+@both_locks
+@pytest.mark.parametrize("reaped", [False, True], ids=["zombie", "reaped"])
+def test_a_waiter_that_died_is_not_notified(kind: str, reaped: bool) -> None:
+    condition = semlock.Condition(getattr(semlock, kind)())
+    with waiters(condition, 4) as children:
+        for child in children[:3]:
+            child.kill()
+            if reaped:
+                child.reap()
+        notify(condition)
+        assert children[3].hear() is True
+        notify(condition)
+        with waiters(condition, 1) as later:
+            assert nobody_woke(later)
+
+
+@both_locks
+@pytest.mark.parametrize("stopped", [False, True], ids=["awake", "stopped"])
+def test_a_waiter_that_dies_after_it_was_notified_passes_it_on(kind: str, stopped: bool) -> None:
+    # It has not taken the lock again: it is stopped, or the lock is held.
+    condition = semlock.Condition(getattr(semlock, kind)())
+    with waiters(condition, 3) as children:
+        oldest, second, third = children
+        with condition:
+            if stopped:
+                oldest.stop()
+            condition.notify()
+            if not stopped:
+                oldest.kill()
+        if stopped:
+            oldest.kill()
+        # Nobody calls the condition again.
+        assert second.hear() is True
+        assert nobody_woke([third])
+        notify(condition)
+        assert third.hear() is True
+
+
+def test_notified_waiters_that_die_one_after_the_other_lose_nothing() -> None:
+    condition = semlock.Condition()
+    with waiters(condition, 6) as children:
+        for child in children[:5]:
+            child.stop()
+        notify(condition)
+        for child in children[:5]:
+            child.kill()
+        assert children[5].hear() is True
+
+
+def test_two_notifications_of_the_dead_go_to_two_of_the_living() -> None:
+    condition = semlock.Condition()
+    with waiters(condition, 5) as children:
+        for child in children[:2]:
+            child.stop()
+        notify(condition, 2)
+        for child in children[:2]:
+            child.kill()
+        assert [child.hear() for child in children[2:4]] == [True, True]
+        assert nobody_woke(children[4:])
+        notify(condition)
+        assert children[4].hear() is True
+
+
+def test_a_waiter_that_dies_holding_the_lock_it_took_again_is_recovered_from() -> None:
+    condition = semlock.Condition()
+
+    def body(line: Line) -> None:
+        with condition:
+            line.say("waiting")
+            condition.wait()
+            line.say("held")
+            line.hear()
+
+    with forked(body) as child:
+        assert child.hear() == "waiting"
+        notify(condition)
+        assert child.hear() == "held"
+        child.kill()
+        assert take(condition._lock) == recovered_from(child.pid)
+
+
+def test_a_waiter_that_finds_the_holder_dead_when_it_wakes_is_told_and_not_lost() -> None:
+    condition = semlock.Condition()
+
+    def body(line: Line) -> None:
+        with condition, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            line.say("waiting")
+            result = condition.wait()
+            line.say((result, len(caught), condition._lock.recovered))
+        assert condition._lock.recovered is None
+
+    def notifies_and_dies(line: Line) -> None:
+        condition.acquire()
+        condition.notify()
+        line.say("notified")
+        line.hear()
+
+    with forked(body) as child:
+        assert child.hear() == "waiting"
+        with condition:
+            pass
+        with forked(notifies_and_dies) as notifier:
+            assert notifier.hear() == "notified"
+            pid = die(notifier)
+        assert child.hear() == (True, 1, pid)
+        child.result()
+
+
+def test_notify_waits_for_no_sleeper() -> None:
+    condition = semlock.Condition()
+    with waiters(condition, 2) as children:
+        for child in children:
+            child.stop()
+        notify(condition)
+        notify(condition)
+        notify(condition, None)
+        for child in children:
+            assert not child.says_something()
+            child.resume()
+        assert [child.hear() for child in children] == [True, True]
+
+
+def test_a_timeout_that_crosses_a_notify_returns_true_and_loses_nothing() -> None:
+    condition = semlock.Condition()
+    with waiters(condition, 1, 0.1) as early, waiters(condition, 1) as late:
+        deadline = time.monotonic() + 0.1
+        early[0].stop()
+        if early[0].says_something():
+            pytest.skip("this machine is too busy to stop a child within 0.1 s")
+        wait_until(lambda: time.monotonic() > deadline, "the deadline has passed")
+        notify(condition)
+        early[0].resume()
+        assert early[0].hear() is True
+        assert nobody_woke(late)
+        assert number_of_waiters(condition) == 1
+        notify(condition)
+        assert late[0].hear() is True
+
+
+def test_timeouts_and_notifications_at_the_same_time_lose_nothing() -> None:
+    # Who is notified between giving up the lock and having it again, has been notified, and a
+    # timeout in between does not matter.
+    condition = semlock.Condition()
+    state = shared_by_forks(ctypes.c_int64)
+
+    def body(line: Line) -> int:
+        woken = 0
+        generator = random.Random(7)
+        for _ in range(300):
+            with condition:
+                state.value = 1
+                woken += condition.wait(generator.uniform(0, 0.002))
+                state.value = 0
+        line.say("done")
+        return woken
+
+    with forked(body) as child:
+        notified = 0
+        while not child.says_something():
+            with condition:
+                if state.value == 1:
+                    state.value = 2
+                    condition.notify()
+                    notified += 1
+        assert child.hear() == "done"
+        assert child.result() == notified
+
+
+def test_an_exception_that_crosses_a_notify_passes_it_on() -> None:
+    condition = semlock.Condition()
+
+    def body(line: Line) -> None:
+        def handler(*_: Any) -> None:
+            raise LookupError
+
+        signal.signal(signal.SIGUSR1, handler)
+        with condition:
+            line.say("waiting")
+            try:
+                result = condition.wait()
+            except LookupError:
+                result = "raised"
+            assert condition._lock._semlock._count() == 1
+        line.say(result)
+        line.hear()
+
+    with forked(body) as oldest:
+        assert oldest.hear() == "waiting"
+        with condition:
+            pass
+        with waiters(condition, 1) as (second,):
+            oldest.stop()
+            notify(condition)
+            os.kill(oldest.pid, signal.SIGUSR1)
+            oldest.resume()
+            if oldest.hear() == "raised":
+                assert second.hear() is True
+            else:
+                assert nobody_woke([second])
+
+
+@both
+def test_an_exception_ends_a_wait_with_the_lock_held_again(family: Any) -> None:
+    condition = family.Condition()
+
+    def body(line: Line) -> None:
+        def handler(*_: Any) -> None:
+            raise LookupError
+
+        signal.signal(signal.SIGUSR1, handler)
+        with condition, condition:
+            line.say("waiting")
+            with pytest.raises(LookupError):
+                condition.wait()
+            assert condition._lock._semlock._count() == 2
+
+    with forked(body) as child:
+        assert child.hear() == "waiting"
+        with condition:
+            pass
+        wait_until_asleep(child)
+        os.kill(child.pid, signal.SIGUSR1)
+        child.result()
+    assert number_of_waiters(condition) == 0
+
+
+def test_a_fork_while_another_thread_waits_on_a_condition_notifies_that_thread() -> None:
+    condition = semlock.Condition()
+
+    def body() -> None:
+        def wait() -> None:
+            with condition:
+                ready.set()
+                results.append(condition.wait())
+
+        ready, results = threading.Event(), []
+        thread = threading.Thread(target=wait)
+        thread.start()
+        ready.wait()
+        with condition:
+            pass
+
+        def of_the_fork() -> None:
+            assert condition.acquire()
+            condition.notify()
+            condition.release()
+            with condition:
+                assert condition.wait(0.001) is False
+
+        in_a_child(of_the_fork)
+        thread.join()
+        assert results == [True]
+
+    in_a_child(body)
+
+
+def more_waiters_than_nodes(least: int, most: int) -> None:
+    condition = semlock.Condition()
+    lock = threading.Lock()
+    refused, woken = [], []
+
+    def wait() -> None:
+        with condition:
+            try:
+                result = condition.wait()
+            except RuntimeError as error:
+                assert condition._lock._semlock._count() == 1
+                with lock:
+                    refused.append(str(error))
+            else:
+                with lock:
+                    woken.append(result)
+
+    threading.stack_size(128 * 1024)
+    threads: list[threading.Thread] = []
+    while not refused and len(threads) < most:
+        for _ in range(256):
+            threads.append(threading.Thread(target=wait))
+            threads[-1].start()
+
+        def settled() -> bool:
+            with condition:
+                count = condition._sleeping_count.get_value()
+            return count + len(refused) == len(threads)
+
+        wait_until(settled, "all wait or were refused")
+    assert least <= len(threads) - len(refused)
+    assert refused
+    assert all("wait" in message for message in refused), set(refused)
+    waiting = len(threads) - len(refused)
+    with condition:
+        condition.notify(10)
+    wait_until(lambda: len(woken) == 10, "ten have woken")
+    # Where there was no room, there is some again.
+    with condition:
+        assert condition.wait(0.001) is False
+        condition.notify_all()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert woken == [True] * waiting
+
+
+def test_more_waiters_than_there_are_nodes_is_a_clear_error_and_nothing_is_lost() -> None:
+    in_a_fresh_interpreter(more_waiters_than_nodes, 4096, 20_000)
+
+
+def test_the_nodes_of_dead_waiters_are_used_again() -> None:
+    condition = semlock.Condition()
+
+    def body(line: Line) -> None:
+        threading.stack_size(128 * 1024)
+
+        def wait() -> None:
+            with condition:
+                condition.wait()
+
+        for _ in range(600):
+            threading.Thread(target=wait, daemon=True).start()
+
+        def all_wait() -> bool:
+            with condition:
+                return condition._sleeping_count.get_value() >= 600
+
+        wait_until(all_wait, "all wait")
+        line.say("waiting")
+        line.hear()
+
+    for _ in range(8):
+        with forked(body) as child:
+            assert child.hear() == "waiting"
+            die(child)
+    with waiters(condition, 2) as children:
+        notify(condition)
+        assert children[0].hear() is True
+        notify(condition)
+        assert children[1].hear() is True
+
+
+# ---- Events ----
+
+
+def awaits(event: Any, *timeout: float) -> Body:
+    def body(line: Line) -> None:
+        line.say("waiting")
+        line.say(event.wait(*timeout))
+        line.hear()
+
+    return body
+
+
+@contextmanager
+def awaiting(event: Any, count: int, *timeout: float) -> Iterator[list[Child]]:
+    """Children that wait for the event."""
+    with ExitStack() as stack:
+        children = [stack.enter_context(forked(awaits(event, *timeout))) for _ in range(count)]
+        for child in children:
+            assert child.hear() == "waiting"
+            wait_until_asleep(child)
+        yield children
+
+
+@both
+def test_set_wakes_all_who_wait_and_lets_through_who_comes(family: Any) -> None:
+    event = family.Event()
+    assert event.wait(0.001) is False
+    with awaiting(event, 3) as children:
+        event.set()
+        assert [child.hear() for child in children] == [True] * 3
+    assert event.wait() is True
+    event.set()
+    assert event.is_set()
+    event.clear()
+    assert not event.is_set()
+    assert event.wait(0) is False
+
+
+def test_set_and_then_clear_wakes_all_who_waited_before() -> None:
+    event = semlock.Event()
+    for _ in range(20):
+        with awaiting(event, 2) as children:
+            event.set()
+            event.clear()
+            assert [child.hear() for child in children] == [True] * 2
+    assert not event.is_set()
+
+
+def test_set_and_then_clear_wakes_even_who_is_stopped() -> None:
+    event = semlock.Event()
+    with awaiting(event, 2) as children:
+        for child in children:
+            child.stop()
+        for _ in range(3):
+            event.set()
+            event.clear()
+        for child in children:
+            assert not child.says_something()
+            child.resume()
+        assert [child.hear() for child in children] == [True] * 2
+
+
+def test_a_timeout_that_crosses_set_and_clear_returns_true() -> None:
+    event = semlock.Event()
+    with forked(awaits(event, 0.2)) as child:
+        assert child.hear() == "waiting"
+        wait_until_asleep(child)
+        deadline = time.monotonic() + 0.2
+        child.stop()
+        if child.says_something():
+            pytest.skip("this machine is too busy to stop a child within 0.2 s")
+        event.set()
+        event.clear()
+        wait_until(lambda: time.monotonic() > deadline, "the deadline has passed")
+        child.resume()
+        assert child.hear() is True
+
+
+def test_killed_waiters_do_not_hinder_an_event() -> None:
+    event = semlock.Event()
+    with awaiting(event, 4) as children:
+        for child in children[:2]:
+            child.kill()
+        die(children[2])
+        event.set()
+        assert children[3].hear() is True
+    event.clear()
+    with awaiting(event, 1) as children:
+        event.set()
+        assert children[0].hear() is True
+
+
+def test_stopped_waiters_do_not_hinder_an_event() -> None:
+    event = semlock.Event()
+    with awaiting(event, 2) as children:
+        children[0].stop()
+        event.set()
+        assert children[1].hear() is True
+        assert event.is_set()
+        event.clear()
+        children[0].resume()
+        assert children[0].hear() is True
+
+
+@both
+def test_an_event_that_comes_and_goes_loses_no_round(family: Any) -> None:
+    there, back = family.Event(), family.Event()
+
+    def body(_: Line) -> None:
+        for _ in range(200):
+            assert there.wait()
+            there.clear()
+            back.set()
+
+    with forked(body) as child:
+        for _ in range(200):
+            there.set()
+            assert back.wait(PATIENCE)
+            back.clear()
+        child.result()
+
+
+# ---- Signal handlers that use what they interrupted ----
+
+TICK = 0.0005
+
+
+@contextmanager
+def storm(handler: Callable[[], Any]) -> Iterator[list[int]]:
+    """Calls the handler again and again, wherever the main thread is. Counts the calls."""
+    calls = [0]
+    handling = False
+
+    def handle(*_: Any) -> None:
+        nonlocal handling
+        if handling:  # it is not to interrupt itself, on and on where it is slow
+            return
+        handling = True
+        try:
+            calls[0] += 1
+            handler()
+        finally:
+            handling = False
+
+    signal.signal(signal.SIGALRM, handle)
+    # Again and again, because a signal that comes right before a system call does not end it.
+    signal.setitimer(signal.ITIMER_REAL, TICK, TICK)
+    try:
+        yield calls
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+SIGNALS = 500
+
+
+@pytest.mark.parametrize("what", ["set", "clear", "is_set", "wait(0)", "all"])
+def test_an_event_may_be_set_in_a_signal_handler_that_interrupted_it(what: str) -> None:
+    # cpython#126434: stock's set() waits for itself.
+    event = semlock.Event()
+    calls: dict[str, Callable[[], Any]] = {
+        "set": event.set,
+        "clear": event.clear,
+        "is_set": event.is_set,
+        "wait(0)": lambda: event.wait(0),
+        "all": lambda: (event.set(), event.clear(), event.is_set(), event.wait(0)),
+    }
+
+    def body() -> None:
+        with storm(event.set) as count:
+            while count[0] < SIGNALS:
+                calls[what]()
+        event.clear()
+        assert not event.is_set()
+        event.set()
+        assert event.wait()
+
+    in_a_child(body)
+
+
+def test_an_event_may_be_set_in_a_signal_handler_that_interrupted_a_wait() -> None:
+    event = semlock.Event()
+
+    def body() -> None:
+        with storm(event.set) as count:
+            while count[0] < SIGNALS:
+                assert event.wait() is True
+                event.clear()
+
+    in_a_child(body)
+
+
+def test_an_event_that_is_set_and_cleared_in_a_handler_ends_the_wait_it_interrupted() -> None:
+    event = semlock.Event()
+
+    def body() -> None:
+        with storm(lambda: (event.set(), event.clear())) as count:
+            while count[0] < SIGNALS:
+                assert event.wait(PATIENCE) is True
+
+    in_a_child(body)
+
+
+@both
+def test_a_handler_may_release_the_lock_that_it_interrupted_the_wait_for(family: Any) -> None:
+    lock = family.Lock()
+
+    def body() -> None:
+        lock.acquire()
+
+        def release() -> None:
+            if lock.locked() if family is semlock else lock._semlock._is_zero():
+                lock.release()
+
+        with storm(release) as count:
+            while count[0] < SIGNALS:
+                assert lock.acquire() is True
+
+    in_a_child(body)
+
+
+@both
+@pytest.mark.parametrize("kind", ["Lock", "RLock", "Semaphore", "BoundedSemaphore"])
+def test_a_handler_may_try_the_lock_that_it_interrupted(family: Any, kind: str) -> None:
+    lock = getattr(family, kind)()
+
+    def body() -> None:
+        def try_it() -> None:
+            if lock.acquire(False):
+                assert lock._semlock._is_mine()
+                lock.release()
+
+        with storm(try_it) as count:
+            while count[0] < SIGNALS:
+                with lock:
+                    assert lock._semlock._is_mine()
+                assert lock.acquire(False)
+                lock.release()
+                assert lock.acquire(True, 60)
+                lock.release()
+        assert (lock._semlock._count(), lock._semlock._get_value()) == (0, 1)
+
+    in_a_child(body)
+
+
+@both
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_a_handler_may_try_the_lock_whose_wait_it_interrupted(family: Any, kind: str) -> None:
+    lock = getattr(family, kind)()
+
+    def body(line: Line) -> None:
+        def try_it() -> None:
+            assert not lock.acquire(False)
+            assert not lock.acquire(True, TICK / 10)
+
+        with storm(try_it) as count:
+            while count[0] < SIGNALS:
+                assert not lock.acquire(True, 0.002)
+        line.say("tried")
+        assert lock.acquire(True, PATIENCE)
+        lock.release()
+
+    with holder(lock) as other, forked(body) as child:
+        assert child.hear() == "tried"
+        let_go(other)
+        child.result()
+
+
+def test_a_handler_may_use_robust_permits_that_it_interrupted() -> None:
+    semaphore = semlock.Semaphore(3, robust=True)
+
+    def body() -> None:
+        def try_it() -> None:
+            if semaphore.acquire(False):
+                semaphore.release()
+
+        with storm(try_it) as count:
+            while count[0] < SIGNALS:
+                with semaphore, semaphore:
+                    pass
+        assert semaphore.get_value() == 3
+
+    in_a_child(body)
+
+
+def test_a_handler_may_notify_the_condition_whose_wait_it_interrupted() -> None:
+    condition = semlock.Condition()
+
+    def body() -> None:
+        def handle() -> None:
+            if condition.acquire(False):
+                condition.notify()
+                condition.release()
+
+        with storm(handle) as count:
+            while count[0] < SIGNALS:
+                with condition:
+                    assert condition.wait(PATIENCE) is True
+        assert number_of_waiters(condition) == 0
+
+    in_a_child(body)
+
+
+# ---- Barriers ----
+
+
+def meets(barrier: Any, *timeout: float) -> Body:
+    """Waits at a barrier; says its index, or that the barrier is broken."""
+
+    def body(line: Line) -> None:
+        line.say("waiting")
+        try:
+            result = barrier.wait(*timeout)
+        except threading.BrokenBarrierError:
+            result = "broken"
+        line.say(result)
+        line.hear()
+
+    return body
+
+
+@contextmanager
+def members(barrier: Any, count: int, *timeout: float) -> Iterator[list[Child]]:
+    """Children that wait at the barrier, which has to miss one more at least."""
+    with ExitStack() as stack:
+        children = []
+        for _ in range(count):
+            children.append(stack.enter_context(forked(meets(barrier, *timeout))))
+            assert children[-1].hear() == "waiting"
+            expected = len(children)
+            wait_until(lambda: barrier.n_waiting == expected, "it waits")  # noqa: B023
+        yield children
+
+
+@both
+def test_a_barrier_lets_all_through_at_once_each_with_another_index(family: Any) -> None:
+    barrier = family.Barrier(3)
+    for _ in range(3):
+        with members(barrier, 2) as children:
+            indices = [barrier.wait()]
+            indices += [child.hear() for child in children]
+            assert sorted(indices) == [0, 1, 2]
+        assert (barrier.n_waiting, barrier.broken) == (0, False)
+
+
+@both
+def test_one_member_runs_the_action_before_any_goes_on(family: Any) -> None:
+    actions = shared_by_forks(ctypes.c_int64)
+
+    def action() -> None:
+        actions.value += 1
+
+    barrier = family.Barrier(3, action)
+
+    def body(_: Line) -> int:
+        barrier.wait()
+        return actions.value
+
+    with ExitStack() as stack:
+        children = [stack.enter_context(forked(body)) for _ in range(3)]
+        assert [child.result() for child in children] == [1, 1, 1]
+
+
+@both
+def test_an_action_that_raises_breaks_the_barrier_for_the_others(family: Any) -> None:
+    barrier = family.Barrier(3, lambda: 1 / 0)
+    with members(barrier, 2) as children:
+        with pytest.raises(ZeroDivisionError):
+            barrier.wait()
+        assert [child.hear() for child in children] == ["broken"] * 2
+    assert barrier.broken
+
+
+@both
+def test_a_member_that_waits_too_long_breaks_the_barrier(family: Any) -> None:
+    barrier = family.Barrier(3)
+    with members(barrier, 1) as children:
+        start = time.monotonic()
+        with pytest.raises(threading.BrokenBarrierError):
+            barrier.wait(0.05)
+        assert time.monotonic() - start >= 0.05
+        assert children[0].hear() == "broken"
+    assert barrier.broken
+    with pytest.raises(threading.BrokenBarrierError):
+        barrier.wait()
+
+
+@both
+def test_a_barrier_has_a_timeout_of_its_own(family: Any) -> None:
+    barrier = family.Barrier(2, timeout=0.05)
+    with pytest.raises(threading.BrokenBarrierError):
+        barrier.wait()
+    barrier.reset()
+    with members(barrier, 1, PATIENCE) as children:
+        assert {barrier.wait(PATIENCE), children[0].hear()} == {0, 1}
+
+
+@both
+def test_abort_breaks_a_barrier_until_it_is_reset(family: Any) -> None:
+    barrier = family.Barrier(3)
+    with members(barrier, 2) as children:
+        barrier.abort()
+        assert [child.hear() for child in children] == ["broken"] * 2
+    assert barrier.broken
+    with pytest.raises(threading.BrokenBarrierError):
+        barrier.wait(0)
+    wait_until(lambda: barrier.n_waiting == 0, "all have left")
+    barrier.reset()
+    assert not barrier.broken
+    with members(barrier, 2) as children:
+        assert sorted([barrier.wait(), *(child.hear() for child in children)]) == [0, 1, 2]
+
+
+@both
+def test_reset_sends_away_who_waits_and_keeps_the_barrier_whole(family: Any) -> None:
+    barrier = family.Barrier(3)
+    with members(barrier, 2) as children:
+        barrier.reset()
+        assert [child.hear() for child in children] == ["broken"] * 2
+    wait_until(lambda: barrier.n_waiting == 0, "all have left")
+    assert not barrier.broken
+    with members(barrier, 2) as children:
+        assert sorted([barrier.wait(), *(child.hear() for child in children)]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("reaped", [False, True], ids=["zombie", "reaped"])
+def test_a_member_that_dies_while_it_waits_breaks_the_barrier(reaped: bool) -> None:
+    barrier = semlock.Barrier(4)
+    with members(barrier, 3) as children:
+        children[0].kill()
+        if reaped:
+            children[0].reap()
+        # The fourth never comes.
+        assert [child.hear() for child in children[1:]] == ["broken"] * 2
+    assert barrier.broken
+    with pytest.raises(threading.BrokenBarrierError):
+        barrier.wait()
+    barrier.reset()
+    with members(barrier, 3) as children:
+        indices = [barrier.wait(), *(child.hear() for child in children)]
+        assert sorted(indices) == [0, 1, 2, 3]
+
+
+def test_a_member_that_died_breaks_the_barrier_for_who_comes_later() -> None:
+    barrier = semlock.Barrier(3)
+    with members(barrier, 1) as (first,):
+        die(first)
+        for _ in range(2):
+            with forked(meets(barrier)) as child:
+                assert child.hear() == "waiting"
+                assert child.hear() == "broken"
+
+
+def test_a_member_that_dies_in_the_action_breaks_the_barrier() -> None:
+    reading, writing = os.pipe()
+
+    def action() -> None:
+        os.write(writing, b".")
+        signal.pause()
+
+    barrier = semlock.Barrier(3, action)
+    try:
+        with members(barrier, 2) as children, forked(meets(barrier)) as last:
+            assert last.hear() == "waiting"
+            os.read(reading, 1)
+            assert nobody_woke(children)
+            last.kill()
+            assert [child.hear() for child in children] == ["broken"] * 2
+        assert barrier.broken
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_a_member_that_is_stopped_breaks_nothing() -> None:
+    barrier = semlock.Barrier(3)
+    with members(barrier, 2) as (stopped, other):
+        stopped.stop()
+        assert not stopped.says_something()
+        assert other.connection.poll(SEVERAL_LOOKS) is False
+        assert not barrier.broken
+        indices = {barrier.wait(PATIENCE), other.hear()}
+        # Who was let through need not be there for the next round.
+        stopped.resume()
+        assert indices | {stopped.hear()} == {0, 1, 2}
+
+
+def test_a_member_that_dies_after_it_was_let_through_breaks_nothing() -> None:
+    barrier = semlock.Barrier(3)
+    with members(barrier, 2) as (stopped, other):
+        stopped.stop()
+        indices = {barrier.wait(PATIENCE), other.hear()}
+        assert len(indices) == 2
+        stopped.kill()
+        assert not barrier.broken
+        with members(barrier, 2) as children:
+            assert sorted([barrier.wait(), *(child.hear() for child in children)]) == [0, 1, 2]
+
+
+@both
+def test_an_exception_in_a_wait_leaves_the_barrier_to_the_others(family: Any) -> None:
+    barrier = family.Barrier(3)
+
+    def body(line: Line) -> None:
+        def handler(*_: Any) -> None:
+            raise LookupError
+
+        signal.signal(signal.SIGUSR1, handler)
+        line.say("waiting")
+        with pytest.raises(LookupError):
+            barrier.wait()
+
+    with members(barrier, 1) as (other,), forked(body) as child:
+        assert child.hear() == "waiting"
+        wait_until(lambda: barrier.n_waiting == 2, "it waits")
+        wait_until_asleep(child)
+        os.kill(child.pid, signal.SIGUSR1)
+        child.result()
+        assert (barrier.n_waiting, barrier.broken) == (1, False)
+        with forked(meets(barrier)) as another:
+            assert another.hear() == "waiting"
+            assert sorted([barrier.wait(), other.hear(), another.hear()]) == [0, 1, 2]
+
+
+@both
+@pytest.mark.parametrize("parties", [1, 2, 5])
+def test_rounds_at_a_barrier_never_mix(family: Any, parties: int) -> None:
+    barrier = family.Barrier(parties)
+    rounds = 50
+    places = shared_by_forks(ctypes.c_int64 * parties)
+
+    def body(place: int) -> Body:
+        def meet(_: Line) -> None:
+            for turn in range(1, rounds + 1):
+                places[place] = turn
+                barrier.wait(PATIENCE)
+                assert all(turn <= other <= turn + 1 for other in places)
+
+        return meet
+
+    with ExitStack() as stack:
+        children = [stack.enter_context(forked(body(place))) for place in range(parties)]
+        for child in children:
+            child.result()
+    assert list(places) == [rounds] * parties
+
+
+# ---- The interpreter's exit ----
+
+BLOCKED = {
+    "Lock": "lock.acquire()",
+    "Lock, timed": "lock.acquire(True, 60)",
+    "Lock, with": "lock.__enter__()",
+    "Lock, short": "lock.acquire(True, 0.0005)",
+    "RLock": "rlock.acquire()",
+    "Semaphore": "semaphore.acquire()",
+    "robust Semaphore": "robust.acquire()",
+    "Condition": "wait_on(condition)",
+    "Condition, timed": "wait_on(condition, 60)",
+    "Condition, short": "wait_on(condition, 0.0005)",
+    "Event": "event.wait()",
+    "Event, timed": "event.wait(60)",
+    "Event, short": "event.wait(0.0005)",
+    "Barrier": "barrier.wait()",
+    "Barrier, timed": "barrier.wait(60)",
+}
+
+
+@pytest.mark.parametrize("wait", BLOCKED.values(), ids=BLOCKED)
+def test_an_interpreter_ends_although_daemon_threads_wait(wait: str) -> None:
+    script = f"""if True:
+        import os, threading, time
+        import semlock
+
+        lock, rlock = semlock.Lock(), semlock.RLock()
+        semaphore, robust = semlock.Semaphore(0), semlock.Semaphore(1, robust=True)
+        condition, event, barrier = semlock.Condition(), semlock.Event(), semlock.Barrier(100)
+        lock.acquire(), rlock.acquire(), robust.acquire()
+
+        def wait_on(condition, *timeout):
+            with condition:
+                condition.wait(*timeout)
+
+        started = threading.Barrier(9)
+
+        def wait():
+            started.wait()
+            while True:
+                {wait}
+
+        for _ in range(8):
+            threading.Thread(target=wait, daemon=True).start()
+
+        class Late:
+            # Lives in a global, so it goes when the interpreter has nearly ended.
+            def __del__(self, sleep=time.sleep):
+                sleep(0.05)
+
+        late = Late()
+        started.wait()
+        print("end")
+    """
+    assert output("-c", script) == "end\n"
+
+
+def test_an_interpreter_ends_with_daemon_threads_that_get_what_they_wait_for_in_the_end() -> None:
+    script = """if True:
+        import atexit, threading
+        import semlock
+
+        lock, event, condition = semlock.Lock(), semlock.Event(), semlock.Condition()
+        lock.acquire()
+
+        def wait():
+            with condition:
+                condition.wait()
+
+        for target in [lock.acquire, event.wait, wait] * 3:
+            threading.Thread(target=target, daemon=True).start()
+
+        def give():
+            if lock.locked():
+                lock.release()
+            event.set()
+            if condition.acquire(False):
+                condition.notify()
+                condition.release()
+
+        class Late:
+            def __del__(self):
+                give()
+
+        late = Late()
+        atexit.register(give)
+        print("end")
+    """
+    assert output("-c", script) == "end\n"
+
+
+def test_a_process_that_exits_with_waiters_blocked_leaves_nothing_to_the_others() -> None:
+    condition, event, barrier = semlock.Condition(), semlock.Event(), semlock.Barrier(2)
+    lock = semlock.Lock()
+
+    def body(line: Line) -> None:
+        def wait() -> None:
+            with condition:
+                condition.wait()
+
+        for target in (wait, event.wait, lock.acquire):
+            threading.Thread(target=target, daemon=True).start()
+        wait_until(lambda: number_of_waiters(condition) == 1, "it waits")
+        line.say("waiting")
+
+    with lock, forked(body) as child:
+        assert child.hear() == "waiting"
+        child.result()
+    assert take(lock, False).got
+    with waiters(condition, 1) as children:
+        notify(condition)
+        assert children[0].hear() is True
+    event.set()
+    assert event.wait()
+    with members(barrier, 1) as children:
+        assert {barrier.wait(), children[0].hear()} == {0, 1}
+
+
+# ---- Killed at random ----
+
+STORM_SECONDS = float(os.environ.get("SEMLOCK_STORM_SECONDS", "3"))
+STORM_SEED = int(os.environ.get("SEMLOCK_STORM_SEED", "1"))
+WORKERS = 8
+PERMITS = 3
+
+
+class Shared(ctypes.Structure):
+    """What the workers share beside the locks, which protect it."""
+
+    _fields_ = (
+        ("inside", ctypes.c_int64),  # the pid that is in the lock, or 0
+        ("entries", ctypes.c_int64),  # two copies, so that a torn update shows
+        ("entries_again", ctypes.c_int64),
+        ("items", ctypes.c_int64),  # what consumers wait for
+        ("ended", ctypes.c_int64),
+        ("violations", ctypes.c_int64),
+        ("permits", ctypes.c_int64 * WORKERS),  # by worker: the pid that has one, or 0
+        ("steps", ctypes.c_int64 * WORKERS),
+    )
+
+
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_holders_waiters_and_notifiers_killed_at_random_lose_nothing(kind: str) -> None:
+    condition = semlock.Condition(getattr(semlock, kind)())
+    lock = condition._lock
+    semaphore = semlock.Semaphore(PERMITS, robust=True)
+    event = semlock.Event()
+    shared = shared_by_forks(Shared)
+
+    def enter() -> None:
+        """After the lock was taken, also by a wait that came back."""
+        # Behind a dead one there may be others, that died before they could say that they were in.
+        if shared.inside and lock.recovered is None:
+            shared.violations += 1
+        shared.inside = os.getpid()
+        if lock.recovered is not None:
+            # What the dead had begun, and the notification it may not have sent.
+            shared.entries_again = shared.entries
+            condition.notify_all()
+        if shared.entries != shared.entries_again:
+            shared.violations += 1
+        shared.entries += 1
+        shared.entries_again += 1
+
+    def leave() -> None:
+        if shared.inside != os.getpid():
+            shared.violations += 1
+        shared.inside = 0
+
+    def work(place: int, seed: int) -> Body:
+        generator = random.Random(seed)
+
+        def produce() -> None:
+            with condition:
+                enter()
+                shared.items += 1
+                condition.notify()
+                leave()
+
+        def consume() -> None:
+            with condition:
+                enter()
+                while not shared.items and not shared.ended:
+                    leave()
+                    condition.wait(*generator.choice([(), (), (0.001,), (0.02,)]))
+                    enter()
+                if shared.items:
+                    shared.items -= 1
+                leave()
+
+        def use_the_lock() -> None:
+            if lock.acquire(*generator.choice([(), (False,), (True, 0.001)])):
+                enter()
+                leave()
+                lock.release()
+
+        def use_a_permit() -> None:
+            if semaphore.acquire(*generator.choice([(), (False,), (True, 0.001)])):
+                with condition:
+                    enter()
+                    shared.permits[place] = os.getpid()
+                    if sum(pid and is_alive(pid) for pid in shared.permits) > PERMITS:
+                        shared.violations += 1
+                    leave()
+                with condition:
+                    enter()
+                    shared.permits[place] = 0
+                    leave()
+                semaphore.release()
+
+        def use_the_event() -> None:
+            event.wait(0.001) if generator.random() < 0.7 else event.set()
+            if generator.random() < 0.3:
+                event.clear()
+
+        # More is produced than is consumed, and some never wait: so nobody waits for ever by plan.
+        choices = [produce, produce, use_the_lock, use_a_permit, use_the_event]
+        if place >= 2:
+            choices.append(consume)
+
+        def body(_: Line) -> None:
+            warnings.simplefilter("ignore")
+            while not shared.ended:
+                generator.choice(choices)()
+                shared.steps[place] += 1
+
+        return body
+
+    generator = random.Random(STORM_SEED)
+    deaths = 0
+    with ExitStack() as stack:
+        workers: list[tuple[ExitStack, Child]] = []
+
+        def hire(place: int) -> tuple[ExitStack, Child]:
+            own = stack.enter_context(ExitStack())
+            body = work(place, generator.randrange(1 << 30))
+            return own, own.enter_context(forked(body))
+
+        workers = [hire(place) for place in range(WORKERS)]
+        end = time.monotonic() + STORM_SECONDS
+        while time.monotonic() < end:
+            place = generator.randrange(WORKERS)
+            time.sleep(generator.uniform(0, 0.02))  # at random: this is the test
+            own, child = workers[place]
+            if child.poll() is not None:
+                child.result()  # says what went wrong
+            child.kill()
+            deaths += 1
+            own.close()
+            shared.permits[place] = 0
+            workers[place] = hire(place)
+            # And the others get on.
+            before = sum(shared.steps)
+            wait_until(lambda: sum(shared.steps) > before + 3, "somebody gets on")  # noqa: B023
+        warnings.simplefilter("ignore")
+        with condition:
+            enter()
+            shared.ended = 1
+            leave()
+            condition.notify_all()
+        for _, child in workers:
+            child.result()
+        # Every item that is left is there for who comes, and nothing else is left.
+        assert shared.violations == 0
+        assert shared.entries == shared.entries_again
+        assert number_of_waiters(condition) == 0
+        taken = [semaphore.acquire(True, 1) for _ in range(PERMITS + 1)]
+        assert taken == [True] * PERMITS + [False]
+        assert lock.acquire(False)
+        lock.release()
+    assert deaths
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_no_notification_is_lost_when_waiters_are_killed_at_random() -> None:
+    # A parent that never dies counts: what it produces is consumed, whoever is killed.
+    condition = semlock.Condition(semlock.Lock())
+    numbers = shared_by_forks(ctypes.c_int64 * 2)  # items, ended
+
+    def told() -> None:
+        """What every user of a condition has to do after its lock was recovered."""
+        if condition._lock.recovered is not None:
+            condition.notify_all()
+
+    def consumer(_: Line) -> None:
+        warnings.simplefilter("ignore")
+        while True:
+            with condition:
+                told()
+                while not numbers[0] and not numbers[1]:
+                    condition.wait()
+                    told()
+                if numbers[1]:
+                    return
+                numbers[0] -= 1
+
+    def produce(count: int) -> None:
+        with condition:
+            told()
+            numbers[0] += count
+            condition.notify(count)
+
+    generator = random.Random(STORM_SEED)
+    with ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        consumers: list[Child] = []
+        for _ in range(4):
+            consumers.append(stack.enter_context(forked(consumer)))
+        end = time.monotonic() + min(STORM_SECONDS, 10)
+        while time.monotonic() < end:
+            produce(generator.randrange(1, 4))
+            victim = generator.randrange(len(consumers))
+            die(consumers[victim])
+            consumers[victim] = stack.enter_context(forked(consumer))
+            produce(1)
+            wait_until(lambda: numbers[0] == 0, "all is consumed")
+        with condition:
+            numbers[1] = 1
+            condition.notify_all()
+        for child in consumers:
+            child.result()

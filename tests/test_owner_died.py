@@ -1,0 +1,1293 @@
+"""A lock whose holder dies goes to the next, who is told; one whose holder lives never does.
+
+The kernel is made to lie about who lives as far as it can: see `kernel_features`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import semlock
+from children import (
+    PATIENCE,
+    Line,
+    forked,
+    in_a_fresh_interpreter,
+    wait_until,
+    wait_until_asleep,
+)
+from families import (
+    NOT_TAKEN,
+    SEVERAL_LOOKS,
+    TAKEN,
+    Taken,
+    die,
+    holder,
+    let_go,
+    recovered_from,
+    robust_locks,
+    take,
+)
+from kernel_features import (
+    CLONE_NEWPID,
+    FORKS_HERE,
+    Denied,
+    deny,
+    forked_as,
+    have_own_mounts,
+    in_a_child,
+    in_a_pid_namespace,
+    mount,
+    needs_another_user,
+    needs_chosen_pids,
+    needs_own_mounts,
+    needs_pid_namespaces,
+    needs_seccomp,
+    system_call,
+    thread_with_id,
+    unshare,
+    wait_for_the_next_clock_tick,
+)
+
+pytestmark = pytest.mark.usefixtures("a_segment")
+
+Make = Callable[..., Any]
+
+NOBODY = 65534
+
+
+def waiter(lock: Any) -> Callable[[Line], None]:
+    """Waits for the lock without end, says what came of it, and releases it when told."""
+
+    def wait(line: Line) -> None:
+        line.say("waiting")
+        line.say(take(lock))
+        line.hear()
+        lock.release()
+
+    return wait
+
+
+def taken_by_polling(lock: Any) -> Taken:
+    taken = []
+
+    def came() -> bool:
+        taken.append(take(lock, False))
+        return taken[-1].got
+
+    wait_until(came, "a poll gets the lock")
+    return taken[-1]
+
+
+def is_kept(lock: Any) -> bool:
+    """Whether neither who polls nor who waits, shortly or long, gets a lock or is told anything."""
+    give_up = time.monotonic() + SEVERAL_LOOKS
+    while time.monotonic() < give_up:
+        for arguments in ((False,), (True, 0.001), (True, 0.02), (False,), (True, 0.12)):
+            if take(lock, *arguments) != NOT_TAKEN:
+                return False
+    return True
+
+
+# ---- Who gets it ----
+
+
+@robust_locks
+@pytest.mark.parametrize("reaped", [False, True], ids=["zombie", "reaped"])
+def test_a_killed_holder_is_replaced_by_exactly_one_waiter(make: Make, reaped: bool) -> None:
+    lock = make()
+    with ExitStack() as stack:
+        first = stack.enter_context(holder(lock))
+        waiters = [stack.enter_context(forked(waiter(lock))) for _ in range(3)]
+        for child in waiters:
+            assert child.hear() == "waiting"
+            wait_until_asleep(child)
+        first.kill()
+        if reaped:
+            first.reap()
+        expected = recovered_from(first.pid)
+        while waiters:
+            wait_until(lambda: any(child.says_something() for child in waiters), "one gets it")
+            winners = [child for child in waiters if child.says_something()]
+            assert len(winners) == 1
+            assert winners[0].hear() == expected
+            for child in waiters:
+                if child is not winners[0]:
+                    wait_until_asleep(child)
+                    assert not child.says_something()
+            assert lock.holder() == winners[0].pid
+            let_go(winners[0])
+            waiters.remove(winners[0])
+            expected = TAKEN
+    assert take(lock, False) == TAKEN
+
+
+@robust_locks
+@pytest.mark.parametrize("reaped", [False, True], ids=["zombie", "reaped"])
+def test_a_holder_that_dies_while_everybody_polls_is_replaced_by_exactly_one(
+    make: Make, reaped: bool
+) -> None:
+    lock = make()
+
+    def poll(line: Line) -> None:
+        while True:
+            if line.says_something():
+                return
+            taken = take(lock, False)
+            if taken.got:
+                break
+        line.say(taken)
+        line.hear()
+        lock.release()
+
+    with ExitStack() as stack:
+        first = stack.enter_context(holder(lock))
+        pollers = [stack.enter_context(forked(poll)) for _ in range(3)]
+        first.kill()
+        if reaped:
+            first.reap()
+        wait_until(lambda: any(child.says_something() for child in pollers), "one gets it")
+        (winner,) = (child for child in pollers if child.says_something())
+        assert winner.hear() == recovered_from(first.pid)
+        let_go(winner)
+        pollers.remove(winner)
+        # The others find it free.
+        for _ in range(2):
+            wait_until(lambda: any(child.says_something() for child in pollers), "one gets it")
+            (winner,) = (child for child in pollers if child.says_something())
+            assert winner.hear() == TAKEN
+            let_go(winner)
+            pollers.remove(winner)
+
+
+WAYS: dict[str, Callable[[Any], Taken]] = {
+    "acquire()": take,
+    "acquire(timeout=60)": lambda lock: take(lock, True, PATIENCE),
+    "acquire(timeout=0.01)": lambda lock: take(lock, True, 0.01),
+    "acquire(False)": taken_by_polling,
+}
+
+
+@robust_locks
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_a_holder_that_died_before_anybody_waited_is_found(
+    make: Make, way: Callable[[Any], Taken]
+) -> None:
+    lock = make()
+    with holder(lock) as child:
+        pid = die(child)
+    assert way(lock) == recovered_from(pid)
+    lock.release()
+    assert take(lock, False) == TAKEN
+
+
+ENDS: dict[str, Callable[[], Any]] = {
+    "returns": lambda: None,
+    "raises": lambda: 1 / 0,
+    "is terminated": lambda: (
+        signal.signal(signal.SIGTERM, signal.SIG_DFL),
+        signal.raise_signal(signal.SIGTERM),
+    ),
+    "_exit": lambda: os._exit(3),
+}
+
+
+@robust_locks
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_a_holder_that_ends_in_any_way_without_releasing_has_died(
+    make: Make, end: Callable[[], Any]
+) -> None:
+    lock = make()
+    with forked(lambda _: (lock.acquire(), end())) as child:
+        wait_until(lambda: child.poll() is not None, "the child has ended")
+        assert take(lock) == recovered_from(child.pid)
+
+
+@robust_locks
+def test_a_holder_killed_at_any_depth_leaves_the_whole_lock(make: Make) -> None:
+    lock = make()
+    times = 3 if make is semlock.RLock else 1
+    with holder(lock, times) as child:
+        pid = die(child)
+    assert take(lock) == recovered_from(pid)
+    assert lock._semlock._count() == 1
+    lock.release()
+    assert not lock.locked()
+
+
+@robust_locks
+def test_who_recovered_a_lock_and_dies_is_recovered_from_in_turn(make: Make) -> None:
+    lock = make()
+    with holder(lock) as first:
+        previous = die(first)
+    for _ in range(3):
+        with forked(lambda line: (line.say(take(lock)), line.hear())) as child:
+            assert child.hear() == recovered_from(previous)
+            previous = die(child)
+    assert take(lock) == recovered_from(previous)
+
+
+@robust_locks
+def test_killed_waiters_take_nothing_with_them(make: Make) -> None:
+    lock = make()
+    with lock, ExitStack() as stack:
+        waiters = [stack.enter_context(forked(waiter(lock))) for _ in range(4)]
+        for child in waiters:
+            assert child.hear() == "waiting"
+            wait_until_asleep(child)
+        for child in waiters[:3]:
+            child.kill()
+        lock.release()
+        assert waiters[3].hear() == TAKEN
+        let_go(waiters[3])
+        assert take(lock, False) == TAKEN
+    assert take(lock, False) == TAKEN
+
+
+# ---- What is told, to whom, and for how long ----
+
+
+@robust_locks
+def test_recovered_is_the_pid_of_the_dead_until_release(make: Make) -> None:
+    lock = make()
+    assert lock.recovered is None
+    with lock:
+        assert lock.recovered is None
+    with holder(lock) as child:
+        pid = die(child)
+    with pytest.warns(semlock.OwnerDiedWarning) as caught, lock:
+        assert lock.recovered == pid
+    assert len(caught) == 1
+    assert str(pid) in str(caught[0].message)
+    assert lock.recovered is None
+    with lock:
+        assert lock.recovered is None
+
+
+def test_the_warning_is_a_runtime_warning_that_points_at_the_caller() -> None:
+    assert issubclass(semlock.OwnerDiedWarning, RuntimeWarning)
+    lock = semlock.Lock()
+    with holder(lock) as child:
+        die(child)
+    with pytest.warns(semlock.OwnerDiedWarning) as caught:
+        lock.acquire()
+    assert caught[0].filename == __file__
+
+
+def test_a_recovered_rlock_is_told_once_and_stays_recovered_until_its_last_release() -> None:
+    lock = semlock.RLock()
+    with holder(lock, 2) as child:
+        pid = die(child)
+    assert take(lock) == recovered_from(pid)
+    assert take(lock) == Taken(True, pid, 0)
+    lock.release()
+    assert lock.recovered == pid
+    lock.release()
+    assert lock.recovered is None
+
+
+@robust_locks
+def test_who_ignores_dead_owners_sees_them_in_recovered_alone(make: Make) -> None:
+    lock = make(on_owner_died="ignore")
+    with holder(lock) as child:
+        pid = die(child)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert lock.acquire()
+    assert lock.recovered == pid
+    lock.release()
+    assert lock.recovered is None
+
+
+CLASSES = ["Lock", "RLock", "Semaphore", "BoundedSemaphore"]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("wrong", ["", "Warn", "raise", b"warn", None, 1])
+def test_what_to_do_about_a_dead_owner_is_warn_or_ignore(name: str, wrong: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        getattr(semlock, name)(on_owner_died=wrong)
+
+
+@robust_locks
+def test_if_the_warning_is_an_error_the_next_is_told_too(make: Make) -> None:
+    lock = make()
+    with holder(lock) as child:
+        pid = die(child)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", semlock.OwnerDiedWarning)
+        for _ in range(2):
+            with pytest.raises(semlock.OwnerDiedWarning):
+                lock.acquire()
+            with pytest.raises(semlock.OwnerDiedWarning), lock:
+                pytest.fail("the lock is not held")
+            assert (lock._semlock._is_mine(), lock._semlock._count()) == (False, 0)
+            assert lock.recovered is None
+    # In another process, and then here.
+    with forked(lambda _: take(lock)) as other:
+        assert other.result() == recovered_from(pid)
+    assert take(lock) == recovered_from(other.pid)
+
+
+@robust_locks
+def test_if_the_warning_is_an_error_a_waiter_gets_the_lock_and_is_told(make: Make) -> None:
+    lock = make()
+
+    def wait_strictly(line: Line) -> None:
+        warnings.simplefilter("error", semlock.OwnerDiedWarning)
+        line.say("waiting")
+        try:
+            lock.acquire()
+        except semlock.OwnerDiedWarning:
+            line.say("told")
+        line.hear()
+
+    with holder(lock) as first, ExitStack() as stack:
+        waiters = [stack.enter_context(forked(wait_strictly)) for _ in range(3)]
+        for child in waiters:
+            assert child.hear() == "waiting"
+            wait_until_asleep(child)
+        first.kill()
+        for child in waiters:
+            assert child.hear() == "told"
+    assert take(lock) == recovered_from(first.pid)
+
+
+# ---- A living holder keeps it ----
+
+
+@robust_locks
+def test_a_stopped_holder_keeps_its_lock(make: Make) -> None:
+    lock = make()
+    with holder(lock) as child:
+        child.stop()
+        assert is_kept(lock)
+        child.resume()
+        let_go(child)
+    assert take(lock) == TAKEN
+
+
+@robust_locks
+def test_a_stopped_holder_that_is_killed_has_died(make: Make) -> None:
+    lock = make()
+    with holder(lock) as child:
+        child.stop()
+        child.kill()
+        assert take(lock) == recovered_from(child.pid)
+
+
+@robust_locks
+@pytest.mark.parametrize("who", ["the main thread", "another thread"])
+def test_a_holder_whose_main_thread_has_ended_keeps_its_lock(make: Make, who: str) -> None:
+    lock = make()
+
+    def body(line: Line) -> None:
+        def go_on() -> None:
+            if who == "another thread":
+                lock.acquire()
+            line.say("held")
+            line.hear()
+            if who == "another thread" or make is semlock.Lock:
+                lock.release()
+            line.say("released")
+            line.hear()
+
+        if who == "the main thread":
+            lock.acquire()
+        threading.Thread(target=go_on).start()
+        system_call("exit", 0)
+
+    def main_thread_has_ended() -> bool:
+        stat = Path(f"/proc/{child.pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0] == "Z"
+
+    with forked(body) as child:
+        assert child.hear() == "held"
+        wait_until(main_thread_has_ended, "its main thread has ended")
+        assert is_kept(lock)
+        child.say()
+        assert child.hear() == "released"
+        if who == "another thread" or make is semlock.Lock:
+            assert take(lock) == TAKEN
+            lock.release()
+        else:
+            assert is_kept(lock)
+
+
+@robust_locks
+def test_a_holder_without_a_main_thread_that_is_killed_has_died(make: Make) -> None:
+    lock = make()
+
+    def body(line: Line) -> None:
+        threading.Thread(target=lambda: (lock.acquire(), line.say("held"), line.hear())).start()
+        system_call("exit", 0)
+
+    with forked(body) as child:
+        assert child.hear() == "held"
+        child.kill()
+        assert take(lock) == recovered_from(child.pid)
+
+
+@robust_locks
+def test_a_holder_that_has_become_another_program_keeps_its_lock_until_that_ends(
+    make: Make,
+) -> None:
+    lock = make()
+    reading, writing = os.pipe()
+
+    def body(_: Line) -> None:
+        lock.acquire()
+        os.dup2(reading, 0)
+        os.close(writing)
+        os.execvp("cat", ["cat"])
+
+    try:
+        with forked(body) as child:
+            comm = Path(f"/proc/{child.pid}/comm")
+            wait_until(lambda: comm.read_text() == "cat\n", "the child is cat")
+            assert is_kept(lock)
+            os.close(writing)
+            writing = -1
+            assert take(lock) == recovered_from(child.pid)
+    finally:
+        os.close(reading)
+        if writing >= 0:
+            os.close(writing)
+
+
+@robust_locks
+def test_a_holder_that_runs_other_programs_is_still_robust(make: Make) -> None:
+    import subprocess
+
+    lock = make()
+
+    def body(line: Line) -> None:
+        with lock:
+            subprocess.run(["true"], check=True)
+            line.say("held")
+            line.hear()
+
+    with forked(body) as child:
+        assert child.hear() == "held"
+        child.kill()
+        assert take(lock) == recovered_from(child.pid)
+
+
+# ---- Recycled pids ----
+
+
+def a_recycled_pid_does_not_keep_a_lock(kind: str, impostor: str) -> None:
+    lock = getattr(semlock, kind)()
+    with holder(lock) as first:
+        pid = die(first)
+    wait_for_the_next_clock_tick()
+
+    def with_a_thread(line: Line) -> None:
+        with thread_with_id(pid):
+            line.say("here")
+            line.hear()
+
+    def idle(line: Line) -> None:
+        line.say("here")
+        line.hear()
+
+    if impostor == "process":
+        with forked_as(pid, idle) as child:
+            assert child.hear() == "here"
+            assert lock.locked()
+            assert take(lock, True, PATIENCE) == recovered_from(pid)
+    else:
+        with forked(with_a_thread) as child:
+            assert child.hear() == "here"
+            assert child.pid != pid
+            assert take(lock, True, PATIENCE) == recovered_from(pid)
+
+
+def in_a_pid_namespace_with_its_proc(function: str, *arguments: Any) -> None:
+    in_a_pid_namespace(lambda: globals()[function](*arguments), own_proc=True)
+
+
+@needs_chosen_pids
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+@pytest.mark.parametrize("impostor", ["process", "thread"])
+def test_a_pid_that_is_recycled_does_not_keep_a_lock(kind: str, impostor: str) -> None:
+    in_a_pid_namespace_with_its_proc("a_recycled_pid_does_not_keep_a_lock", kind, impostor)
+
+
+@needs_chosen_pids
+@needs_seccomp
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
+@pytest.mark.parametrize("impostor", ["process", "thread"])
+def test_a_pid_that_is_recycled_does_not_keep_a_lock_where_pidfd_open_is_denied(
+    impostor: str, error: str
+) -> None:
+    in_a_fresh_interpreter(
+        in_a_pid_namespace_with_its_proc,
+        "a_recycled_pid_does_not_keep_a_lock",
+        "Lock",
+        impostor,
+        first=pidfd_open_denied(error),
+    )
+
+
+def pidfd_open_denied(error: str) -> str:
+    return (
+        "from kernel_features import Denied, deny\n"
+        f"deny(Denied('pidfd_open', {getattr(errno, error)}))"
+    )
+
+
+# ---- Pid namespaces ----
+
+
+def a_living_holder_keeps_its_lock_and_a_dead_one_does_not(kind: str, user: int = 0) -> None:
+    """With a waiter that cannot learn all about the holder."""
+    lock = getattr(semlock, kind)()
+
+    def look(line: Line) -> None:
+        if user:
+            os.setuid(user)
+        line.say(is_kept(lock))
+        line.hear()
+        line.say(take(lock))
+        line.hear()
+        lock.release()
+
+    with holder(lock) as child, forked(look) as other:
+        assert other.hear() is True
+        child.kill()
+        child.reap()
+        other.say()
+        assert other.hear() == recovered_from(child.pid)
+        let_go(other)
+    assert take(lock) == TAKEN
+
+
+@needs_pid_namespaces
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_the_proc_of_another_pid_namespace_does_not_take_a_lock_from_the_living(
+    kind: str,
+) -> None:
+    # There the holder's number is somebody else's, or nobody's.
+    in_a_pid_namespace(
+        lambda: a_living_holder_keeps_its_lock_and_a_dead_one_does_not(kind), own_proc=False
+    )
+
+
+def living_holders_keep_their_locks(kind: str) -> None:
+    lock = getattr(semlock, kind)()
+    with holder(lock) as child:
+        assert in_a_child(lambda: is_kept(lock))
+        let_go(child)
+    assert take(lock) == TAKEN
+
+
+def without_a_proc_of_its_own(kind: str) -> None:
+    in_a_pid_namespace(lambda: living_holders_keep_their_locks(kind), own_proc=False)
+
+
+@needs_pid_namespaces
+@needs_seccomp
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
+def test_the_proc_of_another_pid_namespace_without_pidfd_open_takes_nothing_from_the_living(
+    error: str,
+) -> None:
+    in_a_fresh_interpreter(without_a_proc_of_its_own, "Lock", first=pidfd_open_denied(error))
+
+
+def in_another_pid_namespace(body: Callable[[Line], Any]) -> Callable[[Line], Any]:
+    """The body of a child whose own child does the work, as the first process of a namespace."""
+
+    def outside(line: Line) -> Any:
+        unshare(CLONE_NEWPID)
+        with forked(lambda _: body(line)) as child:
+            return child.result()
+
+    return outside
+
+
+@needs_pid_namespaces
+@robust_locks
+def test_a_holder_in_another_pid_namespace_is_a_stranger_and_never_recovered_from(
+    make: Make,
+) -> None:
+    lock = make()
+
+    def hold(line: Line) -> None:
+        assert lock.acquire()
+        assert lock._semlock._is_mine()
+        line.say("held")
+        line.hear()
+        lock.release()
+        line.say("released")
+        line.hear()
+        assert lock.acquire()
+        line.say("held again")
+        line.hear()
+
+    with forked(in_another_pid_namespace(hold)) as child:
+        assert child.hear() == "held"
+        assert lock.locked()
+        assert is_kept(lock)
+        child.say()
+        assert child.hear() == "released"
+        assert take(lock) == TAKEN
+        lock.release()
+        child.say()
+        assert child.hear() == "held again"
+        die(child)  # and its child, the holder, with it
+    assert is_kept(lock)
+
+
+@needs_pid_namespaces
+@robust_locks
+def test_a_process_in_another_pid_namespace_judges_nobody(make: Make) -> None:
+    lock = make()
+    with (
+        holder(lock) as first,
+        forked(in_another_pid_namespace(lambda line: look_on(lock, line))) as stranger,
+    ):
+        assert stranger.hear() is True
+        first.kill()
+        stranger.say()
+        assert stranger.hear() is True  # it was not told, and took nothing
+        assert take(lock) == recovered_from(first.pid)
+        lock.release()
+        stranger.say()
+        assert stranger.hear() == TAKEN  # what is free is for strangers too
+
+
+def look_on(lock: Any, line: Line) -> None:
+    for _ in range(2):
+        line.say(is_kept(lock))
+        line.hear()
+    line.say(take(lock, True, PATIENCE))
+
+
+@needs_pid_namespaces
+def test_a_stranger_can_release_a_lock_that_another_holds() -> None:
+    lock = semlock.Lock()
+    assert lock.acquire()
+    with forked(in_another_pid_namespace(lambda _: lock.release())) as stranger:
+        stranger.result()
+    assert take(lock, False) == TAKEN
+
+
+# ---- What is denied ----
+
+
+@needs_seccomp
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
+def test_where_pidfd_open_is_denied_the_living_keep_their_locks_and_the_dead_do_not(
+    error: str, kind: str
+) -> None:
+    in_a_fresh_interpreter(
+        a_living_holder_keeps_its_lock_and_a_dead_one_does_not,
+        kind,
+        first=pidfd_open_denied(error),
+    )
+
+
+def a_zombie_has_died(kind: str) -> None:
+    lock = getattr(semlock, kind)()
+    with holder(lock) as child:
+        child.kill()
+        assert take(lock) == recovered_from(child.pid)
+
+
+@needs_seccomp
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
+def test_where_pidfd_open_is_denied_a_zombie_has_died(error: str) -> None:
+    in_a_fresh_interpreter(a_zombie_has_died, "Lock", first=pidfd_open_denied(error))
+
+
+def a_process_whose_main_thread_has_ended_lives(kind: str) -> None:
+    make = getattr(semlock, kind)
+    test_a_holder_whose_main_thread_has_ended_keeps_its_lock(make, "another thread")
+
+
+@needs_seccomp
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
+def test_where_pidfd_open_is_denied_a_process_whose_main_thread_has_ended_lives(
+    error: str,
+) -> None:
+    in_a_fresh_interpreter(
+        a_process_whose_main_thread_has_ended_lives, "Lock", first=pidfd_open_denied(error)
+    )
+
+
+@needs_seccomp
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS, errno.EMFILE, errno.ENOMEM])
+def test_a_pidfd_open_that_fails_later_on_takes_nothing_from_the_living(error: int) -> None:
+    # What semlock found out about its process before does not hold any more.
+    lock = semlock.Lock()
+
+    def look() -> bool:
+        deny(Denied("pidfd_open", error))
+        return is_kept(lock)
+
+    with holder(lock) as child:
+        assert in_a_child(look)
+        let_go(child)
+    assert take(lock) == TAKEN
+
+
+def test_without_free_descriptors_the_living_keep_their_locks() -> None:
+    import resource
+
+    lock = semlock.Lock()
+
+    def look() -> bool:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+        return is_kept(lock)
+
+    with holder(lock) as child:
+        assert in_a_child(look)
+        let_go(child)
+    assert take(lock) == TAKEN
+
+
+def where_proc_hides_others(kind: str) -> None:
+    have_own_mounts()
+    mount("proc", "/proc", "hidepid=2")
+    a_living_holder_keeps_its_lock_and_a_dead_one_does_not(kind, NOBODY)
+
+
+@needs_own_mounts
+@needs_another_user
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_where_proc_hides_the_processes_of_others_the_living_keep_their_locks(kind: str) -> None:
+    in_a_child(lambda: where_proc_hides_others(kind))
+
+
+@needs_own_mounts
+@needs_another_user
+@needs_seccomp
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
+def test_where_proc_hides_others_and_pidfd_open_is_denied_the_living_keep_their_locks(
+    error: str,
+) -> None:
+    in_a_fresh_interpreter(where_proc_hides_others, "Lock", first=pidfd_open_denied(error))
+
+
+@needs_own_mounts
+def test_where_there_is_no_proc_the_living_keep_their_locks() -> None:
+    def look() -> None:
+        have_own_mounts()
+        mount("tmpfs", "/proc")
+        living_holders_keep_their_locks("Lock")
+
+    in_a_child(look)
+
+
+@needs_another_user
+@robust_locks
+def test_a_holder_of_another_user_that_dies_is_replaced(make: Make) -> None:
+    lock = make()
+
+    def hold(line: Line) -> None:
+        os.setuid(NOBODY)
+        lock.acquire()
+        line.say("held")
+        line.hear()
+
+    with forked(hold) as child:
+        assert child.hear() == "held"
+        assert is_kept(lock)
+        child.kill()
+        assert take(lock) == recovered_from(child.pid)
+
+
+# ---- Forks ----
+
+
+@pytest.mark.parametrize("fork", [os.fork, *FORKS_HERE])
+@robust_locks
+def test_a_fork_of_the_holder_is_not_the_holder(make: Make, fork: Callable[[], int]) -> None:
+    lock = make()
+
+    def body() -> None:
+        for _ in range(2 if make is semlock.RLock else 1):
+            lock.acquire()
+        pid = os.getpid()
+
+        def of_the_fork(line: Line) -> None:
+            assert (lock._semlock._is_mine(), lock._semlock._count()) == (False, 0)
+            assert lock.locked()
+            assert lock.holder() == pid
+            assert take(lock, False) == NOT_TAKEN
+            if make is semlock.RLock:
+                with pytest.raises(AssertionError, match="not owned by thread"):
+                    lock.release()
+                assert lock.locked()
+            line.say("looked")
+            line.hear()
+            assert take(lock) == TAKEN
+            assert (lock._semlock._is_mine(), lock._semlock._count()) == (True, 1)
+            assert lock.holder() == os.getpid()
+            line.say("held")
+            line.hear()
+
+        with forked(of_the_fork, fork) as child:
+            assert child.hear() == "looked"
+            assert lock._semlock._is_mine()
+            while lock._semlock._count():
+                lock.release()
+            child.say()
+            assert child.hear() == "held"
+            assert take(lock, False) == NOT_TAKEN
+            assert not lock._semlock._is_mine()
+            child.kill()
+            # It held the lock in its own name, though no handler had told it who it is.
+            assert take(lock) == recovered_from(child.pid)
+
+    in_a_child(body)
+
+
+@pytest.mark.parametrize("fork", [os.fork, *FORKS_HERE])
+def test_the_fork_of_a_recoverer_has_recovered_nothing(fork: Callable[[], int]) -> None:
+    lock = semlock.Lock(on_owner_died="ignore")
+    with holder(lock) as first:
+        die(first)
+
+    def body() -> None:
+        assert lock.acquire()
+        assert lock.recovered == first.pid
+        with forked(lambda _: lock.recovered, fork) as child:
+            assert child.result() is None
+
+    in_a_child(body)
+
+
+@pytest.mark.parametrize("fork", [os.fork, *FORKS_HERE])
+@robust_locks
+def test_the_fork_of_a_fork_of_the_holder_is_not_the_holder(
+    make: Make, fork: Callable[[], int]
+) -> None:
+    lock = make()
+
+    def mine() -> tuple[bool, int, bool]:
+        return lock._semlock._is_mine(), lock._semlock._count(), lock.acquire(False)
+
+    def body(depth: int) -> None:
+        if depth:
+            assert mine() == (False, 0, False)
+        if depth < 3:
+            with forked(lambda _: body(depth + 1), fork) as child:
+                child.result()
+
+    def first() -> None:
+        with lock:
+            body(0)
+            assert lock._semlock._is_mine()
+
+    in_a_child(first)
+    assert take(lock, False) == TAKEN
+
+
+def test_a_daemon_that_forked_while_it_held_a_lock_holds_it_after_its_parent_ended() -> None:
+    lock = semlock.Lock()
+    reading, writing = os.pipe()
+
+    def parent(line: Line) -> None:
+        lock.acquire()
+        if os.fork():
+            os._exit(0)
+        line.say(os.getpid())
+        os.read(reading, 1)
+        lock.release()
+        line.say("released")
+
+    try:
+        with forked(parent) as child:
+            daemon = child.hear()
+            wait_until(lambda: child.poll() is not None, "the parent has ended")
+            child.reap()
+            try:
+                assert is_kept(lock)
+                assert lock.locked()
+                os.write(writing, b"\n")
+                assert child.hear() == "released"
+                assert take(lock) == TAKEN
+            finally:
+                os.kill(daemon, signal.SIGKILL)
+                wait_until_gone(daemon)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def wait_until_gone(orphan: int) -> None:
+    """For what may come to us when its parent ends, or not."""
+
+    def gone() -> bool:
+        try:
+            return os.waitpid(orphan, os.WNOHANG)[0] == orphan
+        except ChildProcessError:
+            return not Path(f"/proc/{orphan}").exists()
+
+    wait_until(gone, "the orphan has ended")
+
+
+def test_a_lock_that_was_taken_after_a_fork_is_robust() -> None:
+    # Only what was held during the fork is perhaps its child's.
+    lock = semlock.Lock()
+
+    def body(line: Line) -> None:
+        with lock, forked(lambda line: line.hear()):
+            pass
+        with forked(lambda line: line.hear()):
+            lock.acquire()
+            line.say("held")
+            line.hear()
+
+    with forked(body) as child:
+        assert child.hear() == "held"
+        child.kill()
+        assert take(lock) == recovered_from(child.pid)
+
+
+def test_an_rlock_of_a_parent_that_ended_is_not_its_childs() -> None:
+    # Only the thread that took it could release it, and a fork has no such thread.
+    lock = semlock.RLock()
+
+    def body(line: Line) -> None:
+        with lock, forked(lambda line: line.hear()):
+            line.say("held")
+            line.hear()
+
+    with forked(body) as child:
+        assert child.hear() == "held"
+        child.kill()
+        assert take(lock) == recovered_from(child.pid)
+
+
+@robust_locks
+def test_a_fork_while_another_thread_holds_a_lock_holds_nothing(make: Make) -> None:
+    lock = make()
+
+    def body() -> None:
+        held, go = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with lock:
+                held.set()
+                go.wait()
+
+        def of_the_fork(line: Line) -> None:
+            assert (lock._semlock._is_mine(), lock._semlock._count()) == (False, 0)
+            assert take(lock, False) == NOT_TAKEN
+            line.say("waiting")
+            assert take(lock) == TAKEN
+            lock.release()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        with forked(of_the_fork) as child:
+            try:
+                assert child.hear() == "waiting"
+                wait_until_asleep(child)
+                assert not lock._semlock._is_mine()
+                assert lock._semlock._count() == 1
+            finally:
+                go.set()
+                thread.join()
+            child.result()
+
+    in_a_child(body)
+
+
+@robust_locks
+def test_a_fork_while_another_thread_waits_for_a_lock_does_not_wait_in_the_child(
+    make: Make,
+) -> None:
+    lock = make()
+
+    def body() -> None:
+        thread = threading.Thread(target=lambda: (lock.acquire(), lock.release()))
+        lock.acquire()
+        thread.start()
+        status = Path(f"/proc/self/task/{thread.native_id}/stat")
+        wait_until(lambda: status.read_text().rpartition(")")[2].split()[0] == "S", "it waits")
+
+        def of_the_fork(line: Line) -> None:
+            assert (lock._semlock._is_mine(), lock._semlock._count()) == (False, 0)
+            line.say("waiting")
+            for _ in range(100):
+                assert take(lock) == TAKEN
+                lock.release()
+
+        with forked(of_the_fork) as child:
+            assert child.hear() == "waiting"
+            lock.release()
+            child.result()
+            thread.join()
+
+    in_a_child(body)
+
+
+@robust_locks
+def test_forks_in_the_midst_of_threads_that_take_and_give_never_hang(make: Make) -> None:
+    lock = make()
+
+    def body() -> None:
+        stop = threading.Event()
+
+        def hammer() -> None:
+            while not stop.is_set():
+                with lock:
+                    pass
+
+        def of_the_fork() -> None:
+            other = make()
+            with other:
+                assert not lock._semlock._is_mine()
+            if make is semlock.RLock:
+                with pytest.raises(AssertionError):
+                    lock.release()
+            with lock:
+                pass
+
+        threads = [threading.Thread(target=hammer) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(30):
+                in_a_child(of_the_fork)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+    in_a_child(body)
+
+
+# ---- Semaphores ----
+
+robust_semaphores = pytest.mark.parametrize("make", [semlock.Semaphore, semlock.BoundedSemaphore])
+
+
+@robust_semaphores
+@pytest.mark.parametrize("held", [1, 2, 3])
+def test_the_permits_of_a_killed_holder_come_back_exactly(make: Make, held: int) -> None:
+    semaphore = make(3, robust=True)
+    with holder(semaphore, held) as child:
+        pid = die(child)
+    assert semaphore.get_value() == 3 - held
+    taken = [take(semaphore, True, PATIENCE) for _ in range(3)]
+    assert [each.got for each in taken] == [True] * 3
+    assert sum(each.warnings for each in taken) == held
+    assert {each.recovered for each in taken if each.warnings} == {pid}
+    assert not take(semaphore, False).got
+    for _ in range(3):
+        semaphore.release()
+    assert semaphore.recovered is None
+    assert semaphore.get_value() == 3
+
+
+@robust_semaphores
+def test_of_two_holders_of_a_robust_semaphore_only_the_dead_one_loses_its_permits(
+    make: Make,
+) -> None:
+    semaphore = make(3, robust=True)
+    with holder(semaphore, 2) as living, holder(semaphore) as dead:
+        dead.kill()
+        assert take(semaphore) == recovered_from(dead.pid)
+        assert is_kept(semaphore)
+        let_go(living)
+        assert [take(semaphore, False) for _ in range(3)][2] == NOT_TAKEN
+
+
+@robust_semaphores
+def test_a_waiter_for_a_robust_semaphore_gets_the_permit_of_the_dead(make: Make) -> None:
+    semaphore = make(2, robust=True)
+    with (
+        holder(semaphore, 1) as dead,
+        holder(semaphore, 1) as living,
+        forked(waiter(semaphore)) as child,
+    ):
+        assert child.hear() == "waiting"
+        wait_until_asleep(child)
+        dead.kill()
+        assert child.hear() == recovered_from(dead.pid)
+        let_go(child)
+        let_go(living)
+    assert semaphore.get_value() == 2
+
+
+@robust_semaphores
+def test_a_robust_semaphore_is_not_released_by_a_process_that_holds_none(make: Make) -> None:
+    semaphore = make(2, robust=True)
+
+    def is_refused() -> bool:
+        with pytest.raises((AssertionError, RuntimeError, ValueError), match="hold"):
+            semaphore.release()
+        return True
+
+    assert is_refused()
+    assert semaphore.get_value() == 2
+    semaphore.acquire()
+    assert in_a_child(is_refused)
+    assert semaphore.get_value() == 1
+    semaphore.release()
+    assert is_refused()
+    assert semaphore.get_value() == 2
+
+
+@robust_semaphores
+def test_a_robust_semaphore_is_released_by_any_thread_of_its_holder(make: Make) -> None:
+    semaphore = make(1, robust=True)
+    assert semaphore.acquire()
+    thread = threading.Thread(target=semaphore.release)
+    thread.start()
+    thread.join()
+    assert take(semaphore, False) == TAKEN
+
+
+@robust_semaphores
+def test_a_robust_semaphore_of_none_gives_none(make: Make) -> None:
+    semaphore = make(0, robust=True)
+    assert take(semaphore, False) == NOT_TAKEN
+    assert take(semaphore, True, 0.01) == NOT_TAKEN
+    assert semaphore.get_value() == 0
+
+
+@robust_semaphores
+def test_if_the_warning_is_an_error_the_permit_of_the_dead_is_not_lost(make: Make) -> None:
+    semaphore = make(2, robust=True)
+    with holder(semaphore, 2) as child:
+        pid = die(child)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", semlock.OwnerDiedWarning)
+        for _ in range(3):
+            with pytest.raises(semlock.OwnerDiedWarning):
+                semaphore.acquire()
+    assert [take(semaphore) for _ in range(2)] == [recovered_from(pid)] * 2
+    assert not take(semaphore, False).got
+
+
+PLAIN: dict[str, Callable[[], Any]] = {
+    "Lock(robust=False)": lambda: semlock.Lock(robust=False),
+    "RLock(robust=False)": lambda: semlock.RLock(robust=False),
+    "Semaphore()": semlock.Semaphore,
+    "BoundedSemaphore()": semlock.BoundedSemaphore,
+}
+
+
+@pytest.mark.parametrize("make", PLAIN.values(), ids=PLAIN)
+def test_what_is_not_robust_stays_taken_when_its_holder_dies(make: Callable[[], Any]) -> None:
+    lock = make()
+    with holder(lock) as child:
+        die(child)
+    assert is_kept(lock)
+    if not isinstance(lock, semlock.RLock):
+        lock.release()
+        assert take(lock, False) == TAKEN
+
+
+def test_a_plain_bounded_semaphore_is_taken_by_one_process_and_released_by_another() -> None:
+    # As in multiprocessing.Queue(maxsize): by the putter, who may exit at once, and the getter.
+    semaphore = semlock.BoundedSemaphore(2)
+    for _ in range(3):
+        in_a_child(lambda: [semaphore.acquire() for _ in range(2)] and None)
+        assert take(semaphore, True, SEVERAL_LOOKS) == NOT_TAKEN
+        in_a_child(lambda: [semaphore.release() for _ in range(2)] and None)
+        assert semaphore.get_value() == 2
+
+
+def test_a_lock_of_a_living_holder_may_be_released_by_anyone() -> None:
+    lock = semlock.Lock()
+    with holder(lock) as child:
+        lock.release()
+        assert take(lock, False) == TAKEN
+        lock.release()
+        with pytest.raises(ValueError, match="semaphore or lock released too many times"):
+            lock.release()
+        die(child)
+    assert take(lock, False) == TAKEN
+
+
+def test_a_lock_of_a_dead_holder_may_be_released_by_anyone() -> None:
+    lock = semlock.Lock()
+    with holder(lock) as child:
+        die(child)
+    lock.release()
+    assert lock.acquire(False)
+
+
+# ---- Looking on changes nothing ----
+
+
+@robust_locks
+def test_who_only_looks_never_judges(make: Make) -> None:
+    lock = make()
+    with holder(lock) as child:
+        pid = die(child)
+    nonzero = ", nonzero" if make is semlock.RLock else ""
+    owner = "SomeOtherProcess" if nonzero else "owner=SomeOtherProcess"
+    give_up = time.monotonic() + SEVERAL_LOOKS
+    while time.monotonic() < give_up:
+        assert lock.locked()
+        assert repr(lock) == f"<{make.__name__}({owner}{nonzero})>"
+        assert (lock._semlock._get_value(), lock._semlock._is_zero()) == (0, True)
+        assert lock.holder() == pid
+        assert lock.recovered is None
+    assert take(lock) == recovered_from(pid)
+
+
+@robust_semaphores
+def test_who_only_looks_at_a_robust_semaphore_never_judges(make: Make) -> None:
+    semaphore = make(2, robust=True)
+    with holder(semaphore, 2) as child:
+        pid = die(child)
+    give_up = time.monotonic() + SEVERAL_LOOKS
+    while time.monotonic() < give_up:
+        assert semaphore.get_value() == 0
+        assert semaphore.locked()
+        assert "value=0" in repr(semaphore)
+        assert semaphore.recovered is None
+    assert take(semaphore) == recovered_from(pid)
+
+
+@robust_locks
+def test_holder_is_the_pid_of_who_holds_the_lock_or_none(make: Make) -> None:
+    lock = make()
+    assert lock.holder() is None
+    with lock:
+        assert lock.holder() == os.getpid()
+        assert in_a_child(lock.holder) == os.getpid()
+    assert lock.holder() is None
+    with holder(lock) as child:
+        assert lock.holder() == child.pid
+        let_go(child)
+    assert lock.holder() is None
+
+
+def test_holder_is_that_of_its_own_thread_and_of_others() -> None:
+    lock = semlock.RLock()
+    found: list[Any] = []
+    with lock, lock:
+        thread = threading.Thread(target=lambda: found.append(lock.holder()))
+        thread.start()
+        thread.join()
+    assert found == [os.getpid()]
+
+
+def test_a_plain_lock_may_not_know_its_holder_but_says_whether_it_is_free() -> None:
+    lock = semlock.Lock(robust=False)
+    assert lock.holder() is None
+    with lock:
+        assert lock.holder() in (None, os.getpid())
+    assert lock.holder() is None

@@ -1,0 +1,335 @@
+"""A `Pool` never hangs when a worker is killed in the middle of a message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from programs import METHODS, Program, run_program
+
+ENTRANCES = ["get_context", "install"]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    return lambda source, *arguments: run_program(tmp_path, source, *arguments)
+
+
+HEAD = '''
+import semlock.queues as ours
+
+LARGE = b"x" * 300_000  # more than a pipe holds
+
+
+def context():
+    if sys.argv[2] == "get_context":
+        return semlock.get_context(method())
+    semlock.install()
+    return multiprocessing.get_context(method())
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def after_calls(count, function, then):
+    def replacement(*arguments):
+        nonlocal count
+        if count == 0:
+            then()
+        count -= 1
+        return function(*arguments)
+    return replacement
+
+
+class System:
+    """The os module as queues see it, with some functions replaced."""
+
+    def __init__(self, **replaced):
+        self.__dict__.update(vars(os), **replaced)
+
+
+def die_in_the_result(_):
+    ours.os = System(write=after_calls(1, os.write, die))
+    return LARGE
+
+
+def die_in_the_next_task(_):
+    ours.os = System(read=after_calls(1, os.read, die))
+
+
+FATAL = {"result": die_in_the_result, "task": die_in_the_next_task}
+
+
+def square(x):
+    return x * x
+
+
+def outcome(function, *arguments):
+    try:
+        return function(*arguments)
+    except Exception as error:
+        return type(error).__name__
+
+
+def send_fatal(pool):
+    """Has a worker killed in the middle of a message, past whatever waits to be handed out."""
+    for _ in range(2):
+        # The second is the next task, if nothing else is.
+        try:
+            pool._inqueue._writer.send((-1, 0, FATAL[sys.argv[3]], (0,), {}))
+        except QueueBrokenError:
+            pass
+
+
+def broken_pool(processes):
+    pool = context().Pool(processes)
+    results = pool.imap_unordered(square, iter(int, 1))
+    send_fatal(pool)
+    try:
+        for _ in results:
+            pass
+    except QueueBrokenError:
+        return pool
+
+
+'''
+
+SIDES = ["task", "result"]
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("entrance", ENTRANCES)
+@pytest.mark.parametrize("method", METHODS)
+def test_all_pending_jobs_fail_when_a_worker_is_killed_in_the_middle_of_a_message(
+    method: str, entrance: str, side: str, program: Program
+) -> None:
+    source = (
+        HEAD
+        + """
+def body():
+    pool = context().Pool(2)
+    told, started = [], threading.Event()
+
+    def tasks():
+        started.set()
+        # Would go on for ever, as long as it is asked.
+        while True:
+            yield 3
+
+    endless = pool.imap_unordered(square, tasks())
+    started.wait()
+    # Behind that, they are never handed out.
+    pending = [
+        pool.apply_async(square, (2,), error_callback=lambda error: told.append(error)),
+        pool.map_async(square, range(20), error_callback=lambda error: 1 / 0),
+        pool.starmap_async(square, [(1,)]),
+    ]
+    items = [pool.imap(square, [1, 2]), pool.imap(square, range(9), 3)]
+    # What callbacks raise is shown.
+    sys.stderr = open(os.devnull, "w")
+    send_fatal(pool)
+    said = [outcome(job.get) for job in pending]
+    said += [outcome(next, item) for item in items]
+    said.append(outcome(list, endless))
+    said.append([type(error).__name__ for error in told])
+    pool.close()
+    pool.join()
+    return said
+"""
+    )
+    broken = "QueueBrokenError"
+    assert program(source, method, entrance, side) == [broken] * 6 + [[broken]]
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_an_iterable_of_tasks_that_waits_for_results_does_not_keep_jobs_from_failing(
+    side: str, program: Program
+) -> None:
+    source = (
+        HEAD
+        + """
+def body():
+    pool = context().Pool(1)
+    wanted = threading.Semaphore(2)
+
+    def tasks():
+        while True:
+            wanted.acquire()
+            yield 3
+
+    results = pool.imap(square, tasks())
+    said = [next(results), next(results)]
+    send_fatal(pool)
+    said += [outcome(next, results), outcome(next, results)]
+    wanted.release()
+    pool.terminate()
+    pool.join()
+    return said
+"""
+    )
+    expected = [9, 9, "QueueBrokenError", "StopIteration"]
+    assert program(source, "fork", "get_context", side) == expected
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_a_broken_pool_refuses_work_and_ends_in_every_way(
+    entrance: str, side: str, program: Program
+) -> None:
+    source = (
+        HEAD
+        + """
+def ways_to_submit(pool):
+    return [
+        raised(pool.apply, square, (1,)),
+        raised(pool.apply_async, square, (1,)),
+        raised(pool.map, square, [1]),
+        raised(pool.map, square, []),
+        raised(pool.starmap_async, square, [(1,)]),
+        raised(pool.imap, square, [1]),
+        raised(pool.imap, square, [1], 2),
+        raised(pool.imap_unordered, square, [1]),
+    ]
+
+
+def close(pool):
+    pool.close()
+
+
+def terminate(pool):
+    pool.terminate()
+
+
+def leave(pool):
+    pool.__exit__(None, None, None)
+
+
+def body():
+    said = set()
+    for end in (close, terminate, leave):
+        pool = broken_pool(2)
+        workers = list(pool._pool)
+        said.update(ways_to_submit(pool))
+        end(pool)
+        pool.join()
+        assert not multiprocessing.active_children(), end
+        assert raised(pool.apply, square, (1,)) == "ValueError"
+    return sorted(said)
+"""
+    )
+    assert program(source, "fork", entrance, side) == ["QueueBrokenError"]
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_workers_of_a_broken_pool_are_not_replaced(side: str, program: Program) -> None:
+    source = (
+        HEAD
+        + """
+def body():
+    pool = broken_pool(3)
+    pool._result_handler.join()
+    # They are all numbered.
+    number = multiprocessing.Process().name.rpartition("-")[2]
+    pool.terminate()
+    pool.join()
+    return int(number)
+"""
+    )
+    # Three, perhaps one more each before it was known, and the one that was asked.
+    assert program(source, "fork", "get_context", side) <= 3 + 3 + 1
+
+
+def test_a_thread_pool_and_pools_of_the_stdlib_are_left_alone(program: Program) -> None:
+    source = (
+        HEAD
+        + """
+from multiprocessing.pool import Pool, ThreadPool
+
+
+class Before(Pool):
+    pass
+
+
+def body():
+    stocks, said = Pool(2), []
+    context()
+    with ThreadPool(2) as pool, Before(2) as subclass:
+        said += [pool.map(square, [1, 2]), subclass.map(square, [1, 2])]
+        said.append(type(subclass._taskqueue).__name__)
+        said.append(type(pool._taskqueue).__name__)
+    semlock.uninstall()
+    with stocks, Before(2) as subclass:
+        said += [stocks.map(square, [3]), type(subclass._taskqueue).__name__]
+    return said
+"""
+    )
+    assert program(source, "fork", "install") == [
+        [1, 4], [1, 4], "_Submitted", "SimpleQueue", [9], "SimpleQueue",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_every_job_ends_when_workers_are_killed_at_random(
+    entrance: str, seed: int, program: Program
+) -> None:
+    source = (
+        HEAD
+        + """
+import random
+
+
+def echo(message):
+    return message
+
+
+def kill(pool, own, done):
+    while not done.wait(own.random() * 0.05):
+        try:
+            own.choice(list(pool._pool)).kill()
+        except (AttributeError, IndexError, ValueError):
+            pass  # It is just being started, or has been joined.
+
+
+def body():
+    own = random.Random(int(sys.argv[3]))
+    ctx = context()
+    results, ended = 0, 0
+    for _ in range(6):
+        pool, done = ctx.Pool(3), threading.Event()
+        arguments = pool, random.Random(own.random()), done
+        killer = threading.Thread(target=kill, args=arguments, daemon=True)
+        killer.start()
+        try:
+            for _ in range(10):
+                messages = [bytes([i]) * own.choice([1, 5_000, 100_000]) for i in range(30)]
+                # Refused, where a worker was killed since the last job.
+                job = pool.map_async(echo, messages, 1)
+                left = None
+                while not job.ready() and left != job._number_left:
+                    left = job._number_left
+                    job.wait(2)
+                if not job.ready():
+                    try:
+                        pool._taskqueue.check()
+                    except QueueBrokenError:
+                        # Only just now, or the job would have been told.
+                        job.wait(20)
+                        assert job.ready()
+                    else:
+                        # A task that a worker had taken is lost, as in the stdlib.
+                        ended += 1
+                        break
+                assert job.get() == messages
+                results += 1
+        except QueueBrokenError:
+            ended += 1
+        done.set()
+        killer.join()
+        pool.terminate()
+        pool.join()
+    return [results > 0, ended > 0, multiprocessing.active_children()]
+"""
+    )
+    assert program(source, "fork", entrance, str(seed)) == [True, True, []]

@@ -1,0 +1,1090 @@
+"""Queues bring whole messages or say that they are broken, whoever is killed in their use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from programs import METHODS, Program, run_program
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    return lambda source, *arguments: run_program(tmp_path, source, *arguments)
+
+
+# How programs have a process killed, or interrupted, in the middle of a message.
+KILLS = '''
+import semlock.queues as ours
+
+ALL_KINDS = ("SimpleQueue", "Queue", "JoinableQueue")
+LARGE = b"x" * 300_000  # more than a pipe holds
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def after_calls(count, function, then):
+    """`function` so many times, then something else."""
+    def replacement(*arguments):
+        nonlocal count
+        if count == 0:
+            then()
+        count -= 1
+        return function(*arguments)
+    return replacement
+
+
+class System:
+    """The os module as queues see it, with some functions replaced."""
+
+    def __init__(self, **replaced):
+        self.__dict__.update(vars(os), **replaced)
+
+
+def get_and_die_in_the_middle(queue, reads=1):
+    ours.os = System(read=after_calls(reads, os.read, die))
+    queue.get()
+
+
+def put_and_die_in_the_middle(queue, message=LARGE, writes=1):
+    ours.os = System(write=after_calls(writes, os.write, die))
+    queue.put(message)
+    if hasattr(queue, "close") and hasattr(queue, "join_thread"):
+        queue.close()
+        queue.join_thread()
+
+
+def run(context, target, *arguments):
+    child = context.Process(target=target, args=arguments)
+    child.start()
+    return child
+
+
+def wait_until(condition):
+    while not condition():
+        time.sleep(0.001)
+
+
+def sleeping(process):
+    """Whether the main thread of a child sleeps in a system call."""
+    with open(f"/proc/{process.pid}/task/{process.pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "S"
+
+
+def done_with(*queues):
+    for queue in queues:
+        if hasattr(queue, "join_thread"):
+            queue.close()
+            queue.join_thread()
+
+
+'''
+
+
+# ---- As the stdlib's ----
+
+
+@pytest.mark.parametrize("kind", ["SimpleQueue", "Queue", "JoinableQueue"])
+@pytest.mark.parametrize("method", METHODS)
+def test_messages_of_every_size_arrive_in_order(method: str, kind: str, program: Program) -> None:
+    source = """
+SIZES = [0, 1, 100, 4087, 4092, 4096, 16384, 16385, 65532, 65536, 65537, 300_000, 3_000_000]
+
+
+def send(queue):
+    for size in SIZES:
+        queue.put(bytes([size % 251]) * size)
+    queue.put("äöü")
+    queue.put({"nested": [1, 2, (3,)]})
+
+
+def body():
+    context = semlock.get_context(method())
+    queue = getattr(context, sys.argv[2])()
+    before = descriptors()
+    child = context.Process(target=send, args=(queue,))
+    child.start()
+    said = [queue.get() == bytes([size % 251]) * size for size in SIZES]
+    said += [queue.get(), queue.get(), queue.empty()]
+    child.join()
+    return [all(said[:len(SIZES)]), *said[len(SIZES):]]
+"""
+    assert program(source, method, kind) == [True, "äöü", {"nested": [1, 2, [3]]}, True]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_of_many_messages_arrives_once_at_many_readers(method: str, program: Program) -> None:
+    source = """
+COUNT = 300
+
+
+def send(queue, number):
+    for i in range(COUNT):
+        queue.put((number, i, bytes([i % 256]) * (i * 97 % 20_000)))
+
+
+def receive(queue, results):
+    received = []
+    while (message := queue.get()) is not None:
+        number, i, content = message
+        assert content == bytes([i % 256]) * (i * 97 % 20_000)
+        received.append((number, i))
+    results.put(received)
+
+
+def body():
+    context = semlock.get_context(method())
+    queue, results = context.Queue(7), context.SimpleQueue()
+    writers = [context.Process(target=send, args=(queue, n)) for n in range(3)]
+    readers = [context.Process(target=receive, args=(queue, results)) for _ in range(3)]
+    for child in writers + readers:
+        child.start()
+    for child in writers:
+        child.join()
+    for _ in readers:
+        queue.put(None)
+    lists = [results.get() for _ in readers]
+    for child in readers:
+        child.join()
+    queue.close()
+    queue.join_thread()
+    received = [tuple(each) for some in lists for each in some]
+    in_order = all(
+        [i for n, i in some if n == number] == sorted(i for n, i in some if n == number)
+        for some in lists for number in range(3)
+    )
+    return [in_order, sorted(received) == [(n, i) for n in range(3) for i in range(COUNT)]]
+"""
+    assert program(source, method) == [True, True]
+
+
+def test_full_and_empty_and_closed_are_told_as_by_the_stdlib(program: Program) -> None:
+    source = """
+def ways(context):
+    said = []
+    queue = context.Queue(2)
+    said.append([queue.empty(), queue.full(), queue.qsize()])
+    said.append([raised(queue.get, False), raised(queue.get, True, 0.01), raised(queue.get_nowait)])
+    said.append(raised(queue.get, timeout=-1))
+    queue.put(1)
+    queue.put(2, timeout=1)
+    said.append([queue.full(), queue.qsize()])
+    said.append([raised(queue.put, 3, False), raised(queue.put, 3, True, 0.01)])
+    said.append([raised(queue.put_nowait, 3), raised(queue.put, 3, timeout=-1)])
+    said.append([queue.get(), queue.get(timeout=60), queue.qsize(), queue.full()])
+    queue.close()
+    said.append([raised(queue.put, 1), raised(queue.get)])
+    queue.join_thread()
+    joinable = context.JoinableQueue()
+    joinable.join()
+    joinable.put(1)
+    joinable.get()
+    joinable.task_done()
+    joinable.join()
+    said.append(raised(joinable.task_done))
+    joinable.close()
+    joinable.join_thread()
+    simple = context.SimpleQueue()
+    said.append([simple.empty(), simple.put(1), simple.empty(), simple.get()])
+    for each in queue, joinable, simple:
+        said.append(raised(pickle.dumps, each))
+    simple.close()
+    said.append(raised(simple.get))
+    return said
+
+
+def body():
+    return [ways(multiprocessing.get_context("fork")), ways(semlock.get_context("fork"))]
+"""
+    stocks, ours = program(source)
+    assert ours == stocks
+
+
+def test_a_putter_may_wait_for_a_getter_with_a_timeout(program: Program) -> None:
+    source = """
+def body():
+    queue = semlock.get_context("fork").Queue(1)
+    queue.put(1)
+    start = time.monotonic()
+    said = [raised(queue.put, 2, True, 0.2), time.monotonic() - start >= 0.2]
+    start = time.monotonic()
+    queue.get()
+    said += [raised(queue.get, True, 0.2), time.monotonic() - start >= 0.2]
+    thread = threading.Timer(0.1, queue.put, ("late",))
+    thread.start()
+    said.append(queue.get(timeout=60))
+    thread.join()
+    queue.close()
+    queue.join_thread()
+    return said
+"""
+    assert program(source) == ["Full", True, "Empty", True, "late"]
+
+
+def test_bytes_in_the_pipe_are_framed_as_the_stdlibs(program: Program) -> None:
+    source = """
+import struct
+from multiprocessing.connection import Connection
+
+
+def body():
+    context = semlock.get_context("fork")
+    queue = context.SimpleQueue()
+    said = []
+    stocks_writer = Connection(os.dup(queue._writer.fileno()), readable=False)
+    stocks_reader = Connection(os.dup(queue._reader.fileno()), writable=False)
+    for message in (b"", b"short", b"x" * 20_000):
+        stocks_writer.send(message)
+        said.append(queue.get() == message)
+        queue.put(message)
+        said.append(stocks_reader.recv() == message)
+        queue._writer.send(message)
+        said.append(queue._reader.poll() and queue._reader.recv() == message)
+    # The header of what is too long for the usual one.
+    os.write(queue._writer.fileno(), struct.pack("!iQ", -1, 5) + b"hello")
+    said.append(queue._reader.recv_bytes() == b"hello")
+    return said
+"""
+    assert program(source) == [True] * 10
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_bounded_queue_goes_on_when_its_putter_has_exited(method: str, program: Program) -> None:
+    source = """
+def put_one(queue, i):
+    queue.put(i)
+
+
+def body():
+    context = semlock.get_context(method())
+    queue = context.Queue(1)
+    said = []
+    for i in range(4):
+        child = context.Process(target=put_one, args=(queue, i))
+        child.start()
+        child.join()
+        said.append(queue.get())
+    return said
+"""
+    assert program(source, method) == [0, 1, 2, 3]
+
+
+def test_queues_keep_no_descriptor_open_that_the_stdlibs_do_not(program: Program) -> None:
+    source = """
+def pipes():
+    return [kept for kept in descriptors() if "pipe" in kept[1]]
+
+
+def body():
+    context = semlock.get_context("fork")
+    before = pipes()
+    for kind in ("SimpleQueue", "Queue", "JoinableQueue"):
+        queue = getattr(context, kind)()
+        queue.put(1)
+        queue.get()
+        queue.close()
+        if kind != "SimpleQueue":
+            queue.join_thread()
+        del queue
+    gc.collect()
+    return pipes() == before
+"""
+    assert program(source) is True
+
+
+# ---- Killed while nothing moves: nothing happens ----
+
+
+@pytest.mark.parametrize("kind", ["SimpleQueue", "Queue", "JoinableQueue"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_reader_killed_while_it_waits_is_followed_by_the_next(
+    method: str, kind: str, program: Program
+) -> None:
+    source = (
+        KILLS
+        + """
+def wait(queue, ready):
+    ready.set()
+    queue.get()
+
+
+def body():
+    context = semlock.get_context(method())
+    queue, ready = getattr(context, sys.argv[2])(), context.Event()
+    child = run(context, wait, queue, ready)
+    ready.wait()
+    wait_until(queue._rlock.locked)
+    wait_until(lambda: sleeping(child))
+    child.kill()
+    child.join()
+    queue.put("for the next")
+    said = queue.get()
+    done_with(queue)
+    return said
+"""
+    )
+    assert program(source, method, kind) == "for the next"
+
+
+def test_a_writer_killed_while_it_waits_for_room_is_followed_by_the_next(program: Program) -> None:
+    source = (
+        KILLS
+        + """
+def fill(queue):
+    while True:
+        queue.put(b"x" * 1000)
+
+
+def body():
+    context = semlock.get_context("fork")
+    queue = context.SimpleQueue()
+    child = run(context, fill, queue)
+    wait_until(lambda: not queue._writer._is_ready(0) and sleeping(child))
+    child.kill()
+    child.join()
+    count = 0
+    while not queue.empty():
+        assert queue.get() == b"x" * 1000
+        count += 1
+    queue.put("the next")
+    return [count > 30, queue.get()]
+"""
+    )
+    assert program(source) == [True, "the next"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pool_goes_on_when_an_idle_worker_is_killed(method: str, program: Program) -> None:
+    source = (
+        KILLS
+        + """
+def square(x):
+    return x * x
+
+
+def body():
+    context = semlock.get_context(method())
+    said = []
+    with context.Pool(2) as pool:
+        for _ in range(3):
+            said.append(pool.map(square, range(4)))
+            # One of them waits in get(), and the other for the lock that it holds.
+            killed = list(pool._pool)
+            wait_until(lambda: all(map(sleeping, killed)))
+            for worker in killed:
+                worker.kill()
+            for worker in killed:
+                worker.join()
+            wait_until(lambda: len(pool._pool) == 2 and not set(killed) & set(pool._pool))
+        said.append(pool.map(square, range(4)))
+        pool.close()
+        pool.join()
+    return said
+"""
+    )
+    assert program(source, method) == [[0, 1, 4, 9]] * 4
+
+
+# ---- Killed in the middle of a message ----
+
+
+@pytest.mark.parametrize("kind", ["SimpleQueue", "Queue", "JoinableQueue"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_reader_killed_in_the_middle_breaks_the_queue_for_all(
+    method: str, kind: str, program: Program
+) -> None:
+    source = (
+        KILLS
+        + """
+def get(queue, results):
+    results.send(raised(queue.get))
+
+
+def body():
+    context = semlock.get_context(method())
+    queue = getattr(context, sys.argv[2])()
+    queue.put("first")
+    queue.put("second")
+    said = [killed(run(context, get_and_die_in_the_middle, queue))]
+    said += [raised(queue.get), raised(queue.get)]
+    said += [queue.empty(), raised(queue.put, "third")]
+    if sys.argv[2] != "SimpleQueue":
+        said += [raised(queue.get, False), raised(queue.get, True, 60)]
+    else:
+        said += ["QueueBrokenError"] * 2
+    reader, writer = context.Pipe(False)
+    child = run(context, get, queue, writer)
+    said.append(reader.recv())
+    child.join()
+    done_with(queue)
+    return said
+"""
+    )
+    broken = "QueueBrokenError"
+    assert program(source, method, kind) == [
+        True, broken, broken, False, broken, broken, broken, broken,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["SimpleQueue", "Queue", "JoinableQueue"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_writer_killed_in_the_middle_breaks_the_queue_for_all(
+    method: str, kind: str, program: Program
+) -> None:
+    source = (
+        KILLS
+        + """
+def put(queue, results):
+    try:
+        while True:
+            queue.put("more")
+    except QueueBrokenError:
+        results.send("QueueBrokenError")
+
+
+def body():
+    context = semlock.get_context(method())
+    queue = getattr(context, sys.argv[2])()
+    child = run(context, put_and_die_in_the_middle, queue)
+    said = [raised(queue.get), killed(child), raised(queue.get)]
+    reader, writer = context.Pipe(False)
+    child = run(context, put, queue, writer)
+    said.append(reader.recv())
+    child.join()
+    said.append(raised(queue.put, "more"))
+    return said
+"""
+    )
+    broken = "QueueBrokenError"
+    assert program(source, method, kind) == [broken, True, broken, broken, broken]
+
+
+def test_a_reader_that_waits_finds_out_about_a_writer_that_had_written_nothing_yet(
+    program: Program,
+) -> None:
+    source = (
+        KILLS
+        + """
+def body():
+    context = semlock.get_context("fork")
+    said = []
+    for kind in ALL_KINDS:
+        queue = getattr(context, kind)()
+        child = run(context, put_and_die_in_the_middle, queue, "short", 0)
+        said += [raised(queue.get), killed(child)]
+    return said
+"""
+    )
+    assert program(source) == ["QueueBrokenError", True] * 3
+
+
+def test_the_last_writers_death_in_the_middle_is_not_the_end_of_the_file(program: Program) -> None:
+    source = (
+        KILLS
+        + """
+def body():
+    context = semlock.get_context("fork")
+    said = []
+    for writes in (1, 2):
+        queue = context.SimpleQueue()
+        child = run(context, put_and_die_in_the_middle, queue, LARGE, writes)
+        queue._writer.close()
+        said += [raised(queue.get), killed(child), raised(queue.get)]
+    queue = context.SimpleQueue()
+    queue._writer.close()
+    return [*said, raised(queue.get)]
+"""
+    )
+    broken = "QueueBrokenError"
+    assert program(source) == [broken, True, broken] * 2 + ["EOFError"]
+
+
+def test_a_writer_in_the_middle_of_a_message_finds_out_about_its_reader(program: Program) -> None:
+    source = (
+        KILLS
+        + """
+def body():
+    context = semlock.get_context("fork")
+    queue = context.SimpleQueue()
+    child = run(context, get_and_die_in_the_middle, queue, 2)
+    said = [raised(queue.put, LARGE), killed(child)]
+    # A feeder thread, which tells of it as the stdlib's does.
+    queue, errors = context.Queue(), []
+    queue._on_queue_feeder_error = lambda error, message: errors.append(type(error).__name__)
+    child = run(context, get_and_die_in_the_middle, queue, 2)
+    queue.put(LARGE)
+    said.append(killed(child))
+    wait_until(lambda: errors)
+    said += [errors, raised(queue.put, "more"), raised(queue.get)]
+    done_with(queue)
+    return said
+"""
+    )
+    broken = "QueueBrokenError"
+    assert program(source) == [broken, True, True, [broken], broken, broken]
+
+
+def test_a_putter_that_waits_for_its_place_finds_out(program: Program) -> None:
+    source = (
+        KILLS
+        + """
+def body():
+    context = semlock.get_context("fork")
+    said = []
+    for kind in ("Queue", "JoinableQueue"):
+        queue = getattr(context, kind)(1)
+        queue.put("the one place")
+        child = run(context, get_and_die_in_the_middle, queue)
+        said += [raised(queue.put, "no place"), killed(child)]
+        said.append(raised(queue.put, "no place", True, 60))
+        done_with(queue)
+    return said
+"""
+    )
+    assert program(source) == ["QueueBrokenError", True, "QueueBrokenError"] * 2
+
+
+def test_who_joins_a_queue_finds_out_that_its_tasks_will_never_be_done(program: Program) -> None:
+    source = (
+        KILLS
+        + """
+def body():
+    context = semlock.get_context("fork")
+    queue = context.JoinableQueue()
+    queue.put("task")
+    child = run(context, get_and_die_in_the_middle, queue)
+    said = [raised(queue.join), killed(child)]
+    done_with(queue)
+    return said
+"""
+    )
+    assert program(source) == ["QueueBrokenError", True]
+
+
+def test_a_living_writer_that_is_slow_in_the_middle_is_waited_for(program: Program) -> None:
+    source = (
+        KILLS
+        + """
+def slowly():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def put(queue):
+    ours.os = System(write=after_calls(1, os.write, slowly))
+    queue.put(LARGE)
+
+
+def put_directly(queue):
+    ours.os = System(write=after_calls(1, os.write, slowly))
+    queue._writer.send(LARGE)
+
+
+def wake(child):
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+    # Longer than a reader waits before it looks at the writer.
+    time.sleep(3 * ours._WHILE_MOVING)
+    os.kill(child.pid, signal.SIGCONT)
+
+
+def body():
+    context = semlock.get_context("fork")
+    queue = context.SimpleQueue()
+    said = []
+    for target in (put, put_directly):
+        child = run(context, target, queue)
+        thread = threading.Thread(target=wake, args=(child,))
+        thread.start()
+        said.append(queue.get() == LARGE)
+        thread.join()
+        child.join()
+        said.append(child.exitcode)
+    return said
+"""
+    )
+    assert program(source) == [True, 0, True, 0]
+
+
+def test_an_exception_in_the_middle_breaks_the_queue_and_one_before_does_not(
+    program: Program,
+) -> None:
+    source = (
+        KILLS
+        + """
+class Interrupt(Exception):
+    pass
+
+
+def interrupt(*_):
+    raise Interrupt
+
+
+def send_signal():
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def body():
+    signal.signal(signal.SIGUSR1, interrupt)
+    context = semlock.get_context("fork")
+    said = []
+    for kind in ("SimpleQueue", "Queue"):
+        # While it waits for a message.
+        queue = getattr(context, kind)()
+        timer = threading.Timer(0.2, lambda: signal.pthread_kill(threading.main_thread().ident,
+                                                                 signal.SIGUSR1))
+        timer.start()
+        said.append(raised(queue.get))
+        timer.join()
+        queue.put("whole")
+        said.append(queue.get())
+        # Between header and content.
+        queue.put("first")
+        queue.put("second")
+        wait_until(lambda: not queue.empty())
+        ours.os = System(read=after_calls(1, os.read, send_signal))
+        said.append(raised(queue.get))
+        ours.os = os
+        said.append(raised(queue.get))
+        done_with(queue)
+    # While it writes.
+    queue = context.SimpleQueue()
+    ours.os = System(write=after_calls(1, os.write, send_signal))
+    said.append(raised(queue.put, LARGE))
+    ours.os = os
+    said += [raised(queue.put, 1), raised(queue.get)]
+    return said
+"""
+    )
+    broken = "QueueBrokenError"
+    once = ["Interrupt", "whole", "Interrupt", broken]
+    assert program(source) == [*once, *once, "Interrupt", broken, broken]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_executor_breaks_when_a_worker_is_killed_wherever_it_is(
+    method: str, program: Program
+) -> None:
+    source = (
+        KILLS
+        + """
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+
+def die_now(_):
+    die()
+
+
+def die_in_the_result(_):
+    ours.os = System(write=after_calls(1, os.write, die))
+    return LARGE
+
+
+def die_in_the_next_task(_):
+    # Of the executor's own queue, which is of the stdlib's class.
+    from multiprocessing.connection import Connection
+
+    Connection._recv = after_calls(1, Connection._recv, die)
+
+
+def body():
+    # Workers that are not killed show the QueueBrokenError that ends them.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    context = semlock.get_context(method())
+    said = []
+    for fatal in (die_now, die_in_the_result, die_in_the_next_task):
+        with ProcessPoolExecutor(2, mp_context=context) as executor:
+            try:
+                futures = [executor.submit(fatal, 0)]
+                while True:
+                    futures.append(executor.submit(abs, -1))
+                    futures[-1].result()
+            except BrokenProcessPool:
+                said.append("BrokenProcessPool")
+    return said
+"""
+    )
+    assert program(source, method) == ["BrokenProcessPool"] * 3
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", ["SimpleQueue", "Queue"])
+def test_whoever_is_killed_at_random_messages_are_whole_or_the_queue_is_broken(
+    kind: str, seed: int, program: Program
+) -> None:
+    source = (
+        KILLS
+        + """
+import hashlib
+import random
+
+
+def message(random):
+    content = random.randbytes(random.choice([10, 1000, 5000, 20_000, 200_000]))
+    return content, hashlib.sha256(content).digest()
+
+
+def send(queue, seed):
+    own = random.Random(seed)
+    try:
+        while True:
+            queue.put(message(own))
+    except QueueBrokenError:
+        os._exit(7)
+
+
+def receive(queue, received):
+    while True:
+        try:
+            content, digest = queue.get()
+        except QueueBrokenError:
+            os._exit(7)
+        if hashlib.sha256(content).digest() != digest:
+            os._exit(3)
+        received.release()
+
+
+def body():
+    # So that what feeder threads print is not taken for an error of this program.
+    sys.stderr = open(os.devnull, "w")
+    kind, own = sys.argv[1], random.Random(int(sys.argv[2]))
+    context = semlock.get_context("fork")
+    broken, kills = 0, 0
+    while kills < 40 or not broken:
+        queue, received = getattr(context, kind)(), context.Semaphore(0)
+        new = [
+            lambda: run(context, send, queue, own.random()),
+            lambda: run(context, receive, queue, received),
+        ]
+        children = [make() for make in new * 2]
+        while True:
+            # Something moves, or the queue is broken.
+            while not received.acquire(timeout=0.01):
+                if any(child.exitcode == 7 for child in children):
+                    break
+            time.sleep(own.random() * 0.02)
+            at = own.randrange(len(children))
+            children[at].kill()
+            children[at].join()
+            kills += 1
+            if any(child.exitcode == 7 for child in children):
+                break
+            children[at] = new[at % 2]()
+        # Broken for one is broken for all: every one of them ends by itself.
+        codes = set()
+        for at, child in enumerate(children):
+            child.join()
+            codes.add(child.exitcode)
+        assert codes <= {7, -signal.SIGKILL}, codes
+        broken += 1
+        if kills >= 40:
+            break
+    return [kills >= 40, broken > 0]
+"""
+    )
+    assert program(source, kind, str(seed)) == [True, True]
+
+
+# ---- Places of bounded queues ----
+
+
+@pytest.mark.parametrize("kind", ["Queue", "JoinableQueue"])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_places_of_a_putter_that_was_killed_before_it_sent_are_others(
+    method: str, kind: str, program: Program
+) -> None:
+    source = (
+        KILLS
+        + """
+def put_and_die(queue):
+    # So that the feeder thread sends nothing.
+    queue._wlock.acquire()
+    for i in range(3):
+        queue.put(i)
+    die()
+
+
+def body():
+    context = semlock.get_context(method())
+    queue = getattr(context, sys.argv[2])(3)
+    said = [killed(run(context, put_and_die, queue))]
+    for i in range(3):
+        queue.put(i)
+    said += [raised(queue.put, 3, False), queue.full(), queue.qsize()]
+    said += [queue.get() for _ in range(3)]
+    said += [queue.full(), queue.qsize()]
+    done_with(queue)
+    return said
+"""
+    )
+    assert program(source, method, kind) == [True, "Full", True, 3, 0, 1, 2, False, 0]
+
+
+def test_a_putter_that_waits_gets_the_place_of_one_that_is_killed(program: Program) -> None:
+    source = (
+        KILLS
+        + """
+def put_and_wait(queue, has_put):
+    queue._wlock.acquire()
+    queue.put("lost")
+    has_put.set()
+    signal.pause()
+
+
+def put(queue):
+    queue.put("for the next")
+
+
+def body():
+    context = semlock.get_context("fork")
+    queue, has_put = context.Queue(1), context.Event()
+    holder = run(context, put_and_wait, queue, has_put)
+    has_put.wait()
+    # One that only waits leaves nothing behind.
+    for _ in range(2):
+        waiter = run(context, put, queue)
+        wait_until(lambda: sleeping(waiter))
+        waiter.kill()
+        assert killed(waiter)
+    waiter = run(context, put, queue)
+    holder.kill()
+    said = [queue.get(), killed(holder), queue.full()]
+    waiter.join()
+    return [*said, waiter.exitcode]
+"""
+    )
+    assert program(source) == ["for the next", True, False, 0]
+
+
+def test_who_forks_with_messages_to_send_and_is_killed_leaves_no_place_taken(
+    program: Program,
+) -> None:
+    source = (
+        KILLS
+        + """
+def fork_and_die(queue):
+    queue.put("lost")
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    if os.fork() == 0:
+        os._exit(0)
+    os.wait()
+    die()
+
+
+def body():
+    context = semlock.get_context("fork")
+    queue = context.Queue(1)
+    with queue._wlock:
+        # So that the feeder thread sends nothing.
+        said = [killed(run(context, fork_and_die, queue))]
+    queue.put("for the next")
+    said.append(queue.get())
+    done_with(queue)
+    return said
+"""
+    )
+    assert program(source) == [True, "for the next"]
+
+
+@pytest.mark.parametrize("at", ["send", "give_back"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_who_is_killed_where_a_place_changes_hands_leaves_a_broken_queue(
+    moment: str, at: str, program: Program
+) -> None:
+    source = (
+        KILLS
+        + """
+def move_and_die(queue):
+    moment, name = sys.argv[1:]
+    move = getattr(ours._Places, name)
+
+    def replacement(places):
+        if moment == "after":
+            move(places)
+        die()
+
+    setattr(ours._Places, name, replacement)
+    if name == "send":
+        queue.put("message")
+        done_with(queue)
+    else:
+        queue.get()
+
+
+def body():
+    context = semlock.get_context("fork")
+    queue = context.Queue(1)
+    if sys.argv[2] == "give_back":
+        queue.put("message")
+    child = run(context, move_and_die, queue)
+    said = [killed(child)]
+    if sys.argv[1:] == ["after", "send"]:
+        # It is whole.
+        said.append(queue.get() == "message")
+    said += [raised(queue.get), raised(queue.put, "more")]
+    done_with(queue)
+    return said
+"""
+    )
+    whole = [True] if (moment, at) == ("after", "send") else []
+    assert program(source, moment, at) == [True, *whole, *["QueueBrokenError"] * 2]
+
+
+def test_what_cannot_be_sent_gives_its_place_back(program: Program) -> None:
+    source = (
+        KILLS
+        + """
+def body():
+    context = semlock.get_context("fork")
+    queue, errors = context.Queue(1), []
+    queue._on_queue_feeder_error = lambda error, message: errors.append(message)
+    # Also in a process that has read from it.
+    queue.put("first")
+    said = [queue.get()]
+    for _ in range(3):
+        queue.put(lambda: None)
+    wait_until(lambda: len(errors) == 3)
+    queue.put("second")
+    said += [queue.full(), queue.get(), queue.full(), queue.qsize()]
+    # Past put(), nothing of the bound is known.
+    queue._writer.send("third")
+    queue._writer.send("fourth")
+    said += [queue.full(), queue.get(), queue.get(), queue.full()]
+    done_with(queue)
+    return said
+"""
+    )
+    expected = ["first", True, "second", False, 0, True, "third", "fourth", False]
+    assert program(source) == expected
+
+
+def test_no_more_than_its_places_are_ever_in_a_bounded_queue(program: Program) -> None:
+    source = (
+        KILLS
+        + """
+def put(queue, inside):
+    for _ in range(200):
+        queue.put(1)
+        # Taken back by who gets it, who may have got one that is not told of yet.
+        inside.release()
+
+
+def body():
+    context = semlock.get_context("fork")
+    queue, inside = context.Queue(3), context.Semaphore(0)
+    children = [run(context, put, queue, inside) for _ in range(4)]
+    most = 0
+    for _ in range(800):
+        most = max(most, inside.get_value(), queue.qsize())
+        inside.acquire()
+        queue.get()
+    for child in children:
+        child.join()
+    return [most <= 3 + 1, queue.qsize(), [child.exitcode for child in children]]
+"""
+    )
+    assert program(source) == [True, 0, [0] * 4]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", ["Queue", "JoinableQueue"])
+def test_a_bounded_queue_goes_on_or_is_broken_whoever_is_killed_at_random(
+    kind: str, seed: int, program: Program
+) -> None:
+    source = (
+        KILLS
+        + """
+import random
+
+
+def send(queue, seed):
+    own = random.Random(seed)
+    try:
+        while True:
+            queue.put(bytes(own.choice([10, 1000, 200_000])))
+    except QueueBrokenError:
+        os._exit(7)
+
+
+def receive(queue, received):
+    try:
+        while True:
+            queue.get()
+            received.release()
+    except QueueBrokenError:
+        os._exit(7)
+
+
+def body():
+    # So that what feeder threads print is not taken for an error of this program.
+    sys.stderr = open(os.devnull, "w")
+    kind, own = sys.argv[1], random.Random(int(sys.argv[2]))
+    context = semlock.get_context("fork")
+    kills = 0
+    while kills < 60:
+        queue, received = getattr(context, kind)(own.choice([1, 2, 5])), context.Semaphore(0)
+        new = [
+            lambda: run(context, send, queue, own.random()),
+            lambda: run(context, receive, queue, received),
+        ]
+        children = [make() for make in new * 3]
+        while not any(child.exitcode == 7 for child in children):
+            # However many places were held by the dead, something moves again.
+            for _ in range(own.randrange(20)):
+                while not received.acquire(timeout=0.01):
+                    if any(child.exitcode == 7 for child in children):
+                        break
+            if kills >= 60:
+                break
+            at = own.randrange(len(children))
+            children[at].kill()
+            children[at].join()
+            kills += 1
+            children[at] = new[at % 2]()
+        for child in children:
+            if kills >= 60:
+                child.kill()
+            child.join()
+    return kills
+"""
+    )
+    assert program(source, kind, str(seed)) == 60
+
+
+def test_a_reader_that_forks_and_is_killed_keeps_nobody_from_reading(program: Program) -> None:
+    source = (
+        KILLS
+        + """
+import threading, warnings
+
+# Python says so of every fork beside a thread, which is what this is about.
+warnings.simplefilter("ignore", DeprecationWarning)
+
+
+def read_and_fork(queue, said):
+    threading.Thread(target=queue.get, daemon=True).start()
+    wait_until(queue._rlock.locked)
+    grandchild = os.fork()
+    if not grandchild:
+        signal.pause()
+    said.send(grandchild)
+    signal.pause()
+
+
+def body():
+    context = semlock.get_context("fork")
+    queue, (hears, said) = context.SimpleQueue(), context.Pipe(False)
+    child = run(context, read_and_fork, queue, said)
+    grandchild = hears.recv()
+    try:
+        child.kill()
+        child.join()
+        queue.put("whole")
+        assert queue.get() == "whole"
+    finally:
+        os.kill(grandchild, signal.SIGKILL)
+"""
+    )
+    assert program(source) is None
