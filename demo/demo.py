@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import textwrap
 import time
 from importlib.util import MAGIC_NUMBER
 from marshal import loads
@@ -26,6 +27,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="semlock-demo-") as folder:
         compile_library(Path(folder, "library"))
         hand_over()
+    killed_holder()
+    killed_pool()
     print("\nAll of it came out right.")
 
 
@@ -154,6 +157,99 @@ def hand_over():
         f"   {ROUNDS:,} times through {modules[0]} in one process and {modules[1]} in another "
         f"in {seconds:.1f} s; no permit was lost and none was made."
     )
+
+
+# ---- Killed workers ----
+
+# Run once on the stdlib and once on semlock: the context is all that differs.
+BEGINNING = """
+import multiprocessing, os, signal, sys, time, warnings
+from multiprocessing.connection import wait
+import semlock
+
+def context(name):
+    return {"stdlib": multiprocessing, "semlock": semlock}[name].get_context("fork")
+
+context, patience = context(sys.argv[1]), float(sys.argv[2])
+"""
+
+KILLED_HOLDER = (
+    BEGINNING
+    + """
+lock, held = context.Lock(), context.Event()
+
+def work():
+    with lock:
+        held.set()
+        signal.pause()
+
+worker = context.Process(target=work)
+worker.start()
+held.wait()
+worker.kill()
+wait([worker.sentinel])
+start = time.monotonic()
+with warnings.catch_warnings(record=True) as warned:
+    warnings.simplefilter("always")
+    got = lock.acquire(timeout=patience)
+print(got, time.monotonic() - start, *(str(warning.message) for warning in warned))
+"""
+)
+
+KILLED_POOL = (
+    BEGINNING
+    + """
+pool = context.Pool(4)
+pool.map(abs, range(100))
+# One of the idle workers holds the lock of the queue that their tasks come through.
+while not pool._inqueue._rlock._semlock._is_zero():
+    time.sleep(0.001)
+workers = list(pool._pool)
+for worker in workers:
+    os.kill(worker.pid, signal.SIGKILL)
+start = time.monotonic()
+result = pool.map_async(abs, range(-100, 0))
+result.wait(patience)
+went_on = result.ready() and result.get() == list(range(100, 0, -1))
+print(went_on, time.monotonic() - start, flush=True)
+for process in pool._pool + workers:
+    process.kill()
+os._exit(0)
+"""
+)
+
+# Seconds: far longer than semlock takes, and short enough to look at.
+PATIENCE = 5
+
+
+def killed_holder():
+    print("\n3. A worker is killed while it holds a lock, which another process wants.\n")
+    compare(KILLED_HOLDER, warns=True)
+
+
+def killed_pool():
+    print(
+        "\n4. The workers of a Pool are killed while one of them waits in `Queue.get`; the Pool "
+        "starts new ones.\n"
+    )
+    compare(KILLED_POOL, warns=False)
+
+
+def compare(program, warns):
+    for name in ("stdlib", "semlock"):
+        command = [sys.executable, "-c", program, name, str(PATIENCE)]
+        run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+        went_on, seconds, *warning = run.stdout.strip().split(" ", 2)
+        if went_on == "True":
+            print(f"   {name:<8} goes on after {float(seconds) * 1000:.0f} ms")
+        else:
+            print(f"   {name:<8} hangs; given up after {float(seconds):.1f} s")
+        for line in warning:
+            print(textwrap.indent(textwrap.fill(f"OwnerDiedWarning: {line}", 80), " " * 12))
+        if (went_on == "True") != (name == "semlock") or bool(warning) != (
+            warns and went_on == "True"
+        ):
+            sys.exit("\n   that should have been otherwise")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::python::Others;
+
 /// Builds, shows, tests and measures semlock.
 #[derive(Parser)]
 struct Arguments {
@@ -30,11 +32,20 @@ enum Task {
         /// Leaves out CPython's own suites and all interpreters but one.
         #[arg(long)]
         quick: bool,
+        /// Runs on every interpreter that pyenv has, not only on its oldest and newest.
+        #[arg(long, conflicts_with = "quick")]
+        all_pythons: bool,
     },
     /// Checks formats, lints, types and stubs.
     Check(Python),
-    /// Measures semlock beside the interpreter's own module.
-    Bench(Python),
+    /// Measures semlock beside what it stands in for.
+    Bench {
+        #[command(flatten)]
+        python: Python,
+        /// What `python benches` takes: after `--`, for instance `-- --rounds 1`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
 }
 
 #[derive(clap::Args)]
@@ -47,9 +58,16 @@ struct Python {
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Demo(python) => tasks::demo(python.path.as_deref()),
-        Task::Test { python, quick } => tasks::test(python.path.as_deref(), quick),
+        Task::Test { python, quick, all_pythons } => {
+            let others = match (quick, all_pythons) {
+                (true, _) => Others::None,
+                (_, true) => Others::All,
+                _ => Others::OldestAndNewest,
+            };
+            tasks::test(python.path.as_deref(), others)
+        }
         Task::Check(python) => tasks::check(python.path.as_deref()),
-        Task::Bench(python) => tasks::bench(python.path.as_deref()),
+        Task::Bench { python, arguments } => tasks::bench(python.path.as_deref(), &arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

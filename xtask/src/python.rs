@@ -95,9 +95,18 @@ impl Environment {
 
     /// A folder below `target`, with what running the tests needs.
     pub fn other(interpreter: Interpreter) -> Result<Self> {
+        Self::below_target(interpreter, "venv", "requirements-test.txt")
+    }
+
+    /// A folder below `target`, with what measuring needs.
+    pub fn bench(interpreter: Interpreter) -> Result<Self> {
+        Self::below_target(interpreter, "venv-bench", "requirements-bench.txt")
+    }
+
+    fn below_target(interpreter: Interpreter, kind: &str, requirements: &str) -> Result<Self> {
         let (major, minor, micro) = interpreter.version;
-        let folder = root().join("target").join(format!("venv-{major}.{minor}.{micro}"));
-        Self::new(interpreter, folder, "requirements-test.txt")
+        let folder = root().join("target").join(format!("{kind}-{major}.{minor}.{micro}"));
+        Self::new(interpreter, folder, requirements)
     }
 
     fn new(interpreter: Interpreter, folder: PathBuf, requirements: &str) -> Result<Self> {
@@ -162,11 +171,26 @@ impl Environment {
     }
 }
 
-/// Builds the wheel, and installs it in `.venv` and, where wanted, one environment for each other
-/// interpreter that pyenv has.
-pub fn set_up(wanted: Option<&Path>, others: bool) -> Result<Vec<Environment>> {
+/// Which of the interpreters that pyenv has are wanted beside the main one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    None,
+    OldestAndNewest,
+    All,
+}
+
+/// Builds the wheel, and installs it in `.venv` and one environment for each other interpreter that
+/// is wanted.
+pub fn set_up(wanted: Option<&Path>, others: Others) -> Result<Vec<Environment>> {
     let main = Interpreter::choose(wanted)?;
-    let mut interpreters = if others { Interpreter::pyenv() } else { Vec::new() };
+    let mut interpreters = Interpreter::pyenv();
+    let last = interpreters.len().saturating_sub(1);
+    let mut index = 0..;
+    interpreters.retain(|_| match (others, index.next()) {
+        (Others::None, _) => false,
+        (Others::OldestAndNewest, Some(index)) => index == 0 || index == last,
+        _ => true,
+    });
     interpreters.retain(|other| !other.is(&main));
     let main = Environment::main(main)?;
     let wheel = main.build_wheel()?;

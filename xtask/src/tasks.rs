@@ -6,20 +6,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use crate::command::{cargo, root, run};
-use crate::python::{Environment, Interpreter, set_up};
+use crate::python::{Environment, Interpreter, Others, set_up};
 
 pub fn demo(python: Option<&Path>) -> Result<()> {
-    let environments = set_up(python, false)?;
+    let environments = set_up(python, Others::None)?;
     environments[0].run(["demo/demo.py"])
 }
 
-pub fn test(python: Option<&Path>, quick: bool) -> Result<()> {
+pub fn test(python: Option<&Path>, others: Others) -> Result<()> {
     run(&cargo(), ["test", "--workspace"])?;
-    let environments = set_up(python, !quick)?;
+    models()?;
+    let environments = set_up(python, others)?;
     for environment in &environments {
         environment.run(["-m", "pytest"])?;
     }
-    if !quick {
+    if others != Others::None {
         let pythons: Vec<_> = environments.iter().map(Environment::python).collect();
         let runner = [PathBuf::from("tests/cpython/run.py")];
         environments[0].run(runner.iter().chain(&pythons))?;
@@ -32,12 +33,24 @@ pub fn test(python: Option<&Path>, quick: bool) -> Result<()> {
     Ok(())
 }
 
+/// The models of what processes do at the same time. They are built with other flags, and so elsewhere.
+fn models() -> Result<()> {
+    let flags = [
+        "--target-dir=target/loom",
+        "--config=build.rustflags=['--cfg', 'loom']",
+        // Linking would take longer than running.
+        "--config=profile.release.lto='off'",
+        "--config=profile.release.codegen-units=16",
+    ];
+    run(&cargo(), ["test", "--package=semlock", "--lib", "--release"].iter().chain(&flags))
+}
+
 pub fn check(python: Option<&Path>) -> Result<()> {
     check_atomics()?;
     run(&cargo(), ["fmt", "--all", "--check"])?;
     run(&cargo(), ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
     run(&cargo(), ["doc", "--package", "semlock", "--no-deps", "--quiet"])?;
-    let environments = set_up(python, false)?;
+    let environments = set_up(python, Others::None)?;
     let python = &environments[0];
     python.run(["-m", "ruff", "check"])?;
     python.run(["-m", "ruff", "format", "--check"])?;
@@ -47,16 +60,16 @@ pub fn check(python: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-pub fn bench(python: Option<&Path>) -> Result<()> {
+pub fn bench(python: Option<&Path>, arguments: &[String]) -> Result<()> {
     let main = Environment::main(Interpreter::choose(python)?)?;
     let wheel = main.build_wheel()?;
     // Measured on the newest that is there, unless one was named.
     let newest = Interpreter::pyenv()
         .pop()
         .filter(|newest| python.is_none() && newest.version > main.interpreter.version);
-    let environment = newest.map_or(Ok(main), Environment::other)?;
+    let environment = Environment::bench(newest.unwrap_or(main.interpreter))?;
     environment.install(&wheel)?;
-    environment.run(["benches/side_by_side.py"])
+    environment.run(["benches"].into_iter().chain(arguments.iter().map(String::as_str)))
 }
 
 /// The core takes its atomics from one place, so that a model checker can take std's. (Clippy's

@@ -1,0 +1,110 @@
+"""Draws a run: a panel for each table, a bar for each row that has a bound, and the bounds."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from report import number
+
+PASS, MISS, BOUND, RIVAL = "#1a7f64", "#c2410c", "#111827", "#6b7280"
+INCHES_A_ROW = 0.23
+
+# The same run gives the same file, and its labels are text: to be searched, scaled and read aloud.
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "semlock",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "x",
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 10,
+    "grid.color": "#e5e7eb",
+}
+
+
+def plain(text: str) -> str:
+    return text.replace("`", "")
+
+
+def bars(
+    axes: Axes, rows: list[dict[str, Any]], lengths: list[float], bounds: list[float], unit: str
+) -> None:
+    """Bars from the left, their bounds as upright lines, and what they say at the right."""
+    places = range(len(rows))
+    axes.barh(places, lengths, color=[PASS if row["pass"] else MISS for row in rows], height=0.6)
+    axes.vlines(bounds, [p - 0.42 for p in places], [p + 0.42 for p in places], BOUND, lw=2)
+    axes.set_yticks(places, [plain(row["work"]) for row in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} {unit}"))
+    for place, row in zip(places, rows, strict=True):
+        figure = f"{number(row['ours'])} {row['unit']}".strip()
+        if row["ratio"] is None:
+            said = f"{figure} (≤ {row['bound']:g})"
+        else:
+            said = f"{number(row['ratio'])} × (≤ {row['bound']:g}): {figure}"
+        if not row["pass"]:
+            said += " missed"
+        axes.annotate(
+            said,
+            (1, place),
+            (6, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=BOUND if row["pass"] else MISS,
+        )
+
+
+def draw_ratios(axes: Axes, rows: list[dict[str, Any]], least: float, most: float) -> None:
+    axes.set_xscale("log")
+    ratios = [row["ratio"] for row in rows]
+    bars(axes, rows, ratios, [row["bound"] for row in rows], "×")
+    # A logarithmic scale has no zero for bars to begin at: in all panels they begin at the same.
+    axes.set_xlim(least, most)
+    axes.axvline(1, color=RIVAL, lw=1, ls="--")
+    axes.set_title(plain(f"{rows[0]['table']}: time as a multiple of {rows[0]['rivals']}'s"))
+
+
+def draw_amounts(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    shares = [100 * row["ours"] / row["bound"] for row in rows]
+    bars(axes, rows, shares, [100] * len(rows), "%")
+    axes.set_xlim(0, max(120, *shares))
+    axes.set_title(plain(f"{rows[0]['table']}: share of the bound"))
+
+
+def draw(run: dict[str, Any], file: Path) -> None:
+    bounded = [row for row in run["rows"] if row["bound"] is not None]
+    panels = [list(rows) for _, rows in itertools.groupby(bounded, lambda row: row["table"])]
+    if not panels:
+        return
+    ratios = [row["ratio"] for row in bounded if row["ratio"] is not None]
+    least, most = min([0.01, *ratios]) / 2, max([1.5, *ratios]) * 1.3
+    with mpl.rc_context(STYLE):
+        heights = [len(rows) for rows in panels]
+        # White behind it all, so that it reads the same on a dark page.
+        size = 9.5, INCHES_A_ROW * (sum(heights) + 3 * len(panels) + 3)
+        figure = Figure(size, facecolor="white", layout="constrained")
+        figure.suptitle(
+            "semlock, measured: lower is better everywhere\n"
+            "upright line: the bound · dashed: as much time as the rival takes",
+            fontsize=10,
+        )
+        every_axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
+        for axes, rows in zip(every_axes, panels, strict=True):
+            if rows[0]["ratio"] is None:
+                draw_amounts(axes, rows)
+            else:
+                draw_ratios(axes, rows, least, most)
+        figure.savefig(file, format="svg", metadata={"Date": None, "Title": "semlock, measured"})

@@ -1,0 +1,139 @@
+"""Processes that wait for each other in turn: what waking another costs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import semlock
+from children import forked
+from machine import processors
+from rounds import Pair, Table, compare
+
+# A measure runs for this long, whatever an exchange takes: with more processes than processors
+# that is a thousand times what it is without.
+NANOSECONDS = 100_000_000
+# The clock is read once in so many exchanges, so that it does not count.
+BATCH = 16
+MEMBERS = 4
+
+
+def repeated(exchange: Callable[[], object]) -> float:
+    """Nanoseconds an exchange, after one for the others to come up."""
+    exchange()
+    exchanges = 0
+    now = start = time.monotonic_ns()
+    while now - start < NANOSECONDS:
+        for _ in range(BATCH):
+            exchange()
+        exchanges += BATCH
+        now = time.monotonic_ns()
+    return (now - start) / exchanges
+
+
+def forever(step: Callable[[], object]) -> None:
+    while True:
+        step()
+
+
+def ring(make: Callable[[], Any], members: int) -> float:
+    """Nanoseconds that a token takes from a process to the next. `make` makes one that is taken."""
+    permits = [make() for _ in range(members)]
+
+    def pass_on(here: Any, there: Any) -> None:
+        here.acquire()
+        there.release()
+
+    def send_round() -> None:
+        permits[1].release()
+        permits[0].acquire()
+
+    following = permits[2:] + permits[:1]
+    others = [
+        partial(forever, partial(pass_on, here, there))
+        for here, there in zip(permits[1:], following, strict=True)
+    ]
+    with forked(*others):
+        return repeated(send_round) / members
+
+
+def hand_over(make: Callable[[], Any]) -> float:
+    """Nanoseconds to another process and back."""
+    return 2 * ring(make, 2)
+
+
+def event_round_trip(make: Callable[[], Any]) -> float:
+    there, back = make(), make()
+
+    def answer() -> None:
+        there.wait()
+        there.clear()
+        back.set()
+
+    def ask() -> None:
+        there.set()
+        back.wait()
+        back.clear()
+
+    with forked(partial(forever, answer)):
+        return repeated(ask)
+
+
+def barrier(make: Callable[[int], Any]) -> float:
+    meeting = make(MEMBERS)
+    with forked(*[partial(forever, meeting.wait)] * (MEMBERS - 1)):
+        return repeated(meeting.wait)
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def crowded(measure: Callable[[], float]) -> float:
+    """The measure beside a process for each processor that never waits."""
+    with forked(*[spin] * processors()):
+        return measure()
+
+
+def table(rounds: int) -> Table:
+    stock = multiprocessing.get_context("fork")
+
+    def taken(make: Callable[[], Any]) -> Any:
+        lock = make()
+        lock.acquire()
+        return lock
+
+    def sides(measure: Callable[..., float], name: str, *arguments: Any) -> list[Any]:
+        return [partial(measure, getattr(module, name), *arguments) for module in (stock, semlock)]
+
+    semaphores = [partial(module.Semaphore, 0) for module in (stock, semlock)]
+    locks = [partial(taken, module.Lock) for module in (stock, semlock)]
+    by_semaphores = [partial(hand_over, make) for make in semaphores]
+    by_locks = [partial(hand_over, make) for make in locks]
+    many = 4 * processors()
+    pairs = [
+        Pair("token to and fro, by `Semaphore`s", *by_semaphores, 0.2),
+        Pair("token to and fro, by `Lock`s", *by_locks, 0.2),
+        Pair("`Event` round trip", *sides(event_round_trip, "Event"), 0.5),
+        Pair(f"`Barrier` of {MEMBERS}", *sides(barrier, "Barrier"), 0.5),
+        Pair(
+            f"token to and fro, {processors()} busy processes beside",
+            *[partial(crowded, measure) for measure in by_semaphores],
+            1.1,
+        ),
+        Pair(
+            f"the same, by `Lock`s, {processors()} busy processes beside",
+            *[partial(crowded, measure) for measure in by_locks],
+            1.1,
+        ),
+        Pair(
+            f"token round {many} processes, a hop",
+            *[partial(ring, make, many) for make in semaphores],
+            1.1,
+        ),
+    ]
+    return Table("Hand-over between processes", "multiprocessing", compare(pairs, rounds))

@@ -1,0 +1,64 @@
+"""The Rust core beside its rivals: criterion measures, and this reads what it found."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from rounds import Table, interleaved, row_of
+
+ROOT = Path(__file__).resolve().parent.parent
+# What criterion calls them, and what they do: as bindings have it, and as Rust programs do.
+OURS = {"raw_lock": "raw lock", "mutex_guard": "`Mutex` with guard"}
+# What criterion calls it, what it is, and the bound.
+RIVALS = [
+    ("sem_t", "glibc's `sem_t`", 1.2),
+    ("robust_pthread_mutex", "a robust `pthread_mutex_t`", 1.0),
+    ("ofd_lock", "`fcntl` lock, of the open file (OFD)", None),
+    ("record_lock", "`fcntl` lock, of the process", None),
+]
+# Seconds. Compiling comes first.
+PATIENCE = 20 * 60
+
+
+def estimates(folder: Path) -> dict[str, float]:
+    """The median nanoseconds of each benchmark that criterion left in a folder."""
+    return {
+        file.parts[-3]: json.loads(file.read_text())["median"]["point_estimate"]
+        for file in folder.glob("**/new/estimates.json")
+    }
+
+
+def run_criterion(*arguments: str) -> dict[str, float]:
+    # Cargo says who it is to what it runs.
+    cargo = os.environ.get("CARGO", "cargo")
+    command = [cargo, "bench", "--quiet", "--package", "semlock", "--bench", "uncontended"]
+    with tempfile.TemporaryDirectory() as folder:
+        ran = subprocess.run(
+            [*command, "--", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "CRITERION_HOME": folder},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        if ran.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{ran.stdout}{ran.stderr}")
+        return estimates(Path(folder))
+
+
+def table(rounds: int) -> Table:
+    # Compiles, and runs each once.
+    run_criterion("--test")
+    short = ["--warm-up-time", "0.05", "--measurement-time", "0.2", "--nresamples", "1000"]
+    [found] = interleaved([lambda: run_criterion(*short)], max(1, rounds // 3))
+    figures = {name: [each[name] for each in found] for name in found[0]}
+    rows = [
+        row_of(f"{what} beside {rival}", figures[theirs], figures[ours], bound=bound)
+        for ours, what in OURS.items()
+        for theirs, rival, bound in RIVALS
+    ]
+    return Table("Rust: lock and unlock, robust", "the rival", rows)
