@@ -72,6 +72,8 @@ mod condvar;
 mod count;
 mod deadline;
 mod error;
+#[cfg(any(target_os = "linux", loom))]
+mod mutation;
 #[cfg(all(target_os = "linux", not(loom)))]
 mod mutex;
 mod name;

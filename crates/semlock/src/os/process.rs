@@ -11,6 +11,7 @@ use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open, test_kill_process};
 
 use super::mapping::Memory;
 use crate::atomic::{AtomicU64, Ordering};
+use crate::mutation::rule;
 
 /// What names a process, and where its name means something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,15 +119,20 @@ impl Suspect {
         let me = identity();
         if self.pid == me.pid {
             // It is dead if its number is mine by now.
-            return self.start != 0 && me.start != 0 && self.start != me.start;
+            return rule("judge/my-own-number")
+                && self.start != 0
+                && me.start != 0
+                && self.start != me.start;
         }
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return false };
         if self.descriptor.is_none() {
             match pidfd_open(pid, PidfdFlags::empty()) {
                 Ok(descriptor) => self.descriptor = Some(descriptor),
-                Err(Errno::SRCH) => return true,
+                Err(Errno::SRCH) => return rule("judge/no-such-process"),
                 // The number is a thread's now. Where it is a process's, this is no answer.
-                Err(Errno::INVAL | Errno::NOENT) if can_open_processes() => return true,
+                Err(Errno::INVAL | Errno::NOENT) if can_open_processes() => {
+                    return rule("judge/a-threads-number");
+                }
                 Err(_) => return self.is_dead_by_signal_and_proc(pid),
             }
         }
@@ -138,22 +144,23 @@ impl Suspect {
         if poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
             && polled[0].revents().contains(PollFlags::IN)
         {
-            return true;
+            return rule("judge/readable-pidfd");
         }
         if self.verified || self.start == 0 || !proc_is_of_my_namespace(me.pid) {
             return false;
         }
         // `/proc` may show a stranger under this number: it has to agree with the descriptor.
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", descriptor.as_raw_fd()));
-        let agrees = info.is_ok_and(|info| {
-            info.lines().any(|line| {
-                line.strip_prefix("Pid:").is_some_and(|pid| pid.trim().parse() == Ok(self.pid))
-            })
-        });
+        let agrees = !rule("judge/proc-agrees-with-pidfd")
+            || info.is_ok_and(|info| {
+                info.lines().any(|line| {
+                    line.strip_prefix("Pid:").is_some_and(|pid| pid.trim().parse() == Ok(self.pid))
+                })
+            });
         match Stat::read(&format!("/proc/{}/stat", self.pid)) {
             Some(stat) if agrees => {
                 self.verified = stat.start == self.start;
-                !self.verified
+                rule("judge/start-time") && !self.verified
             }
             // hidepid, or no such file: unknown.
             _ => false,
@@ -170,7 +177,10 @@ impl Suspect {
         }
         Stat::read(&format!("/proc/{}/stat", self.pid)).is_some_and(|stat| {
             // Z is also a process whose main thread has ended, while others run.
-            stat.start != self.start || (matches!(stat.state, b'Z' | b'X') && stat.threads <= 1)
+            (rule("judge/start-time-without-pidfd") && stat.start != self.start)
+                || (rule("judge/zombie-without-pidfd")
+                    && matches!(stat.state, b'Z' | b'X')
+                    && (stat.threads <= 1 || !rule("judge/other-threads-without-pidfd")))
         })
     }
 }
@@ -184,7 +194,8 @@ fn can_open_processes() -> bool {
 /// Whether `/proc` numbers processes as this process does.
 fn proc_is_of_my_namespace(me: u32) -> bool {
     let shown = fs::read_link("/proc/self");
-    shown.is_ok_and(|link| link.to_str().and_then(|pid| pid.parse().ok()) == Some(me))
+    !rule("judge/proc-of-my-namespace")
+        || shown.is_ok_and(|link| link.to_str().and_then(|pid| pid.parse().ok()) == Some(me))
 }
 
 #[cfg(test)]

@@ -1,0 +1,84 @@
+//! Children by fork, for tests that kill them.
+//!
+//! A program that forks so must have one thread when it does: such tests have a `main` of their own
+//! (`harness = false`).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+
+/// A child of this process. Killed and waited for when it is dropped.
+#[derive(Debug)]
+pub struct Forked {
+    pid: Pid,
+    ended: bool,
+}
+
+impl Forked {
+    /// Forks one that runs this and ends: with status 0, or 101 where it panics.
+    pub fn run(life: impl FnOnce()) -> Self {
+        // SAFETY: the process has one thread, so that the child finds everything whole.
+        match unsafe { fork() }.expect("fork") {
+            ForkResult::Parent { child } => Self { pid: child, ended: false },
+            ForkResult::Child => {
+                let status = match catch_unwind(AssertUnwindSafe(life)) {
+                    Ok(()) => 0,
+                    Err(_) => 101,
+                };
+                // SAFETY: ends the process; what its parent wants to do at its end is the parent's.
+                unsafe { nix::libc::_exit(status) }
+            }
+        }
+    }
+
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        if !self.ended {
+            kill(self.pid, signal).expect("kill");
+        }
+    }
+
+    /// Waits for its end, or for what a tracer is told.
+    pub fn wait(&mut self) -> WaitStatus {
+        self.wait_with(WaitPidFlag::empty())
+    }
+
+    /// What has happened to it; [`WaitStatus::StillAlive`] if nothing.
+    pub fn poll(&mut self) -> WaitStatus {
+        self.wait_with(WaitPidFlag::WNOHANG)
+    }
+
+    fn wait_with(&mut self, flags: WaitPidFlag) -> WaitStatus {
+        loop {
+            match waitpid(self.pid, Some(flags | WaitPidFlag::__WALL)) {
+                Err(Errno::EINTR) => {}
+                status => {
+                    let status = status.expect("waitpid");
+                    self.ended |=
+                        matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..));
+                    return status;
+                }
+            }
+        }
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        while !self.ended {
+            self.wait();
+        }
+    }
+}
+
+impl Drop for Forked {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
