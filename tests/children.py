@@ -31,7 +31,10 @@ NAMES_SEMAPHORES = (
 
 def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
     """Starts Python in a session of its own, so that all its children can be ended with it."""
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    # One that hangs can be asked where: see `tracebacks_of`.
+    environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    options = {"env": environment, **pipes, **options}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.Popen(command, text=True, start_new_session=True, **options)
 
@@ -61,8 +64,22 @@ def run(
     """Runs Python to its end."""
     options["stdin"] = subprocess.DEVNULL if stdin is None else subprocess.PIPE
     with started(*arguments, **options) as child:
-        stdout, stderr = child.communicate(stdin, timeout=PATIENCE)
+        try:
+            stdout, stderr = child.communicate(stdin, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{child.args} hangs:\n{tracebacks_of(child)}") from None
         return subprocess.CompletedProcess(child.args, child.returncode, stdout, stderr)
+
+
+def tracebacks_of(child: subprocess.Popen[str]) -> str:
+    """Ends a child and its children, each of which says where its threads were."""
+    os.killpg(child.pid, signal.SIGABRT)
+    try:
+        stdout, stderr = child.communicate(timeout=5)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        stdout, stderr = child.communicate()
+    return stdout + stderr
 
 
 def output(*arguments: str | Path, **options: Any) -> str:

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -19,6 +20,25 @@ use semlock::{
 /// A watchdog, so that a lost wake-up is a failure and not a hang.
 fn watchdog() -> Deadline {
     Deadline::after(Duration::from_secs(60))
+}
+
+/// A watchdog for waits that have to be without a deadline: ends the program if it is not dropped in time.
+struct EndsInTime {
+    _ends_when_dropped: mpsc::Sender<()>,
+}
+
+impl EndsInTime {
+    fn start() -> Self {
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let time = Duration::from_secs(60);
+            if receiver.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("hangs");
+                std::process::abort();
+            }
+        });
+        Self { _ends_when_dropped: sender }
+    }
 }
 
 /// This program, running the same test as a child: `OBJECT` is the address and descriptor that it is given.
@@ -348,6 +368,51 @@ fn a_member_that_is_killed_breaks_the_barrier() {
 }
 
 #[test]
+fn the_last_to_come_looks_whether_those_before_still_live() {
+    if let Some((address, descriptor)) = given() {
+        let barrier = Barrier::open(address, Some(descriptor.as_fd())).unwrap();
+        say("comes");
+        let _ = barrier.wait();
+        return;
+    }
+    let barrier = Barrier::new(2).unwrap();
+    let test = "the_last_to_come_looks_whether_those_before_still_live";
+    let mut peer = Peer::start(test, barrier.address(), barrier.descriptor().unwrap());
+    peer.expect("comes");
+    let raw = raw::Barrier::open(barrier.address(), None).unwrap();
+    while raw.waiting() < 1 {
+        thread::yield_now();
+    }
+    peer.kill();
+    peer.child.wait().unwrap();
+    assert_eq!(
+        barrier.wait_until(watchdog(), || panic!("not all live")),
+        Err(Error::BarrierBroken)
+    );
+}
+
+#[test]
+fn one_that_leaves_instead_of_running_the_action_breaks_the_barrier() {
+    let barrier = raw::Barrier::new(2).unwrap();
+    let _bound = EndsInTime::start();
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| match barrier.enter(Deadline::NEVER) {
+            Ok(Entered::Waits(member)) => barrier.sleep(&member, Deadline::NEVER),
+            other => panic!("{other:?}"),
+        });
+        while barrier.waiting() < 1 {
+            thread::yield_now();
+        }
+        match barrier.enter(Deadline::NEVER) {
+            Ok(Entered::Last(member)) => drop(member),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(waits.join().unwrap(), Passed::Broken);
+    });
+    assert!(barrier.is_broken());
+}
+
+#[test]
 fn what_is_no_address_of_this_segment_is_refused() {
     let mutex = Mutex::new().unwrap();
     let address = mutex.address();
@@ -431,9 +496,11 @@ fn one_that_dies_as_it_lets_half_of_a_barrier_go_leaves_nobody_waiting() {
     let dead = dead_holder("one_that_dies_as_it_lets_half_of_a_barrier_go_leaves_nobody_waiting");
     let barrier = raw::Barrier::new(3).unwrap();
     let words = Words::of(barrier.descriptor().unwrap());
+    let _bound = EndsInTime::start();
     thread::scope(|scope| {
-        let waits = || match barrier.enter(watchdog()) {
-            Ok(Entered::Waits(member)) => barrier.sleep(&member, watchdog()),
+        // Without a deadline, at which they would look for themselves.
+        let waits = || match barrier.enter(Deadline::NEVER) {
+            Ok(Entered::Waits(member)) => barrier.sleep(&member, Deadline::NEVER),
             other => panic!("{other:?}"),
         };
         let members = [scope.spawn(waits), scope.spawn(waits)];

@@ -17,6 +17,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::shm;
 
 use crate::atomic::AtomicU64;
+use crate::mutation::rule;
 use crate::{Error, Refused};
 
 const WORD: usize = size_of::<AtomicU64>();
@@ -43,6 +44,9 @@ impl Memory {
             mmap_anonymous(null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
         };
         let memory = Self::over(start.map_err(Error::os("mmap"))?.cast(), words)?;
+        if !rule("fork/private-memory-is-wiped") {
+            return Ok(memory);
+        }
         // SAFETY: our own mapping, whole.
         unsafe { madvise(memory.start.as_ptr().cast(), bytes, Advice::LinuxWipeOnFork) }
             .map_err(Error::os("madvise"))?;

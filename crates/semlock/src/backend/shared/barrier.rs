@@ -6,6 +6,7 @@ use super::lock::Lock;
 use super::object::{Kernel, Object};
 use super::patrol::{Duty, Patrol, Suspects};
 use super::segment::{Kind, Tag};
+use crate::mutation::rule;
 use crate::word::barrier::{Phase, Phases};
 use crate::word::permit::Process;
 use crate::word::waiters::{Node, Progress, Queue, Waits};
@@ -201,7 +202,10 @@ impl Barrier {
         let come = self.waiting();
         let is_last = come >= self.parties();
         // They have come, but do not all live.
-        if is_last && queue.has_dead_waiter(is_dead) {
+        if is_last
+            && rule("barrier/the-last-looks-after-the-others")
+            && queue.has_dead_waiter(is_dead)
+        {
             self.break_it();
             queue.leave(&node);
             return Some(Ok(Entered::Broken));
@@ -283,7 +287,10 @@ impl Barrier {
         }
         let leave = || {
             // Unless it has been broken or reset meanwhile.
-            if member.runs_action && self.queue().progress(&member.node) == Progress::Waiting {
+            if member.runs_action
+                && rule("barrier/who-leaves-its-action-breaks-it")
+                && self.queue().progress(&member.node) == Progress::Waiting
+            {
                 self.break_it();
             }
             self.queue().leave(&member.node);
@@ -303,7 +310,8 @@ impl Barrier {
 
     /// With the barrier's own lock. If its holder died, what it was at is half-done.
     fn locked<T>(&self, act: impl FnOnce() -> T) -> T {
-        if let Wait::OwnerDied(_) = self.lock.acquire_until(Deadline::NEVER) {
+        let acquired = self.lock.acquire_until(Deadline::NEVER);
+        if matches!(acquired, Wait::OwnerDied(_)) && rule("barrier/what-is-half-done-breaks-it") {
             self.break_it();
         }
         let result = act();
@@ -318,7 +326,11 @@ impl Barrier {
         if patrol.duty() == Duty::Judge {
             let suspects = patrol.suspects();
             let is_dead = &mut |process| suspects.is_dead(process);
-            if self.lock.is_held_by_dead(is_dead) || self.queue().has_dead_waiter(is_dead) {
+            let half_done =
+                rule("barrier/its-own-lock-is-watched") && self.lock.is_held_by_dead(is_dead);
+            let member_died =
+                rule("barrier/members-are-watched") && self.queue().has_dead_waiter(is_dead);
+            if half_done || member_died {
                 self.locked(|| {
                     // Meanwhile it may have been broken and reset.
                     if self.queue().has_dead_waiter(is_dead) {

@@ -9,6 +9,7 @@ use super::object::{Kernel, Object};
 use super::patrol::{Duty, Patrol, Suspects};
 use super::segment::{Kind, Tag};
 use crate::atomic::{AtomicU64, Ordering};
+use crate::mutation::rule;
 use crate::word::Slept;
 use crate::word::permit::Process;
 use crate::word::waiters::{Node, Progress, Queue, Waits};
@@ -90,7 +91,9 @@ impl Condvar {
         }
         let mut suspects = Suspects::new(me);
         let is_dead = &mut |process| suspects.is_dead(process);
-        self.queue().reclaim(&Kernel, self.notified_at(), me, is_dead);
+        if rule("condition/reclaims-nodes-of-the-dead") {
+            self.queue().reclaim(&Kernel, self.notified_at(), me, is_dead);
+        }
         let node = self.queue().enter(me).ok_or(Error::TooManyWaiters)?;
         Ok(Waiting { node, who: me })
     }
@@ -108,7 +111,7 @@ impl Condvar {
             if queue.sleep(&Kernel, &waiting.node, Some(nap)) == Slept::Interrupted {
                 break Wait::Interrupted;
             }
-            if patrol.duty() == Duty::Judge {
+            if patrol.duty() == Duty::Judge && rule("condition/the-watcher-passes-on") {
                 let suspects = patrol.suspects();
                 let is_dead = &mut |process| suspects.is_dead(process);
                 queue.pass_on(&Kernel, self.notified_at(), me, is_dead);
@@ -155,20 +158,22 @@ impl Condvar {
     #[cold]
     fn notify_before(&self, tickets: u64, most: u32) -> u32 {
         let queue = self.queue();
-        self.notified_at().store(tickets, Ordering::Release);
+        if rule("condition/those-who-come-later-get-nothing") {
+            self.notified_at().store(tickets, Ordering::Release);
+        }
         let me = self.object.me();
         let mut suspects = Suspects::new(me);
         let is_dead = &mut |process| suspects.is_dead(process);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let notified = queue.notify(&Kernel, most, tickets, me, is_dead);
-        if queue.waiting() == 0 {
+        if queue.waiting() == 0 || !rule("condition/empty-only-without-waiters") {
             self.object.word(EMPTY_AT).store(tickets, Ordering::Release);
         }
         u32::try_from(notified).unwrap_or(u32::MAX)
     }
 
     fn is_mine(&self, waiting: &Waiting) -> bool {
-        waiting.who == self.object.me()
+        waiting.who == self.object.me() || !rule("fork/a-child-does-not-wait-for-its-parent")
     }
 
     fn tickets(&self) -> u64 {

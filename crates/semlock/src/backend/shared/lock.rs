@@ -29,6 +29,7 @@ use super::segment::{Kind, Tag};
 use super::spin::{Seat, try_for_a_while};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::count::Count;
+use crate::mutation::rule;
 use crate::os::thread;
 use crate::word::Slept;
 use crate::word::counter::Counter;
@@ -358,7 +359,8 @@ impl Lock {
             }
             let Some(nap) = patrol.nap() else {
                 // Once more, because the holder may have died since the watcher looked.
-                let found = if self.tag.robust { self.judge_at_the_end(&mut patrol) } else { None };
+                let judges = self.tag.robust && rule("judge/once-more-at-the-deadline");
+                let found = if judges { self.judge_at_the_end(&mut patrol) } else { None };
                 break found.unwrap_or(Wait::TimedOut);
             };
             if self.gate().sleep(&Kernel, now_announced, Some(nap)) == Slept::Interrupted {
@@ -599,7 +601,11 @@ impl Lock {
     /// it never came to the end.
     #[must_use]
     pub fn begin_message(&self) -> bool {
-        self.message().compare_exchange(WHOLE, MOVING, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        !rule("queue/a-moving-message-is-marked")
+            || self
+                .message()
+                .compare_exchange(WHOLE, MOVING, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
     }
 
     /// Notes that the message was moved whole.

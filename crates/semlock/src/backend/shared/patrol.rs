@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::Deadline;
 use crate::atomic::AtomicU64;
+use crate::mutation::rule;
 use crate::os::clock;
 use crate::os::process::Suspect;
 use crate::word::permit::Process;
@@ -62,6 +63,9 @@ impl<'a> Patrol<'a> {
             self.began = now;
         }
         let is_over = now >= self.until;
+        if !rule("sleep/is-bounded") {
+            return Some(left.unwrap_or(Duration::from_secs(3_600)));
+        }
         let began = match self.watching {
             None => {
                 self.watching = self.watch.and_then(|watch| watch.begin(now));
@@ -88,7 +92,8 @@ impl<'a> Patrol<'a> {
 
     /// After a sleep.
     pub(crate) fn duty(&self) -> Duty {
-        if self.watching.is_some() && clock::now() >= self.until { Duty::Judge } else { Duty::None }
+        let judges = self.watching.is_some() && clock::now() >= self.until;
+        if judges && rule("watch/judges") { Duty::Judge } else { Duty::None }
     }
 
     /// Whether it began to sleep so long ago.
@@ -106,7 +111,7 @@ impl<'a> Patrol<'a> {
         if let Some((watch, watching)) = self.watch.zip(watching) {
             watch.end(watching);
         }
-        watching.is_some()
+        watching.is_some() && rule("watch/is-handed-over")
     }
 }
 
@@ -119,7 +124,9 @@ fn jitter(now: u64) -> u64 {
 /// Whether it is time to judge, for one who does not sleep. Never for a stranger, whose turn would be
 /// lost for those who can.
 pub(crate) fn is_due(judged: &AtomicU64, me: Process) -> bool {
-    me.can_be_judged() && Judged(judged).is_due(clock::about_now(), PAUSE)
+    me.can_be_judged()
+        && rule("judge/by-those-who-try")
+        && Judged(judged).is_due(clock::about_now(), PAUSE)
 }
 
 /// Those whose death matters to a wait: each is opened once.
@@ -140,7 +147,13 @@ impl Suspects {
     /// Whether it is certain that this process is dead.
     pub(crate) fn is_dead(&mut self, process: Process) -> bool {
         // In another namespace numbers mean others: who is a stranger there judges nobody.
-        if !self.me.can_be_judged() || !process.can_be_judged() || process.word() == 0 {
+        if !self.me.can_be_judged() && rule("judge/not-by-strangers") {
+            return false;
+        }
+        if !process.can_be_judged() && rule("judge/no-strangers-and-no-heirs") {
+            return false;
+        }
+        if process.word() == 0 {
             return false;
         }
         let (pid, start) = (process.pid(), process.start());

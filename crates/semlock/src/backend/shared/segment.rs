@@ -37,6 +37,7 @@ use std::sync::{Arc, Weak};
 
 use super::lock::MESSAGE;
 use crate::atomic::{AtomicU64, Ordering};
+use crate::mutation::rule;
 use crate::os::fork::{ForkMutex, on_fork};
 use crate::os::mapping::{Holds, Memory, PRIVATE_WORDS, Place, SHARED_WORDS, Shared, random};
 use crate::os::process::identity;
@@ -216,6 +217,7 @@ impl Segment {
         let stranger = me.namespaces.pid == 0
             || me.namespaces.pid != makers.0.load(Ordering::Relaxed)
             || me.namespaces.time != makers.1.load(Ordering::Relaxed);
+        let stranger = stranger && rule("judge/strangers-are-named-so");
         let process = Process::new(me.pid, me.start, stranger);
         self.private.words()[0].store(process.word(), Ordering::Relaxed);
         process
@@ -253,6 +255,9 @@ impl Segment {
     }
 
     fn mark_inherited(&self) {
+        if !rule("fork/what-may-be-inherited-is-marked") {
+            return;
+        }
         let me = Process::from_word(self.private.words()[0].load(Ordering::Relaxed));
         // A process that was not called anything here has taken nothing.
         if me.word() == 0 {
@@ -261,7 +266,8 @@ impl Segment {
         for slot in 0..self.used() {
             let words = &self.shared.words()[self.slot_at(slot)..];
             if self.tag(slot).is_some_and(|tag| tag.kind == Kind::Mutex)
-                && words[MESSAGE].load(Ordering::Relaxed) == 0
+                && (words[MESSAGE].load(Ordering::Relaxed) == 0
+                    || !rule("fork/a-queues-lock-is-left-to-nobody"))
             {
                 Permit(&words[0]).mark_inherited(me);
             }
@@ -334,7 +340,8 @@ pub(crate) fn take(tag: Tag) -> Result<Taken, Error> {
 pub(crate) fn give_back(place: &Place<Segment>, slot: u32, forks: u64) {
     let mut registry = REGISTRY.lock();
     let current = registry.current.as_ref();
-    if forks == FORKS.load(Ordering::Relaxed)
+    if (forks == FORKS.load(Ordering::Relaxed)
+        || !rule("fork/no-slot-is-reused-that-a-child-may-have"))
         && current.is_some_and(|current| Arc::ptr_eq(current, place.keeps()))
         && place.keeps().was_made_by_this_process()
         && place.keeps().tag(slot as usize).is_some_and(|tag| tag.slots() == 1)
@@ -382,7 +389,9 @@ impl Registry {
         // A forked child makes a segment of its own.
         if let Some(current) = &self.current {
             let used = current.used();
-            if current.was_made_by_this_process() && used + slots <= current.slots {
+            if (current.was_made_by_this_process() || !rule("fork/a-child-makes-its-own-segment"))
+                && used + slots <= current.slots
+            {
                 current.header(11).store((used + slots) as u64, Ordering::Release);
                 return Ok((Arc::clone(current), used));
             }
