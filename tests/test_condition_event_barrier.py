@@ -412,6 +412,39 @@ def test_an_exception_ends_a_wait_with_the_lock_held_again(family: Any) -> None:
     assert number_of_waiters(condition) == 0
 
 
+def test_a_fork_in_a_handler_that_interrupted_a_wait_leaves_the_wait_to_its_parent() -> None:
+    condition = semlock.Condition()
+
+    def body(line: Line) -> None:
+        def handler(*_: Any) -> None:
+            pid = os.fork()
+            if not pid:
+                # Out of a wait that is not its own.
+                raise SystemExit
+            os.waitpid(pid, 0)
+            line.say("forked")
+
+        signal.signal(signal.SIGUSR1, handler)
+        try:
+            with condition:
+                line.say("waiting")
+                line.say(condition.wait(PATIENCE / 2))
+        except SystemExit:
+            os._exit(0)
+
+    with forked(body) as child:
+        assert child.hear() == "waiting"
+        with condition:
+            pass
+        wait_until_asleep(child)
+        os.kill(child.pid, signal.SIGUSR1)
+        assert child.hear() == "forked"
+        assert number_of_waiters(condition) == 1
+        notify(condition)
+        assert child.hear() is True
+        child.result()
+
+
 def test_a_fork_while_another_thread_waits_on_a_condition_notifies_that_thread() -> None:
     condition = semlock.Condition()
 

@@ -42,6 +42,7 @@ from kernel_features import (
     CLONE_NEWPID,
     FORKS_HERE,
     Denied,
+    choose_next_pid,
     deny,
     forked_as,
     have_own_mounts,
@@ -614,6 +615,48 @@ def in_another_pid_namespace(body: Callable[[Line], Any]) -> Callable[[Line], An
             return child.result()
 
     return outside
+
+
+def a_number_that_means_two_processes(kind: str) -> None:
+    """What one judges whose own number is the same in `/proc`, which is another namespace's."""
+    ambiguous, own = 5_000, 6_000
+
+    def idle(line: Line) -> None:
+        line.say("here")
+        line.hear()
+
+    def inside(line: Line) -> None:
+        lock = getattr(semlock, kind)()
+
+        def hold(child: Line) -> None:
+            assert lock.acquire()
+            child.say("held")
+            child.hear()
+
+        def look(child: Line) -> None:
+            assert str(os.getpid()) == os.readlink("/proc/self") == str(own)
+            child.say(is_kept(lock))
+
+        with forked_as(ambiguous, hold) as first:
+            assert first.hear() == "held"
+            line.say("held")
+            line.hear()
+            with forked_as(own, look) as second:
+                line.say(second.hear())
+
+    with forked_as(ambiguous, idle) as stranger:
+        assert stranger.hear() == "here"
+        wait_for_the_next_clock_tick()
+        with forked(in_another_pid_namespace(inside)) as child:
+            assert child.hear() == "held"
+            choose_next_pid(own)
+            child.say()
+            assert child.hear() is True
+
+
+@needs_chosen_pids
+def test_a_number_that_means_another_in_the_proc_of_another_namespace_takes_no_lock() -> None:
+    in_a_pid_namespace_with_its_proc("a_number_that_means_two_processes", "Lock")
 
 
 @needs_pid_namespaces

@@ -15,6 +15,7 @@ use std::time::Duration;
 use semlock::raw::{self, Entered, Passed};
 use semlock::{
     Acquired, Address, Barrier, Condvar, Deadline, Error, Event, Mutex, ReentrantMutex, Semaphore,
+    Wait,
 };
 
 /// A watchdog, so that a lost wake-up is a failure and not a hang.
@@ -153,6 +154,33 @@ fn a_killed_holder_is_replaced_and_its_successor_is_told() {
         assert_eq!(told.filter(|&told| told).count(), 1);
     });
     assert_eq!(mutex.holder(), None);
+}
+
+#[test]
+fn a_short_wait_looks_after_the_holder_once_more_at_its_deadline() {
+    if is_dead_holder() {
+        return;
+    }
+    let test = "a_short_wait_looks_after_the_holder_once_more_at_its_deadline";
+    let mutex = raw::Lock::new(raw::Options {
+        kind: raw::LockKind::Mutex,
+        value: 1,
+        maxvalue: 1,
+        robust: true,
+    })
+    .unwrap();
+    let descriptor = mutex.descriptor().unwrap();
+    let mut peer = Peer::start(test, mutex.address(), descriptor);
+    peer.expect("held");
+    // Somebody looked, and it lived: for 50 ms nobody who only tries looks again.
+    assert_eq!(mutex.try_acquire(), Wait::TimedOut);
+    let pid = peer.child.id();
+    peer.kill();
+    peer.child.wait().unwrap();
+    // Too short for a watcher's nap.
+    let deadline = Deadline::after(Duration::from_millis(60));
+    assert_eq!(mutex.acquire_until(deadline), Wait::OwnerDied(pid));
+    mutex.release().unwrap();
 }
 
 #[test]
