@@ -1064,8 +1064,13 @@ warnings.simplefilter("ignore", DeprecationWarning)
 
 
 def read_and_fork(queue, said):
+    # Before it waits it looks whether there is a message, and who is killed at that may have taken
+    # one: then the queue is broken.
+    reader, waits = queue._reader, threading.Event()
+    is_ready = reader._is_ready
+    reader._is_ready = lambda seconds: waits.set() or is_ready(seconds)
     threading.Thread(target=queue.get, daemon=True).start()
-    wait_until(queue._rlock.locked)
+    waits.wait()
     grandchild = os.fork()
     if not grandchild:
         signal.pause()
