@@ -1,6 +1,7 @@
 //! Who this process is, and whether another is dead.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
@@ -78,19 +79,29 @@ struct Stat {
 
 impl Stat {
     fn read(file: &str) -> Option<Self> {
-        let text = fs::read(file).ok()?;
-        // A program's name stands in parentheses, and may hold anything, parentheses too.
-        let after_name = text.iter().rposition(|&byte| byte == b')')? + 1;
-        let rest = std::str::from_utf8(&text[after_name..]).ok()?;
-        // The first of these is field 3.
-        let fields: Vec<_> = rest.split_ascii_whitespace().collect();
-        let number = |field: usize| fields.get(field - 3)?.parse().ok();
-        Some(Self {
-            state: *fields.first()?.as_bytes().first()?,
-            threads: number(20)?,
-            start: number(22)?,
-        })
+        // Field 22 ends before this, whatever numbers and name stand before it; and one read(2) gives all of it.
+        let mut text = [0; 640];
+        let length = File::open(file).ok()?.read(&mut text).ok()?;
+        Self::parse(&text[..length])
     }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        // A program's name stands in parentheses, and may hold anything, parentheses too.
+        let after_name = text.iter().rposition(|&byte| byte == b')')? + 2;
+        // The first of these is field 3.
+        let mut fields = text.get(after_name..)?.split(|&byte| byte == b' ');
+        let state = *fields.next()?.first()?;
+        let threads = number(fields.nth(20 - 3 - 1)?)?;
+        let start = number(fields.nth(22 - 20 - 1)?)?;
+        Some(Self { state, threads, start })
+    }
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0u64, |number, digit| match digit {
+        b'0'..=b'9' => number.checked_mul(10)?.checked_add((digit - b'0').into()),
+        _ => None,
+    })
 }
 
 /// A process that may be dead: asked again and again, it is opened once.
@@ -203,6 +214,25 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        let after =
+            "S 1 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 3 0 98765 4096 1 18446744073709551615";
+        for name in ["(sh)", "(a) R 9 (b)", "(18 ) )"] {
+            let stat = Stat::parse(format!("7 {name} {after}\n").as_bytes()).unwrap();
+            assert_eq!((stat.state, stat.threads, stat.start), (b'S', 3, 98_765));
+        }
+        for cut in [
+            &b""[..],
+            b"7 (sh",
+            b"7 (sh)",
+            b"7 (sh) S 1",
+            b"7 (sh) S x x x x x x x x x x x x x x x x x x x x x",
+        ] {
+            assert!(Stat::parse(cut).is_none());
+        }
+    }
 
     #[test]
     fn a_process_that_ended_is_dead_before_and_after_somebody_waits_for_it() {
