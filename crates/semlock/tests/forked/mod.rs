@@ -6,6 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::errno::Errno;
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
@@ -24,6 +25,8 @@ impl Forked {
         match unsafe { fork() }.expect("fork") {
             ForkResult::Parent { child } => Self { pid: child, ended: false },
             ForkResult::Child => {
+                // However this process ends, its children end with it.
+                set_pdeathsig(Signal::SIGKILL).expect("prctl");
                 let status = match catch_unwind(AssertUnwindSafe(life)) {
                     Ok(()) => 0,
                     Err(_) => 101,

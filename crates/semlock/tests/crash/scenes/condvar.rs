@@ -1,0 +1,222 @@
+//! Conditions: no notification is lost with the one that gives it, and none with the one that gets it.
+
+use semlock::raw::{self, Lock};
+use semlock::{Condvar, Mutex};
+
+use super::mutex::works as mutex_works;
+use super::{Named, in_an_hour, soon, told};
+use crate::peer::Peer;
+use crate::stage::{Dead, Stage};
+
+pub const SCENES: &[Named] = &[
+    ("condvar/wait", wait),
+    ("condvar/wait-and-be-notified-first", wait_first),
+    ("condvar/timeout-that-expires", timeout),
+    ("condvar/notify-one", notify_one),
+    ("condvar/notify-one-nobody-waits", notify_nobody),
+    ("condvar/notify-all", notify_all),
+    ("condvar/notify-one-past-a-dead-waiter", notify_past_the_dead),
+];
+
+struct Both {
+    mutex: Mutex,
+    condvar: Condvar,
+}
+
+impl Both {
+    fn new() -> Self {
+        Self { mutex: Mutex::new().expect("memory"), condvar: Condvar::new().expect("memory") }
+    }
+
+    fn lock(&self) -> Lock {
+        Lock::open(self.mutex.address(), None).expect("it is here")
+    }
+
+    fn waiting(&self) -> u32 {
+        raw::Condvar::open(self.condvar.address(), None).expect("it is here").waiting()
+    }
+
+    /// One that sleeps until it is notified; in its order among the others.
+    fn sleeper(&self) -> Peer {
+        let before = self.waiting();
+        let mut sleeper = Peer::start(|line| {
+            let guard = self.mutex.lock().into_guard();
+            let acquired = self.condvar.wait(guard).expect("there is a node");
+            line.say(told(&acquired));
+        });
+        sleeper.until_asleep();
+        assert!(self.waiting() > before, "it sleeps elsewhere");
+        sleeper
+    }
+
+    /// Has a fresh process notify so many; returns how many it notified.
+    fn notify(&self, stage: &Stage, most: u32) -> u32 {
+        stage.expects("one who notifies to get the mutex");
+        let mut peer = Peer::start(|line| {
+            let guard = self.mutex.lock().into_guard();
+            line.say(self.condvar.notify(&guard, most));
+        });
+        let notified = peer.expect();
+        peer.join();
+        notified
+    }
+
+    /// Sees that one who waits is notified, and nobody else was left.
+    fn works(&self, stage: &Stage) {
+        stage.expects("a fresh waiter to be notified");
+        let mut sleeper = self.sleeper();
+        assert_eq!(self.notify(stage, 1), 1);
+        assert_eq!(sleeper.expect(), 0);
+        sleeper.join();
+        assert_eq!(self.waiting(), 0);
+        assert_eq!(self.notify(stage, 1), 0);
+    }
+}
+
+/// It died with the mutex, or not; if it returned, it did.
+fn assert_told(dead: &Dead, told: u32) {
+    assert!(told == dead.pid || told == 0 && !dead.returned, "told {told}");
+}
+
+fn get_on(stage: &Stage, mut sleeper: Peer) -> u32 {
+    stage.expects("one who was notified to get on");
+    let told = sleeper.expect();
+    sleeper.join();
+    told
+}
+
+fn wait(stage: &Stage) {
+    let both = Both::new();
+    let older = both.sleeper();
+    let prepare = || {
+        let guard = both.mutex.lock().into_guard();
+        || both.condvar.wait(guard).expect("there is a node")
+    };
+    let dead = stage.kill(prepare, || assert_eq!(both.notify(stage, u32::MAX), 2));
+    if !dead.helped {
+        // It may be the first to be told that the mutex's owner died.
+        assert!((1..=2).contains(&both.notify(stage, u32::MAX)));
+    }
+    let told = [get_on(stage, older), mutex_works(stage, &both.lock())];
+    assert!(told.iter().all(|&told| told == 0 || told == dead.pid), "told {told:?}");
+    assert!(!dead.returned || told.contains(&dead.pid), "it died with the mutex");
+    both.works(stage);
+}
+
+/// A notification goes to the one that dies; if it has not got on with it, another gets it.
+fn wait_first(stage: &Stage) {
+    let both = Both::new();
+    let mut younger = None;
+    let prepare = || {
+        let guard = both.mutex.lock().into_guard();
+        || both.condvar.wait_until(guard, in_an_hour()).expect("there is a node")
+    };
+    let help = || {
+        younger = Some(both.sleeper());
+        assert_eq!(both.notify(stage, 1), 1);
+    };
+    let dead = stage.kill(prepare, help);
+    let Some(younger) = younger else {
+        // It never slept.
+        mutex_works(stage, &both.lock());
+        both.works(stage);
+        return;
+    };
+    let told = mutex_works(stage, &both.lock());
+    assert_told(&dead, told);
+    if dead.returned {
+        assert_eq!(both.waiting(), 1, "one was notified");
+        assert_eq!(both.notify(stage, 1), 1);
+    } else if told != 0 {
+        // It had the mutex again, and so has ended its wait or was about to.
+        assert!(both.notify(stage, 1) <= 1);
+    }
+    // Else it was notified and did not get on, and nobody else will notify this one.
+    get_on(stage, younger);
+    both.works(stage);
+}
+
+fn timeout(stage: &Stage) {
+    let both = Both::new();
+    let older = both.sleeper();
+    let prepare = || {
+        let guard = both.mutex.lock().into_guard();
+        || both.condvar.wait_until(guard, soon()).expect("there is a node")
+    };
+    let dead = stage.kill(prepare, || {});
+    let told = mutex_works(stage, &both.lock());
+    assert_told(&dead, told);
+    assert_eq!(both.notify(stage, 1), 1, "the older one waits");
+    assert_eq!(get_on(stage, older), 0);
+    both.works(stage);
+}
+
+fn holding_it<'a>(
+    both: &'a Both,
+    most: u32,
+) -> impl FnOnce() -> Box<dyn FnOnce() -> semlock::MutexGuard<'a> + 'a> {
+    move || {
+        let guard = both.mutex.lock().into_guard();
+        Box::new(move || {
+            both.condvar.notify(&guard, most);
+            guard
+        })
+    }
+}
+
+fn notify_one(stage: &Stage) {
+    let both = Both::new();
+    let (older, younger) = (both.sleeper(), both.sleeper());
+    let dead = stage.kill(holding_it(&both, 1), || {});
+    stage.expects("the next to get the mutex");
+    let mut told = Vec::new();
+    if dead.returned {
+        told.push(get_on(stage, older));
+        assert_eq!(both.waiting(), 1, "one was notified");
+        assert_eq!(both.notify(stage, u32::MAX), 1);
+    } else {
+        let others = both.notify(stage, u32::MAX);
+        assert!((1..=2).contains(&others), "{others} were not notified");
+        told.push(get_on(stage, older));
+    }
+    told.push(get_on(stage, younger));
+    assert!(told.iter().all(|&told| told == 0 || told == dead.pid), "told {told:?}");
+    mutex_works(stage, &both.lock());
+    both.works(stage);
+}
+
+fn notify_nobody(stage: &Stage) {
+    let both = Both::new();
+    let dead = stage.kill(holding_it(&both, 1), || {});
+    assert_eq!(mutex_works(stage, &both.lock()), dead.pid);
+    both.works(stage);
+}
+
+fn notify_all(stage: &Stage) {
+    let both = Both::new();
+    let sleepers = [both.sleeper(), both.sleeper(), both.sleeper()];
+    let dead = stage.kill(holding_it(&both, u32::MAX), || {});
+    if !dead.returned {
+        both.notify(stage, u32::MAX);
+    }
+    let told = sleepers.map(|sleeper| get_on(stage, sleeper));
+    assert!(told.iter().all(|&told| told == 0 || told == dead.pid), "told {told:?}");
+    mutex_works(stage, &both.lock());
+    both.works(stage);
+}
+
+/// The oldest has died as it waited: the next one is notified in its place.
+fn notify_past_the_dead(stage: &Stage) {
+    let both = Both::new();
+    let mut oldest = both.sleeper();
+    let younger = both.sleeper();
+    oldest.kill();
+    let dead = stage.kill(holding_it(&both, 1), || {});
+    if !dead.returned {
+        assert!(both.notify(stage, 1) <= 1);
+    }
+    let told = get_on(stage, younger);
+    assert!(told == 0 || told == dead.pid, "told {told}");
+    mutex_works(stage, &both.lock());
+    both.works(stage);
+}

@@ -1,0 +1,109 @@
+//! Events: who waits gets on as soon as it is set, whoever dies.
+
+use semlock::{Deadline, Event};
+
+use super::mutex::used_before;
+use super::{Named, in_an_hour, soon};
+use crate::peer::{Peer, fresh};
+use crate::stage::Stage;
+
+pub const SCENES: &[Named] = &[
+    ("event/set", set),
+    ("event/set-again", set_again),
+    ("event/clear", clear),
+    ("event/wait", wait),
+    ("event/timeout-that-expires", timeout),
+];
+
+fn event() -> Event {
+    Event::new().expect("memory")
+}
+
+fn sleeper(event: &Event) -> Peer {
+    let mut sleeper = Peer::start(|_line| assert!(event.wait_until(Deadline::NEVER)));
+    sleeper.until_asleep();
+    sleeper
+}
+
+/// Sees that it can be cleared, waited for and set.
+fn works(stage: &Stage, event: &Event) {
+    stage.expects("a fresh process to see that the event is set");
+    fresh(|| event.clear());
+    assert!(!event.is_set());
+    let sleeper = sleeper(event);
+    fresh(|| event.set());
+    assert!(event.is_set());
+    sleeper.join();
+    fresh(|| assert!(event.wait_until(Deadline::NEVER)));
+}
+
+fn set(stage: &Stage) {
+    let event = event();
+    let sleepers = [sleeper(&event), sleeper(&event)];
+    let prepare = || {
+        used_before();
+        || event.set()
+    };
+    let dead = stage.kill(prepare, || {});
+    assert!(!dead.returned || event.is_set());
+    stage.expects("those who wait for a set event to get on");
+    if !event.is_set() {
+        fresh(|| event.set());
+    }
+    sleepers.into_iter().for_each(Peer::join);
+    works(stage, &event);
+}
+
+fn set_again(stage: &Stage) {
+    let event = event();
+    event.set();
+    let _dead = stage.kill(|| || event.set(), || {});
+    assert!(event.is_set());
+    works(stage, &event);
+}
+
+fn clear(stage: &Stage) {
+    let event = event();
+    event.set();
+    let dead = stage.kill(|| || event.clear(), || {});
+    assert!(!dead.returned || !event.is_set());
+    works(stage, &event);
+}
+
+fn wait(stage: &Stage) {
+    let event = event();
+    let other = sleeper(&event);
+    let prepare = || {
+        used_before();
+        || assert!(event.wait_until(in_an_hour()))
+    };
+    // Cleared at once: who waited gets on all the same.
+    let pulse = || {
+        fresh(|| {
+            event.set();
+            event.clear();
+        });
+    };
+    let dead = stage.kill(prepare, pulse);
+    if !dead.helped {
+        pulse();
+    }
+    stage.expects("the other who waits to get on");
+    other.join();
+    works(stage, &event);
+}
+
+fn timeout(stage: &Stage) {
+    let event = event();
+    let other = sleeper(&event);
+    let prepare = || {
+        used_before();
+        || assert!(!event.wait_until(soon()))
+    };
+    let _dead = stage.kill(prepare, || {});
+    assert!(!event.is_set());
+    fresh(|| event.set());
+    stage.expects("the other who waits to get on");
+    other.join();
+    works(stage, &event);
+}

@@ -1,0 +1,182 @@
+//! Making, opening and dropping: who dies at it takes nobody's memory with it, and leaves nothing.
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::fd::AsFd;
+
+use nix::unistd::Pid;
+use semlock::raw::{Lock, LockKind, Options};
+use semlock::{Address, Mutex};
+
+use super::Named;
+use super::mutex::{mutex_of, take, works};
+use crate::peer::{Peer, fresh};
+use crate::stage::{Dead, Stage};
+
+pub const SCENES: &[Named] = &[
+    ("create/fresh-segment", fresh_segment),
+    ("create/used-segment", used_segment),
+    ("create/used-slot", used_slot),
+    ("create/robust-semaphore", robust_semaphore),
+    ("open/unknown-segment", open_unknown),
+    ("open/known-segment", open_known),
+    ("drop/last-of-its-segment", drop_last),
+    ("drop/one-of-many", drop_one),
+];
+
+fn mutex() -> Lock {
+    mutex_of(LockKind::Mutex)
+}
+
+fn semaphore(permits: u32) -> Lock {
+    let options =
+        Options { kind: LockKind::Semaphore, value: permits, maxvalue: permits, robust: true };
+    Lock::new(options).expect("memory")
+}
+
+/// What stands where names of shared memory stand.
+fn names() -> Vec<String> {
+    let folders = ["/dev/shm".into(), std::env::temp_dir()];
+    let entries = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.starts_with("semlock-")).collect()
+}
+
+/// It held this all the time.
+fn assert_died_with(stage: &Stage, lock: &Lock, dead: &Dead) {
+    assert_eq!(works(stage, lock), dead.pid);
+}
+
+/// Its first object: a child has no part in its parent's segment.
+fn fresh_segment(stage: &Stage) {
+    let (before, held) = (names(), mutex());
+    let prepare = || {
+        take(&held);
+        || Mutex::new().expect("memory")
+    };
+    let dead = stage.kill(prepare, || {});
+    assert_died_with(stage, &held, &dead);
+    assert_eq!(names(), before);
+    // A segment that its maker left half-made is nobody else's.
+    fresh(|| {
+        works(stage, &mutex());
+    });
+}
+
+/// Where an object of another process lives, and that process's descriptor of it.
+struct Told {
+    to: PipeWriter,
+    from: PipeReader,
+}
+
+impl Told {
+    fn new() -> Self {
+        let (from, to) = pipe().expect("pipe");
+        Self { to, from }
+    }
+
+    fn tell(&self, lock: &Lock) {
+        lock.mark_shared();
+        let descriptor = lock.descriptor().expect("it is open");
+        writeln!(&self.to, "{} {descriptor}", lock.address()).expect("the stage listens");
+    }
+
+    fn hear(&self, of: Pid) -> (Address, File) {
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            let mut byte = [0];
+            (&self.from).read_exact(&mut byte).expect("it tells");
+            line.push(byte[0]);
+        }
+        let line = String::from_utf8(line).expect("text");
+        let (address, descriptor) = line.trim().split_once(' ').expect("two");
+        let file = format!("/proc/{of}/fd/{descriptor}");
+        let file = File::options().read(true).write(true).open(file).expect("it is there");
+        (address.parse().expect("an address"), file)
+    }
+}
+
+/// One dies at this, in its own segment, where it holds another object that others have.
+fn in_own_segment<T>(stage: &Stage, act: impl FnOnce() -> T) {
+    let (told, known) = (Told::new(), RefCell::new(None));
+    let prepare = || {
+        let held = mutex();
+        take(&held);
+        told.tell(&held);
+        std::mem::forget(held);
+        act
+    };
+    let dead = stage.kill_known(prepare, |pid| *known.borrow_mut() = Some(told.hear(pid)), || {});
+    let (address, file) = known.into_inner().expect("it has told");
+    let held = Lock::open(address, Some(file.as_fd())).expect("it lives as long as one has it");
+    assert_died_with(stage, &held, &dead);
+}
+
+fn used_segment(stage: &Stage) {
+    in_own_segment(stage, mutex);
+}
+
+fn used_slot(stage: &Stage) {
+    in_own_segment(stage, || {
+        drop(mutex());
+        mutex()
+    });
+}
+
+fn robust_semaphore(stage: &Stage) {
+    in_own_segment(stage, || semaphore(20));
+}
+
+fn drop_one(stage: &Stage) {
+    in_own_segment(stage, || drop(mutex()));
+}
+
+/// It opens what it has no part in yet, and takes it.
+fn open_unknown(stage: &Stage) {
+    let told = Told::new();
+    let mut maker = Peer::start(|line| {
+        let lock = mutex();
+        told.tell(&lock);
+        line.hear();
+    });
+    let (address, file) = told.hear(maker.pid());
+    let prepare = || {
+        || {
+            let lock = Lock::open(address, Some(file.as_fd())).expect("it is there");
+            take(&lock);
+            lock
+        }
+    };
+    let dead = stage.kill(prepare, || {});
+    maker.go();
+    maker.join();
+    let lock = Lock::open(address, Some(file.as_fd())).expect("it is there");
+    let told = works(stage, &lock);
+    assert!(told == dead.pid || told == 0 && !dead.returned, "told {told}");
+}
+
+fn open_known(stage: &Stage) {
+    let lock = mutex();
+    let prepare = || {
+        || {
+            let same = Lock::open(lock.address(), None).expect("it is here");
+            take(&same);
+            same
+        }
+    };
+    let dead = stage.kill(prepare, || {});
+    let told = works(stage, &lock);
+    assert!(told == dead.pid || told == 0 && !dead.returned, "told {told}");
+}
+
+fn drop_last(stage: &Stage) {
+    let held = mutex();
+    let prepare = || {
+        take(&held);
+        let last = mutex();
+        || drop(last)
+    };
+    let dead = stage.kill(prepare, || {});
+    assert_died_with(stage, &held, &dead);
+}

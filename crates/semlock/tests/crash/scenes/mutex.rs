@@ -1,0 +1,415 @@
+//! Mutexes: of one that dies with them exactly one successor is told.
+
+use semlock::raw::{Lock, LockKind, Options};
+use semlock::{Deadline, Wait};
+
+use super::{Named, Told, in_an_hour, soon, told_by};
+use crate::peer::{Peer, fresh};
+use crate::stage::{Dead, Stage};
+
+pub const SCENES: &[Named] = &[
+    ("acquire/uncontended", acquire_uncontended),
+    ("acquire/first-of-its-process", acquire_first),
+    ("acquire/contended", acquire_contended),
+    ("acquire/timeout-that-expires", acquire_timeout_expires),
+    ("acquire/timeout-that-does-not", acquire_timeout_does_not),
+    ("acquire/tried-in-vain", acquire_tried),
+    ("release/nobody-waits", release_nobody_waits),
+    ("release/two-wait", release_two_wait),
+    ("recovery/by-trying", recovery_by_trying),
+    ("recovery/by-watching", recovery_by_watching),
+    ("recovery/by-watching-for-others", recovery_for_others),
+    ("recovery/of-one-that-recovered", recovery_of_one_that_recovered),
+    ("recovery/given-back-as-owner-died", given_back),
+    ("reentrant/acquire", reentrant_acquire),
+    ("reentrant/again", reentrant_again),
+    ("reentrant/release", reentrant_release),
+    ("queue/message", message),
+];
+
+pub fn mutex_of(kind: LockKind) -> Lock {
+    Lock::new(Options { kind, value: 1, maxvalue: 1, robust: true }).expect("memory")
+}
+
+fn mutex() -> Lock {
+    mutex_of(LockKind::Mutex)
+}
+
+pub fn take(lock: &Lock) -> Told {
+    told_by(lock.acquire_until(Deadline::NEVER)).expect("a wait without a deadline")
+}
+
+/// As a process does that has used semlock before.
+pub fn used_before() {
+    let other = mutex();
+    take(&other);
+    other.release().expect("it is held");
+}
+
+/// One that holds it until it is let go.
+pub fn holder(lock: &Lock) -> Peer {
+    let mut holder = Peer::start(|line| {
+        line.say(take(lock));
+        line.hear();
+        lock.release().expect("it is held");
+    });
+    holder.expect();
+    holder
+}
+
+/// One that sleeps until it gets it, says what it was told, and gives it back.
+pub fn sleeper(lock: &Lock) -> Peer {
+    let mut sleeper = Peer::start(|line| {
+        line.say(take(lock));
+        lock.release().expect("it is held");
+    });
+    sleeper.until_asleep();
+    sleeper
+}
+
+/// Sees that one can take it and nobody else meanwhile, and that it is free after that. Returns what that
+/// one was told.
+pub fn works(stage: &Stage, lock: &Lock) -> Told {
+    stage.expects("a fresh process to get the lock");
+    let mut first = holder_that_says(lock);
+    let told = first.expect();
+    fresh(|| {
+        assert_eq!(lock.holder(), Some(first.number()));
+        assert_eq!(lock.try_acquire(), Wait::TimedOut, "two hold it");
+    });
+    first.go();
+    first.join();
+    fresh(|| {
+        assert_eq!((lock.value(), lock.holder()), (1, None), "nobody holds it");
+        assert_eq!(lock.try_acquire(), Wait::Acquired, "nobody died since");
+        lock.release().expect("it is held");
+    });
+    told
+}
+
+fn holder_that_says(lock: &Lock) -> Peer {
+    Peer::start(|line| {
+        line.say(take(lock));
+        line.hear();
+        lock.release().expect("it is held");
+    })
+}
+
+/// Of those who took it one after the other, the first after the dead one was told of it, if it died as the holder:
+/// which it surely did (`true`), surely did not (`false`), or perhaps.
+fn assert_told(dead: &Dead, all: &[Told], was_holder: Option<bool>) {
+    let (of_it, others): (Vec<Told>, Vec<Told>) =
+        all.iter().copied().filter(|&told| told != 0).partition(|&told| told == dead.pid);
+    assert!(others.is_empty(), "told that {others:?} died, which did not");
+    match was_holder {
+        Some(was) => assert_eq!(of_it.len(), usize::from(was), "so often told of its death"),
+        None => assert!(of_it.len() <= 1, "told of one death several times"),
+    }
+}
+
+/// If its call was over, that is certain; before, both may be.
+fn if_returned(dead: &Dead, was_holder: bool) -> Option<bool> {
+    dead.returned.then_some(was_holder)
+}
+
+fn acquire_uncontended(stage: &Stage) {
+    let lock = mutex();
+    let prepare = || {
+        used_before_in(&lock);
+        || take(&lock)
+    };
+    let dead = stage.kill(prepare, || {});
+    assert_told(&dead, &[works(stage, &lock)], if_returned(&dead, true));
+}
+
+/// The same lock's segment knows this process after that.
+fn used_before_in(lock: &Lock) {
+    take(lock);
+    lock.release().expect("it is held");
+}
+
+fn acquire_first(stage: &Stage) {
+    let lock = mutex();
+    let dead = stage.kill(|| || take(&lock), || {});
+    assert_told(&dead, &[works(stage, &lock)], if_returned(&dead, true));
+}
+
+fn acquire_contended(stage: &Stage) {
+    let lock = mutex();
+    let mut holder = holder(&lock);
+    let mut sleeper = sleeper(&lock);
+    let prepare = || {
+        used_before();
+        || take(&lock)
+    };
+    let dead = stage.kill(prepare, || holder.go());
+    if !dead.helped {
+        holder.go();
+    }
+    stage.expects("the sleeper to get the lock");
+    let all = [sleeper.expect(), works(stage, &lock)];
+    assert_told(&dead, &all, if_returned(&dead, true));
+    stage.expects("the others to end");
+    sleeper.join();
+    holder.join();
+}
+
+fn acquire_timeout_expires(stage: &Stage) {
+    let lock = mutex();
+    let mut holder = holder(&lock);
+    let prepare = || {
+        used_before();
+        || assert_eq!(lock.acquire_until(soon()), Wait::TimedOut)
+    };
+    let dead = stage.kill(prepare, || {});
+    fresh(|| assert_eq!(lock.try_acquire(), Wait::TimedOut, "two hold it"));
+    holder.go();
+    assert_told(&dead, &[works(stage, &lock)], Some(false));
+    holder.join();
+}
+
+fn acquire_timeout_does_not(stage: &Stage) {
+    let lock = mutex();
+    let mut holder = holder(&lock);
+    let prepare = || {
+        used_before();
+        || assert_eq!(lock.acquire_until(in_an_hour()), Wait::Acquired)
+    };
+    let dead = stage.kill(prepare, || holder.go());
+    if !dead.helped {
+        holder.go();
+    }
+    assert_told(&dead, &[works(stage, &lock)], if_returned(&dead, true));
+    holder.join();
+}
+
+fn acquire_tried(stage: &Stage) {
+    let lock = mutex();
+    let mut holder = holder(&lock);
+    let mut sleeper = sleeper(&lock);
+    let prepare = || {
+        used_before();
+        || assert_eq!(lock.try_acquire(), Wait::TimedOut)
+    };
+    let dead = stage.kill(prepare, || {});
+    fresh(|| assert_eq!(lock.try_acquire(), Wait::TimedOut, "two hold it"));
+    holder.go();
+    stage.expects("the sleeper to get the lock");
+    assert_told(&dead, &[sleeper.expect(), works(stage, &lock)], Some(false));
+    sleeper.join();
+    holder.join();
+}
+
+fn release_nobody_waits(stage: &Stage) {
+    let lock = mutex();
+    let prepare = || {
+        take(&lock);
+        || lock.release().expect("it is held")
+    };
+    let dead = stage.kill(prepare, || {});
+    assert_told(&dead, &[works(stage, &lock)], if_returned(&dead, false));
+}
+
+fn release_two_wait(stage: &Stage) {
+    let lock = mutex();
+    let mut sleepers = Vec::new();
+    let prepare = || {
+        take(&lock);
+        || lock.release().expect("it is held")
+    };
+    let ready = |_| sleepers = vec![sleeper(&lock), sleeper(&lock)];
+    let dead = stage.kill_known(prepare, ready, || {});
+    stage.expects("both sleepers to get the lock");
+    let mut all: Vec<_> = sleepers.iter_mut().map(Peer::expect).collect();
+    all.push(works(stage, &lock));
+    assert_told(&dead, &all, if_returned(&dead, false));
+    sleepers.into_iter().for_each(Peer::join);
+}
+
+/// One that has died with the lock.
+fn dead_holder(lock: &Lock) -> Peer {
+    let mut holder = holder(lock);
+    holder.kill();
+    holder
+}
+
+/// The last who takes it is told of one of the two deaths, and of the second one if that held it.
+fn assert_one_of_two_deaths(dead: &Dead, first: &Peer, told: Told) {
+    let may_be_first = !dead.returned && told == first.number();
+    assert!(
+        told == dead.pid || may_be_first,
+        "told {told} instead of {} or {}",
+        dead.pid,
+        first.number()
+    );
+}
+
+fn recovery_by_trying(stage: &Stage) {
+    let lock = mutex();
+    let first = dead_holder(&lock);
+    let prepare = || {
+        used_before();
+        || assert_eq!(lock.try_acquire(), Wait::OwnerDied(first.number()))
+    };
+    let dead = stage.kill(prepare, || {});
+    assert_one_of_two_deaths(&dead, &first, works(stage, &lock));
+}
+
+fn recovery_by_watching(stage: &Stage) {
+    let lock = mutex();
+    let mut first = holder(&lock);
+    let number = first.number();
+    let prepare = || {
+        used_before();
+        || assert_eq!(take(&lock), number)
+    };
+    let dead = stage.kill(prepare, || first.kill());
+    if !dead.helped {
+        first.kill();
+    }
+    assert_one_of_two_deaths(&dead, &first, works(stage, &lock));
+}
+
+fn recovery_for_others(stage: &Stage) {
+    let lock = mutex();
+    let (mut first, mut second) = (holder(&lock), None);
+    let prepare = || {
+        used_before();
+        || take(&lock)
+    };
+    // It sleeps before the other, so that it is the one who watches.
+    let help = || {
+        second = Some(sleeper(&lock));
+        first.kill();
+    };
+    let dead = stage.kill(prepare, help);
+    let mut second = second.unwrap_or_else(|| {
+        let second = sleeper(&lock);
+        first.kill();
+        second
+    });
+    stage.expects("the sleeper to get the lock");
+    let all = [second.expect(), works(stage, &lock)];
+    // The first one's death is told once; or, if it was told to the dead one, that one's.
+    let mut of_the_dead = all.into_iter().filter(|&told| told != 0);
+    let next = of_the_dead.next().expect("somebody is told");
+    assert!([first.number(), dead.pid].contains(&next), "told {next}");
+    match of_the_dead.next() {
+        // The sleeper came first, and after it the one that died.
+        Some(last) => assert_eq!((next, last), (first.number(), dead.pid)),
+        None if dead.returned => assert_eq!(next, dead.pid),
+        None => {}
+    }
+    second.join();
+}
+
+fn recovery_of_one_that_recovered(stage: &Stage) {
+    let lock = mutex();
+    let _first = dead_holder(&lock);
+    let second = dead_holder(&lock);
+    let mut sleeper = sleeper_beside_a_dead_holder(&lock);
+    let dead = stage.kill(|| || lock.try_acquire(), || {});
+    stage.expects("the sleeper to get the lock");
+    let all = [sleeper.expect(), works(stage, &lock)];
+    let told: Vec<_> = all.into_iter().filter(|&told| told != 0).collect();
+    let (second, dead) = (second.number(), dead.pid);
+    assert!(
+        [vec![second], vec![dead], vec![second, dead]].contains(&told),
+        "told {told:?} of {second} and {dead}"
+    );
+    sleeper.join();
+}
+
+/// It may find the dead one at once, and so never sleep.
+fn sleeper_beside_a_dead_holder(lock: &Lock) -> Peer {
+    Peer::start(|line| {
+        line.say(take(lock));
+        lock.release().expect("it is held");
+    })
+}
+
+fn given_back(stage: &Stage) {
+    let lock = mutex();
+    let first = dead_holder(&lock);
+    let number = first.number();
+    let prepare = || {
+        assert_eq!(take(&lock), number);
+        || lock.give_back_as_owner_died(number)
+    };
+    let dead = stage.kill(prepare, || {});
+    let told = works(stage, &lock);
+    assert!(told == number || !dead.returned && told == dead.pid, "told {told}");
+}
+
+fn reentrant_acquire(stage: &Stage) {
+    let lock = mutex_of(LockKind::ReentrantMutex);
+    let dead = stage.kill(|| || take(&lock), || {});
+    assert_told(&dead, &[works(stage, &lock)], if_returned(&dead, true));
+}
+
+fn reentrant_again(stage: &Stage) {
+    let lock = mutex_of(LockKind::ReentrantMutex);
+    let mut second = None;
+    let prepare = || {
+        take(&lock);
+        || {
+            take(&lock);
+            lock.release().expect("it is held twice");
+        }
+    };
+    let dead = stage.kill_known(prepare, |_| second = Some(sleeper(&lock)), || {});
+    let mut second = second.expect("it is there");
+    stage.expects("the sleeper to get the lock");
+    assert_told(&dead, &[second.expect(), works(stage, &lock)], Some(true));
+    second.join();
+}
+
+fn reentrant_release(stage: &Stage) {
+    let lock = mutex_of(LockKind::ReentrantMutex);
+    let mut second = None;
+    let prepare = || {
+        take(&lock);
+        take(&lock);
+        || {
+            lock.release().expect("it is held twice");
+            lock.release().expect("it is held once");
+        }
+    };
+    let dead = stage.kill_known(prepare, |_| second = Some(sleeper(&lock)), || {});
+    let mut second = second.expect("it is there");
+    stage.expects("the sleeper to get the lock");
+    assert_told(&dead, &[second.expect(), works(stage, &lock)], if_returned(&dead, false));
+    second.join();
+}
+
+fn message(stage: &Stage) {
+    let lock = mutex();
+    lock.guard_messages();
+    let prepare = || {
+        used_before();
+        || {
+            take(&lock);
+            assert!(lock.begin_message());
+            lock.end_message();
+            lock.release().expect("it is held");
+        }
+    };
+    let dead = stage.kill(prepare, || {});
+    let mut told = 0;
+    fresh_told(&mut told, || {
+        let told = take(&lock);
+        // Only who died with the lock can have left something in the middle.
+        let was_left_in_the_middle = lock.is_mid_message();
+        assert!(told != 0 || !was_left_in_the_middle, "a mark without a death");
+        assert_eq!(lock.begin_message(), !was_left_in_the_middle);
+        lock.release().expect("it is held");
+        told
+    });
+    assert_told(&dead, &[told, works(stage, &lock)], if_returned(&dead, false));
+}
+
+fn fresh_told(told: &mut Told, act: impl FnOnce() -> Told) {
+    let mut peer = Peer::start(|line| line.say(act()));
+    *told = peer.expect();
+    peer.join();
+}

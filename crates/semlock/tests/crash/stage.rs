@@ -1,0 +1,279 @@
+//! One call, in a process that is killed in the middle of it.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use nix::libc;
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, raise};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{Pid, alarm};
+
+use crate::forked::Forked;
+
+/// Longer than anything takes here, also on a busy machine: a watchdog.
+const LONGEST_SECONDS: u32 = 60;
+
+/// How far the call goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// So many instructions; if the last of them sleeps, it is killed asleep.
+    After(u64),
+    /// So many instructions, also if the last of them sleeps.
+    Past(u64),
+    /// Until it returns.
+    Return,
+}
+
+/// A way to a certain step that is shorter than making all before it: that address is met for the so-and-so-manieth
+/// time just before that step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    pub address: u64,
+    pub meetings: u32,
+    pub step: u64,
+}
+
+/// What a stage tells the one who runs it: memory that they share.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Report {
+    /// Instructions that were made.
+    pub steps: AtomicU64,
+    /// The last of them slept, and did not end.
+    pub asleep: AtomicBool,
+    pub returned: AtomicBool,
+    /// The call is over: written by the one that makes it.
+    done: AtomicBool,
+    /// What the stage waits for: the address and length of a `&'static str`, which is the same in every forked process.
+    waits_for: [AtomicU64; 2],
+    /// With [`Until::Return`]: the address of each step's instruction, with [`NOTABLE`] where it changes memory in one go
+    /// or enters the kernel.
+    pub trace: [AtomicU64; LONGEST_TRACE],
+}
+
+pub const LONGEST_TRACE: usize = 1 << 17;
+/// No address of a process has this bit.
+pub const NOTABLE: u64 = 1 << 63;
+
+impl Report {
+    pub fn reset(&self) {
+        for number in [&self.steps, &self.waits_for[1]] {
+            number.store(0, Ordering::Relaxed);
+        }
+        for flag in [&self.asleep, &self.returned, &self.done] {
+            flag.store(false, Ordering::Relaxed);
+        }
+    }
+
+    pub fn waits_for(&self) -> &'static str {
+        let number = |at: usize| self.waits_for[at].load(Ordering::Relaxed);
+        let (address, length) = (number(0), usize::try_from(number(1)).unwrap_or(0));
+        if length == 0 {
+            return "";
+        }
+        // SAFETY: a `&'static str` of this program, which a fork of it has left here.
+        unsafe {
+            let bytes = std::slice::from_raw_parts(address as *const u8, length);
+            std::str::from_utf8_unchecked(bytes)
+        }
+    }
+}
+
+/// The process that a scene is played in.
+#[derive(Debug)]
+pub struct Stage {
+    until: Until,
+    anchor: Option<Anchor>,
+    report: &'static Report,
+}
+
+/// The one that was killed. It is a zombie as long as this is kept, or gone already.
+#[derive(Debug)]
+pub struct Dead {
+    _forked: Forked,
+    pub pid: u32,
+    /// The call was over.
+    pub returned: bool,
+    /// What lets a sleeping call go on was done.
+    pub helped: bool,
+}
+
+impl Stage {
+    pub fn begin(until: Until, anchor: Option<Anchor>, report: &'static Report) -> Self {
+        // Who does not end in time is ended; its children die with it.
+        alarm::set(LONGEST_SECONDS);
+        Self { until, anchor, report }
+    }
+
+    /// Says what comes next, for those who want to know what it hangs in.
+    pub fn expects(&self, what: &'static str) {
+        self.report.waits_for[0].store(what.as_ptr() as u64, Ordering::Relaxed);
+        self.report.waits_for[1].store(what.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Forks one that prepares itself and makes the call that `prepare` returns; kills it there. `help` is
+    /// what lets the call go on when it sleeps.
+    pub fn kill<C: FnOnce() -> T, T>(
+        &self,
+        prepare: impl FnOnce() -> C,
+        help: impl FnOnce(),
+    ) -> Dead {
+        self.kill_known(prepare, |_| {}, help)
+    }
+
+    /// As `kill`; `ready` is called when it stands before its call.
+    pub fn kill_known<C: FnOnce() -> T, T>(
+        &self,
+        prepare: impl FnOnce() -> C,
+        ready: impl FnOnce(Pid),
+        help: impl FnOnce(),
+    ) -> Dead {
+        self.expects("the one that is to die to be ready");
+        let report = self.report;
+        let mut forked = Forked::run(|| {
+            let call = prepare();
+            ptrace::traceme().expect("ptrace");
+            raise(Signal::SIGSTOP).expect("raise");
+            let result = call();
+            report.done.store(true, Ordering::Release);
+            // What it holds it holds until it dies.
+            std::mem::forget(result);
+            loop {
+                std::thread::park();
+            }
+        });
+        let stopped = forked.wait();
+        assert_eq!(stopped, WaitStatus::Stopped(forked.pid(), Signal::SIGSTOP));
+        ptrace::setoptions(forked.pid(), ptrace::Options::PTRACE_O_EXITKILL).expect("ptrace");
+        ready(forked.pid());
+
+        self.expects("the call to end");
+        let mut help = Some(help);
+        let mut steps = self.anchor.map_or(0, |anchor| self.go_to(anchor, &mut forked, &mut help));
+        let (returned, asleep) = loop {
+            if report.done.load(Ordering::Acquire) {
+                break (true, false);
+            }
+            if matches!(self.until, Until::After(most) | Until::Past(most) if steps == most) {
+                break (false, false);
+            }
+            if self.until == Until::Return {
+                self.trace(forked.pid(), steps);
+            }
+            ptrace::step(forked.pid(), None).expect("ptrace");
+            steps += 1;
+            if has_stopped(&mut forked) {
+                continue;
+            }
+            if self.until == Until::After(steps) {
+                break (false, true);
+            }
+            if let Some(help) = help.take() {
+                help();
+            }
+            expect_stop(forked.wait(), forked.pid());
+        };
+        report.steps.store(steps, Ordering::Relaxed);
+        report.asleep.store(asleep, Ordering::Relaxed);
+        report.returned.store(returned, Ordering::Relaxed);
+
+        forked.signal(Signal::SIGKILL);
+        // A zombie is as dead as one that is gone.
+        if steps.is_multiple_of(2) {
+            forked.kill();
+        } else {
+            let dead = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+            waitid(Id::Pid(forked.pid()), dead).expect("waitid");
+        }
+        let pid = forked.pid().as_raw().cast_unsigned();
+        Dead { _forked: forked, pid, returned, helped: help.is_none() }
+    }
+
+    /// Lets it run to an anchor, or to its end. Returns the step where it is.
+    fn go_to(&self, anchor: Anchor, forked: &mut Forked, help: &mut Option<impl FnOnce()>) -> u64 {
+        const BREAKPOINT: u64 = 0xcc;
+        let (pid, address) = (forked.pid(), anchor.address as ptrace::AddressType);
+        let code = ptrace::read(pid, address).expect("ptrace");
+        let stopping = code & !0xff | BREAKPOINT.cast_signed();
+        for left in (0..anchor.meetings).rev() {
+            ptrace::write(pid, address, stopping).expect("ptrace");
+            ptrace::cont(pid, None).expect("ptrace");
+            if !has_stopped(forked) {
+                if self.report.done.load(Ordering::Acquire) {
+                    break;
+                }
+                if let Some(help) = help.take() {
+                    help();
+                }
+                while !has_stopped(forked) {
+                    if self.report.done.load(Ordering::Acquire) {
+                        return anchor.step;
+                    }
+                }
+            }
+            let mut registers = ptrace::getregs(pid).expect("ptrace");
+            assert_eq!(registers.rip, anchor.address + 1, "it stopped elsewhere");
+            registers.rip = anchor.address;
+            ptrace::setregs(pid, registers).expect("ptrace");
+            ptrace::write(pid, address, code).expect("ptrace");
+            if left > 0 {
+                ptrace::step(pid, None).expect("ptrace");
+                expect_stop(forked.wait(), pid);
+            }
+        }
+        anchor.step
+    }
+
+    fn trace(&self, pid: Pid, step: u64) {
+        let next = ptrace::getregs(pid).expect("ptrace").rip;
+        let code = ptrace::read(pid, next as ptrace::AddressType).expect("ptrace").to_ne_bytes();
+        let notable = if is_notable(code) { NOTABLE } else { 0 };
+        let at = usize::try_from(step).unwrap_or(usize::MAX);
+        let word = self.report.trace.get(at).expect("the call is longer than any trace");
+        word.store(next | notable, Ordering::Relaxed);
+    }
+}
+
+/// Whether an instruction locks the bus, or enters the kernel.
+fn is_notable(code: [u8; 8]) -> bool {
+    const LOCK: u8 = 0xf0;
+    let is_prefix =
+        |byte: &u8| matches!(byte, 0x40..=0x4f | 0x64..=0x67 | 0x2e | 0x3e | 0xf2 | 0xf3);
+    let mut rest = code.iter().skip_while(|byte| is_prefix(byte));
+    match (rest.next(), rest.next()) {
+        (Some(&LOCK), _) | (Some(0x0f), Some(0x05)) => true,
+        // `xchg` with memory locks without saying so.
+        (Some(0x86 | 0x87), Some(operands)) => operands >> 6 != 0b11,
+        _ => false,
+    }
+}
+
+fn expect_stop(status: WaitStatus, pid: Pid) {
+    assert_eq!(status, WaitStatus::Stopped(pid, Signal::SIGTRAP), "the call ended otherwise");
+}
+
+/// Waits until it has stopped (true), or sleeps, be it because its call is over.
+fn has_stopped(forked: &mut Forked) -> bool {
+    loop {
+        // Nearly all steps end at once.
+        for _ in 0..64 {
+            match forked.poll() {
+                WaitStatus::StillAlive => std::thread::yield_now(),
+                status => {
+                    expect_stop(status, forked.pid());
+                    return true;
+                }
+            }
+        }
+        if is_asleep(forked.pid()) {
+            return false;
+        }
+    }
+}
+
+/// Whether a process sleeps in `futex(2)`.
+pub fn is_asleep(pid: Pid) -> bool {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    call.split(' ').next() == Some(&libc::SYS_futex.to_string())
+}
