@@ -12,7 +12,7 @@ use nix::unistd::{Pid, alarm};
 use crate::forked::Forked;
 
 /// Longer than anything takes here, also on a busy machine: a watchdog.
-const LONGEST_SECONDS: u32 = 60;
+const LONGEST_SECONDS: u32 = 100;
 
 /// How far the call goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
