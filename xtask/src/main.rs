@@ -35,6 +35,9 @@ enum Task {
         /// Runs on every interpreter that pyenv has, not only on its oldest and newest.
         #[arg(long, conflicts_with = "quick")]
         all_pythons: bool,
+        /// Kills at every instruction and ten thousand times at random, and not only at a sample of them.
+        #[arg(long, conflicts_with = "quick")]
+        full: bool,
     },
     /// Checks formats, lints, types and stubs.
     Check(Python),
@@ -58,13 +61,13 @@ struct Python {
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Demo(python) => tasks::demo(python.path.as_deref()),
-        Task::Test { python, quick, all_pythons } => {
+        Task::Test { python, quick, all_pythons, full } => {
             let others = match (quick, all_pythons) {
                 (true, _) => Others::None,
                 (_, true) => Others::All,
                 _ => Others::OldestAndNewest,
             };
-            tasks::test(python.path.as_deref(), others)
+            tasks::test(python.path.as_deref(), others, full)
         }
         Task::Check(python) => tasks::check(python.path.as_deref()),
         Task::Bench { python, arguments } => tasks::bench(python.path.as_deref(), &arguments),

@@ -13,9 +13,12 @@ pub fn demo(python: Option<&Path>) -> Result<()> {
     environments[0].run(["demo/demo.py"])
 }
 
-pub fn test(python: Option<&Path>, others: Others) -> Result<()> {
+pub fn test(python: Option<&Path>, others: Others, every_death: bool) -> Result<()> {
     run(&cargo(), ["test", "--workspace"])?;
     models()?;
+    if every_death {
+        deaths()?;
+    }
     let environments = set_up(python, others)?;
     for environment in &environments {
         environment.run(["-m", "pytest"])?;
@@ -33,16 +36,27 @@ pub fn test(python: Option<&Path>, others: Others) -> Result<()> {
     Ok(())
 }
 
+/// A release build in which linking does not take longer than running.
+const QUICKLY_LINKED: [&str; 3] = [
+    "--release",
+    "--config=profile.release.lto='off'",
+    "--config=profile.release.codegen-units=16",
+];
+
 /// The models of what processes do at the same time. They are built with other flags, and so elsewhere.
 fn models() -> Result<()> {
-    let flags = [
-        "--target-dir=target/loom",
-        "--config=build.rustflags=['--cfg', 'loom']",
-        // Linking would take longer than running.
-        "--config=profile.release.lto='off'",
-        "--config=profile.release.codegen-units=16",
-    ];
-    run(&cargo(), ["test", "--package=semlock", "--lib", "--release"].iter().chain(&flags))
+    let elsewhere = ["--target-dir=target/loom", "--config=build.rustflags=['--cfg', 'loom']"];
+    let test = ["test", "--package=semlock", "--lib"];
+    run(&cargo(), test.iter().chain(&QUICKLY_LINKED).chain(&elsewhere))
+}
+
+/// Every death that the ordinary tests try a sample of: of optimised code, as it is used.
+fn deaths() -> Result<()> {
+    for test in ["crash", "storm"] {
+        let test = ["test", "--package=semlock", "--test", test];
+        run(&cargo(), test.iter().chain(&QUICKLY_LINKED).chain(&["--", "--full"]))?;
+    }
+    Ok(())
 }
 
 pub fn check(python: Option<&Path>) -> Result<()> {
