@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
 /// A child of this process. Killed and waited for when it is dropped.
@@ -55,6 +55,16 @@ impl Forked {
     /// What has happened to it; [`WaitStatus::StillAlive`] if nothing.
     pub fn poll(&mut self) -> WaitStatus {
         self.wait_with(WaitPidFlag::WNOHANG)
+    }
+
+    /// Waits for its end, and leaves it a zombie; tells how it ended.
+    pub fn wait_for_death(&self) -> WaitStatus {
+        loop {
+            match waitid(Id::Pid(self.pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
+                Err(Errno::EINTR) => {}
+                status => return status.expect("waitid"),
+            }
+        }
     }
 
     fn wait_with(&mut self, flags: WaitPidFlag) -> WaitStatus {

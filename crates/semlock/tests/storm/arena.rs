@@ -1,0 +1,374 @@
+//! The memory that all processes of a storm have in common, beside the objects that are tested: what each of
+//! them says about itself, and what the checker compares it with.
+//!
+//! ```text
+//!  Head    operations · alarm · bell         how much was done, and when to ring for the parent
+//!          phase of the storm                on, auditing, draining, over
+//!          failure                           the first one's text
+//!          current[16]                       which life each of the 16 processes is
+//!          places[object]                    one for each object:
+//!            stamps[4]      who is inside: life << 8 | thread + 1, or 0
+//!            entries exits  how often somebody came in, and went out
+//!            passes         how often an operation on it came to its end
+//!            before after   changed together inside: unequal, something was left half-written
+//!          message[4]                        the queue's "pipe": all equal, but in the middle of a message
+//!          condition                         tokens, and to whom they belong (see `Condition`)
+//!          barrier                           actions run, and who got through as which number
+//!
+//!  lives   one for each process that ever was, in the order of their births:
+//!            pid · state       unborn ─► alive ─► doomed (will be killed) ─► dead (for sure)
+//!            reports[object]   how often its death there was reported
+//!            threads[3]        steps · phases[object] · ticket · epoch · the last 16 operations
+//! ```
+//!
+//! What a dead process has said about itself does not change any more, so whoever knows that it is dead can
+//! rely on that. All access is `SeqCst`: it is the checker, and not what is checked.
+
+use std::ops::Deref;
+use std::ptr::null_mut;
+use std::slice;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use rustix::thread::futex;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::objects::{OBJECTS, Object, PARTIES};
+
+pub const PROCESSES: usize = 16;
+pub const THREADS: usize = 3;
+/// Operations that each thread remembers.
+const LOGGED: usize = 16;
+/// The most that can be inside of anything at once.
+const STAMPS: usize = 4;
+const TEXT: usize = 1024;
+
+/// What the storm is at.
+pub const ON: u32 = 0;
+/// Nobody touches the plain semaphores, which the parent counts.
+pub const AUDIT: u32 = 1;
+/// Nobody makes tokens any more; those that there are get used up.
+pub const DRAIN: u32 = 2;
+/// All end.
+pub const OVER: u32 = 3;
+
+#[repr(C)]
+pub struct Head {
+    pub operations: AtomicU64,
+    alarm: AtomicU64,
+    bell: AtomicU32,
+    pub storm: AtomicU32,
+    /// 0: none; 1: somebody writes its text; 2: it is there.
+    failure: AtomicU32,
+    length: AtomicU32,
+    text: [AtomicU8; TEXT],
+    current: [AtomicU32; PROCESSES],
+    places: [Place; OBJECTS],
+    pub message: [AtomicU64; 4],
+    pub condition: Condition,
+    pub barrier: Generations,
+}
+
+/// What is known of one object.
+#[repr(C, align(64))]
+pub struct Place {
+    pub stamps: [AtomicU64; STAMPS],
+    pub entries: AtomicU64,
+    pub exits: AtomicU64,
+    pub passes: AtomicU64,
+    pub before: AtomicU64,
+    pub after: AtomicU64,
+    /// Reports of a death, and what was found half-written then.
+    pub reports: AtomicU64,
+    pub half_written: AtomicU64,
+    /// A semaphore's permits that were taken, and are to be given back by whoever wants to.
+    pub owed: AtomicU64,
+}
+
+/// What is known of the condition; all but `sequence` changes with its mutex held.
+///
+/// A consumer never takes a token without having been notified. A batch of tokens is made for those who
+/// wait at that moment, and the next only when these are used up, or all who could have got them are dead: so a
+/// notification that is lost is a token that stays, and everything stands still.
+#[repr(C, align(64))]
+pub struct Condition {
+    pub tokens: AtomicU64,
+    /// How many a producer is about to notify.
+    pub asked: AtomicU64,
+    /// Numbers consumers in the order of their coming.
+    pub sequence: AtomicU64,
+    /// The last number for which the tokens were made.
+    pub batch: AtomicU64,
+    pub made: AtomicU64,
+    pub consumed: AtomicU64,
+    /// Tokens that nobody lives for.
+    pub forfeited: AtomicU64,
+    /// Notified though there was no token left; and how often that may be, because a death has left open how
+    /// many were notified, or tokens were taken back.
+    pub extra: AtomicU64,
+    pub extra_allowed: AtomicU64,
+}
+
+/// What is known of the barrier.
+#[repr(C, align(64))]
+pub struct Generations {
+    pub actions: AtomicU64,
+    pub passed_as: [AtomicU64; PARTIES as usize],
+}
+
+pub const UNBORN: u32 = 0;
+pub const ALIVE: u32 = 1;
+pub const DOOMED: u32 = 2;
+pub const DEAD: u32 = 3;
+
+/// One process, from its fork to its end.
+#[repr(C, align(64))]
+pub struct Life {
+    pub pid: AtomicU32,
+    pub state: AtomicU32,
+    pub reports: [AtomicU8; OBJECTS],
+    pub threads: [Thread; THREADS],
+}
+
+/// Where a thread stands with an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    Away = 0,
+    /// It may have it, or not yet.
+    Comes = 1,
+    /// It has it.
+    Inside = 2,
+    /// It may still have it, or not any more.
+    Goes = 3,
+}
+
+/// What one thread says of itself.
+#[repr(C, align(64))]
+pub struct Thread {
+    /// Operations begun.
+    pub steps: AtomicU64,
+    phases: [AtomicU8; OBJECTS],
+    /// Its number as a consumer that waits; 0 if it does not.
+    pub ticket: AtomicU64,
+    /// The event's epoch from which on it waits, plus 1; 0 if it does not.
+    pub epoch: AtomicU64,
+    log: [AtomicU64; LOGGED],
+    logged: AtomicU64,
+}
+
+impl Thread {
+    pub fn phase(&self, object: Object) -> Phase {
+        match self.phases[object as usize].load(SeqCst) {
+            0 => Phase::Away,
+            1 => Phase::Comes,
+            2 => Phase::Inside,
+            _ => Phase::Goes,
+        }
+    }
+
+    pub fn set_phase(&self, object: Object, phase: Phase) {
+        self.phases[object as usize].store(phase as u8, SeqCst);
+    }
+
+    pub fn note(&self, object: Object, deed: Deed) {
+        let number = self.logged.load(SeqCst);
+        let entry = (now() / 1_000) << 16 | (object as u64) << 8 | deed as u64;
+        self.log[usize::try_from(number).expect("few") % LOGGED].store(entry, SeqCst);
+        self.logged.store(number + 1, SeqCst);
+    }
+
+    /// The last operations, the oldest first: microseconds of the clock, object, deed.
+    pub fn noted(&self) -> impl Iterator<Item = (u64, Object, Deed)> + '_ {
+        let end = usize::try_from(self.logged.load(SeqCst)).expect("few");
+        (end.saturating_sub(LOGGED)..end).filter_map(|number| {
+            let entry = self.log[number % LOGGED].load(SeqCst);
+            let object = Object::ALL.get(usize::try_from(entry >> 8 & 0xff).ok()?)?;
+            let deed = Deed::ALL.get(usize::try_from(entry & 0xff).ok()?)?;
+            Some((entry >> 16, *object, *deed))
+        })
+    }
+}
+
+macro_rules! deeds {
+    ($($deed:ident),*) => {
+        /// What a thread does, for its log.
+        #[derive(Clone, Copy, Debug)]
+        #[repr(u8)]
+        pub enum Deed { $($deed),* }
+
+        impl Deed {
+            const ALL: &[Self] = &[$(Self::$deed),*];
+        }
+    };
+}
+deeds!(
+    Comes,
+    Tries,
+    Enters,
+    EntersAfterDeath,
+    Leaves,
+    IsRefused,
+    HandsOver,
+    GivesBack,
+    Notifies,
+    NotifiesNobody,
+    Waits,
+    IsNotified,
+    IsNotNotified,
+    Sets,
+    Clears,
+    Passes,
+    PassesLast,
+    LeavesAction,
+    FindsBroken,
+    Resets
+);
+
+/// The memory itself; it stays as long as the process.
+#[derive(Clone, Copy)]
+pub struct Arena {
+    head: &'static Head,
+    lives: &'static [Life],
+}
+
+impl Deref for Arena {
+    type Target = Head;
+
+    fn deref(&self) -> &Head {
+        self.head
+    }
+}
+
+impl Arena {
+    /// One for so many lives, all zero.
+    pub fn new(lives: usize) -> Self {
+        let map = |bytes| {
+            // SAFETY: a new mapping, at a place that the kernel chooses.
+            let start = unsafe {
+                let access = ProtFlags::READ | ProtFlags::WRITE;
+                mmap_anonymous(null_mut(), bytes, access, MapFlags::SHARED)
+            };
+            start.expect("mmap")
+        };
+        // SAFETY: the mapping is as long, aligned to a page, and never unmapped; zeroes are a `Head`,
+        // which consists of atomics.
+        let head = unsafe { &*map(size_of::<Head>()).cast::<Head>() };
+        // SAFETY: as for the head.
+        let lives = unsafe { slice::from_raw_parts(map(size_of::<Life>() * lives).cast(), lives) };
+        Self { head, lives }
+    }
+
+    pub fn place(&self, object: Object) -> &'static Place {
+        &self.head.places[object as usize]
+    }
+
+    pub fn life(&self, number: u32) -> &'static Life {
+        &self.lives[number as usize]
+    }
+
+    /// All that were born, with their numbers.
+    pub fn lives(&self) -> impl DoubleEndedIterator<Item = (u32, &'static Life)> + use<> {
+        let born = self.lives.partition_point(|life| life.state.load(SeqCst) != UNBORN);
+        (0..).zip(&self.lives[..born]).collect::<Vec<_>>().into_iter()
+    }
+
+    /// The number of the life that this process is now.
+    pub fn current(&self, process: usize) -> u32 {
+        self.head.current[process].load(SeqCst)
+    }
+
+    pub fn set_current(&self, process: usize, life: u32) {
+        self.head.current[process].store(life, SeqCst);
+    }
+
+    /// The threads of all who live.
+    pub fn living_threads(&self) -> impl Iterator<Item = &'static Thread> + use<> {
+        let (head, lives) = (self.head, self.lives);
+        head.current
+            .iter()
+            .map(move |life| &lives[life.load(SeqCst) as usize])
+            .filter(|life| life.state.load(SeqCst) == ALIVE)
+            .flat_map(|life| &life.threads)
+    }
+
+    pub fn is(&self, storm: u32) -> bool {
+        self.storm.load(SeqCst) == storm
+    }
+
+    // ---- Ringing for the parent ----
+
+    /// Counts an operation, and rings if it is the one that the parent waits for.
+    pub fn count_operation(&self) {
+        if self.operations.fetch_add(1, SeqCst) + 1 == self.alarm.load(SeqCst) {
+            self.ring();
+        }
+    }
+
+    pub fn ring(&self) {
+        self.bell.fetch_add(1, SeqCst);
+        futex::wake(&self.bell, futex::Flags::empty(), 1).expect("futex");
+    }
+
+    /// Waits until so many operations were done (true), for so long, or until there is a failure.
+    pub fn wait_for_operations(&self, alarm: u64, time: Duration) -> bool {
+        self.alarm.store(alarm, SeqCst);
+        let until = now() + u64::try_from(time.as_nanos()).expect("short");
+        loop {
+            let bell = self.bell.load(SeqCst);
+            if self.operations.load(SeqCst) >= alarm {
+                return true;
+            }
+            let left = until.saturating_sub(now());
+            if left == 0 || self.has_failed() {
+                return false;
+            }
+            self.wait_for_bell(bell, Duration::from_nanos(left));
+        }
+    }
+
+    /// Waits until somebody rings, or for so long.
+    pub fn wait_for_bell(&self, seen: u32, time: Duration) {
+        let time = time.try_into().expect("short");
+        // Whatever ends it, the caller looks again.
+        let _ = futex::wait(&self.bell, futex::Flags::empty(), seen, Some(&time));
+    }
+
+    pub fn bell(&self) -> u32 {
+        self.bell.load(SeqCst)
+    }
+
+    // ---- Failing ----
+
+    pub fn has_failed(&self) -> bool {
+        self.failure.load(SeqCst) == 2
+    }
+
+    /// Notes a failure, if it is the first.
+    pub fn note_failure(&self, text: &str) {
+        if self.failure.compare_exchange(0, 1, SeqCst, SeqCst).is_ok() {
+            for (to, from) in self.text.iter().zip(text.bytes()) {
+                to.store(from, SeqCst);
+            }
+            let length = text.len().min(TEXT);
+            self.length.store(u32::try_from(length).expect("short"), SeqCst);
+            self.failure.store(2, SeqCst);
+        }
+        self.ring();
+    }
+
+    pub fn failure(&self) -> Option<String> {
+        self.has_failed().then(|| {
+            let length = self.length.load(SeqCst) as usize;
+            let bytes: Vec<_> = self.text[..length].iter().map(|byte| byte.load(SeqCst)).collect();
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    }
+}
+
+/// Nanoseconds of the monotonic clock.
+pub fn now() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}

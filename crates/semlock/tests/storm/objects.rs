@@ -1,0 +1,122 @@
+//! The objects that the storm goes over.
+
+use std::os::fd::BorrowedFd;
+
+use semlock::raw::{self, Lock, LockKind, Options};
+use semlock::{Address, Barrier, Condvar, Error, Event, Mutex, ReentrantMutex, Semaphore};
+
+pub const PERMITS: u32 = 3;
+pub const PARTIES: u32 = 3;
+
+macro_rules! objects {
+    ($($(#[$doc:meta])* $object:ident),*) => {
+        /// An object, and what belongs to it in the arena.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Object { $($(#[$doc])* $object),* }
+
+        impl Object {
+            pub const ALL: &[Self] = &[$(Self::$object),*];
+        }
+    };
+}
+objects!(
+    Mutex,
+    /// A mutex that everybody only tries: no watcher sleeps there.
+    TriedMutex,
+    /// The lock of a queue's pipe, with the mark of a message in the middle.
+    QueueLock,
+    ReentrantMutex,
+    RobustSemaphore,
+    /// Its permits are also taken by one process and given back by another.
+    PlainSemaphore,
+    BoundedSemaphore,
+    /// The condition's.
+    ConditionMutex,
+    Condition,
+    Event,
+    Barrier
+);
+
+pub const OBJECTS: usize = Object::ALL.len();
+
+/// Made by the parent; the children have them by fork.
+pub struct Objects {
+    pub mutex: Mutex,
+    pub tried_mutex: Mutex,
+    pub queue_lock: Lock,
+    pub reentrant_mutex: ReentrantMutex,
+    pub robust: Semaphore,
+    pub plain: Semaphore,
+    pub bounded: Lock,
+    pub condition_mutex: Mutex,
+    pub condition: Condvar,
+    /// The same, and one that tells how many wait.
+    pub condition_waiters: raw::Condvar,
+    pub event: Event,
+    pub barrier: Barrier,
+    /// The same, and one that tells how many are in.
+    pub barrier_members: raw::Barrier,
+}
+
+impl Objects {
+    pub fn new() -> Result<Self, Error> {
+        let queue = Options { kind: LockKind::Mutex, value: 1, maxvalue: 1, robust: true };
+        let bounded =
+            Options { kind: LockKind::Semaphore, value: PERMITS, maxvalue: PERMITS, robust: false };
+        let (condition, barrier) = (Condvar::new()?, Barrier::new(PARTIES)?);
+        let objects = Self {
+            mutex: Mutex::new()?,
+            tried_mutex: Mutex::new()?,
+            queue_lock: Lock::new(queue)?,
+            reentrant_mutex: ReentrantMutex::new()?,
+            robust: Semaphore::robust(PERMITS)?,
+            plain: Semaphore::new(PERMITS)?,
+            bounded: Lock::new(bounded)?,
+            condition_mutex: Mutex::new()?,
+            condition_waiters: raw::Condvar::open(condition.address(), None)?,
+            condition,
+            event: Event::new()?,
+            barrier_members: raw::Barrier::open(barrier.address(), None)?,
+            barrier,
+        };
+        objects.queue_lock.guard_messages();
+        // Children of one who has used them find what it knows of its own, and must not believe it.
+        drop(objects.mutex.lock());
+        drop(objects.reentrant_mutex.lock());
+        drop(objects.robust.acquire());
+        Ok(objects)
+    }
+
+    pub fn address(&self, object: Object) -> Address {
+        match object {
+            Object::Mutex => self.mutex.address(),
+            Object::TriedMutex => self.tried_mutex.address(),
+            Object::QueueLock => self.queue_lock.address(),
+            Object::ReentrantMutex => self.reentrant_mutex.address(),
+            Object::RobustSemaphore => self.robust.address(),
+            Object::PlainSemaphore => self.plain.address(),
+            Object::BoundedSemaphore => self.bounded.address(),
+            Object::ConditionMutex => self.condition_mutex.address(),
+            Object::Condition => self.condition.address(),
+            Object::Event => self.event.address(),
+            Object::Barrier => self.barrier.address(),
+        }
+    }
+
+    /// The words of an object's slot, and of the one that follows: a robust semaphore's permits.
+    pub fn words(&self, object: Object) -> Vec<u64> {
+        let descriptor = self.queue_lock.descriptor().expect("nobody closed it");
+        // SAFETY: the object keeps the descriptor open while this borrows from it.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        let word = |number: u64| {
+            let mut bytes = [0; 8];
+            rustix::io::pread(descriptor, &mut bytes, number * 8).expect("pread");
+            u64::from_ne_bytes(bytes)
+        };
+        // After the header and two words for each node, whose number stands in the header.
+        let slot = 512 + word(9) * 2 + u64::from(self.address(object).slot) * 8;
+        let words = if object == Object::RobustSemaphore { 16 } else { 8 };
+        (slot..slot + words).map(word).collect()
+    }
+}
