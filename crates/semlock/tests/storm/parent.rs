@@ -366,9 +366,14 @@ impl<'a> Storm<'a> {
 
     // ---- The end ----
 
-    /// Has the tokens used up, and all processes end.
+    /// Sees that everything still works, has the tokens used up, and all processes end.
     fn end(&mut self) -> Checked {
         self.audit_while_others_wait()?;
+        let passes = |storm: &Self, object| storm.arena.place(object).passes.load(SeqCst);
+        let before: Vec<_> = Object::ALL.iter().map(|&object| passes(self, object)).collect();
+        self.wait_until(|storm| {
+            Object::ALL.iter().zip(&before).all(|(&object, &before)| passes(storm, object) > before)
+        })?;
         self.arena.storm.store(DRAIN, SeqCst);
         self.wait_until(|storm| storm.arena.condition.tokens.load(SeqCst) == 0)?;
         self.arena.storm.store(OVER, SeqCst);
