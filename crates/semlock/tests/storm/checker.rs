@@ -201,21 +201,37 @@ impl Member {
     /// A death was reported: of one who was killed, who may have died there, and once for each
     /// of its threads that did.
     fn note_report(&self, object: Object, pid: u32) {
-        let lives = self.arena.lives();
-        let reported = lives
-            .rev()
-            .filter(|(_, life)| life.pid.load(SeqCst) == pid && life.state.load(SeqCst) >= DOOMED)
-            .any(|(_, life)| {
-                let possible = may_hold(life, object);
-                let count = |reports| (reports < possible).then_some(reports + 1);
-                life.reports[object as usize].fetch_update(SeqCst, SeqCst, count).is_ok()
-            });
-        if !reported {
+        if !self.is_possible_report(object, pid) {
             self.fail(object, &format!(
                 "the death of {pid} was reported, which lives, or was not there, or was reported before"
             ));
         }
         self.arena.place(object).reports.fetch_add(1, SeqCst);
+    }
+
+    fn is_possible_report(&self, object: Object, pid: u32) -> bool {
+        self.killed_as(pid).any(|life| {
+            let possible = may_hold(life, object);
+            let count = |reports| (reports < possible).then_some(reports + 1);
+            life.reports[object as usize].fetch_update(SeqCst, SeqCst, count).is_ok()
+        })
+    }
+
+    /// A death was reported, and is left to be reported to another.
+    pub fn leave_report(&self, object: Object, pid: u32) {
+        self.note_report(object, pid);
+        let one_less = |reports: u8| reports.checked_sub(1);
+        let taken_back = self.killed_as(pid).any(|life| {
+            life.reports[object as usize].fetch_update(SeqCst, SeqCst, one_less).is_ok()
+        });
+        assert!(taken_back, "it was noted just now");
+        self.arena.place(object).reports.fetch_sub(1, SeqCst);
+    }
+
+    /// Who had this number when it was killed: usually one.
+    fn killed_as(&self, pid: u32) -> impl Iterator<Item = &'static Life> {
+        let lives = self.arena.lives().rev().map(|(_, life)| life);
+        lives.filter(move |life| life.pid.load(SeqCst) == pid && life.state.load(SeqCst) >= DOOMED)
     }
 
     fn life_of(&self, stamp: u64) -> &'static Life {

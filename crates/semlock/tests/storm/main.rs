@@ -41,7 +41,7 @@ use std::process::ExitCode;
 
 use arena::Arena;
 use arguments::{Order, TEST};
-use objects::Objects;
+use objects::{Crowd, Objects};
 use parent::{Storm, Summary};
 
 fn main() -> ExitCode {
@@ -65,6 +65,7 @@ fn main() -> ExitCode {
 fn storm(seed: u64, kills: u64) -> ExitCode {
     let arena = Arena::new(Storm::lives(kills));
     let objects = Objects::new().expect("shared memory");
+    let _crowd = Crowd::new().expect("room for waiters");
     let mut storm = Storm::new(arena, &objects, seed);
     match storm.run(kills) {
         Ok(summary) => {

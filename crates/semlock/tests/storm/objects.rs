@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use semlock::raw::{self, Lock, LockKind, Options};
+use semlock::raw::{self, Lock, LockKind, Options, Waiting};
 use semlock::{Address, Barrier, Condvar, Error, Event, Mutex, ReentrantMutex, Semaphore};
 
 pub const PERMITS: u32 = 3;
@@ -57,6 +57,34 @@ pub struct Objects {
     pub barrier: Barrier,
     /// The same, and one that tells how many are in.
     pub barrier_members: raw::Barrier,
+}
+
+/// The parent's waits, so many that the table of those who wait is nearly full: what the dead leave there is
+/// needed again soon.
+pub struct Crowd {
+    condition: raw::Condvar,
+    waits: Vec<Waiting>,
+}
+
+/// As many can wait for the conditions and barriers of a segment.
+const NODES: usize = 4096;
+/// And as many are left: for 16 consumers and 16 at the barrier, those of them who died not long ago, and some more.
+const NODES_LEFT: usize = 80;
+
+impl Crowd {
+    pub fn new() -> Result<Self, Error> {
+        let condition = raw::Condvar::new()?;
+        let waits = (NODES_LEFT..NODES).map(|_| condition.enter()).collect::<Result<_, _>>()?;
+        Ok(Self { condition, waits })
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        for waiting in self.waits.drain(..) {
+            self.condition.abandon(waiting);
+        }
+    }
 }
 
 impl Objects {

@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LONG_STOP: Duration = Duration::from_millis(20);
 const MOST_STOPPED: usize = 4;
 const MOST_ZOMBIES: usize = 4;
+/// As often each object has to be got through once nobody is killed any more.
+const PASSES_AT_THE_END: u64 = 100;
 const KILLS_BETWEEN_AUDITS: u64 = 32;
 /// The parent is in the arena too.
 const PARENT: u32 = 0;
@@ -372,7 +374,8 @@ impl<'a> Storm<'a> {
         let passes = |storm: &Self, object| storm.arena.place(object).passes.load(SeqCst);
         let before: Vec<_> = Object::ALL.iter().map(|&object| passes(self, object)).collect();
         self.wait_until(|storm| {
-            Object::ALL.iter().zip(&before).all(|(&object, &before)| passes(storm, object) > before)
+            let mut all = Object::ALL.iter().zip(&before);
+            all.all(|(&object, &before)| passes(storm, object) >= before + PASSES_AT_THE_END)
         })?;
         self.arena.storm.store(DRAIN, SeqCst);
         self.wait_until(|storm| storm.arena.condition.tokens.load(SeqCst) == 0)?;
@@ -669,7 +672,12 @@ impl Patience {
                     known.2 += step;
                 }
                 if known.2 > PATIENCE {
-                    return Err(format!("thread {number} of life {life} hangs"));
+                    let thread = &arena.life(life).threads[number];
+                    let at: Vec<_> = Object::ALL
+                        .iter()
+                        .filter(|&&object| thread.phase(object) != Phase::Away)
+                        .collect();
+                    return Err(format!("thread {number} of life {life} hangs, at {at:?}"));
                 }
             }
         }

@@ -179,6 +179,15 @@ impl<'a> Worker<'a> {
         self.comes(object);
         let wait = lock.acquire_until(deadline);
         let Some(taken) = self.taken_raw(object, wait) else { return };
+        if let Taken::OwnerDied(pid) = taken {
+            if self.chance.u8(..4) == 0 {
+                // The next one is told instead.
+                self.me.leave_report(object, pid);
+                lock.give_back_as_owner_died(pid);
+                self.me.is_refused(object);
+                return;
+            }
+        }
         self.me.enter_alone(object, taken);
         let arena = self.arena;
         let words = &arena.message;
@@ -368,6 +377,10 @@ impl<'a> Worker<'a> {
         // Nobody has come meanwhile, because they would need the mutex.
         if notified > asked {
             self.me.fail(object, &format!("{notified} were notified, of {asked} at most"));
+        }
+        if notified < asked && self.objects.condition_waiters.waiting() > 0 {
+            self.me
+                .fail(object, &format!("{notified} were notified, of {asked}, and some wait on"));
         }
         condition.made.fetch_add(notified.into(), SeqCst);
         condition.tokens.store(notified.into(), SeqCst);
