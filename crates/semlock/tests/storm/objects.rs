@@ -69,7 +69,7 @@ pub struct Crowd {
 /// As many can wait for the conditions and barriers of a segment.
 const NODES: usize = 4096;
 /// And as many are left: for 16 consumers and 16 at the barrier, those of them who died not long ago, and some more.
-const NODES_LEFT: usize = 80;
+const NODES_LEFT: usize = 40;
 
 impl Crowd {
     pub fn new() -> Result<Self, Error> {
