@@ -4,12 +4,15 @@
 //! (`harness = false`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{PidfdFlags, pidfd_open};
 
 /// A child of this process. Killed and waited for when it is dropped.
 #[derive(Debug)]
@@ -65,6 +68,15 @@ impl Forked {
                 status => return status.expect("waitid"),
             }
         }
+    }
+
+    /// The same, but not for long.
+    pub fn wait_for_death_until(&self, time: Duration) {
+        let pid = rustix::process::Pid::from_raw(self.pid.as_raw()).expect("a process");
+        let descriptor = pidfd_open(pid, PidfdFlags::empty()).expect("pidfd_open");
+        let time = time.try_into().expect("short");
+        // Readable when it has ended; whatever else ends this, the caller looks.
+        let _ = poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&time));
     }
 
     fn wait_with(&mut self, flags: WaitPidFlag) -> WaitStatus {

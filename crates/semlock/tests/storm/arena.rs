@@ -17,6 +17,7 @@
 //!
 //!  lives   one for each process that ever was, in the order of their births:
 //!            pid · state       unborn ─► alive ─► doomed (will be killed) ─► dead (for sure)
+//!            order             at what its first thread is to die, and after how many microseconds
 //!            reports[object]   how often its death there was reported
 //!            threads[3]        steps · phases[object] · ticket · epoch · the last 16 operations
 //! ```
@@ -127,8 +128,23 @@ pub const DEAD: u32 = 3;
 pub struct Life {
     pub pid: AtomicU32,
     pub state: AtomicU32,
+    /// Microseconds << 8 | object + 1; 0: none.
+    order: AtomicU64,
     pub reports: [AtomicU8; OBJECTS],
     pub threads: [Thread; THREADS],
+}
+
+impl Life {
+    /// Orders its first thread to die so long after it has begun to be at this object.
+    pub fn order_to_die(&self, object: Object, microseconds: u64) {
+        self.order.store(microseconds << 8 | (object as u64 + 1), SeqCst);
+    }
+
+    pub fn ordered_to_die(&self) -> Option<(Object, u64)> {
+        let order = self.order.load(SeqCst);
+        let object = usize::try_from(order & 0xff).ok()?.checked_sub(1)?;
+        Some((Object::ALL[object], order >> 8))
+    }
 }
 
 /// Where a thread stands with an object.

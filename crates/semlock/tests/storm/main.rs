@@ -17,6 +17,9 @@
 //!   nobody does, and nobody waits for the dead.
 //! * Every thread gets on, and every object.
 //!
+//! Half of those that are to die are told at which object and after how many microseconds, and die by a timer, at whatever
+//! instruction they have come to; the others are killed from outside, wherever they are.
+//!
 //! The seed decides whom the parent stops and kills and after how many operations, and what each thread does. How
 //! the kernel mixes these is not to be had again: the same seed makes the same choices, and not the same storm.
 //!

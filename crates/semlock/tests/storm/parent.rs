@@ -33,6 +33,8 @@ const PARENT: u32 = 0;
 #[derive(Debug, Default)]
 pub struct Summary {
     pub kills: u64,
+    /// Of them, those that died as they were ordered to.
+    pub by_order: u64,
     pub stops: u64,
     pub processes: u64,
     pub deaths_inside: u64,
@@ -59,6 +61,8 @@ struct Choice {
     also: usize,
     /// Rather one that stands so with that object.
     rather: Option<(Object, Phase)>,
+    /// It dies by itself, at that object, after so many microseconds.
+    order: Option<(Object, u64)>,
     /// For how many choices it is stopped.
     pause: u64,
     /// A zombie that is left is waited for now.
@@ -74,12 +78,16 @@ impl Choice {
             _ => Phase::Inside,
         };
         let (few, many) = (chance.u64(1..60), chance.u64(1..1_000));
+        let (early, late) = (chance.u64(1..40), chance.u64(1..2_000));
+        let microseconds = if chance.u8(..4) == 0 { late } else { early };
+        let there = Object::ALL[chance.usize(..OBJECTS)];
         Self {
             operations: if chance.u8(..4) == 0 { many } else { few },
             process: chance.usize(..PROCESSES),
             kills: chance.u8(..5) == 0,
             also: chance.usize(..16).saturating_sub(12),
             rather: (chance.u8(..4) > 0).then_some((object, phase)),
+            order: chance.bool().then_some((there, microseconds)),
             pause: chance.u64(1..8),
             reaps: chance.bool(),
         }
@@ -150,6 +158,9 @@ impl<'a> Storm<'a> {
             }
             let process = self.find(&choice);
             if choice.kills {
+                if let Some((object, microseconds)) = choice.order {
+                    self.order_to_die(process, object, microseconds);
+                }
                 self.kill(process, 1 + choice.also)?;
             } else {
                 self.stop(process, choice.pause);
@@ -220,6 +231,16 @@ impl<'a> Storm<'a> {
         any
     }
 
+    /// Has it die in the middle of something; it may be waiting, and not hear of that for long.
+    fn order_to_die(&mut self, process: usize, object: Object, microseconds: u64) {
+        let one = &mut self.processes[process];
+        if one.stopped_until.take().is_some() {
+            one.forked.signal(Signal::SIGCONT);
+        }
+        self.arena.life(one.life).order_to_die(object, microseconds);
+        one.forked.wait_for_death_until(LONG_STOP);
+    }
+
     /// Kills so many at once, and has others born for them.
     fn kill(&mut self, first: usize, many: usize) -> Checked {
         let group: Vec<_> = (0..many).map(|next| (first + next) % PROCESSES).collect();
@@ -231,9 +252,12 @@ impl<'a> Storm<'a> {
         for &process in &group {
             let one = &self.processes[process];
             let how = one.forked.wait_for_death();
-            if !matches!(how, WaitStatus::Signaled(_, Signal::SIGKILL, _)) {
+            // By the parent's hand or, as it was ordered to, by its own.
+            if !matches!(how, WaitStatus::Signaled(_, Signal::SIGKILL | Signal::SIGALRM, _)) {
                 return Err(format!("life {} ended before it was killed: {how:?}", one.life));
             }
+            self.summary.by_order +=
+                u64::from(matches!(how, WaitStatus::Signaled(_, Signal::SIGALRM, _)));
             self.arena.life(one.life).state.store(DEAD, SeqCst);
         }
         for process in group {

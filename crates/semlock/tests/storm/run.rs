@@ -54,9 +54,10 @@ fn storm(seed: u64, kills: u64) -> ExitCode {
 
 fn describe(summary: &Summary, seed: u64) -> String {
     format!(
-        "storm: {} kills, {} stops, {} operations on {} objects by {} processes, {} deaths inside, {} reported, \
+        "storm: {} kills ({} at a chosen place), {} stops, {} operations on {} objects by {} processes, {} deaths inside, {} reported, \
          {} half-written, 0 failures (seed {seed})",
         grouped(summary.kills),
+        grouped(summary.by_order),
         grouped(summary.stops),
         grouped(summary.operations),
         OBJECTS,

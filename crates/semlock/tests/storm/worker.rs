@@ -4,6 +4,7 @@
 //! others wait for; one that also consumes tokens; one that also waits for the event and at the barrier.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::null_mut;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use semlock::{Acquired, Deadline, Error, MutexGuard, Wait};
 
-use crate::arena::{AUDIT, Arena, DRAIN, Deed, ON, OVER, Phase, THREADS};
+use crate::arena::{AUDIT, Arena, DOOMED, DRAIN, Deed, ON, OVER, Phase, THREADS};
 use crate::checker::{Member, Taken};
 use crate::objects::{Object, Objects, PARTIES, PERMITS};
 
@@ -45,6 +46,9 @@ impl<'a> Worker<'a> {
     fn work(&mut self, number: usize) {
         while !self.arena.is(OVER) {
             self.me.thread().steps.fetch_add(1, SeqCst);
+            if number == 0 {
+                self.die_if_ordered();
+            }
             match (number, self.chance.u8(..4)) {
                 (0, 0) => self.produce(),
                 (0, 1) => self.set_or_clear(),
@@ -54,6 +58,29 @@ impl<'a> Worker<'a> {
                 _ => self.take_something(),
             }
             self.arena.count_operation();
+        }
+    }
+
+    /// Dies at some instruction of what it does with an object: a timer ends the process.
+    fn die_if_ordered(&mut self) {
+        let life = self.arena.life(self.me.life);
+        let Some((object, microseconds)) = life.ordered_to_die() else { return };
+        life.state.store(DOOMED, SeqCst);
+        end_process_after(Duration::from_micros(microseconds));
+        loop {
+            match object {
+                Object::Mutex => self.lock(),
+                Object::TriedMutex => self.try_lock(),
+                Object::QueueLock => self.move_message(),
+                Object::ReentrantMutex => self.lock_again_and_again(),
+                Object::RobustSemaphore => self.take_robust_permit(),
+                Object::PlainSemaphore => self.take_plain_permit(),
+                Object::BoundedSemaphore => self.take_bounded_permit(),
+                Object::ConditionMutex => self.produce(),
+                Object::Condition => self.consume(),
+                Object::Event => self.set_or_clear(),
+                Object::Barrier => self.meet(),
+            }
         }
     }
 
@@ -355,7 +382,10 @@ impl<'a> Worker<'a> {
                 // They come, or are told by others.
                 return;
             }
-            condition.forfeited.fetch_add(condition.tokens.swap(0, SeqCst), SeqCst);
+            // One that is about to die may still come for one.
+            let open = condition.tokens.swap(0, SeqCst);
+            condition.forfeited.fetch_add(open, SeqCst);
+            condition.extra_allowed.fetch_add(open, SeqCst);
         }
         if !self.arena.is(ON) {
             return;
@@ -548,4 +578,16 @@ impl<'a> Worker<'a> {
         let living = self.arena.living_threads().filter(is_there).count();
         living > 0 && members > living
     }
+}
+
+/// Has the kernel end this process, wherever it is by then: nobody handles SIGALRM.
+fn end_process_after(time: Duration) {
+    let microseconds = time.subsec_micros().max(1);
+    let timer = libc::itimerval {
+        it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
+        it_value: libc::timeval { tv_sec: 0, tv_usec: microseconds.into() },
+    };
+    // SAFETY: reads a timer that is there, and writes nothing.
+    let set = unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, null_mut()) };
+    assert_eq!(set, 0, "setitimer");
 }
