@@ -40,6 +40,11 @@ pub fn run<I: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = 
     Ok(())
 }
 
+/// Says what comes next.
+pub fn say(what: &str) {
+    println!("\n# {what}");
+}
+
 /// What a short program prints; `None` if it cannot be started or fails.
 pub fn output(program: &Path, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;

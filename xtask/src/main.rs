@@ -1,9 +1,10 @@
-//! What developers type: `cargo xtask demo | test | check | bench`.
+//! What developers type: `cargo xtask demo | test | check | bench | mutants`.
 //!
 //! Each command sets up what it needs: a virtual environment with the tools in `.venv`, and the
 //! release wheel in it.
 
 mod command;
+mod mutants;
 mod python;
 mod tasks;
 
@@ -49,6 +50,14 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Breaks one thing at a time, and sees whether a test notices.
+    Mutants {
+        /// Only those whose line contains this: `gate.rs`, for instance, or `Relaxed`.
+        filter: Option<String>,
+        /// How many to try at a time.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
 }
 
 #[derive(clap::Args)]
@@ -70,6 +79,7 @@ fn main() -> ExitCode {
             tasks::test(python.path.as_deref(), others, full)
         }
         Task::Check(python) => tasks::check(python.path.as_deref()),
+        Task::Mutants { filter, jobs } => mutants::mutants(filter.as_deref(), jobs),
         Task::Bench { python, arguments } => tasks::bench(python.path.as_deref(), &arguments),
     };
     match result {

@@ -7,26 +7,29 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering}
 #[cfg(all(target_os = "linux", not(loom)))]
 pub(crate) use std::sync::atomic::{AtomicIsize, AtomicU32};
 
-/// Stands between two `SeqCst` accesses whose order the algorithm needs: a store, then a load of
-/// another word. The accesses give that order by themselves, so that nothing is needed here; but
-/// loom takes `SeqCst` accesses for `AcqRel` ones, and has to be given the fence that they imply.
-#[inline]
-pub(crate) fn store_then_load() {
-    #[cfg(loom)]
-    loom::sync::atomic::fence(Ordering::SeqCst);
-}
-
 /// loom's atomics, before each of whose operations a process can be killed.
+///
+/// loom takes `SeqCst` accesses for `AcqRel` ones. What they have more, that all agree on one order of them, our
+/// algorithms need where a thread stores to one word and then loads another: so the first `SeqCst` load after a
+/// `SeqCst` store stands behind a fence, which loom knows. Where only one of the two is `SeqCst` there
+/// is none. (A fence is more than what it stands for, as it orders other accesses too; and an exchange's own load gets
+/// none, for it sees the latest value anyway.)
 #[cfg(loom)]
 mod mortal {
     use std::cell::Cell;
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
     pub(crate) use loom::sync::atomic::Ordering;
+    use loom::sync::atomic::fence;
+
+    #[cfg(semlock_mutation)]
+    use crate::mutation::ordering;
 
     loom::thread_local! {
         /// How many operations the calling thread has left.
         static LEFT: Cell<usize> = Cell::new(usize::MAX);
+        /// Whether it has made a `SeqCst` store, and no fence since.
+        static STORED: Cell<bool> = Cell::new(false);
     }
 
     struct Killed;
@@ -40,6 +43,17 @@ mod mortal {
             Ok(done) => Some(done),
             Err(cause) if cause.is::<Killed>() => None,
             Err(failure) => resume_unwind(failure),
+        }
+    }
+
+    #[cfg(not(semlock_mutation))]
+    fn ordering(_part: &'static str, order: Ordering) -> Ordering {
+        order
+    }
+
+    fn stored(order: Ordering) {
+        if order == Ordering::SeqCst {
+            STORED.with(|stored| stored.set(true));
         }
     }
 
@@ -64,22 +78,35 @@ mod mortal {
             Self(word, loads)
         }
 
+        #[track_caller]
         pub(crate) fn load(&self, order: Ordering) -> u64 {
+            let order = ordering("load", order);
             step();
             let _ = self.1.compare_exchange(1, 1, Ordering::Relaxed, Ordering::Relaxed);
+            if order == Ordering::SeqCst && STORED.with(|stored| stored.replace(false)) {
+                fence(Ordering::SeqCst);
+            }
             self.0.load(order)
         }
 
+        #[track_caller]
         pub(crate) fn store(&self, value: u64, order: Ordering) {
+            let order = ordering("store", order);
             step();
             self.0.store(value, order);
+            stored(order);
         }
 
+        #[track_caller]
         pub(crate) fn swap(&self, value: u64, order: Ordering) -> u64 {
+            let order = ordering("swap", order);
             step();
-            self.0.swap(value, order)
+            let old = self.0.swap(value, order);
+            stored(order);
+            old
         }
 
+        #[track_caller]
         pub(crate) fn compare_exchange(
             &self,
             from: u64,
@@ -87,18 +114,27 @@ mod mortal {
             success: Ordering,
             failure: Ordering,
         ) -> Result<u64, u64> {
+            let (success, failure) = (ordering("success", success), ordering("failure", failure));
             step();
-            self.0.compare_exchange(from, to, success, failure)
+            self.0.compare_exchange(from, to, success, failure).inspect(|_| stored(success))
         }
 
+        #[track_caller]
         pub(crate) fn fetch_add(&self, more: u64, order: Ordering) -> u64 {
+            let order = ordering("fetch_add", order);
             step();
-            self.0.fetch_add(more, order)
+            let old = self.0.fetch_add(more, order);
+            stored(order);
+            old
         }
 
+        #[track_caller]
         pub(crate) fn fetch_max(&self, least: u64, order: Ordering) -> u64 {
+            let order = ordering("fetch_max", order);
             step();
-            self.0.fetch_max(least, order)
+            let old = self.0.fetch_max(least, order);
+            stored(order);
+            old
         }
     }
 }

@@ -1,7 +1,20 @@
-//! Rules of the protocol that can be taken out one at a time, to see that some test then fails.
+//! Rules of the protocol that can be taken out, and memory orderings that can be weakened, one at a time, to see
+//! that some test then fails. `cargo xtask mutants` tries them all.
 //!
-//! Built with `--cfg semlock_mutation`, the rule that `SEMLOCK_MUTATION` names is not kept. Built without, all
-//! are, and nothing of this is left.
+//! Built with `--cfg semlock_mutation`, the environment says what is broken:
+//!
+//! ```text
+//! SEMLOCK_MUTATION=gate/an-announced-waiter-tries-again      that rule is not kept
+//! SEMLOCK_MUTATION=word/gate.rs:57:30/success/AcqRel         that access (of a model) has that ordering
+//! SEMLOCK_MUTATION_SEEN=FILE                                 appends to it each rule and access that is met
+//! ```
+//!
+//! Built without, all rules are kept, and nothing of this is left.
+
+#[cfg(all(loom, semlock_mutation))]
+pub(crate) use self::broken::ordering;
+#[cfg(semlock_mutation)]
+pub(crate) use self::broken::rule;
 
 /// Whether the rule of this name is kept.
 #[cfg(not(semlock_mutation))]
@@ -11,10 +24,73 @@ pub(crate) const fn rule(_name: &str) -> bool {
     true
 }
 
-/// Whether the rule of this name is kept.
 #[cfg(semlock_mutation)]
-pub(crate) fn rule(name: &str) -> bool {
-    static TAKEN_OUT: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
-    let taken_out = TAKEN_OUT.get_or_init(|| std::env::var("SEMLOCK_MUTATION").ok());
-    taken_out.as_deref() != Some(name)
+mod broken {
+    use std::collections::HashSet;
+    use std::fs::{File, OpenOptions};
+    use std::io::Write;
+    use std::sync::{LazyLock, Mutex, PoisonError};
+
+    static WANTED: LazyLock<Option<String>> =
+        LazyLock::new(|| std::env::var("SEMLOCK_MUTATION").ok());
+
+    static SEEN: LazyLock<Option<Mutex<(File, HashSet<String>)>>> = LazyLock::new(|| {
+        let path = std::env::var_os("SEMLOCK_MUTATION_SEEN")?;
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        Some(Mutex::new((file.expect("the file can be written"), HashSet::new())))
+    });
+
+    fn see(name: impl FnOnce() -> String) {
+        let Some(seen) = &*SEEN else { return };
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = name();
+        if !seen.1.contains(&name) {
+            // At once, because a process may be killed at any moment.
+            seen.0.write_all(format!("{name}\n").as_bytes()).expect("the file can be written");
+            seen.1.insert(name);
+        }
+    }
+
+    /// Whether the rule of this name is kept.
+    pub(crate) fn rule(name: &str) -> bool {
+        see(|| name.to_owned());
+        WANTED.as_deref() != Some(name)
+    }
+
+    /// The ordering of the access that the caller's caller makes: `part` tells which one, if it has two.
+    #[cfg(loom)]
+    #[track_caller]
+    pub(crate) fn ordering(
+        part: &'static str,
+        order: crate::atomic::Ordering,
+    ) -> crate::atomic::Ordering {
+        use crate::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+
+        /// Line, column, and what follows of the name: nearly all accesses differ in the numbers.
+        type Access = (String, u32, u32, String);
+
+        static ACCESS: LazyLock<Option<Access>> = LazyLock::new(|| {
+            let (place, what) = WANTED.as_deref()?.split_once(".rs:")?;
+            let (numbers, what) = what.split_once('/')?;
+            let (line, column) = numbers.split_once(':')?;
+            let number = |digits: &str| digits.parse().expect("a line and a column");
+            Some((format!("{place}.rs"), number(line), number(column), what.to_owned()))
+        });
+
+        let caller = std::panic::Location::caller();
+        see(|| {
+            let file = caller.file().rsplit_once("src/").map_or(caller.file(), |(_, file)| file);
+            format!("{file}:{}:{}/{part}", caller.line(), caller.column())
+        });
+        let Some((file, line, column, what)) = &*ACCESS else { return order };
+        if (*line, *column) != (caller.line(), caller.column()) || !caller.file().ends_with(file) {
+            return order;
+        }
+        let Some((weakened, to)) = what.split_once('/') else { return order };
+        if weakened != part {
+            return order;
+        }
+        let all = [Relaxed, Acquire, Release, AcqRel, SeqCst];
+        all.into_iter().find(|known| format!("{known:?}") == to).expect("a memory ordering")
+    }
 }

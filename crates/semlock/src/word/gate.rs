@@ -30,7 +30,7 @@
 use std::time::Duration;
 
 use super::{Futex, Slept, low};
-use crate::atomic::{AtomicU64, Ordering, store_then_load};
+use crate::atomic::{AtomicU64, Ordering};
 
 const MARK: u64 = 1 << 32;
 const ANNOUNCEMENT: u64 = 1 << 33;
@@ -54,7 +54,6 @@ impl Gate<'_> {
             let after = seen.wrapping_add(ANNOUNCEMENT) | MARK;
             match self.0.compare_exchange(seen, after, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => {
-                    store_then_load();
                     let alone = seen & MARK == 0
                         || before.is_some_and(|b| b.alone && same_announcements(b.after, seen));
                     return Announced { after, alone };
@@ -84,7 +83,6 @@ impl Gate<'_> {
     /// Wakes one who sleeps, after something was freed.
     #[inline]
     pub(crate) fn wake_one(self, futex: &impl Futex) {
-        store_then_load();
         let seen = self.0.load(Ordering::SeqCst);
         if seen & MARK != 0 {
             self.wake_one_slow(futex, seen);

@@ -268,7 +268,7 @@ fn try_at<T>(
 
 #[test]
 fn a_permit_is_never_held_by_two() {
-    model(|| {
+    model_with(3, || {
         let lock = Mutual::held_by(None);
         let take = |lock: &Mutual, me| {
             if lock.permit().try_take(me).is_some() {
