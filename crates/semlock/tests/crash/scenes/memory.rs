@@ -43,6 +43,10 @@ fn names() -> Vec<String> {
     names.filter(|name| name.starts_with("semlock-")).collect()
 }
 
+fn segment(lock: &Lock) -> [u8; 16] {
+    lock.address().segment
+}
+
 /// It held this all the time.
 fn assert_died_with(stage: &Stage, lock: &Lock, dead: &Dead) {
     assert_eq!(works(stage, lock), dead.pid);
@@ -58,9 +62,11 @@ fn fresh_segment(stage: &Stage) {
     let dead = stage.kill(prepare, || {});
     assert_died_with(stage, &held, &dead);
     assert_eq!(names(), before);
-    // A segment that its maker left half-made is nobody else's.
+    // A segment that its maker left half-made is nobody else's; and in its parent's a child takes nothing.
     fresh(|| {
-        works(stage, &mutex());
+        let own = mutex();
+        assert_ne!(segment(&own), segment(&held));
+        works(stage, &own);
     });
 }
 

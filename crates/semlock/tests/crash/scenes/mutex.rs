@@ -19,6 +19,7 @@ pub const SCENES: &[Named] = &[
     ("recovery/by-trying", recovery_by_trying),
     ("recovery/by-watching", recovery_by_watching),
     ("recovery/by-watching-for-others", recovery_for_others),
+    ("recovery/after-the-watcher-left", recovery_after_the_watcher_left),
     ("recovery/of-one-that-recovered", recovery_of_one_that_recovered),
     ("recovery/given-back-as-owner-died", given_back),
     ("reentrant/acquire", reentrant_acquire),
@@ -300,6 +301,23 @@ fn recovery_for_others(stage: &Stage) {
         None if dead.returned => assert_eq!(next, dead.pid),
         None => {}
     }
+    second.join();
+}
+
+fn recovery_after_the_watcher_left(stage: &Stage) {
+    let lock = mutex();
+    let (mut first, mut second) = (holder(&lock), None);
+    let prepare = || {
+        used_before();
+        || assert_eq!(lock.acquire_until(soon()), Wait::TimedOut)
+    };
+    // It sleeps before the other, so that it is the one who watches.
+    let dead = stage.kill(prepare, || second = Some(sleeper(&lock)));
+    let mut second = second.unwrap_or_else(|| sleeper(&lock));
+    first.kill();
+    stage.expects("the sleeper to get the lock");
+    let all = [second.expect(), works(stage, &lock)];
+    assert_eq!(all, [first.number(), 0], "told of {} or {}", first.number(), dead.pid);
     second.join();
 }
 
