@@ -25,6 +25,8 @@ const MOST_STOPPED: usize = 4;
 const MOST_ZOMBIES: usize = 4;
 /// As often each object has to be got through once nobody is killed any more.
 const PASSES_AT_THE_END: u64 = 100;
+/// Far fewer than it takes.
+const KILLS_FOR_ONE_PASSED_ON_TWICE: u64 = 100;
 const KILLS_BETWEEN_AUDITS: u64 = 32;
 /// The parent is in the arena too.
 const PARENT: u32 = 0;
@@ -547,16 +549,18 @@ impl<'a> Storm<'a> {
             &known.tokens,
         ]
         .map(|word| word.load(SeqCst));
-        let deaths = self.deaths_at(Object::Condition);
+        // Who dies just as it passes a notification on, between giving it to another and clearing the
+        // dead one's node, leaves it to be passed on once more. That cannot be seen, and is rare.
+        let passed_on_twice = 1 + self.summary.kills / KILLS_FOR_ONE_PASSED_ON_TWICE;
         let deaths_inside = self.deaths_at(Object::ConditionMutex);
         if notified > 0 || waiting > 0 {
             return Err(format!(
                 "Condition: {notified} notified, {waiting} wait, and nobody lives"
             ));
         }
-        if extra > allowed + deaths {
+        if extra > allowed + passed_on_twice {
             return Err(format!(
-                "Condition: notified {extra} times for nothing, and not {allowed} + {deaths} at most"
+                "Condition: notified {extra} times for nothing, and not {allowed} + {passed_on_twice} at most"
             ));
         }
         if tokens > 0 || consumed > made || made > consumed + forfeited + deaths_inside {
