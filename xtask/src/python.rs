@@ -103,6 +103,11 @@ impl Environment {
         Self::below_target(interpreter, "venv-bench", "requirements-bench.txt")
     }
 
+    /// A folder below `target`, with what running the tests needs, for a wheel whose rules can be taken out.
+    pub fn mutation(interpreter: Interpreter) -> Result<Self> {
+        Self::below_target(interpreter, "venv-mutation", "requirements-test.txt")
+    }
+
     fn below_target(interpreter: Interpreter, kind: &str, requirements: &str) -> Result<Self> {
         let (major, minor, micro) = interpreter.version;
         let folder = root().join("target").join(format!("{kind}-{major}.{minor}.{micro}"));
@@ -149,7 +154,12 @@ impl Environment {
 
     /// Builds the release wheel with this environment's maturin.
     pub fn build_wheel(&self) -> Result<PathBuf> {
-        let folder = root().join("target").join("wheels");
+        self.build_wheel_in("target", &[])
+    }
+
+    /// Builds such a wheel with more arguments, into `wheels` of a folder.
+    pub fn build_wheel_in(&self, folder: &str, arguments: &[&str]) -> Result<PathBuf> {
+        let folder = root().join(folder).join("wheels");
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
@@ -157,7 +167,7 @@ impl Environment {
         let maturin = ["-m", "maturin", "build", "--release", "--out", &folder, "--interpreter"];
         let python = self.python();
         let python = python.to_string_lossy();
-        self.run(maturin.into_iter().chain([&*python]))?;
+        self.run(maturin.into_iter().chain([&*python]).chain(arguments.iter().copied()))?;
         let wheels = fs::read_dir(&*folder)?.collect::<Result<Vec<_>, _>>()?;
         match &wheels[..] {
             [wheel] => Ok(wheel.path()),

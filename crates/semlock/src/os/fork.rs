@@ -7,6 +7,7 @@ use super::futex;
 use super::process::identity;
 use crate::Error;
 use crate::atomic::{AtomicU64, Ordering};
+use crate::mutation::rule;
 
 /// Has `before` called before every fork through `fork(3)`, and the others after it: the first in the
 /// parent, the second in the child. `pthread_atfork(3)`.
@@ -68,7 +69,7 @@ impl<T: Default> ForkMutex<T> {
     #[cold]
     fn lock_slow(&self, mine: u64, mut seen: u64) {
         loop {
-            let ours = seen >> 32 == mine >> 32;
+            let ours = seen >> 32 == mine >> 32 || !rule("fork/a-mutex-of-another-process-is-free");
             if seen == 0 || !ours {
                 // One that sleeps cannot know whether others do.
                 let locked = mine | SLEEPERS;
@@ -76,9 +77,11 @@ impl<T: Default> ForkMutex<T> {
                 {
                     Ok(0) => return,
                     Ok(_) => {
-                        // SAFETY: the mutex is held, by this process: the thread that holds it
-                        // elsewhere does so in its own memory. The old value is not dropped.
-                        unsafe { self.value.get().write(None) };
+                        if rule("fork/what-may-be-half-changed-is-made-anew") {
+                            // SAFETY: the mutex is held, by this process: the thread that holds it
+                            // elsewhere does so in its own memory. The old value is not dropped.
+                            unsafe { self.value.get().write(None) };
+                        }
                         return;
                     }
                     Err(other) => seen = other,
@@ -142,5 +145,35 @@ impl<T: Default> DerefMut for ForkGuard<'_, T> {
 impl<T: Default> Drop for ForkGuard<'_, T> {
     fn drop(&mut self) {
         self.0.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Pid, WaitOptions, waitpid};
+
+    use super::*;
+
+    #[test]
+    fn a_forked_child_finds_a_held_mutex_free_and_anew() {
+        static MUTEX: ForkMutex<u32> = ForkMutex::new();
+        let mut guard = MUTEX.lock();
+        *guard = 7;
+        // SAFETY: the child calls nothing but this mutex's functions, and exits without unwinding or
+        // running destructors.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: an alarm of this process's own: nobody wakes one who waits for its parent's thread.
+            unsafe { libc::alarm(60) };
+            let found = *MUTEX.lock();
+            // SAFETY: ends the process at once.
+            unsafe { libc::_exit(i32::from(found != 0)) };
+        }
+        let pid = Pid::from_raw(child).unwrap();
+        let (_, status) = waitpid(Some(pid), WaitOptions::empty()).unwrap().unwrap();
+        assert_eq!(status.exit_status(), Some(0));
+        assert_eq!(*guard, 7);
+        drop(guard);
+        assert_eq!(*MUTEX.lock(), 7);
     }
 }

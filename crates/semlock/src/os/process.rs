@@ -141,7 +141,9 @@ impl Suspect {
                 Ok(descriptor) => self.descriptor = Some(descriptor),
                 Err(Errno::SRCH) => return rule("judge/no-such-process"),
                 // The number is a thread's now. Where it is a process's, this is no answer.
-                Err(Errno::INVAL | Errno::NOENT) if can_open_processes() => {
+                Err(Errno::INVAL | Errno::NOENT)
+                    if can_open_processes() || !rule("judge/a-refusal-is-no-answer") =>
+                {
                     return rule("judge/a-threads-number");
                 }
                 Err(_) => return self.is_dead_by_signal_and_proc(pid),
@@ -157,7 +159,8 @@ impl Suspect {
         {
             return rule("judge/readable-pidfd");
         }
-        if self.verified || self.start == 0 || !proc_is_of_my_namespace(me.pid) {
+        let unknown = self.start == 0 && rule("judge/an-unknown-start-proves-nothing");
+        if self.verified || unknown || !proc_is_of_my_namespace(me.pid) {
             return false;
         }
         // `/proc` may show a stranger under this number: it has to agree with the descriptor.
@@ -174,14 +177,14 @@ impl Suspect {
                 rule("judge/start-time") && !self.verified
             }
             // hidepid, or no such file: unknown.
-            _ => false,
+            _ => !rule("judge/what-proc-hides-lives"),
         }
     }
 
     /// Where the kernel or a filter has no pidfd.
     fn is_dead_by_signal_and_proc(&self, pid: Pid) -> bool {
         if test_kill_process(pid) == Err(Errno::SRCH) {
-            return true;
+            return rule("judge/no-such-process-without-pidfd");
         }
         if self.start == 0 || !proc_is_of_my_namespace(identity().pid) {
             return false;

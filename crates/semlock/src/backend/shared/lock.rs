@@ -491,7 +491,11 @@ impl Lock {
             self.permits().iter().any(|word| Permit(word).free_as_owner_died(me, dead));
         } else {
             self.forget_mutex();
-            self.permit().free_as_owner_died(me, dead);
+            if rule("judge/the-next-is-told-too") {
+                self.permit().free_as_owner_died(me, dead);
+            } else {
+                self.permit().free();
+            }
         }
         self.gate().wake_one(&Kernel);
     }

@@ -265,7 +265,11 @@ impl Segment {
         }
         for slot in 0..self.used() {
             let words = &self.shared.words()[self.slot_at(slot)..];
-            if self.tag(slot).is_some_and(|tag| tag.kind == Kind::Mutex)
+            let may_be_left = |tag: Tag| {
+                tag.kind == Kind::Mutex
+                    || tag.kind == Kind::ReentrantMutex && !rule("fork/an-rlock-is-left-to-nobody")
+            };
+            if self.tag(slot).is_some_and(may_be_left)
                 && (words[MESSAGE].load(Ordering::Relaxed) == 0
                     || !rule("fork/a-queues-lock-is-left-to-nobody"))
             {
