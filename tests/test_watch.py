@@ -58,8 +58,8 @@ def waits_until_told(lock: Any) -> Any:
 
 @pytest.mark.parametrize("make", [semlock.Lock, semlock.RLock], ids=["Lock", "RLock"])
 def test_a_watcher_that_gives_up_wakes_another_to_watch(make: Any) -> None:
-    # The other would see by itself that nobody watches, but only at the end of a long sleep: so what
-    # is asked for is not when it sees that, but that it is woken.
+    # The other would see by itself that nobody watches, but only at the end of a long sleep: so
+    # what is asked for is not when it sees that, but that it is woken.
     lock = make()
     words = Words(lock)
     with (

@@ -222,7 +222,7 @@ pub fn mutants(python: Option<&Path>, only: Option<&str>) -> Result<()> {
         let end = programs.run(*test, Some(rule), time)?;
         if end == End::Passed {
             survive += 1;
-            println!("{rule:<46} {test:<90} SURVIVES");
+            println!("{rule:<46} SURVIVES {test}");
         } else {
             println!("{rule:<46} caught by {test}, which {end}");
         }
