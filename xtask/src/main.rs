@@ -5,6 +5,7 @@
 
 mod command;
 mod mutants;
+mod protocol;
 mod python;
 mod tasks;
 
@@ -52,12 +53,26 @@ enum Task {
     },
     /// Breaks one thing at a time, and sees whether a test notices.
     Mutants {
+        /// Only those of this suite [default: all].
+        suite: Option<Suite>,
         /// Only those whose line contains this: `gate.rs`, for instance, or `Relaxed`.
-        filter: Option<String>,
-        /// How many to try at a time.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+        /// How many to try at a time, where that disturbs nobody.
         #[arg(long, default_value_t = 2)]
         jobs: usize,
+        #[command(flatten)]
+        python: Python,
     },
+}
+
+/// What can be broken.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Suite {
+    /// The algorithms on shared words, which models check.
+    Models,
+    /// The rules by which a death or a fork is survived.
+    Protocol,
 }
 
 #[derive(clap::Args)]
@@ -79,7 +94,16 @@ fn main() -> ExitCode {
             tasks::test(python.path.as_deref(), others, full)
         }
         Task::Check(python) => tasks::check(python.path.as_deref()),
-        Task::Mutants { filter, jobs } => mutants::mutants(filter.as_deref(), jobs),
+        Task::Mutants { suite, only, jobs, python } => {
+            let (only, python) = (only.as_deref(), python.path.as_deref());
+            let models = || mutants::mutants(only, jobs);
+            let protocol = || protocol::mutants(python, only);
+            match suite {
+                Some(Suite::Models) => models(),
+                Some(Suite::Protocol) => protocol(),
+                None => models().and_then(|()| protocol()),
+            }
+        }
         Task::Bench { python, arguments } => tasks::bench(python.path.as_deref(), &arguments),
     };
     match result {

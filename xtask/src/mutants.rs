@@ -55,11 +55,11 @@ const SUITES: [Suite; 1] = [Suite {
     folder: "target/loom-mutants",
 }];
 
-/// Tries all mutants, or those whose line contains `filter`.
-pub fn mutants(filter: Option<&str>, jobs: usize) -> Result<()> {
+/// Tries all mutants, or those whose line contains `only`.
+pub fn mutants(only: Option<&str>, jobs: usize) -> Result<()> {
     let mut failures = Vec::new();
     for suite in &SUITES {
-        suite.run(filter, jobs, &mut failures)?;
+        suite.run(only, jobs, &mut failures)?;
     }
     if !failures.is_empty() {
         bail!("not as it should be:\n  {}", failures.join("\n  "));
@@ -102,14 +102,13 @@ struct Test {
 }
 
 impl Suite {
-    fn run(&self, filter: Option<&str>, jobs: usize, failures: &mut Vec<String>) -> Result<()> {
-        let began = Instant::now();
+    fn run(&self, only: Option<&str>, jobs: usize, failures: &mut Vec<String>) -> Result<()> {
         let mut mutants = Vec::new();
         for file in self.files()? {
             self.read(&file, &mut mutants)?;
         }
         ensure!(!mutants.is_empty(), "nothing to break was found in {:?}", self.sources);
-        mutants.retain(|mutant| filter.is_none_or(|part| mutant.to_string().contains(part)));
+        mutants.retain(|mutant| only.is_none_or(|part| mutant.to_string().contains(part)));
 
         let programs = self.build()?;
         say(&format!("{}: running the tests unbroken", self.name));
@@ -144,11 +143,9 @@ impl Suite {
             }
         }
         println!(
-            "\n{}: {} mutants tried in {} s: {caught} caught, {explained} survive with an explanation, \
-             {wrong} unexplained",
+            "{}: {} mutants, {caught} caught, {explained} survive with an explanation, {wrong} unexplained",
             self.name,
             mutants.len(),
-            began.elapsed().as_secs(),
         );
         Ok(())
     }

@@ -2,7 +2,10 @@
 //! gives back.
 //!
 //! # Memory ordering
-//! As for a permit.
+//! Who takes sees what all who gave before it wrote: giving is a Release, taking an Acquire, and takings
+//! that come between keep what was released. Giving is `SeqCst` on top of that, and so is the look that
+//! each attempt begins with, because the gate needs it of them: see there. What an exchange that
+//! fails tells is no older than that look, so it needs nothing itself.
 
 use crate::atomic::{AtomicU64, Ordering};
 
@@ -18,7 +21,7 @@ impl Counter<'_> {
     pub(crate) fn try_take(self) -> bool {
         let mut value = self.value();
         while value > 0 {
-            match self.0.compare_exchange(value, value - 1, Ordering::SeqCst, Ordering::SeqCst) {
+            match self.0.compare_exchange(value, value - 1, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(other) => value = other,
             }
@@ -31,7 +34,7 @@ impl Counter<'_> {
     pub(crate) fn give(self, most: u64) -> bool {
         let mut value = self.value();
         while value < most {
-            match self.0.compare_exchange(value, value + 1, Ordering::SeqCst, Ordering::SeqCst) {
+            match self.0.compare_exchange(value, value + 1, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(other) => value = other,
             }

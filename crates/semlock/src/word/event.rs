@@ -17,12 +17,15 @@
 //!
 //! # Memory ordering
 //! Setting is a Release and seeing that it was set an Acquire: who gets through sees what was written
-//! before the event was set. All that decides about sleeping is in one word, so no more is needed.
+//! before the event was set. So is clearing, also where an exchange that fails tells that another has
+//! cleared it: who clears and then looks at what there is to do sees all that was told of before.
+//! All that decides about sleeping is in one word, so no more is needed.
 
 use std::time::Duration;
 
 use super::{Futex, Slept, low};
 use crate::atomic::{AtomicU64, Ordering};
+use crate::mutation::rule;
 
 const FLAG: u32 = 1;
 const SLEEP: u32 = 2;
@@ -50,7 +53,7 @@ impl Event<'_> {
     /// Whether the event was set at some moment since that epoch was read.
     pub(crate) fn passed(self, epoch: u32) -> bool {
         let now = self.load();
-        now & FLAG != 0 || now / EPOCH != epoch
+        now & FLAG != 0 || now / EPOCH != epoch && rule("event/a-set-that-was-cleared-counts")
     }
 
     #[inline]
@@ -59,6 +62,9 @@ impl Event<'_> {
         // Where it is set nobody sleeps; but who sets it again has to be seen too: see `Memory
         // ordering`. So that is a change as well.
         loop {
+            if seen & FLAG != 0 && !rule("event/who-sets-it-again-is-seen-too") {
+                return;
+            }
             let set =
                 if seen & FLAG == 0 { (seen & !SLEEP).wrapping_add(EPOCH) | FLAG } else { seen };
             match self.change(seen, set) {
@@ -85,7 +91,8 @@ impl Event<'_> {
     pub(crate) fn sleep(self, futex: &impl Futex, epoch: u32, time: Option<Duration>) -> Slept {
         let mut seen = self.load();
         loop {
-            if seen & FLAG != 0 || seen / EPOCH != epoch {
+            let is_later = seen / EPOCH != epoch && rule("event/nobody-lies-down-after-a-set");
+            if seen & FLAG != 0 || is_later {
                 return Slept::Woken;
             }
             if seen & SLEEP != 0 {

@@ -26,11 +26,16 @@
 //! followed by a load that sees the first. Announcing reads the sequence in the same step that sets
 //! the mark: one who frees and saw that mark moves the sequence on after it was read, and the futex
 //! compares them.
+//!
+//! All other changes of the gate are Relaxed. They are exchanges from a value that was seen, so that one
+//! who frees and loads what they left has loaded a value from before any later announcement, which
+//! is what the argument above is about; and the kernel orders them before looking for sleepers.
 
 use std::time::Duration;
 
 use super::{Futex, Slept, low};
 use crate::atomic::{AtomicU64, Ordering};
+use crate::mutation::rule;
 
 const MARK: u64 = 1 << 32;
 const ANNOUNCEMENT: u64 = 1 << 33;
@@ -75,8 +80,10 @@ impl Gate<'_> {
 
     /// Takes an announcement back, if nobody else sleeps. True if others may.
     pub(crate) fn leave(self, announced: Announced) -> bool {
-        let seen = self.0.load(Ordering::SeqCst);
-        let alone = announced.alone && same_announcements(announced.after, seen);
+        let seen = self.0.load(Ordering::Relaxed);
+        let alone = (announced.alone || !rule("gate/others-may-have-come-before"))
+            && (same_announcements(announced.after, seen)
+                || !rule("gate/others-may-have-come-after"));
         !(alone && self.unmark(seen))
     }
 
@@ -91,22 +98,25 @@ impl Gate<'_> {
 
     #[cold]
     fn wake_one_slow(self, futex: &impl Futex, mut seen: u64) {
+        let step = u32::from(rule("gate/who-frees-moves-the-sequence-on"));
         let moved = loop {
             // Only the low half counts on: the sequence begins again after 2^32.
-            let moved = seen & !u64::from(u32::MAX) | u64::from(low(seen).wrapping_add(1));
-            match self.0.compare_exchange(seen, moved, Ordering::SeqCst, Ordering::SeqCst) {
+            let moved = seen & !u64::from(u32::MAX) | u64::from(low(seen).wrapping_add(step));
+            match self.0.compare_exchange(seen, moved, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => break moved,
                 Err(other) if other & MARK == 0 => return,
                 Err(other) => seen = other,
             }
         };
-        if futex.wake(self.0, 1) == 0 {
-            self.unmark(moved);
+        if futex.wake(self.0, 1) == 0 && rule("gate/a-mark-of-nobody-is-cleared") {
+            // Whoever has announced itself since may lie down yet, and needs it.
+            let nobody_since = rule("gate/a-mark-stays-for-who-came-since");
+            self.unmark(if nobody_since { moved } else { self.0.load(Ordering::Relaxed) });
         }
     }
 
     fn unmark(self, seen: u64) -> bool {
-        self.0.compare_exchange(seen, seen & !MARK, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        self.0.compare_exchange(seen, seen & !MARK, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 

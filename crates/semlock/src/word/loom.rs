@@ -8,9 +8,8 @@
 //! operations; then `Life` says that it is dead. What is neither one of these operations nor
 //! a sleep happens at once.
 //!
-//! loom takes `SeqCst` accesses for `AcqRel` ones and has the fences of `store_then_load` instead. So
-//! no model can tell whether an access may be weaker than `SeqCst`, but there is one that fails
-//! without each of the fences.
+//! `cargo xtask mutants models` weakens each memory ordering, and drops each rule, that the algorithms have, and
+//! tells which model notices.
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex};
@@ -361,6 +360,18 @@ fn a_fork_while_a_permit_is_freed_leaves_it_to_nobody() {
         let lock = Mutual::held_by(Some(A));
         let fork = with(&lock, |lock| lock.permit().mark_inherited(A));
         assert!(lock.permit().free_if_held_by(A) || lock.permit().free());
+        fork.join().unwrap();
+        assert_eq!(lock.permit().state(), State::Free);
+    });
+}
+
+/// Anybody may free a permit; it is held until one has.
+#[test]
+fn a_fork_while_another_frees_a_permit_does_not_keep_that_one_from_it() {
+    model(|| {
+        let lock = Mutual::held_by(Some(A));
+        let fork = with(&lock, |lock| lock.permit().mark_inherited(A));
+        assert!(lock.permit().free());
         fork.join().unwrap();
         assert_eq!(lock.permit().state(), State::Free);
     });
@@ -735,6 +746,27 @@ fn a_set_of_a_set_event_is_not_lost_to_a_clear() {
     });
 }
 
+/// It was the last to be told of what there is to do, whether it cleared the event or found that done.
+#[test]
+fn a_clear_that_another_forestalls_sees_what_was_written_before_the_set() {
+    model(|| {
+        let shared = Arc::new((word(0), Signal::default(), word(0)));
+        let (event, signal, work) = &*shared;
+        Event(event).set(&signal.futex);
+        let epoch = Event(event).epoch();
+        let maker = with(&shared, |(event, signal, work)| {
+            work.store(1, Ordering::Relaxed);
+            Event(event).set(&signal.futex);
+            Event(event).clear();
+        });
+        Event(event).clear();
+        let seen = work.load(Ordering::Relaxed) == 1;
+        maker.join().unwrap();
+        // In another epoch the maker set it after it was cleared.
+        assert!(seen || Event(event).epoch() != epoch);
+    });
+}
+
 // ---- Waiters ----
 
 const CONDITION: u64 = 5;
@@ -906,6 +938,25 @@ fn a_notified_waiter_wakes_and_sees_what_was_written_before() {
     });
 }
 
+/// It learns that only as it leaves.
+#[test]
+fn a_timeout_that_is_notified_at_the_last_moment_sees_what_was_written_before() {
+    model(|| {
+        let table = Table::new(1);
+        let node = table.enter(A);
+        let waiter = with(&table, move |table| {
+            table.condition().sleep(&table.futex, &node, SOME_TIME);
+            if table.leave(&node) {
+                table.protected.read();
+            }
+        });
+        table.protected.write();
+        table.notify(1, B);
+        waiter.join().unwrap();
+        assert_eq!(table.node(0), [0; 2]);
+    });
+}
+
 /// Without the lock that usually is between them.
 #[test]
 fn who_enters_before_a_notify_is_notified_though_the_table_was_empty_once() {
@@ -968,6 +1019,20 @@ fn a_notify_of_all_wakes_all() {
         assert_eq!(table.notify(usize::MAX, C), 2);
         join(waiters);
         assert_eq!(table.notify(1, C), 0);
+    });
+}
+
+/// Nobody watches, so that the one who notifies has to look. It may die just after that.
+#[test]
+fn a_notification_does_not_go_to_one_that_died_before() {
+    model(|| {
+        let table = Table::new(3);
+        let (_oldest, other) = (table.enter(D), table.enter(A));
+        table.life.end();
+        let latest = with(&table, |table| table.enter(B));
+        assert_eq!(table.notify(1, C), 1);
+        latest.join().unwrap();
+        assert!(table.has_passed(&other));
     });
 }
 
@@ -1374,6 +1439,48 @@ fn a_member_is_not_taken_for_the_dead_one_that_had_its_node_before() {
     });
 }
 
+/// Its node was another's since, and somebody had it for a moment who could do nothing with it.
+#[test]
+fn a_member_is_not_taken_for_a_dead_waiter_whose_node_was_given_back() {
+    model_with(3, || {
+        let table = Table::new(1);
+        let member = table.barrier().enter(A).unwrap();
+        let watcher = with(&table, |table| {
+            table.barrier().has_dead_waiter(&mut |process| table.life.is_over(process))
+        });
+        table.barrier().leave(&member);
+        table.enter(D);
+        table.futex.lie_down(&table.nodes[1], None);
+        assert_eq!(table.notify(1, B), 1);
+        table.life.end();
+        let is_dead = &mut |process| table.life.is_over(process);
+        table.barrier().reclaim(&table.futex, &table.tickets[1], C, is_dead);
+        assert_eq!(table.node(0)[0], D.word());
+        assert!(!watcher.join().unwrap());
+    });
+}
+
+#[test]
+fn a_reclaim_does_not_hide_a_dead_member_from_its_barrier() {
+    model(|| {
+        let table = Table::new(1);
+        let _ = table.barrier().enter(D).unwrap();
+        table.life.end();
+        let other = with(&table, |table| table.reclaim(C));
+        let has_dead = |table: &Table| {
+            let is_dead = &mut |process| table.life.is_over(process);
+            table.barrier().has_dead_waiter(is_dead)
+        };
+        has_dead(&table);
+        other.join().unwrap();
+        assert!(has_dead(&table));
+        // Broken, it is nobody's any more.
+        table.end_barrier(false, Phase::Broken);
+        table.reclaim(C);
+        assert_eq!(table.node(0), [0; 2]);
+    });
+}
+
 // ---- Watching ----
 
 #[test]
@@ -1402,6 +1509,25 @@ fn a_silent_watcher_goes_on_or_is_replaced() {
         Watch(&watch).end(goes_on.or(replaced).unwrap());
         assert_eq!(latest(&watch), 0);
     });
+}
+
+/// It is killed before or after its first sign, or between two.
+#[test]
+fn a_killed_watcher_is_replaced_by_one() {
+    for steps in 0..4 {
+        model(move || {
+            let shared = Arc::new((word(0), Life::of(A)));
+            let (watch, life) = &*shared;
+            life.killed_after(steps, || {
+                let first = Watch(watch).begin(1_000).unwrap();
+                Watch(watch).go_on(first, 2_000)
+            });
+            let begin = |(watch, _): &(AtomicU64, Life)| Watch(watch).begin(900_000_000);
+            let other = with(&shared, begin);
+            let mine = begin(&shared);
+            assert!(mine.is_some() != other.join().unwrap().is_some());
+        });
+    }
 }
 
 #[test]

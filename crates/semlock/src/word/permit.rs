@@ -18,9 +18,11 @@
 //!
 //! # Memory ordering
 //! Taking is an Acquire and freeing a Release, so that a holder sees what the one before it wrote. Both
-//! are `SeqCst` on top of that, because the gate needs more of them: see there.
+//! are `SeqCst` on top of that, because the gate needs more of them: see there. Nobody goes by the state
+//! that a failed exchange tells: who needs one looks again.
 
 use crate::atomic::{AtomicU64, Ordering};
+use crate::mutation::rule;
 
 const MARK: u64 = 0b11;
 const HELD: u64 = 0;
@@ -148,6 +150,9 @@ impl Permit<'_> {
             if self.change(holder.0, 0) {
                 return true;
             }
+            if !rule("permit/who-frees-looks-again") {
+                break;
+            }
         }
         false
     }
@@ -156,7 +161,9 @@ impl Permit<'_> {
     pub(crate) fn free_as_owner_died(self, me: Process, dead: Process) -> bool {
         let died = dead.0 & !MARK | DIED;
         // A fork since it was taken has left its mark there.
-        self.change(me.0, died) || self.change(me.0 & !MARK | INHERITED, died)
+        self.change(me.0, died)
+            || rule("permit/what-a-fork-marked-is-given-back-too")
+                && self.change(me.0 & !MARK | INHERITED, died)
     }
 
     /// Notes that a child of its holder may be the one that goes on with it.
@@ -168,7 +175,7 @@ impl Permit<'_> {
 
     #[inline]
     fn change(self, from: u64, to: u64) -> bool {
-        self.0.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        self.0.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 }
 

@@ -25,15 +25,24 @@
 //!
 //! # Memory ordering
 //! The lock of a condition orders most of this. What happens without it (a timeout, a watcher that
-//! passes on) are single changes of one word; each is an `AcqRel`, so that who meets a node in a state
-//! sees what its owner did before. `who` is freed after `state` was cleared (Release), and claimed
-//! (Acquire) before it is used: a claimed node is IDLE.
+//! passes on) are single changes of one word.
+//!
+//! - `who` is freed after `state` was cleared (Release), and claimed (Acquire) before it is used: a claimed
+//!   node is IDLE. Who reads a later `who` (Acquire) and then `state` sees no wait of before that: so
+//!   `who` is given back with a Release too.
+//! - `state` is WAITING after `who` was claimed (Release); all who look through the table load it
+//!   (Acquire), and so see whose it is, and settle the wait with a Release: who finds itself notified,
+//!   or leaves so (Acquire), sees what was written before.
+//! - Taking over needs none: one who is dead has done all that it did before others can know that.
+//! - Entering counts the tickets after `state` is WAITING (Release): who knows of the ticket (Acquire)
+//!   knows of the wait, and of all that lies before it, how far the table is used among that.
 
 use std::time::Duration;
 
 use super::permit::Process;
 use super::{Futex, Slept, low};
 use crate::atomic::{AtomicU64, Ordering};
+use crate::mutation::rule;
 
 /// Words of one node.
 pub(crate) const NODE_WORDS: usize = 2;
@@ -125,7 +134,7 @@ impl<'a> Waiters<'a> {
     fn used(&self) -> usize {
         let all = self.nodes.len() / NODE_WORDS;
         // Shared memory: whatever stands there must not lead out of the table.
-        usize::try_from(self.used.load(Ordering::Acquire)).map_or(all, |used| used.min(all))
+        usize::try_from(self.used.load(Ordering::Relaxed)).map_or(all, |used| used.min(all))
     }
 
     fn claim(&self, me: Process) -> Option<usize> {
@@ -133,9 +142,9 @@ impl<'a> Waiters<'a> {
         let index = (0..all).find(|&index| {
             let who = self.who(index);
             who.load(Ordering::Relaxed) == 0
-                && who.compare_exchange(0, me.word(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+                && who.compare_exchange(0, me.word(), Ordering::Acquire, Ordering::Relaxed).is_ok()
         })?;
-        self.used.fetch_max(index as u64 + 1, Ordering::AcqRel);
+        self.used.fetch_max(index as u64 + 1, Ordering::Relaxed);
         Some(index)
     }
 
@@ -146,7 +155,7 @@ impl<'a> Waiters<'a> {
     /// Takes over the node of a dead process; `None` if another did.
     fn take_over(&self, index: usize, dead: Process, me: Process) -> Option<()> {
         self.who(index)
-            .compare_exchange(dead.word(), me.word(), Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(dead.word(), me.word(), Ordering::Relaxed, Ordering::Relaxed)
             .ok()
             .map(|_| ())
     }
@@ -156,12 +165,14 @@ impl Queue<'_> {
     /// Enters the table; `None` if it is full.
     pub(crate) fn enter(&self, me: Process) -> Option<Node> {
         let index = self.waiters.claim(me)?;
-        let ticket = self.tickets.fetch_add(1, Ordering::AcqRel);
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let waiting = ticket << TICKET_SHIFT | self.slot << SLOT_SHIFT | self.waits.what();
         self.waiters.state(index).store(waiting, Ordering::Release);
         // Who has read a number of tickets before it looked through the table, and finds it the
         // same later, knows that nobody has entered since: not even while it looked.
-        self.tickets.fetch_add(1, Ordering::AcqRel);
+        if rule("waiters/a-ticket-counts-once-more-when-its-wait-can-be-seen") {
+            self.tickets.fetch_add(1, Ordering::Release);
+        }
         Some(Node { index, waiting })
     }
 
@@ -176,7 +187,7 @@ impl Queue<'_> {
 
     /// Leaves the table; tells how the wait stood at that moment.
     pub(crate) fn leave(&self, node: &Node) -> Progress {
-        let state = self.waiters.state(node.index).swap(0, Ordering::AcqRel);
+        let state = self.waiters.state(node.index).swap(0, Ordering::Acquire);
         self.waiters.free(node.index);
         Progress::of(state)
     }
@@ -229,11 +240,14 @@ impl Queue<'_> {
         me: Process,
         is_dead: &mut impl FnMut(Process) -> bool,
     ) -> bool {
-        let who = Process::from_word(self.waiters.who(index).load(Ordering::Acquire));
+        let who = Process::from_word(self.waiters.who(index).load(Ordering::Relaxed));
         if !self.settle(index, waiting, NOTIFIED) {
             return false;
         }
-        if futex.wake(self.waiters.state(index), 1) > 0 || !is_dead(who) {
+        if futex.wake(self.waiters.state(index), 1) > 0
+            || !is_dead(who)
+            || !rule("waiters/no-dead-one-is-notified")
+        {
             return true;
         }
         // The dead one's notification goes to another, and then its node is cleared. Where somebody
@@ -241,7 +255,7 @@ impl Queue<'_> {
         if self.waiters.take_over(index, who, me).is_none() {
             return true;
         }
-        self.waiters.state(index).store(0, Ordering::Release);
+        self.waiters.state(index).store(0, Ordering::Relaxed);
         self.waiters.free(index);
         false
     }
@@ -257,7 +271,7 @@ impl Queue<'_> {
     fn settle(&self, index: usize, waiting: u64, what: u64) -> bool {
         self.waiters
             .state(index)
-            .compare_exchange(waiting, waiting & !WHAT | what, Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(waiting, waiting & !WHAT | what, Ordering::Release, Ordering::Relaxed)
             .is_ok()
     }
 
@@ -284,7 +298,7 @@ impl Queue<'_> {
         me: Process,
         is_dead: &mut impl FnMut(Process) -> bool,
     ) {
-        let who = Process::from_word(self.waiters.who(index).load(Ordering::Acquire));
+        let who = Process::from_word(self.waiters.who(index).load(Ordering::Relaxed));
         if who.word() == 0 || who == me || !is_dead(who) {
             return;
         }
@@ -312,18 +326,28 @@ impl Queue<'_> {
         let state = self.waiters.state(index);
         let mut seen = state.load(Ordering::Acquire);
         loop {
-            if seen & WHAT == MEMBER {
+            if seen & WHAT == MEMBER && rule("waiters/a-dead-member-stays-until-its-barrier-breaks")
+            {
                 return false;
             }
             if seen & WHAT == NOTIFIED {
-                if !self.is_of_slot(seen) {
+                if !self.is_of_slot(seen) && rule("waiters/each-condition-passes-on-its-own") {
                     return false;
                 }
                 // Read after the notification was seen, that is the number of this one or a later one.
-                self.notify(futex, 1, before.load(Ordering::Acquire), me, is_dead);
+                let before = before.load(Ordering::Relaxed);
+                if rule("waiters/what-a-dead-one-was-notified-of-is-passed-on") {
+                    self.notify(futex, 1, before, me, is_dead);
+                }
             }
-            match state.compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Acquire) {
+            // No test needs more than Relaxed here: one who is killed between passing on and clearing
+            // must have passed on, and models kill between steps in the order in which they stand here.
+            match state.compare_exchange(seen, 0, Ordering::Release, Ordering::Acquire) {
                 Ok(_) => break,
+                Err(_) if !rule("waiters/what-comes-while-a-node-is-cleared-is-seen") => {
+                    state.store(0, Ordering::Relaxed);
+                    break;
+                }
                 Err(other) => seen = other,
             }
         }
@@ -348,7 +372,8 @@ impl Queue<'_> {
         self.all(self.waits.what()).any(|(index, state)| {
             let who = Process::from_word(self.waiters.who(index).load(Ordering::Acquire));
             // If that is the same still, the node has not become another's meanwhile.
-            let is_its = self.waiters.state(index).load(Ordering::Acquire) == state;
+            let is_its = self.waiters.state(index).load(Ordering::Relaxed) == state
+                || !rule("waiters/whose-state-it-was-is-asked-twice");
             is_its && who.word() != 0 && is_dead(who)
         })
     }

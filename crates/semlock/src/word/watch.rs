@@ -15,6 +15,7 @@
 use std::time::Duration;
 
 use crate::atomic::{AtomicU64, Ordering};
+use crate::mutation::rule;
 
 /// A watcher without a sign for so long is replaced.
 const SILENT: Duration = Duration::from_millis(200);
@@ -30,7 +31,8 @@ impl Watch<'_> {
     /// Becomes the watcher, if there is none that gives signs; `now` is in nanoseconds.
     pub(crate) fn begin(self, now: u64) -> Option<Watching> {
         let last = self.0.load(Ordering::Relaxed);
-        if last != 0 && is_within(last, now, SILENT) {
+        let gives_signs = is_within(last, now, SILENT);
+        if last != 0 && (gives_signs || !rule("watch/a-silent-watcher-is-replaced")) {
             return None;
         }
         self.sign(last, now)

@@ -22,6 +22,7 @@
 #![allow(unsafe_code)]
 #![cfg_attr(not(all(target_os = "linux", target_arch = "x86_64")), allow(unused))]
 
+#[allow(dead_code)] // other tests use other parts of it
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[path = "../forked/mod.rs"]
 mod forked;

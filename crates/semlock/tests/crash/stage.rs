@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use nix::libc;
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, raise};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, alarm};
 
 use crate::forked::Forked;
@@ -183,8 +183,7 @@ impl Stage {
         if steps.is_multiple_of(2) {
             forked.kill();
         } else {
-            let dead = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-            waitid(Id::Pid(forked.pid()), dead).expect("waitid");
+            forked.wait_for_death();
         }
         let pid = forked.pid().as_raw().cast_unsigned();
         Dead { _forked: forked, pid, returned, helped: help.is_none() }
