@@ -1,4 +1,4 @@
-//! What developers type: `cargo xtask demo | test | check | bench | mutants`.
+//! What developers type: `cargo xtask demo | test | check | bench | mutants | sanitize`.
 //!
 //! Each command sets up what it needs: a virtual environment with the tools in `.venv`, and the
 //! release wheel in it.
@@ -7,6 +7,7 @@ mod command;
 mod mutants;
 mod protocol;
 mod python;
+mod sanitize;
 mod tasks;
 
 use std::path::PathBuf;
@@ -64,6 +65,8 @@ enum Task {
         #[command(flatten)]
         python: Python,
     },
+    /// Runs the Rust tests under Miri and the compiler's sanitizers, as far as a nightly toolchain has them.
+    Sanitize,
 }
 
 /// What can be broken.
@@ -104,6 +107,7 @@ fn main() -> ExitCode {
                 None => models().and_then(|()| protocol()),
             }
         }
+        Task::Sanitize => sanitize::sanitize(),
         Task::Bench { python, arguments } => tasks::bench(python.path.as_deref(), &arguments),
     };
     match result {

@@ -1,0 +1,59 @@
+//! Runs the Rust tests where undefined behaviour is an error: under Miri, what makes no system calls; with the
+//! compiler's sanitizers, what one process can show.
+
+use anyhow::{Result, bail};
+
+use crate::command::{output, run, say};
+
+/// Modules without system calls, and tests of the shared backend among threads.
+const UNDER_MIRI: [&str; 5] = ["word::", "address::", "count::", "deadline::", "error::"];
+const SANITIZED: [&str; 6] = ["--lib", "--test", "shared", "--test", "contract", "--quiet"];
+
+pub fn sanitize() -> Result<()> {
+    let rustup = "rustup".as_ref();
+    let Some(installed) =
+        output(rustup, &["component", "list", "--toolchain=nightly", "--installed"])
+    else {
+        println!(
+            "sanitize: skipped, for it needs a nightly toolchain: rustup toolchain install nightly"
+        );
+        return Ok(());
+    };
+    let Some(host) = output(rustup, &["run", "nightly", "rustc", "--print=host-tuple"]) else {
+        bail!("the nightly toolchain does not say for what it compiles");
+    };
+    if has(&installed, "miri") {
+        say("Miri: what makes no system calls");
+        let test = ["run", "nightly", "cargo", "miri", "test", "--package=semlock", "--lib"];
+        let elsewhere = ["--target-dir=target/miri", "--quiet", "--"];
+        run(rustup, test.iter().chain(&elsewhere).chain(&UNDER_MIRI))?;
+    } else {
+        println!("Miri: skipped, for it is absent: rustup component add miri --toolchain nightly");
+    }
+    sanitized("address", &host, &[])?;
+    if has(&installed, "rust-src") {
+        // It has to see what the standard library does, too.
+        sanitized("thread", &host, &["-Zbuild-std"])?;
+    } else {
+        println!(
+            "ThreadSanitizer: skipped, for the library's source is absent: \
+             rustup component add rust-src --toolchain nightly"
+        );
+    }
+    Ok(())
+}
+
+fn has(installed: &str, component: &str) -> bool {
+    installed.lines().any(|line| line.starts_with(component))
+}
+
+fn sanitized(sanitizer: &str, host: &str, more: &[&str]) -> Result<()> {
+    say(&format!("{sanitizer} sanitizer: threads of one process, and what they map"));
+    // What runs while building is not to be sanitized: hence a target, even if it is the host.
+    let (target, elsewhere) =
+        (format!("--target={host}"), format!("--target-dir=target/sanitize-{sanitizer}"));
+    let flags = format!("--config=build.rustflags=['-Zsanitizer={sanitizer}']");
+    let test = ["run", "nightly", "cargo", "test", "--package=semlock"];
+    let all = test.iter().chain(more).copied();
+    run("rustup".as_ref(), all.chain([&*target, &*elsewhere, &*flags]).chain(SANITIZED))
+}
