@@ -61,6 +61,7 @@ fn deaths() -> Result<()> {
 
 pub fn check(python: Option<&Path>) -> Result<()> {
     check_atomics()?;
+    check_safety()?;
     run(&cargo(), ["fmt", "--all", "--check"])?;
     run(&cargo(), ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
     run(&cargo(), ["doc", "--package", "semlock", "--no-deps", "--quiet"])?;
@@ -106,6 +107,41 @@ fn check_atomics() -> Result<()> {
     visit(&root().join("crates/semlock/src"), &mut found)?;
     if !found.is_empty() {
         bail!("atomics have to come through crate::atomic, and do not in {}", found.join(", "));
+    }
+    Ok(())
+}
+
+/// The tests that `SAFETY.md` names exist.
+fn check_safety() -> Result<()> {
+    fn read(folder: &Path, all: &mut String) -> Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                read(&path, all)?;
+            } else if path.extension().is_some_and(|it| it == "rs" || it == "py") {
+                all.push_str(&fs::read_to_string(&path)?);
+            }
+        }
+        Ok(())
+    }
+    let mut sources = String::new();
+    for folder in ["crates/semlock", "tests"] {
+        read(&root().join(folder), &mut sources)?;
+    }
+    let page = fs::read_to_string(root().join("SAFETY.md"))?;
+    let code = page.split('`').skip(1).step_by(2);
+    let tests = code.filter_map(|name| match name.split_once(": ") {
+        Some(("crash", scene)) if scene.contains('/') => Some((name, format!("(\"{scene}\""))),
+        Some(("word", model)) if model.contains('_') => Some((name, format!("fn {model}("))),
+        None if name.starts_with("test_") => Some((name, format!("def {name}("))),
+        // Names of tests are sentences.
+        None if name.matches('_').count() > 4 => Some((name, format!("fn {name}("))),
+        _ => None,
+    });
+    let missing: Vec<_> =
+        tests.filter(|(_, source)| !sources.contains(source)).map(|(name, _)| name).collect();
+    if !missing.is_empty() {
+        bail!("SAFETY.md names tests that there are not: {}", missing.join(", "));
     }
     Ok(())
 }

@@ -332,7 +332,8 @@ impl Lock {
 
     /// Takes a permit, waiting for it until a deadline or a signal.
     ///
-    /// For callers that have something to do when a signal arrives, and go on waiting after that.
+    /// For callers that have something to do when a signal arrives, and go on waiting after that. About once a
+    /// second it ends so without any: one that came just before the sleep did not interrupt it.
     pub fn wait(&self, deadline: Deadline) -> Wait {
         if self.again_if_mine() {
             return Wait::Acquired;
@@ -373,6 +374,9 @@ impl Lock {
                 if let Some(taken) = self.judge(patrol.suspects()) {
                     break taken;
                 }
+            }
+            if patrol.is_long() {
+                break Wait::Interrupted;
             }
         };
         let others = announced.is_some_and(|announced| self.gate().leave(announced));
