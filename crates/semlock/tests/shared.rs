@@ -317,39 +317,6 @@ fn a_wait_that_is_not_notified_ends_at_its_deadline_with_the_mutex() {
     assert!(!condvar.notify_one(&acquired.into_guard()));
 }
 
-/// A signal that arrives just before a sleep does not interrupt it, and its handler may be for the caller to run.
-#[test]
-fn a_wait_gives_its_caller_a_turn_though_no_signal_is_seen() {
-    let _watchdog = EndsInTime::start();
-    let options = raw::Options { kind: raw::LockKind::Mutex, value: 1, maxvalue: 1, robust: true };
-    let lock = raw::Lock::new(options).unwrap();
-    assert_eq!(lock.try_acquire(), Wait::Acquired);
-    let plain = raw::Options { kind: raw::LockKind::Semaphore, value: 0, ..options };
-    let semaphore = raw::Lock::new(raw::Options { robust: false, ..plain }).unwrap();
-    let condvar = raw::Condvar::new().unwrap();
-    let event = Event::new().unwrap();
-    let barrier = raw::Barrier::new(2).unwrap();
-    thread::scope(|scope| {
-        scope.spawn(|| assert_eq!(lock.wait(Deadline::NEVER), Wait::Interrupted));
-        // Of two that wait one watches and the other does not.
-        scope.spawn(|| assert_eq!(lock.wait(Deadline::NEVER), Wait::Interrupted));
-        scope.spawn(|| assert_eq!(semaphore.wait(Deadline::NEVER), Wait::Interrupted));
-        scope.spawn(|| {
-            let waiting = condvar.enter().unwrap();
-            assert_eq!(condvar.sleep(&waiting, Deadline::NEVER), Wait::Interrupted);
-            assert!(!condvar.leave(waiting));
-        });
-        scope.spawn(|| {
-            let epoch = event.epoch();
-            assert_eq!(event.wait_since(epoch, Deadline::NEVER), Wait::Interrupted);
-        });
-        scope.spawn(|| {
-            let Ok(Entered::Waits(member)) = barrier.enter(Deadline::NEVER) else { panic!() };
-            assert_eq!(barrier.sleep(&member, Deadline::NEVER), Passed::Interrupted);
-        });
-    });
-}
-
 #[test]
 fn an_event_that_was_set_and_cleared_lets_through_who_waited() {
     if let Some((address, descriptor)) = given() {

@@ -116,9 +116,6 @@ impl Condvar {
                 let is_dead = &mut |process| suspects.is_dead(process);
                 queue.pass_on(&Kernel, self.notified_at(), me, is_dead);
             }
-            if patrol.is_long() {
-                break Wait::Interrupted;
-            }
         };
         if patrol.end() {
             // Somebody else has to watch now.

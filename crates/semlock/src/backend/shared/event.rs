@@ -92,9 +92,6 @@ impl Event {
             if self.word().sleep(&Kernel, epoch, Some(nap)) == Slept::Interrupted {
                 return Wait::Interrupted;
             }
-            if patrol.is_long() {
-                return Wait::Interrupted;
-            }
         }
     }
 

@@ -332,8 +332,7 @@ impl Lock {
 
     /// Takes a permit, waiting for it until a deadline or a signal.
     ///
-    /// For callers that have something to do when a signal arrives, and go on waiting after that. About once a
-    /// second it ends so without any: one that came just before the sleep did not interrupt it.
+    /// For callers that have something to do when a signal arrives, and go on waiting after that.
     pub fn wait(&self, deadline: Deadline) -> Wait {
         if self.again_if_mine() {
             return Wait::Acquired;
@@ -374,9 +373,6 @@ impl Lock {
                 if let Some(taken) = self.judge(patrol.suspects()) {
                     break taken;
                 }
-            }
-            if patrol.is_long() {
-                break Wait::Interrupted;
             }
         };
         let others = announced.is_some_and(|announced| self.gate().leave(announced));

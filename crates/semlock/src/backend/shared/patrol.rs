@@ -21,8 +21,6 @@ const NAP: (u64, u64) = (1_000_000_000, 500_000_000);
 /// But first only for so long that a watcher which died just now, perhaps together with the holder, can be
 /// told by its silence.
 const FIRST_NAP: (u64, u64) = (220_000_000, 60_000_000);
-/// After so long the caller of a wait has a turn, when the nap is over.
-const TURN: Duration = Duration::from_millis(800);
 /// Those who only try look so often, all together.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
@@ -97,12 +95,6 @@ impl<'a> Patrol<'a> {
     pub(crate) fn duty(&self) -> Duty {
         let judges = self.watching.is_some() && clock::now() >= self.until;
         if judges && rule("watch/judges") { Duty::Judge } else { Duty::None }
-    }
-
-    /// Whether the caller is to have a turn. A signal that arrives just before the sleep does not
-    /// interrupt it, and its handler may be for the caller to run.
-    pub(crate) fn is_long(&self) -> bool {
-        self.has_lasted(TURN)
     }
 
     /// Whether it began to sleep so long ago.
