@@ -5,16 +5,19 @@ Each program runs on semlock and on the interpreter's own module, which has to b
 
 from __future__ import annotations
 
+import _thread
 import os
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
-from children import PATIENCE, started, wait_until_asleep
+import semlock
+from children import PATIENCE, Line, forked, started, wait_until_asleep
 
 # A child of one thread. It says "waiting" when it waits next, and ends when told.
 HEAD = """if True:
@@ -263,3 +266,58 @@ def test_a_signal_at_any_moment_loses_no_permit(waiting: Start) -> None:
         assert child.stdin is not None
         child.stdin.write("\n")
         assert heard(child) == "300 True"
+
+
+def waits_for_a_lock() -> None:
+    lock = semlock.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
+def waits_for_a_notification() -> None:
+    with (condition := semlock.Condition()):
+        condition.wait()
+
+
+def waits_for_the_lock_of_a_condition() -> None:
+    condition = semlock.Condition()
+
+    def hold() -> None:
+        condition.acquire()
+        condition.notify()
+        threading.Event().wait()
+
+    with condition:
+        threading.Thread(target=hold, daemon=True).start()
+        condition.wait()
+
+
+CLASSES = {
+    "lock": waits_for_a_lock,
+    "semaphore": lambda: semlock.Semaphore(0).acquire(timeout=1e6),
+    "plain": lambda: semlock.Semaphore(0, robust=False).acquire(),
+    "notification": waits_for_a_notification,
+    "condition": waits_for_the_lock_of_a_condition,
+    "event": lambda: semlock.Event().wait(),
+    "barrier": lambda: semlock.Barrier(2).wait(),
+}
+
+
+@pytest.mark.parametrize("wait", CLASSES.values(), ids=CLASSES)
+def test_a_signal_that_interrupts_no_sleep_is_handled_soon(wait: Callable[[], None]) -> None:
+    # As one does that arrives just before the sleep: Python knows of it, the sleep does not.
+    def body(line: Line) -> None:
+        def interrupt() -> None:
+            line.hear()
+            _thread.interrupt_main(signal.SIGUSR1)
+
+        signal.signal(signal.SIGUSR1, lambda *_: line.say("handled"))
+        threading.Thread(target=interrupt).start()
+        line.say("waiting")
+        wait()
+
+    with forked(body) as child:
+        assert child.hear() == "waiting"
+        wait_until_asleep(child)
+        child.say()
+        assert child.hear() == "handled"

@@ -39,6 +39,7 @@ const WAITERS: &str = "test_condition_event_barrier.py";
 const FORKS: &str = "test_forks.py";
 const OWNERS: &str = "test_owner_died.py";
 const QUEUES: &str = "test_queues.py";
+const SIGNALS: &str = "test_signals.py";
 const WATCH: &str = "test_watch.py";
 
 const ENDED: Test =
@@ -183,6 +184,10 @@ const RULES: &[(&str, Test)] = &[
     (
         "queue/a-moving-message-is-marked",
         Pytest(QUEUES, "test_a_reader_killed_in_the_middle_breaks_the_queue_for_all"),
+    ),
+    (
+        "sleep/gives-a-turn",
+        Pytest(SIGNALS, "test_a_signal_that_interrupts_no_sleep_is_handled_soon"),
     ),
     ("sleep/is-bounded", REPLACED),
     ("watch/is-handed-over", Pytest(WATCH, "test_a_watcher_that_gives_up_wakes_another_to_watch")),

@@ -53,7 +53,7 @@ pub enum Wait {
     OwnerDied(u32),
     /// At its deadline.
     TimedOut,
-    /// A signal arrived: what it asks for can be done now, and then the wait goes on.
+    /// A signal arrived, or may have: what it asks for can be done now, and then the wait goes on.
     Interrupted,
 }
 

@@ -44,6 +44,12 @@ pub(crate) fn current() -> usize {
     (unsafe { libc::pthread_self() }) as usize
 }
 
+/// Whether this is the thread that the process began with, or that forked it.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_first() -> bool {
+    rustix::thread::gettid() == rustix::process::getpid()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

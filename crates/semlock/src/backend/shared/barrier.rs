@@ -65,7 +65,7 @@ pub enum Entered<'a> {
     Broken,
     /// The action of those before was still running at the deadline.
     TimedOut,
-    /// A signal arrived while it was: enter again.
+    /// A signal arrived while it was, or may have: enter again.
     Interrupted,
 }
 
@@ -79,7 +79,7 @@ pub enum Passed {
     Broken,
     /// Not all have come before the deadline; that has broken the barrier.
     TimedOut,
-    /// A signal arrived: sleep again.
+    /// A signal arrived, or may have: sleep again.
     Interrupted,
 }
 
@@ -174,6 +174,9 @@ impl Barrier {
                 break Ok(Entered::Interrupted);
             }
             self.judge(&mut patrol);
+            if patrol.gives_a_turn() {
+                break Ok(Entered::Interrupted);
+            }
         };
         self.end(&mut patrol);
         result
@@ -242,6 +245,9 @@ impl Barrier {
                 break Passed::Interrupted;
             }
             self.judge(&mut patrol);
+            if patrol.gives_a_turn() {
+                break Passed::Interrupted;
+            }
         };
         self.end(&mut patrol);
         result

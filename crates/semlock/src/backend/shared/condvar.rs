@@ -116,6 +116,9 @@ impl Condvar {
                 let is_dead = &mut |process| suspects.is_dead(process);
                 queue.pass_on(&Kernel, self.notified_at(), me, is_dead);
             }
+            if patrol.gives_a_turn() {
+                break Wait::Interrupted;
+            }
         };
         if patrol.end() {
             // Somebody else has to watch now.

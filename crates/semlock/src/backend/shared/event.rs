@@ -92,6 +92,9 @@ impl Event {
             if self.word().sleep(&Kernel, epoch, Some(nap)) == Slept::Interrupted {
                 return Wait::Interrupted;
             }
+            if patrol.gives_a_turn() {
+                return Wait::Interrupted;
+            }
         }
     }
 

@@ -332,7 +332,9 @@ impl Lock {
 
     /// Takes a permit, waiting for it until a deadline or a signal.
     ///
-    /// For callers that have something to do when a signal arrives, and go on waiting after that.
+    /// For callers that have something to do when a signal arrives, and go on waiting after that. In the
+    /// process's first thread it ends so about once a second without any: one that came just before the
+    /// sleep did not interrupt it.
     pub fn wait(&self, deadline: Deadline) -> Wait {
         if self.again_if_mine() {
             return Wait::Acquired;
@@ -373,6 +375,9 @@ impl Lock {
                 if let Some(taken) = self.judge(patrol.suspects()) {
                     break taken;
                 }
+            }
+            if patrol.gives_a_turn() {
+                break Wait::Interrupted;
             }
         };
         let others = announced.is_some_and(|announced| self.gate().leave(announced));

@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::Deadline;
 use crate::atomic::AtomicU64;
 use crate::mutation::rule;
-use crate::os::clock;
 use crate::os::process::Suspect;
+use crate::os::{clock, thread};
 use crate::word::permit::Process;
 use crate::word::watch::{Judged, Watch, Watching};
 
@@ -21,6 +21,8 @@ const NAP: (u64, u64) = (1_000_000_000, 500_000_000);
 /// But first only for so long that a watcher which died just now, perhaps together with the holder, can be
 /// told by its silence.
 const FIRST_NAP: (u64, u64) = (220_000_000, 60_000_000);
+/// After so long the caller of a wait may have a turn, when the nap is over.
+const TURN: Duration = Duration::from_millis(800);
 /// Those who only try look so often, all together.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
@@ -95,6 +97,13 @@ impl<'a> Patrol<'a> {
     pub(crate) fn duty(&self) -> Duty {
         let judges = self.watching.is_some() && clock::now() >= self.until;
         if judges && rule("watch/judges") { Duty::Judge } else { Duty::None }
+    }
+
+    /// Whether the caller is to have a turn. A signal that arrives just before the sleep does not
+    /// interrupt it, and its handler may be for the caller to run: in the first thread, where Python
+    /// runs them all. Thousands of other threads that wait are left in peace.
+    pub(crate) fn gives_a_turn(&self) -> bool {
+        self.has_lasted(TURN) && thread::is_first() && rule("sleep/gives-a-turn")
     }
 
     /// Whether it began to sleep so long ago.
