@@ -1,4 +1,4 @@
-//! What developers type: `cargo xtask demo | test | check | bench | mutants | sanitize`.
+//! What developers type: `cargo xtask demo | test | check | bench | soak | mutants | sanitize`.
 //!
 //! Each command sets up what it needs: a virtual environment with the tools in `.venv`, and the
 //! release wheel in it.
@@ -52,6 +52,17 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Runs everything at once for a while, and watches that nothing grows. On Linux.
+    Soak {
+        #[command(flatten)]
+        python: Python,
+        /// How long: a fraction will do [default: 10]
+        #[arg(long, value_name = "N")]
+        minutes: Option<f64>,
+        /// What `python soak` takes besides: after `--`, for instance `-- --seed 3`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Breaks one thing at a time, and sees whether a test notices.
     Mutants {
         /// Only those of this suite [default: all].
@@ -97,6 +108,9 @@ fn main() -> ExitCode {
             tasks::test(python.path.as_deref(), others, full)
         }
         Task::Check(python) => tasks::check(python.path.as_deref()),
+        Task::Soak { python, minutes, arguments } => {
+            tasks::soak(python.path.as_deref(), minutes, &arguments)
+        }
         Task::Mutants { suite, only, jobs, python } => {
             let (only, python) = (only.as_deref(), python.path.as_deref());
             let models = || mutants::mutants(only, jobs);

@@ -87,6 +87,14 @@ pub fn bench(python: Option<&Path>, arguments: &[String]) -> Result<()> {
     environment.run(["benches"].into_iter().chain(arguments.iter().map(String::as_str)))
 }
 
+pub fn soak(python: Option<&Path>, minutes: Option<f64>, arguments: &[String]) -> Result<()> {
+    let environments = set_up(python, Others::None)?;
+    let minutes = minutes.map(|minutes| format!("--minutes={minutes}"));
+    let minutes = minutes.as_deref();
+    let arguments = arguments.iter().map(String::as_str);
+    environments[0].run(["soak"].into_iter().chain(minutes).chain(arguments))
+}
+
 /// The core takes its atomics from one place, so that a model checker can take std's. (Clippy's
 /// `disallowed-types` sees through re-exports, and would forbid that place's too.)
 fn check_atomics() -> Result<()> {

@@ -1,0 +1,123 @@
+"""Children: how the workloads start, kill and reap them, and the world that they live in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.popen_fork import Popen
+from random import Random
+from typing import Any
+
+import semlock
+
+# Watchdogs, not bounds: what waits longer than this hangs.
+PATIENCE = 60.0
+
+# At import, so that children have it too, however they were started. What is ignored is not kept
+# either: a warning that is shown once is remembered by its text, which has a pid in it, for ever.
+warnings.simplefilter("ignore", semlock.OwnerDiedWarning)
+# Forks from threads are what is wanted here.
+warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
+
+
+FORKING = threading.Lock()
+os.register_at_fork(after_in_child=FORKING._at_fork_reinit)  # type: ignore[attr-defined]
+
+
+def fork_one_at_a_time() -> None:
+    """For all that forks in threads of this process.
+
+    A child's end is seen by the end of a pipe. CPython lets a child that another thread forks
+    just then inherit that pipe: the end of the first is then not seen before that of the second.
+    """
+    launch = Popen._launch
+
+    def launch_alone(self: Any, process: Any) -> None:
+        with FORKING:
+            launch(self, process)
+
+    Popen._launch = launch_alone
+
+
+@dataclass
+class World:
+    """What a workload needs: a context, a process to talk to, and what can be expected of both."""
+
+    context: Any
+    # Whether locks survive their holders, and can be sent anywhere: those of `shared`.
+    is_robust: bool
+    resident: Any = None
+    # What each operation calls, so that a deliberate leak leaks with each.
+    leaks: list[Callable[[], None]] = field(default_factory=list)
+
+    def leak(self) -> None:
+        for leak in self.leaks:
+            leak()
+
+
+Workload = Callable[[World, Random], int]
+
+
+def check(condition: object, *what: object) -> None:
+    """An assertion that `python -O` keeps."""
+    if not condition:
+        raise AssertionError(*what)
+
+
+def equal(found: object, expected: object) -> None:
+    check(found == expected, f"{found!r} instead of {expected!r}")
+
+
+def reap(process: Any, expected: int | None = 0) -> None:
+    """Waits for a child's end; `expected` is its exit code, None for whatever it may be."""
+    give_up = time.monotonic() + PATIENCE
+    process.join(PATIENCE)
+    # Another thread, starting a child, may have reaped it, and be just about to say so.
+    while process.exitcode is None:
+        if time.monotonic() > give_up:
+            with suppress(ProcessLookupError):
+                # With PYTHONFAULTHANDLER it says where its threads are.
+                os.kill(process.pid, signal.SIGABRT)
+            raise AssertionError(f"{process} does not end")
+        time.sleep(0.001)
+    if expected is not None:
+        equal(process.exitcode, expected)
+    process.close()
+
+
+@contextmanager
+def running(world: World, *bodies: tuple[Any, ...]) -> Iterator[list[Any]]:
+    """Children that run a function with arguments each. All have to end by themselves, well."""
+    processes = [world.context.Process(target=body[0], args=body[1:]) for body in bodies]
+    started = []
+    try:
+        for process in processes:
+            process.start()
+            started.append(process)
+        yield processes
+    except BaseException:
+        for process in started:
+            with suppress(ValueError):  # it is reaped
+                process.kill()
+                reap(process, None)
+        raise
+    for process in processes:
+        reap(process)
+
+
+@contextmanager
+def killed_at_the_end(world: World, function: Any, *arguments: Any) -> Iterator[Any]:
+    """A child that is killed as the block ends, whatever it does then."""
+    process = world.context.Process(target=function, args=arguments)
+    process.start()
+    try:
+        yield process
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        reap(process, -signal.SIGKILL)
