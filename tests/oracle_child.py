@@ -1,4 +1,4 @@
-"""The child of test_oracle.py: makes calls, on semlock alone or on stock's module beside it.
+"""The child of test_oracle.py: makes calls, on semlock alone or on stock beside it.
 
 Reads a pickled list of calls a line (as hexadecimal digits), each an expression over the names in
 `Twin.namespace`, and answers each list with a line: nothing, or what differed.
@@ -10,13 +10,19 @@ import _multiprocessing as stock
 import copy
 import faulthandler
 import gc
+import multiprocessing
 import os
 import pickle
+import re
 import sys
 import weakref
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+import semlock
 from semlock import _multiprocessing as ours
+from semlock.sharing import ReceivedSegment, rebuild_shared
 
 
 class Index:
@@ -120,10 +126,134 @@ class Twin:
                 self.module.sem_unlink(entry.removeprefix("sem."))
 
 
-def difference(calls: list[str], alone: bool, prefix: str) -> str:
-    twins = [Twin(ours, prefix + "o")]
-    if not alone:
-        twins.append(Twin(stock, prefix + "s"))
+# One that goes on: what a thread that ended held is held by the next one that has its number.
+ANOTHER_THREAD = ThreadPoolExecutor(1)
+
+
+class Classes:
+    """Classes of multiprocessing, or semlock's in their place, and what has been made of them."""
+
+    NAMES = ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier")
+
+    def __init__(self, family: Any) -> None:
+        self.things: list[Any] = [
+            family.Lock(),
+            family.RLock(),
+            family.Semaphore(2),
+            family.BoundedSemaphore(2),
+            family.Condition(),
+            family.Event(),
+            family.Barrier(2),
+            family.Barrier(1),
+        ]
+        self.namespace = {
+            **{name: getattr(family, name) for name in self.NAMES},
+            "thing": self.thing,
+            "make": self.make,
+            "forget": self.forget,
+            "guarded": self.guarded,
+            "elsewhere": self.elsewhere,
+            "sent": self.sent,
+            "cut": self.cut,
+            "Index": Index(),
+            "Float": Float(),
+            "Raising": Raising(),
+            "S": "S",
+            "pickle": pickle,
+            "copy": copy,
+            "weakref": weakref,
+            "semlock": semlock,
+        }
+
+    def thing(self, index: int) -> Any:
+        return self.things[index % len(self.things)]
+
+    def make(self, new: Any) -> str:
+        self.things.append(new)
+        if len(self.things) > 12:
+            self.forget(0)
+        return type(new).__name__
+
+    def forget(self, index: int) -> None:
+        """One of those that were made later."""
+        if later := len(self.things) - 8:
+            del self.things[8 + index % later]
+
+    def guarded(self, index: int, method: str, *args: Any, **kwargs: Any) -> Any:
+        """A call that could wait for ever: made only where it does not wait."""
+        thing = self.thing(index)
+        semlock = getattr(getattr(thing, "_lock", thing), "_semlock", None)
+        if semlock is not None and semlock._is_zero():
+            if not (semlock.kind == 0 and semlock._is_mine()):
+                return "would wait"
+        elif semlock is None:
+            return "might wait"
+        return getattr(thing, method)(*args, **kwargs)
+
+    def elsewhere(self, index: int, method: str, *args: Any) -> Any:
+        """The same call, by another thread."""
+
+        def call() -> str:
+            try:
+                return str(getattr(self.thing(index), method)(*args))
+            except Exception as error:
+                return type(error).__name__
+
+        return ANOTHER_THREAD.submit(call).result()
+
+    def sent(self, index: int, changes: dict[str, Any]) -> Any:
+        """What arrives of a thing if parts of its state are others."""
+        thing = self.thing(index)
+        segment, slot, tag = thing._address()
+        state = {"cls": type(thing), "segment": segment, "slot": slot, "tag": tag}
+        state |= {"places": [thing._maker()], "passed": None, "file": None, "besides": ()}
+        if "flip" in changes:
+            state["tag"] = tag ^ 1 << changes["flip"]
+        state |= {key: value for key, value in changes.items() if key in state}
+        if isinstance(state["cls"], str):
+            state["cls"] = getattr(semlock, state["cls"])
+        ways = [state[key] for key in ("segment", "places", "passed", "file")]
+        received = ReceivedSegment(*ways)
+        return rebuild_shared(
+            state["cls"], received, state["slot"], state["tag"], *state["besides"]
+        )
+
+    def cut(self, index: int, at: int, byte: int) -> Any:
+        """What arrives of a thing if a byte of its pickle is another."""
+        data = bytearray(ForkingPickler.dumps(self.thing(index)))
+        data[at % len(data)] = byte
+        return pickle.loads(data)
+
+    def outcome(self, call: str) -> Any:
+        try:
+            result = eval(call, self.namespace)
+        except Exception as error:
+            # What the interpreter says of arguments is its own affair; the rest are our words.
+            own = isinstance(error, (TypeError, OverflowError, AttributeError))
+            said = "" if own else str(error)
+            return type(error).__name__, said
+        if isinstance(result, str):
+            return re.sub(r"0x[0-9a-f]+", "0x", result)
+        if result is None or isinstance(result, (bool, int)):
+            return type(result).__name__, result
+        return type(result).__name__
+
+    def end(self) -> None:
+        self.things.clear()
+        self.namespace.clear()
+        gc.collect()
+
+
+def make_twins(what: str, alone: bool, prefix: str) -> list[Any]:
+    if what == "module":
+        return [Twin(ours, prefix + "o"), *([] if alone else [Twin(stock, prefix + "s")])]
+    # Of fork: what these make has no names.
+    families = [semlock, *([] if alone else [multiprocessing.get_context("fork")])]
+    return [Classes(family) for family in families]
+
+
+def difference(calls: list[str], what: str, alone: bool, prefix: str) -> str:
+    twins = make_twins(what, alone, prefix)
     try:
         for number, call in enumerate(calls):
             outcomes = [twin.outcome(call) for twin in twins]
@@ -137,10 +267,10 @@ def difference(calls: list[str], alone: bool, prefix: str) -> str:
 
 def main() -> None:
     faulthandler.enable()
-    alone, prefix = sys.argv[1] == "alone", sys.argv[2]
+    what, alone, prefix = sys.argv[1], sys.argv[2] == "alone", sys.argv[3]
     for line in sys.stdin:
         calls = pickle.loads(bytes.fromhex(line))
-        print(repr(difference(calls, alone, f"{prefix}-{os.getpid()}")), flush=True)
+        print(repr(difference(calls, what, alone, f"{prefix}-{os.getpid()}")), flush=True)
 
 
 if __name__ == "__main__":

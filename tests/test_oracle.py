@@ -1,14 +1,16 @@
-"""Random calls, in a child process that may crash: stock's module says what is right.
+"""Random calls, in a child process that may crash: stock says what is right.
 
-To look for longer: pytest tests/test_oracle.py --hypothesis-profile=explore
+To look for longer, at each: SEMLOCK_FUZZ_SECONDS=600 pytest tests/test_oracle.py
 """
 
 from __future__ import annotations
 
 import _multiprocessing as stock
+import os
 import pickle
 import select
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -137,11 +139,100 @@ ours_alone = [
 ]
 
 
+# ---- Calls on the classes, where stock has the same ----
+
+things = st.integers(0, 12).map(str)
+waits = st.sampled_from(["0", "-1", "0.0005", "False", "0.001", "-0.0"])
+numbers = st.one_of(small, small, large, odd)
+lock_methods = st.sampled_from(["release", "__enter__", "__exit__", "get_value", "acquire"])
+plain_calls = [
+    call("thing({i}).acquire({b}, {t})", i=things, b=st.sampled_from(["True", "False", "0"]),
+         t=waits),
+    call("thing({i}).acquire(False)", i=things),
+    call("thing({i}).release()", i=things),
+    call("thing({i}).release()", i=things),
+    call("guarded({i}, 'acquire')", i=things),
+    call("guarded({i}, '__enter__')", i=things),
+    call("thing({i}).__exit__(None, None, None)", i=things),
+    call("elsewhere({i}, 'acquire', False)", i=things),
+    call("elsewhere({i}, 'release')", i=things),
+    call("thing({i}).wait({t})", i=things, t=waits),
+    call("thing({i}).wait_for(lambda: {v}, {t})", i=things, t=waits, v=numbers),
+    call("thing({i}).notify({n})", i=things, n=small),
+    call("thing({i}).{m}()", i=things,
+         m=st.sampled_from(["notify", "notify_all", "set", "clear", "is_set", "reset", "abort"])),
+    call("thing({i}).{a}", i=things, a=st.sampled_from(["broken", "n_waiting", "parties"])),
+    call("thing({i}).get_value()", i=things),
+    call("thing({i})._semlock.{m}()", i=things,
+         m=st.sampled_from(["_count", "_is_mine", "_is_zero", "_get_value", "release"])),
+    call("forget({i})", i=things),
+    call("make({c}({n}))", c=st.sampled_from(["Semaphore", "BoundedSemaphore"]), n=numbers),
+    call("make({c}())", c=st.sampled_from(["Lock", "RLock", "Condition", "Event", "Semaphore"])),
+    call("make(Condition(thing({i})))", i=st.sampled_from("01")),
+    call("make(Barrier({n}, None, {t}))", n=st.sampled_from("12"), t=waits),
+    call("repr(thing({i}))", i=st.sampled_from("0123")),
+]  # fmt: skip
+bad_arguments = [
+    call("guarded({i}, 'acquire', {j})", i=things, j=junk),
+    call("guarded({i}, 'acquire', {k})", i=things, k=keywords),
+    call("thing({i}).acquire(False, {t})", i=things, t=odd),
+    call("thing({i}).{m}({j})", i=things, j=junk.filter(bool),
+         m=st.sampled_from(["release", "get_value", "notify_all", "set", "is_set"])),
+    call("thing({i}).notify({n})", i=things, n=st.one_of(small, large)),
+    call("{c}({j}, {k})", c=st.sampled_from(["Lock", "RLock", "Event"]), j=junk.filter(bool),
+         k=keywords),
+]  # fmt: skip
+# Not on stock: it has nothing of the kind, or behaves otherwise there for a reason.
+classes = st.sampled_from(
+    ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier"]
+)
+changes = st.dictionaries(
+    st.sampled_from(["cls", "segment", "slot", "tag", "places", "passed", "file", "besides"]),
+    st.one_of(
+        classes.map(repr), integers, odd, wild,
+        st.sampled_from(["bytes(16)", "bytes(15)", "[(1, 0)]", "[(0, -1)]", "[(2**40, 3)]",
+                         "[()]", "[]", "((), ())", "(1, 2, 3)", "(thing(0),)", "(None, None)",
+                         "('ignore',)", "('x',)", "thing(1)"]),
+    ),
+    max_size=3,
+)  # fmt: skip
+flips = st.integers(0, 63).map(lambda bit: {"flip": str(bit)})
+our_calls = [
+    call("thing({i}).notify({n})", i=things, n=numbers),
+    call("make(Semaphore({n}, robust=True))", n=numbers),
+    call("make({c}(robust={v}, on_owner_died={w}))", c=st.sampled_from(["Lock", "RLock"]), v=odd,
+         w=st.one_of(odd, st.sampled_from(["'warn'", "'ignore'"]))),
+    call("thing({i}).{m}()", i=things, m=st.sampled_from(
+        ["holder", "locked", "_begin_message", "_end_message", "_is_mid_message",
+         "_guard_messages", "_mark_shared", "_address", "_descriptor", "_maker"])),
+    call("thing({i}).recovered", i=things),
+    call("thing({i}).wait({t})", i=things, t=st.one_of(waits, st.sampled_from(
+        ["'x'", "[]", "Raising", "10**400", "1j", "float('nan')", "-float('inf')"]))),
+    call("make(sent({i}, {c}))", i=things, c=st.one_of(changes, flips).map(
+        lambda given: "{" + ", ".join(f"'{k}': {v}" for k, v in given.items()) + "}")),
+    call("make(copy.deepcopy(thing({i})))", i=things),
+    call("make(cut({i}, {at}, {byte}))", i=things, at=st.integers(0, 400).map(str),
+         byte=st.integers(0, 255).map(str)),
+    call("thing({i}).__init__({j})", i=things, j=junk),
+    call("{c}.__new__({c}, {j})", c=classes, j=junk),
+    call("make({c}.__new__({c}))", c=classes),
+    call("{c}({j}, {k})", c=classes, j=junk.filter(bool), k=keywords),
+    call("{c}.{m}({j})", c=classes, j=junk,
+         m=st.sampled_from(["_rebuild", "acquire", "wait", "release", "__reduce__"])),
+    call("setattr(thing({i}), '{a}', {v})", i=things, v=odd,
+         a=st.sampled_from(["__class__", "foo", "_semlock", "_lock", "_action", "recovered"])),
+    call("bool(weakref.ref(thing({i})))", i=things),
+]  # fmt: skip
+
+
 def scripts(*calls: st.SearchStrategy[str]) -> st.SearchStrategy[list[str]]:
     """Some semaphores, and then many calls."""
     begin = st.lists(good_makes, min_size=2, max_size=3)
-    rest = st.lists(st.one_of(*calls), min_size=25, max_size=60)
-    return st.tuples(begin, rest).map(lambda parts: parts[0] + parts[1])
+    return st.tuples(begin, many(*calls)).map(lambda parts: parts[0] + parts[1])
+
+
+def many(*calls: st.SearchStrategy[str]) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.one_of(*calls), min_size=25, max_size=60)
 
 
 # ---- The child ----
@@ -150,14 +241,14 @@ def scripts(*calls: st.SearchStrategy[str]) -> st.SearchStrategy[list[str]]:
 class Oracle:
     """The child that makes the calls; after a crash, a new one."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, *mode: str) -> None:
         self.mode = mode
         self.child: subprocess.Popen[str] | None = None
 
     def check(self, calls: list[str]) -> None:
         if self.child is None:
             script = Path(__file__).with_name("oracle_child.py")
-            self.child = start(script, self.mode, PREFIX, stdin=subprocess.PIPE)
+            self.child = start(script, *self.mode, PREFIX, stdin=subprocess.PIPE)
         child = self.child
         assert child.stdin is not None
         assert child.stdout is not None
@@ -192,27 +283,65 @@ class Oracle:
 
 @pytest.fixture
 def oracle(request: pytest.FixtureRequest) -> Iterator[Oracle]:
-    oracle = Oracle(request.param)
+    oracle = Oracle(*request.param)
     yield oracle
     oracle.end()
 
 
-# Without shrinking, which takes many minutes where each try crashes a child: explore for that.
+SECONDS = float(os.environ.get("SEMLOCK_FUZZ_SECONDS", 0))
+
+# Without shrinking, which takes many minutes where each try crashes a child.
 beside_a_child = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
 
 
-@beside_a_child
-@pytest.mark.parametrize("oracle", ["beside stock"], indirect=True)
-@given(calls=scripts(*makes, *uses, *uses, good_makes, *others))
-def test_any_calls_give_what_they_give_on_stock(oracle: Oracle, calls: list[str]) -> None:
-    oracle.check(calls)
+def fuzz(oracle: Oracle, strategy: st.SearchStrategy[list[str]]) -> None:
+    """Checks many scripts: as many as a profile says, or other ones until the time is over."""
+    checked = 0
+
+    def check(calls: list[str]) -> None:
+        nonlocal checked
+        oracle.check(calls)
+        checked += len(calls)
+
+    rounds = settings(beside_a_child, derandomize=SECONDS == 0)
+    end = time.monotonic() + SECONDS
+    while True:
+        rounds(given(strategy)(check))()
+        if time.monotonic() >= end:
+            break
+    print(f"{checked} calls, 0 findings")
 
 
-@beside_a_child
-@pytest.mark.parametrize("oracle", ["alone"], indirect=True)
-@given(calls=scripts(*makes, *uses, good_makes, *others, *ours_alone))
-def test_no_calls_crash_the_interpreter(oracle: Oracle, calls: list[str]) -> None:
-    oracle.check(calls)
+@pytest.mark.timeout(SECONDS + 300)
+@pytest.mark.parametrize(
+    ("oracle", "strategy"),
+    [
+        (("module", "beside"), scripts(*makes, *uses, *uses, good_makes, *others)),
+        (("classes", "beside"), many(*plain_calls, *plain_calls, *bad_arguments)),
+    ],
+    ids=["module", "classes"],
+    indirect=["oracle"],
+)
+def test_any_calls_give_what_they_give_on_stock(
+    oracle: Oracle, strategy: st.SearchStrategy[list[str]]
+) -> None:
+    fuzz(oracle, strategy)
+
+
+@pytest.mark.timeout(SECONDS + 300)
+@pytest.mark.parametrize(
+    ("oracle", "strategy"),
+    [
+        (("module", "alone"), scripts(*makes, *uses, good_makes, *others, *ours_alone)),
+        (("classes", "alone"), many(*plain_calls, *bad_arguments, *our_calls, *our_calls)),
+    ],
+    ids=["module", "classes"],
+    indirect=["oracle"],
+)
+def test_no_calls_crash_the_interpreter(
+    oracle: Oracle, strategy: st.SearchStrategy[list[str]]
+) -> None:
+    fuzz(oracle, strategy)

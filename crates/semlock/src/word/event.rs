@@ -37,83 +37,81 @@ pub(crate) struct Event<'a>(pub(crate) &'a AtomicU64);
 impl Event<'_> {
     #[inline]
     pub(crate) fn is_set(self) -> bool {
-        self.load() & FLAG != 0
+        low(self.load()) & FLAG != 0
     }
 
     #[inline]
-    fn load(self) -> u32 {
-        low(self.0.load(Ordering::Acquire))
+    fn load(self) -> u64 {
+        self.0.load(Ordering::Acquire)
     }
 
     /// What a wait that begins now has to pass to `passed`.
     pub(crate) fn epoch(self) -> u32 {
-        self.load() / EPOCH
+        low(self.load()) / EPOCH
     }
 
     /// Whether the event was set at some moment since that epoch was read.
     pub(crate) fn passed(self, epoch: u32) -> bool {
-        let now = self.load();
+        let now = low(self.load());
         now & FLAG != 0 || now / EPOCH != epoch && rule("event/a-set-that-was-cleared-counts")
     }
 
     #[inline]
     pub(crate) fn set(self, futex: &impl Futex) {
-        let mut seen = self.load();
+        let mut word = self.load();
         // Where it is set nobody sleeps; but who sets it again has to be seen too: see `Memory
         // ordering`. So that is a change as well.
-        loop {
+        let seen = loop {
+            let seen = low(word);
             if seen & FLAG != 0 && !rule("event/who-sets-it-again-is-seen-too") {
                 return;
             }
             let set =
                 if seen & FLAG == 0 { (seen & !SLEEP).wrapping_add(EPOCH) | FLAG } else { seen };
-            match self.change(seen, set) {
-                Ok(()) => break,
-                Err(other) => seen = other,
+            match self.change(word, set) {
+                Ok(()) => break seen,
+                Err(other) => word = other,
             }
-        }
+        };
         if seen & (FLAG | SLEEP) == SLEEP {
             futex.wake(self.0, u32::MAX);
         }
     }
 
     pub(crate) fn clear(self) {
-        let mut seen = self.load();
-        while seen & FLAG != 0 {
-            match self.change(seen, seen & !FLAG) {
+        let mut word = self.load();
+        while low(word) & FLAG != 0 {
+            match self.change(word, low(word) & !FLAG) {
                 Ok(()) => return,
-                Err(other) => seen = other,
+                Err(other) => word = other,
             }
         }
     }
 
     /// Sleeps once, unless the event was set since that epoch was read.
     pub(crate) fn sleep(self, futex: &impl Futex, epoch: u32, time: Option<Duration>) -> Slept {
-        let mut seen = self.load();
-        loop {
+        let mut word = self.load();
+        let seen = loop {
+            let seen = low(word);
             let is_later = seen / EPOCH != epoch && rule("event/nobody-lies-down-after-a-set");
             if seen & FLAG != 0 || is_later {
                 return Slept::Woken;
             }
             if seen & SLEEP != 0 {
-                break;
+                break seen;
             }
-            match self.change(seen, seen | SLEEP) {
-                Ok(()) => {
-                    seen |= SLEEP;
-                    break;
-                }
-                Err(other) => seen = other,
+            match self.change(word, seen | SLEEP) {
+                Ok(()) => break seen | SLEEP,
+                Err(other) => word = other,
             }
-        }
+        };
         futex.wait(self.0, seen, time)
     }
 
+    /// From a word as it was seen, all of it: else what a wild peer wrote into the upper half would make each change fail
+    /// for ever.
     #[inline]
-    fn change(self, from: u32, to: u32) -> Result<(), u32> {
-        self.0
-            .compare_exchange(from.into(), to.into(), Ordering::AcqRel, Ordering::Acquire)
-            .map(|_| ())
-            .map_err(low)
+    fn change(self, from: u64, to: u32) -> Result<(), u64> {
+        self.0.compare_exchange(from, to.into(), Ordering::AcqRel, Ordering::Acquire).map(|_| ())
     }
 }

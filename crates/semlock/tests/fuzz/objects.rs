@@ -1,0 +1,150 @@
+//! One object of each kind, and everything that can be done with one.
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use semlock::raw::{Barrier, Condvar, Entered, Event, Lock, LockKind, Options, Passed};
+use semlock::{Address, Deadline, Error, Wait};
+
+/// Long enough to be slept through.
+const SHORT: Duration = Duration::from_micros(50);
+
+pub enum Object {
+    Lock(Lock),
+    Condvar(Condvar),
+    Event(Event),
+    Barrier(Barrier),
+}
+
+/// One of each kind.
+pub fn one_of_each() -> Vec<Object> {
+    let lock = |kind, value, robust| {
+        Object::Lock(Lock::new(Options { kind, value, maxvalue: 5, robust }).unwrap())
+    };
+    vec![
+        lock(LockKind::Mutex, 1, true),
+        lock(LockKind::Mutex, 1, false),
+        lock(LockKind::ReentrantMutex, 1, true),
+        lock(LockKind::Semaphore, 3, false),
+        lock(LockKind::Semaphore, 3, true),
+        Object::Condvar(Condvar::new().unwrap()),
+        Object::Event(Event::new().unwrap()),
+        Object::Barrier(Barrier::new(2).unwrap()),
+    ]
+}
+
+type Open = fn(Address, Option<BorrowedFd<'_>>) -> Result<Object, Error>;
+
+/// Opens what is there as each kind: at most one of them can be right.
+pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Option<Object> {
+    let ways: [Open; 4] = [
+        |address, descriptor| Lock::open(address, descriptor).map(Object::Lock),
+        |address, descriptor| Condvar::open(address, descriptor).map(Object::Condvar),
+        |address, descriptor| Event::open(address, descriptor).map(Object::Event),
+        |address, descriptor| Barrier::open(address, descriptor).map(Object::Barrier),
+    ];
+    let results = ways.map(|open| open(address, descriptor));
+    let mut opened = None;
+    for result in results {
+        match result {
+            Ok(object) => {
+                assert!(opened.is_none(), "it is of two kinds");
+                assert_eq!(object.address(), address);
+                opened = Some(object);
+            }
+            Err(Error::SegmentNotMapped | Error::BadSegment(_) | Error::BadAddress(_)) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    opened
+}
+
+impl Object {
+    pub fn address(&self) -> Address {
+        match self {
+            Self::Lock(lock) => lock.address(),
+            Self::Condvar(condvar) => condvar.address(),
+            Self::Event(event) => event.address(),
+            Self::Barrier(barrier) => barrier.address(),
+        }
+    }
+
+    pub fn descriptor(&self) -> i32 {
+        match self {
+            Self::Lock(lock) => lock.descriptor(),
+            Self::Condvar(condvar) => condvar.descriptor(),
+            Self::Event(event) => event.descriptor(),
+            Self::Barrier(barrier) => barrier.descriptor(),
+        }
+        .unwrap()
+    }
+
+    /// Does all that can be done with it, whatever its words say; somebody else may write between any two steps.
+    pub fn use_it(&self, mut between: impl FnMut()) {
+        let soon = || Deadline::after(SHORT);
+        match self {
+            Self::Lock(lock) => {
+                let _ = (lock.holder(), lock.recovered(), lock.value(), lock.is_zero());
+                let tried = lock.try_acquire();
+                between();
+                let _ = (lock.again_if_mine(), lock.is_mine(), lock.count());
+                let waited = lock.acquire_until(soon());
+                between();
+                if let Wait::OwnerDied(pid) = waited {
+                    lock.give_back_as_owner_died(pid);
+                } else if waited == Wait::Acquired {
+                    let _ = lock.release();
+                }
+                between();
+                if tried != Wait::TimedOut {
+                    let _ = lock.release();
+                }
+                let _ = lock.release();
+                let _ = (lock.is_mid_message(), lock.begin_message());
+                lock.end_message();
+            }
+            Self::Condvar(condvar) => {
+                let _ = condvar.waiting();
+                let waiting = condvar.enter();
+                between();
+                condvar.notify(1);
+                if let Ok(waiting) = waiting {
+                    let _ = condvar.sleep(&waiting, soon());
+                    between();
+                    let _ = condvar.leave(waiting);
+                }
+                let waiting = condvar.enter();
+                between();
+                condvar.notify(u32::MAX);
+                if let Ok(waiting) = waiting {
+                    condvar.abandon(waiting);
+                }
+            }
+            Self::Event(event) => {
+                let epoch = event.epoch();
+                between();
+                let _ = event.wait_since(epoch, soon());
+                event.set();
+                between();
+                let _ = event.is_set();
+                let _ = event.wait_since(event.epoch(), soon());
+                event.clear();
+            }
+            Self::Barrier(barrier) => {
+                match barrier.enter(soon()) {
+                    Ok(Entered::Waits(member)) => {
+                        between();
+                        if barrier.sleep(&member, soon()) == Passed::Interrupted {
+                            let _ = barrier.sleep(&member, soon());
+                        }
+                    }
+                    Ok(_) | Err(_) => between(),
+                }
+                barrier.reset();
+                between();
+                barrier.abort();
+                barrier.reset();
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Segments: a copy of a real one in which some words are others, before it is opened and while its objects are used, as
+//! if a peer had run wild.
+//!
+//! ```text
+//!  byte 0  what the copy is: its length, and what is opened
+//!       1  words that differ before: their number
+//!          words, 11 bytes each: region (its high bit: change these bits only), index, value
+//!          and all that follow, one between two steps each
+//! ```
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use crate::driver::{Player, Target};
+use crate::input::Input;
+use crate::objects::{Object, one_of_each, open};
+
+pub const TARGET: Target = Target { name: "segments", start: || Box::new(Segments::new()) };
+
+/// As `segment.rs` lays them out, in words.
+const HEADER: u64 = 512;
+const NODES: u64 = 4096 * 2;
+const SLOT: u64 = 8;
+const WORD: u64 = 8;
+
+struct Segments {
+    objects: Vec<Object>,
+    bytes: Vec<u8>,
+    number: u64,
+}
+
+struct Patch {
+    word: u64,
+    value: u64,
+    flips: bool,
+}
+
+impl Segments {
+    fn new() -> Self {
+        let objects = one_of_each();
+        // SAFETY: the descriptor is open as long as the objects are there.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(objects[0].descriptor()) };
+        let file = File::from(descriptor.try_clone_to_owned().unwrap());
+        let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        Self { objects, bytes, number: 0 }
+    }
+
+    fn patch(&self, input: &mut Input<'_>) -> Patch {
+        let (region, index, value) = (input.u8(), u64::from(input.u16()), input.u64());
+        let slots = (self.objects.len() as u64 + 1) * SLOT;
+        let word = match region & 0x7f {
+            0..0x20 => index % 16,
+            0x20..0x60 => HEADER + NODES + index % slots,
+            0x60..0x78 => HEADER + index % 64,
+            _ => index % (self.bytes.len() as u64 / WORD),
+        };
+        Patch { word, value, flips: region & 0x80 != 0 }
+    }
+
+    /// A barrier's own lock, which some of its calls wait for without a deadline: who writes there that a living process
+    /// holds it takes it for good.
+    fn is_waited_for(&self, word: u64) -> bool {
+        let mut barriers = self.objects.iter().filter(|it| matches!(it, Object::Barrier(_)));
+        barriers.any(|it| word == HEADER + NODES + u64::from(it.address().slot) * SLOT)
+    }
+
+    fn apply(&self, patch: &Patch, file: &File) {
+        let Patch { word, value, flips } = *patch;
+        let mut before = [0; 8];
+        if self.is_waited_for(word) || file.read_exact_at(&mut before, word * WORD).is_err() {
+            return;
+        }
+        let value = if flips { u64::from_ne_bytes(before) ^ value } else { value };
+        file.write_all_at(&value.to_ne_bytes(), word * WORD).unwrap();
+    }
+}
+
+impl Player for Segments {
+    fn play(&mut self, bytes: &[u8]) -> bool {
+        let mut input = Input::new(bytes);
+        let what = input.u8();
+        let file = File::from(memfd_create("copy", MemfdFlags::CLOEXEC).unwrap());
+        file.write_all_at(&self.bytes, 0).unwrap();
+        // Another id than that of the real one, by which nothing would be opened.
+        self.number += 1;
+        let mut id = [0xff; 16];
+        id[..8].copy_from_slice(&self.number.to_ne_bytes());
+        file.write_all_at(&id, 3 * WORD).unwrap();
+        let patches = input.u8() % 16;
+        for _ in 0..patches {
+            self.apply(&self.patch(&mut input), &file);
+        }
+        let length = self.bytes.len() as u64;
+        match what {
+            0..0xe0 => {}
+            0xe0..0xe8 => file.set_len(0).unwrap(),
+            0xe8..0xf0 => file.set_len(u64::from(what - 0xe8) * 700).unwrap(),
+            0xf0..0xf8 => file.set_len(length - u64::from(what - 0xef)).unwrap(),
+            0xf8.. => file.set_len(length + u64::from(what - 0xf7) * 8).unwrap(),
+        }
+        // Something that is no memory at all.
+        let (pipe, _writer) = std::io::pipe().unwrap();
+        let descriptor = if what == 0xe0 { pipe.as_fd() } else { file.as_fd() };
+
+        let mut used = false;
+        for object in &self.objects {
+            let mut address = object.address();
+            address.segment = id;
+            if what & 1 == 1 {
+                // What stands there by now.
+                let mut tag = [0; 8];
+                let word = HEADER + NODES + u64::from(address.slot) * SLOT + 4;
+                let _ = file.read_at(&mut tag, word * WORD).unwrap();
+                address.tag = u64::from_ne_bytes(tag);
+            }
+            let Some(copy) = open(address, Some(descriptor)) else { continue };
+            used = true;
+            assert_ne!(copy.descriptor(), file.as_raw_fd());
+            copy.use_it(|| {
+                if !input.is_empty() {
+                    self.apply(&self.patch(&mut input), &file);
+                }
+            });
+        }
+        used
+    }
+}
