@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_timeout_that_no_clock_can_hold_never_ends() {
-        for huge in [f64::INFINITY, f64::MAX, 1e30, 1e19] {
+        for huge in [f64::INFINITY, f64::MAX, 1e30, 1e20] {
             assert_eq!(Deadline::after_secs(huge).unwrap(), Deadline::NEVER);
         }
         assert_eq!(Deadline::after(Duration::MAX), Deadline::NEVER);

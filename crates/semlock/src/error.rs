@@ -85,7 +85,7 @@ pub enum Error {
     Os {
         /// The function that failed, as its manual page is called.
         call: &'static str,
-        /// Its `errno(3)`.
+        /// Its `errno(3)`; on Windows, what `GetLastError` says.
         errno: i32,
     },
 }
@@ -106,6 +106,7 @@ fn refusals(ways: &[Refused]) -> String {
     said.collect::<Vec<_>>().join("; ")
 }
 
+#[cfg(unix)]
 impl Error {
     pub(crate) fn os(call: &'static str) -> impl Fn(rustix::io::Errno) -> Self {
         move |errno| Self::Os { call, errno: errno.raw_os_error() }

@@ -91,7 +91,9 @@ mod word;
 #[cfg(all(target_os = "linux", not(loom)))]
 pub use address::Address;
 #[cfg(not(loom))]
-pub use backend::{SEM_VALUE_MAX, unlink};
+pub use backend::SEM_VALUE_MAX;
+#[cfg(all(unix, not(loom)))]
+pub use backend::unlink;
 #[cfg(all(target_os = "linux", not(loom)))]
 pub use barrier::Barrier;
 #[cfg(all(target_os = "linux", not(loom)))]

@@ -67,7 +67,9 @@ pub struct SemLock {
 impl SemLock {
     /// Creates a semaphore under a name that nothing has.
     ///
-    /// `maxvalue` bounds what [`release`](Self::release) gives back; `value` may lie above it.
+    /// `maxvalue` bounds what [`release`](Self::release) gives back; `value` may lie above it, except on Windows, whose
+    /// semaphores have a greatest value themselves, and no names: there others reach it by its [`handle`](Self::handle), which they
+    /// inherit or are given.
     ///
     /// # Errors
     /// [`Error::Os`]: `EEXIST` for a taken name; `EINVAL` for an impossible one, or a value above
@@ -79,20 +81,23 @@ impl SemLock {
         name: &Name,
         naming: Naming,
     ) -> Result<Self, Error> {
-        let sem = Semaphore::create(name, value, naming)?;
+        let sem = Semaphore::create(name, value, maxvalue, naming)?;
         let name = (naming == Naming::Keep).then(|| name.clone());
         Ok(Self::over(sem, kind, maxvalue, name))
     }
 
-    /// Opens what another process created, without touching its value.
+    /// Opens what another process created, without touching its value. (Not on Windows, where semaphores are reached by
+    /// their handles.)
     ///
     /// # Errors
     /// [`Error::Os`]: `ENOENT` where nothing has this name.
+    #[cfg(unix)]
     pub fn rebuild(kind: Kind, maxvalue: i32, name: &Name) -> Result<Self, Error> {
         Ok(Self::over(Semaphore::open(name)?, kind, maxvalue, Some(name.clone())))
     }
 
-    /// A second `SemLock` over a semaphore that this process has open, or had when it was forked.
+    /// A second `SemLock` over a semaphore that this process has open, or had when it was forked. On Windows also one over
+    /// a handle that this process inherited or was given, which it takes over.
     ///
     /// # Errors
     /// [`Error::UnknownHandle`].
@@ -148,6 +153,23 @@ impl SemLock {
         Ok(result)
     }
 
+    /// The same, or until an event is signalled, which counts as a signal.
+    #[cfg(windows)]
+    pub fn wait_or(
+        &self,
+        deadline: Deadline,
+        event: std::os::windows::io::BorrowedHandle<'_>,
+    ) -> Result<Wait, Error> {
+        if self.again_if_mine() {
+            return Ok(Wait::Acquired);
+        }
+        let result = self.sem.wait_or(deadline, Some(event))?;
+        if result == Wait::Acquired {
+            self.took();
+        }
+        Ok(result)
+    }
+
     /// Takes a permit, however long that takes.
     pub fn acquire(&self) -> Result<(), Error> {
         self.acquire_until(Deadline::NEVER).map(|_always| ())
@@ -189,7 +211,9 @@ impl SemLock {
     #[allow(clippy::inline_always)] // as for `try_acquire`
     pub fn release(&self) -> Result<(), Error> {
         if self.kind == Kind::Semaphore {
-            self.check_below_maxvalue()?;
+            if !Semaphore::KEEPS_MAXVALUE {
+                self.check_below_maxvalue()?;
+            }
             self.tally().add(-1, thread::current());
         } else {
             let me = thread::current();
@@ -346,6 +370,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(unix)] // whose semaphores can begin above the greatest value
     fn a_post_that_fails_leaves_the_count_as_it_was() {
         let full = unnamed(Kind::RecursiveMutex, crate::SEM_VALUE_MAX.cast_unsigned(), 1);
         full.took();

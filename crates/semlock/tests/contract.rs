@@ -17,6 +17,7 @@ fn unnamed(kind: Kind, value: u32, maxvalue: i32) -> SemLock {
     SemLock::create(kind, value, maxvalue, &unique(), Naming::Unlink).unwrap()
 }
 
+#[cfg(unix)]
 fn errno(error: Error) -> i32 {
     match error {
         Error::Os { errno, .. } => errno,
@@ -46,6 +47,7 @@ fn a_semaphore_is_not_released_above_its_greatest_value() {
 }
 
 #[test]
+#[cfg(unix)]
 fn a_semaphore_can_begin_above_its_greatest_value() {
     let lock = unnamed(Kind::Semaphore, 20, 10);
     assert_eq!((lock.value().unwrap(), lock.maxvalue()), (20, 10));
@@ -157,6 +159,7 @@ fn a_forked_child_holds_nothing() {
 }
 
 #[test]
+#[cfg(unix)]
 fn a_name_is_kept_until_it_is_unlinked() {
     let name = unique();
     let lock = SemLock::create(Kind::Semaphore, 1, 1, &name, Naming::Keep).unwrap();
@@ -194,6 +197,7 @@ fn a_handle_is_good_while_its_semaphore_is_open_and_no_longer() {
 }
 
 #[test]
+#[cfg(unix)]
 fn impossible_names_and_values_are_refused_and_leave_nothing() {
     assert_eq!(Name::new("a\0b"), Err(Error::NulInName));
     for naming in [Naming::Keep, Naming::Unlink] {
@@ -214,9 +218,60 @@ fn impossible_names_and_values_are_refused_and_leave_nothing() {
 }
 
 #[test]
+#[cfg(unix)]
 fn a_name_needs_no_slash() {
     let name = Name::new(&format!("semlock-contract-{}", std::process::id())).unwrap();
     let lock = SemLock::create(Kind::Semaphore, 1, 1, &name, Naming::Keep).unwrap();
     semlock::unlink(&name).unwrap();
     assert_eq!(lock.value().unwrap(), 1);
+}
+
+/// Its semaphores have a greatest value of their own, and no names.
+#[test]
+#[cfg(windows)]
+fn on_windows_the_system_keeps_the_greatest_value_and_a_name_is_no_ones() {
+    let name = unique();
+    let refused = |value, maxvalue| {
+        let result = SemLock::create(Kind::Semaphore, value, maxvalue, &name, Naming::Keep);
+        assert!(matches!(result, Err(Error::Os { call: "CreateSemaphore", errno: 87 })));
+    };
+    refused(20, 10);
+    refused(0, 0);
+    refused(1, -1);
+    refused(SEM_VALUE_MAX.cast_unsigned() + 1, SEM_VALUE_MAX);
+    let [one, other] = [0, 1]
+        .map(|value| SemLock::create(Kind::Semaphore, value, 1, &name, Naming::Keep).unwrap());
+    assert_eq!((one.value().unwrap(), other.value().unwrap()), (0, 1));
+    assert_eq!(one.name(), Some(&name));
+    // A mutex that is not held is not given back either.
+    let mutex = unnamed(Kind::RecursiveMutex, 1, 1);
+    assert_eq!(mutex.release(), Err(Error::NotOwner));
+    assert_eq!(Kind::try_from(7), Err(Error::UnrecognizedKind));
+}
+
+#[test]
+#[cfg(windows)]
+#[allow(unsafe_code)]
+fn on_windows_an_event_ends_a_wait_and_takes_no_permit() {
+    use std::os::windows::io::{AsHandle, FromRawHandle, OwnedHandle};
+    use std::ptr;
+    use windows_sys::Win32::System::Threading::{CreateEventW, ResetEvent, SetEvent};
+
+    let lock = unnamed(Kind::Semaphore, 0, 1);
+    // SAFETY: without attributes and a name nothing is read; the handle is new.
+    let event =
+        unsafe { OwnedHandle::from_raw_handle(CreateEventW(ptr::null(), 1, 0, ptr::null())) };
+    let raw = std::os::windows::io::AsRawHandle::as_raw_handle(&event);
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| lock.wait_or(Deadline::NEVER, event.as_handle()));
+        // SAFETY: an open handle.
+        assert_ne!(unsafe { SetEvent(raw) }, 0);
+        assert_eq!(waiter.join().unwrap(), Ok(Wait::Interrupted));
+    });
+    // SAFETY: an open handle.
+    assert_ne!(unsafe { ResetEvent(raw) }, 0);
+    let soon = Deadline::after(Duration::from_millis(5));
+    assert_eq!(lock.wait_or(soon, event.as_handle()), Ok(Wait::TimedOut));
+    lock.release().unwrap();
+    assert_eq!(lock.wait_or(Deadline::NEVER, event.as_handle()), Ok(Wait::Acquired));
 }

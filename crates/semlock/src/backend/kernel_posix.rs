@@ -28,7 +28,10 @@ pub const SEM_VALUE_MAX: i32 = i32::MAX;
 pub(crate) struct Semaphore(Sem);
 
 impl Semaphore {
-    pub(crate) fn create(name: &Name, value: u32, naming: Naming) -> Result<Self, Error> {
+    /// The operating system knows only one greatest value, its own.
+    pub(crate) const KEEPS_MAXVALUE: bool = false;
+
+    pub(crate) fn create(name: &Name, value: u32, _: i32, naming: Naming) -> Result<Self, Error> {
         match naming {
             Naming::Keep => Sem::create(name.as_c_str(), value).map_err(Error::os("sem_open")),
             Naming::Unlink => create_unnamed(name, value),
@@ -311,7 +314,7 @@ mod tests {
     #[test]
     fn an_unnamed_semaphore_leaves_nothing_under_its_name() {
         let name = unique("unnamed");
-        let sem = Semaphore::create(&name, 3, Naming::Unlink).unwrap();
+        let sem = Semaphore::create(&name, 3, 3, Naming::Unlink).unwrap();
         assert_eq!(sem.value().unwrap(), 3);
         let error = Semaphore::open(&name).unwrap_err();
         assert_eq!(error, Error::os("sem_open")(Errno::NOENT));
@@ -320,9 +323,9 @@ mod tests {
     #[test]
     fn an_unnamed_semaphore_is_refused_a_name_that_is_taken() {
         let name = unique("taken");
-        let keeper = Semaphore::create(&name, 1, Naming::Keep).unwrap();
+        let keeper = Semaphore::create(&name, 1, 1, Naming::Keep).unwrap();
         for naming in [Naming::Keep, Naming::Unlink] {
-            let error = Semaphore::create(&name, 1, naming).unwrap_err();
+            let error = Semaphore::create(&name, 1, 1, naming).unwrap_err();
             assert_eq!(error, Error::os("sem_open")(Errno::EXIST));
         }
         unlink(&name).unwrap();
@@ -332,7 +335,7 @@ mod tests {
     #[test]
     fn a_semaphore_opened_twice_has_one_handle_and_stays_open_for_the_second() {
         let name = unique("twice");
-        let first = Semaphore::create(&name, 1, Naming::Keep).unwrap();
+        let first = Semaphore::create(&name, 1, 1, Naming::Keep).unwrap();
         let second = Semaphore::open(&name).unwrap();
         unlink(&name).unwrap();
         assert_eq!(first.handle(), second.handle());

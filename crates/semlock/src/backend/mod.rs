@@ -2,6 +2,8 @@
 
 #[cfg(unix)]
 mod kernel_posix;
+#[cfg(windows)]
+mod kernel_windows;
 #[cfg(target_os = "linux")]
 pub(crate) mod shared;
 
@@ -9,3 +11,7 @@ pub(crate) mod shared;
 pub(crate) use kernel_posix::Semaphore;
 #[cfg(unix)]
 pub use kernel_posix::{SEM_VALUE_MAX, unlink};
+#[cfg(windows)]
+pub use kernel_windows::SEM_VALUE_MAX;
+#[cfg(windows)]
+pub(crate) use kernel_windows::Semaphore;

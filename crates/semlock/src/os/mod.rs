@@ -16,7 +16,11 @@ pub(crate) mod futex;
 pub(crate) mod mapping;
 #[cfg(target_os = "linux")]
 pub(crate) mod process;
+#[cfg(unix)]
 #[allow(unsafe_code)]
 pub(crate) mod sem_open;
 #[allow(unsafe_code)]
 pub(crate) mod thread;
+#[cfg(windows)]
+#[allow(unsafe_code)]
+pub(crate) mod win32;

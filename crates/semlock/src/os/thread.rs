@@ -32,16 +32,27 @@ pub(crate) fn current() -> usize {
 }
 
 /// A number that no other running thread of this process has; never 0: `pthread_self(3)`.
-#[cfg(not(all(
-    target_os = "linux",
-    any(target_arch = "x86_64", target_arch = "aarch64"),
-    not(miri)
-)))]
+#[cfg(all(
+    unix,
+    not(all(
+        target_os = "linux",
+        any(target_arch = "x86_64", target_arch = "aarch64"),
+        not(miri)
+    ))
+))]
 #[inline]
 #[allow(clippy::cast_possible_truncation)] // it is a pointer, or as wide as one
 pub(crate) fn current() -> usize {
     // SAFETY: it cannot fail.
     (unsafe { libc::pthread_self() }) as usize
+}
+
+/// A number that no other running thread of this process has; never 0: `GetCurrentThreadId`.
+#[cfg(windows)]
+#[inline]
+pub(crate) fn current() -> usize {
+    // SAFETY: it cannot fail.
+    (unsafe { windows_sys::Win32::System::Threading::GetCurrentThreadId() }) as usize
 }
 
 /// Whether this is the thread that the process began with, or that forked it.
