@@ -24,6 +24,9 @@ import semlock
 from semlock import _multiprocessing as ours
 from semlock.sharing import ReceivedSegment, rebuild_shared
 
+# Seconds; less than whoever waits for an answer has patience.
+HANGS = 50
+
 
 class Index:
     def __index__(self) -> int:
@@ -158,7 +161,9 @@ class Classes:
             "Index": Index(),
             "Float": Float(),
             "Raising": Raising(),
+            "Str": Str,
             "S": "S",
+            "N": ["/a", "/b", "/c"],
             "pickle": pickle,
             "copy": copy,
             "weakref": weakref,
@@ -205,6 +210,7 @@ class Classes:
         """What arrives of a thing if parts of its state are others."""
         thing = self.thing(index)
         segment, slot, tag = thing._address()
+        thing._mark_shared()  # as all do that send it: its slot may be in use when it is gone
         state = {"cls": type(thing), "segment": segment, "slot": slot, "tag": tag}
         state |= {"places": [thing._maker()], "passed": None, "file": None, "besides": ()}
         if "flip" in changes:
@@ -270,7 +276,11 @@ def main() -> None:
     what, alone, prefix = sys.argv[1], sys.argv[2] == "alone", sys.argv[3]
     for line in sys.stdin:
         calls = pickle.loads(bytes.fromhex(line))
-        print(repr(difference(calls, what, alone, f"{prefix}-{os.getpid()}")), flush=True)
+        # What hangs says where, before it is given up.
+        faulthandler.dump_traceback_later(HANGS, exit=True)
+        found = difference(calls, what, alone, f"{prefix}-{os.getpid()}")
+        faulthandler.cancel_dump_traceback_later()
+        print(repr(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -177,10 +177,12 @@ class ReceivedSegment:
         passed: Any = None,
         file: tuple[int, int, int] | None = None,
     ) -> None:
+        self.inherited = -1
         self.segment = segment
         self.places = places
-        # Open until all of the message is unpickled: its locks may come and go meanwhile.
-        self.inherited = -1 if file is None else self._taken_over(passed, *file)
+        if file is not None:
+            # Open until all of the message is unpickled: its locks may come and go meanwhile.
+            self.inherited = self._taken_over(passed, *file)
         self.shared = passed if file is None else None
 
     def __del__(self) -> None:
