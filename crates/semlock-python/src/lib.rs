@@ -51,8 +51,15 @@ fn add_multiprocessing(py: Python<'_>) -> PyResult<()> {
     let module = PyModule::new(py, NAME)?;
     // What CPython's configure finds out.
     let flags = PyDict::new(py);
-    flags.set_item("HAVE_SEM_OPEN", 1)?;
-    flags.set_item("HAVE_SEM_TIMEDWAIT", 1)?;
+    for (flag, is_set) in [
+        ("HAVE_SEM_OPEN", cfg!(unix)),
+        ("HAVE_SEM_TIMEDWAIT", cfg!(unix) && semlock::HAS_TIMED_WAIT),
+        ("HAVE_BROKEN_SEM_GETVALUE", !semlock::HAS_VALUE),
+    ] {
+        if is_set {
+            flags.set_item(flag, 1)?;
+        }
+    }
     module.setattr("SemLock", ffi::semlock_type(py)?)?;
     module.setattr("sem_unlink", ffi::sem_unlink_function(&module)?)?;
     module.setattr("flags", flags)?;

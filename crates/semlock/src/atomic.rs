@@ -3,9 +3,10 @@
 #[cfg(loom)]
 pub(crate) use self::mortal::{AtomicU64, Ordering, killed_after};
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-#[cfg(all(target_os = "linux", not(loom)))]
-pub(crate) use std::sync::atomic::{AtomicIsize, AtomicU32};
+#[allow(unused_imports)] // not every system's part needs all of them
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicIsize, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 
 /// loom's atomics, before each of whose operations a process can be killed.
 ///

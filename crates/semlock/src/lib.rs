@@ -91,7 +91,7 @@ mod word;
 #[cfg(all(target_os = "linux", not(loom)))]
 pub use address::Address;
 #[cfg(not(loom))]
-pub use backend::{SEM_VALUE_MAX, unlink};
+pub use backend::{HAS_TIMED_WAIT, HAS_VALUE, SEM_VALUE_MAX, unlink};
 #[cfg(all(target_os = "linux", not(loom)))]
 pub use barrier::Barrier;
 #[cfg(all(target_os = "linux", not(loom)))]

@@ -8,4 +8,4 @@ pub(crate) mod shared;
 #[cfg(unix)]
 pub(crate) use kernel_posix::Semaphore;
 #[cfg(unix)]
-pub use kernel_posix::{SEM_VALUE_MAX, unlink};
+pub use kernel_posix::{HAS_TIMED_WAIT, HAS_VALUE, SEM_VALUE_MAX, unlink};
