@@ -153,12 +153,17 @@ def install(backend: str = "shared") -> None:
     Locks and queues that exist already go on as what they are. Calling it again changes nothing;
     with the other backend, it is as if :func:`uninstall` had been called in between.
 
-    Raises ``ValueError`` for an unknown backend.
+    Raises ``ValueError`` for an unknown backend, and ``NotImplementedError`` for ``"shared"`` where
+    semlock does not have that.
     """
     global _installation
     if backend not in _BACKENDS:
         known = ", ".join(map(repr, _BACKENDS))
         raise ValueError(f"unknown backend {backend!r}: this version of semlock has {known}")
+    if backend == "shared":
+        from . import _native, absent
+
+        absent.check_shared(_native)
     with _lock:
         if _installation is not None and _installation.backend != backend:
             uninstall()

@@ -1,17 +1,24 @@
 //! `semlock._native`: the native classes of `semlock`, and the module `semlock._multiprocessing`,
 //! which has the names of CPython's `_multiprocessing`.
 
+#[cfg(all(target_os = "linux", not(semlock_portable)))]
 mod barrier;
 #[allow(unsafe_code)]
+// The classes that not every system has use all of it.
+#[cfg_attr(any(not(target_os = "linux"), semlock_portable), allow(dead_code))]
 mod capi;
+#[cfg(all(target_os = "linux", not(semlock_portable)))]
 #[allow(unsafe_code)]
 mod condition;
+#[cfg(all(target_os = "linux", not(semlock_portable)))]
 #[allow(unsafe_code)]
 mod event;
 #[allow(unsafe_code)]
 mod ffi;
+#[cfg(all(target_os = "linux", not(semlock_portable)))]
 #[allow(unsafe_code)]
 mod locks;
+#[cfg(all(target_os = "linux", not(semlock_portable)))]
 #[allow(unsafe_code)]
 mod objects;
 
@@ -23,6 +30,15 @@ use pyo3::types::PyDict;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     capi::prepare(py);
+    #[cfg(all(target_os = "linux", not(semlock_portable)))]
+    add_shared(module)?;
+    add_multiprocessing(py)
+}
+
+/// Adds what lives in memory that processes share. What is missing elsewhere, `semlock.absent` stands in for.
+#[cfg(all(target_os = "linux", not(semlock_portable)))]
+fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
     let locks = locks::types(py)?;
     let conditions = condition::types(py)?;
     // setattr, because add would make an `__all__`.
@@ -39,8 +55,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ] {
         module.setattr(name, class)?;
     }
-    module.setattr("Barrier", py.get_type::<barrier::Barrier>())?;
-    add_multiprocessing(py)
+    module.setattr("Barrier", py.get_type::<barrier::Barrier>())
 }
 
 /// Makes `semlock._multiprocessing`: what CPython's `_multiprocessing` offers, over semlock. See

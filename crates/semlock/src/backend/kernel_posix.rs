@@ -253,6 +253,11 @@ mod tests {
         ways
     }
 
+    /// A semaphore without a permit.
+    fn none_free() -> Sem {
+        Semaphore::create(&unique("way"), 0, Naming::Unlink).unwrap().0
+    }
+
     fn unique(what: &str) -> Name {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -261,7 +266,7 @@ mod tests {
 
     #[test]
     fn every_way_of_waiting_ends_at_the_deadline_and_not_before() {
-        let sem = Sem::anonymous(0).unwrap();
+        let sem = none_free();
         for way in ways() {
             let start = Instant::now();
             let result = way.wait(&sem, Deadline::after(Duration::from_millis(30))).unwrap();
@@ -272,7 +277,7 @@ mod tests {
 
     #[test]
     fn every_way_of_waiting_takes_a_permit_that_is_there_although_the_time_is_over() {
-        let sem = Sem::anonymous(0).unwrap();
+        let sem = none_free();
         for way in ways() {
             sem.post().unwrap();
             assert_eq!(
@@ -291,7 +296,7 @@ mod tests {
     #[test]
     fn every_way_of_waiting_is_woken_by_a_post() {
         for way in ways() {
-            let sem = Sem::anonymous(0).unwrap();
+            let sem = none_free();
             thread::scope(|scope| {
                 let waiter =
                     scope.spawn(|| way.wait(&sem, Deadline::after(Duration::from_secs(60))));
@@ -312,7 +317,8 @@ mod tests {
     fn an_unnamed_semaphore_leaves_nothing_under_its_name() {
         let name = unique("unnamed");
         let sem = Semaphore::create(&name, 3, Naming::Unlink).unwrap();
-        assert_eq!(sem.value().unwrap(), 3);
+        let value = if HAS_VALUE { Ok(3) } else { Err(Error::ValueUnavailable) };
+        assert_eq!(sem.value(), value);
         let error = Semaphore::open(&name).unwrap_err();
         assert_eq!(error, Error::os("sem_open")(Errno::NOENT));
     }
