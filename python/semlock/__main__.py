@@ -44,7 +44,7 @@ def main() -> None:
     module, argv = arguments(given)
     try:
         install(backend)
-    except ValueError as error:
+    except (ValueError, NotImplementedError) as error:
         refuse(str(error))
     try:
         sys.argv = argv

@@ -132,20 +132,18 @@ class Context(context.BaseContext):
         return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
 
 
-class ForkContext(Context, context.ForkContext):
-    """For children that are forked."""
-
-
 class SpawnContext(Context, context.SpawnContext):
     """For children that are fresh interpreters."""
 
 
-class ForkServerContext(Context, context.ForkServerContext):
-    """For children that a server forks."""
+_contexts: dict[str, Context] = {"spawn": SpawnContext()}
 
+if sys.platform != "win32":
 
-_contexts: dict[str, Context] = {
-    "fork": ForkContext(),
-    "spawn": SpawnContext(),
-    "forkserver": ForkServerContext(),
-}
+    class ForkContext(Context, context.ForkContext):
+        """For children that are forked."""
+
+    class ForkServerContext(Context, context.ForkServerContext):
+        """For children that a server forks."""
+
+    _contexts |= {"fork": ForkContext(), "forkserver": ForkServerContext()}

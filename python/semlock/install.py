@@ -136,9 +136,10 @@ class _Replacement(NamedTuple):
 # Held while anything changes, and across a fork, so that a child finds everything whole. A signal
 # handler that installs or forks can come in between in the same thread, and must not wait for it.
 _lock = threading.RLock()
-os.register_at_fork(
-    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
-)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 
 
 def install(backend: str = "shared") -> None:
@@ -153,12 +154,17 @@ def install(backend: str = "shared") -> None:
     Locks and queues that exist already go on as what they are. Calling it again changes nothing;
     with the other backend, it is as if :func:`uninstall` had been called in between.
 
-    Raises ``ValueError`` for an unknown backend.
+    Raises ``ValueError`` for an unknown backend, and ``NotImplementedError`` for ``"shared"`` where
+    semlock does not have that.
     """
     global _installation
     if backend not in _BACKENDS:
         known = ", ".join(map(repr, _BACKENDS))
         raise ValueError(f"unknown backend {backend!r}: this version of semlock has {known}")
+    if backend == "shared":
+        from . import _native, absent
+
+        absent.check_shared(_native)
     with _lock:
         if _installation is not None and _installation.backend != backend:
             uninstall()

@@ -146,11 +146,7 @@ pub(crate) fn raise_as(exception: Exception, message: String) -> *mut PyObject {
 #[cold]
 pub(crate) fn raise(error: Error) -> *mut PyObject {
     let exception = match error {
-        Error::Os { errno, .. } => {
-            errno::set_errno(errno::Errno(errno));
-            // SAFETY: attached; the exception lives as long as the interpreter.
-            return unsafe { ffi::PyErr_SetFromErrno(ffi::PyExc_OSError) };
-        }
+        Error::Os { errno, .. } => return raise_of_system(errno),
         Error::DescriptorLost => return raise_os(libc::EBADF, &error),
         // The message has what each way said; what the first one did is the reason to look into.
         Error::NoSharedMemory([first, ..]) => return raise_os(first.errno, &error),
@@ -165,6 +161,28 @@ pub(crate) fn raise(error: Error) -> *mut PyObject {
         _ => Exception::Value,
     };
     raise_as(exception, error.to_string())
+}
+
+/// Sets the `OSError` of what the operating system said; null, to return.
+#[cfg(not(windows))]
+pub(crate) fn raise_of_system(errno: c_int) -> *mut PyObject {
+    errno::set_errno(errno::Errno(errno));
+    // SAFETY: attached; the exception lives as long as the interpreter.
+    unsafe { ffi::PyErr_SetFromErrno(ffi::PyExc_OSError) }
+}
+
+/// Sets the `OSError` of what `GetLastError` said; null, to return.
+#[cfg(windows)]
+pub(crate) fn raise_of_system(error: c_int) -> *mut PyObject {
+    // SAFETY: attached.
+    unsafe { PyErr_SetFromWindowsErr(error) }
+}
+
+// Of the stable interface, and not among PyO3's.
+#[cfg(windows)]
+#[link(name = "python3", kind = "raw-dylib")]
+unsafe extern "C" {
+    fn PyErr_SetFromWindowsErr(error: c_int) -> *mut PyObject;
 }
 
 /// Sets an `OSError` with a number and a message that says more than the number; null, to return.
@@ -393,6 +411,7 @@ pub(crate) unsafe fn integer(object: *mut PyObject) -> Option<c_int> {
         }
     }
     if overflow == 0 {
+        #[cfg_attr(windows, allow(irrefutable_let_patterns))] // where a long is an int
         if let Ok(int) = c_int::try_from(long) {
             return Some(int);
         }

@@ -15,13 +15,13 @@
 //! writes it before anyone sees the instance, and only `dealloc` drops it, when nobody has it any
 //! more.
 
-use std::ffi::{CStr, c_char, c_int, c_ulong, c_void};
+use std::ffi::{CStr, c_char, c_int, c_ulonglong, c_void};
 use std::ptr;
 
 use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
-use semlock::{Deadline, Kind, Name, Naming, SEM_VALUE_MAX, SemLock, Wait};
+use semlock::{Deadline, Error, Kind, Name, Naming, SEM_VALUE_MAX, SemLock, Wait};
 
 use crate::capi::{
     Constant, Exception, acquire_arguments, boolean, call_new, imported, integer, is_none,
@@ -32,7 +32,8 @@ use crate::capi::{
 #[repr(C)]
 struct Object {
     ob_base: PyObject,
-    handle: c_ulong,
+    /// Wide enough for an address, everywhere.
+    handle: c_ulonglong,
     /// The number given, which `_rebuild` does not check: what is not 0 acts as a semaphore.
     kind: c_int,
     maxvalue: c_int,
@@ -84,7 +85,7 @@ macro_rules! member {
 }
 
 static MEMBERS: Constant<[ffi::PyMemberDef; 5]> = Constant([
-    member!(c"handle", ffi::Py_T_ULONG, handle),
+    member!(c"handle", ffi::Py_T_ULONGLONG, handle),
     member!(c"kind", ffi::Py_T_INT, kind),
     member!(c"maxvalue", ffi::Py_T_INT, maxvalue),
     member!(c"name", ffi::Py_T_STRING, name),
@@ -206,6 +207,10 @@ unsafe fn acquire_with(
     let Some(seconds) = (unsafe { seconds(timeout) }) else {
         return ptr::null_mut();
     };
+    #[cfg(windows)]
+    if block && seconds >= LONGEST_TIMEOUT {
+        return raise_as(Exception::Overflow, "timeout is too large".to_owned());
+    }
     match lock.try_acquire() {
         Ok(false) if block => match Deadline::after_secs(seconds) {
             Ok(deadline) => wait(lock, deadline),
@@ -215,6 +220,10 @@ unsafe fn acquire_with(
         Err(error) => raise(error),
     }
 }
+
+/// Half of the milliseconds that Windows calls infinite, in seconds: what CPython refuses there.
+#[cfg(windows)]
+const LONGEST_TIMEOUT: f64 = 0.5 * 0.001 * u32::MAX as f64;
 
 #[inline(always)]
 #[allow(clippy::inline_always)] // the hot path of several callers, which only one would get
@@ -236,7 +245,11 @@ fn acquire_now(lock: &SemLock) -> *mut PyObject {
 
 #[cold]
 fn wait(lock: &SemLock, deadline: Deadline) -> *mut PyObject {
-    match crate::capi::wait(|| lock.wait(deadline)) {
+    #[cfg(unix)]
+    let waited = crate::capi::wait(|| lock.wait(deadline));
+    #[cfg(windows)]
+    let waited = crate::windows::wait(lock, deadline);
+    match waited {
         // The operating system's semaphores know no owner.
         Some(Wait::Acquired | Wait::OwnerDied(_)) => boolean(true),
         Some(_) => boolean(false),
@@ -409,7 +422,7 @@ unsafe extern "C" fn new(
     let object = unsafe { new_object(class, number, lock) };
     if object.is_null() && naming == Naming::Keep {
         // The MemoryError stays; nobody could unlink a name that they were never told.
-        let _ = semlock::unlink(&name);
+        let _ = unlink_name(&name);
     }
     object
 }
@@ -430,7 +443,7 @@ unsafe fn new_object(class: *mut PyTypeObject, kind: c_int, lock: SemLock) -> *m
     }
     // SAFETY: new memory of the size of an `Object` or more, whose head is set and must stay.
     unsafe {
-        (&raw mut (*object).handle).write(lock.handle() as c_ulong);
+        (&raw mut (*object).handle).write(lock.handle() as c_ulonglong);
         (&raw mut (*object).kind).write(kind);
         (&raw mut (*object).maxvalue).write(lock.maxvalue());
         // What it points to does not move with the lock.
@@ -476,7 +489,7 @@ unsafe extern "C" fn rebuild(
 /// # Safety
 /// Attached; `class` is the type of this file or a subclass, `args` a tuple.
 unsafe fn rebuild_from(class: *mut PyTypeObject, args: *mut PyObject) -> *mut PyObject {
-    let mut handle: c_ulong = 0;
+    let mut handle: c_ulonglong = 0;
     let mut number: c_int = 0;
     let mut maxvalue: c_int = 0;
     let mut name: *const c_char = ptr::null();
@@ -484,7 +497,7 @@ unsafe fn rebuild_from(class: *mut PyTypeObject, args: *mut PyObject) -> *mut Py
     let parsed = unsafe {
         ffi::PyArg_ParseTuple(
             args,
-            c"kiiz:_rebuild".as_ptr(),
+            c"Kiiz:_rebuild".as_ptr(),
             ptr::from_mut(&mut handle),
             ptr::from_mut(&mut number),
             ptr::from_mut(&mut maxvalue),
@@ -495,20 +508,46 @@ unsafe fn rebuild_from(class: *mut PyTypeObject, args: *mut PyObject) -> *mut Py
         return ptr::null_mut();
     }
     let kind = Kind::try_from(number).unwrap_or(Kind::Semaphore);
-    let rebuilt = if name.is_null() {
-        // A number too large for an address is nobody's handle.
-        let handle = usize::try_from(handle).unwrap_or(0);
-        SemLock::rebuild_from_handle(handle, kind, maxvalue)
-    } else {
+    // A number too large for an address is nobody's handle.
+    let handle = usize::try_from(handle).unwrap_or(0);
+    let name = (!name.is_null()).then(|| {
         // SAFETY: a C string in UTF-8, which lives as long as `args`.
-        let name = unsafe { CStr::from_ptr(name) };
-        Name::new(&name.to_string_lossy()).and_then(|name| SemLock::rebuild(kind, maxvalue, &name))
-    };
-    match rebuilt {
+        unsafe { CStr::from_ptr(name) }.to_string_lossy()
+    });
+    match reopen(handle, kind, maxvalue, name.as_deref()) {
         // SAFETY: as for this function.
         Ok(lock) => unsafe { new_object(class, number, lock) },
         Err(error) => raise(error),
     }
+}
+
+/// By its name if it has one, or else by its handle.
+#[cfg(unix)]
+fn reopen(
+    handle: usize,
+    kind: Kind,
+    maxvalue: c_int,
+    name: Option<&str>,
+) -> Result<SemLock, Error> {
+    match name {
+        None => SemLock::rebuild_from_handle(handle, kind, maxvalue),
+        Some(name) => SemLock::rebuild(kind, maxvalue, &Name::new(name)?),
+    }
+}
+
+/// By its handle; a name is for the caller to remember.
+#[cfg(windows)]
+fn reopen(
+    handle: usize,
+    kind: Kind,
+    maxvalue: c_int,
+    name: Option<&str>,
+) -> Result<SemLock, Error> {
+    let lock = SemLock::rebuild_from_handle(handle, kind, maxvalue)?;
+    Ok(match name {
+        None => lock,
+        Some(name) => lock.named(Name::new(name)?),
+    })
 }
 
 unsafe extern "C" fn reduce(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
@@ -520,9 +559,19 @@ unsafe extern "C" fn sem_unlink(_: *mut PyObject, name: *mut PyObject) -> *mut P
     // SAFETY: an argument, alive during the call.
     match unsafe { name_argument(name, "sem_unlink() argument") } {
         None => ptr::null_mut(),
-        Some(name) => match semlock::unlink(&name) {
+        Some(name) => match unlink_name(&name) {
             Ok(()) => none(),
             Err(error) => raise(error),
         },
     }
+}
+
+#[cfg(unix)]
+use semlock::unlink as unlink_name;
+
+/// There are no names to unlink.
+#[cfg(windows)]
+#[allow(clippy::unnecessary_wraps)] // elsewhere it can fail
+fn unlink_name(_: &Name) -> Result<(), Error> {
+    Ok(())
 }

@@ -1,19 +1,29 @@
 //! `semlock._native`: the native classes of `semlock`, and the module `semlock._multiprocessing`,
 //! which has the names of CPython's `_multiprocessing`.
 
+#[cfg(all(target_os = "linux", not(semlock_portable)))]
 mod barrier;
 #[allow(unsafe_code)]
+// The classes that not every system has use all of it.
+#[cfg_attr(any(not(target_os = "linux"), semlock_portable), allow(dead_code))]
 mod capi;
+#[cfg(all(target_os = "linux", not(semlock_portable)))]
 #[allow(unsafe_code)]
 mod condition;
+#[cfg(all(target_os = "linux", not(semlock_portable)))]
 #[allow(unsafe_code)]
 mod event;
 #[allow(unsafe_code)]
 mod ffi;
+#[cfg(all(target_os = "linux", not(semlock_portable)))]
 #[allow(unsafe_code)]
 mod locks;
+#[cfg(all(target_os = "linux", not(semlock_portable)))]
 #[allow(unsafe_code)]
 mod objects;
+#[cfg(windows)]
+#[allow(unsafe_code)]
+mod windows;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -23,6 +33,15 @@ use pyo3::types::PyDict;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     capi::prepare(py);
+    #[cfg(all(target_os = "linux", not(semlock_portable)))]
+    add_shared(module)?;
+    add_multiprocessing(py)
+}
+
+/// Adds what lives in memory that processes share. What is missing elsewhere, `semlock.absent` stands in for.
+#[cfg(all(target_os = "linux", not(semlock_portable)))]
+fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
     let locks = locks::types(py)?;
     let conditions = condition::types(py)?;
     // setattr, because add would make an `__all__`.
@@ -39,8 +58,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ] {
         module.setattr(name, class)?;
     }
-    module.setattr("Barrier", py.get_type::<barrier::Barrier>())?;
-    add_multiprocessing(py)
+    module.setattr("Barrier", py.get_type::<barrier::Barrier>())
 }
 
 /// Makes `semlock._multiprocessing`: what CPython's `_multiprocessing` offers, over semlock. See
@@ -51,11 +69,20 @@ fn add_multiprocessing(py: Python<'_>) -> PyResult<()> {
     let module = PyModule::new(py, NAME)?;
     // What CPython's configure finds out.
     let flags = PyDict::new(py);
-    flags.set_item("HAVE_SEM_OPEN", 1)?;
-    flags.set_item("HAVE_SEM_TIMEDWAIT", 1)?;
+    for (flag, is_set) in [
+        ("HAVE_SEM_OPEN", cfg!(unix)),
+        ("HAVE_SEM_TIMEDWAIT", cfg!(unix) && semlock::HAS_TIMED_WAIT),
+        ("HAVE_BROKEN_SEM_GETVALUE", !semlock::HAS_VALUE),
+    ] {
+        if is_set {
+            flags.set_item(flag, 1)?;
+        }
+    }
     module.setattr("SemLock", ffi::semlock_type(py)?)?;
     module.setattr("sem_unlink", ffi::sem_unlink_function(&module)?)?;
     module.setattr("flags", flags)?;
+    #[cfg(windows)]
+    windows::add_sockets(&module)?;
     module.setattr("__doc__", "What CPython's _multiprocessing offers, over semlock.")?;
     module.setattr("__package__", "semlock")?;
     let spec = py.import("importlib.machinery")?.getattr("ModuleSpec")?;

@@ -90,10 +90,10 @@ mod word;
 
 #[cfg(all(target_os = "linux", not(loom)))]
 pub use address::Address;
-#[cfg(not(loom))]
-pub use backend::SEM_VALUE_MAX;
 #[cfg(all(unix, not(loom)))]
 pub use backend::unlink;
+#[cfg(not(loom))]
+pub use backend::{HAS_TIMED_WAIT, HAS_VALUE, SEM_VALUE_MAX};
 #[cfg(all(target_os = "linux", not(loom)))]
 pub use barrier::Barrier;
 #[cfg(all(target_os = "linux", not(loom)))]

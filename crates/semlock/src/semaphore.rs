@@ -4,7 +4,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use crate::mutex::{Acquired, shared_between_processes};
 use crate::raw::{Address, Lock, LockKind, Options};
-use crate::{Deadline, Error, SEM_VALUE_MAX};
+use crate::{Deadline, Error};
 
 /// Permits that processes share.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Semaphore {
     }
 
     fn with(permits: u32, robust: bool) -> Result<Self, Error> {
-        let maxvalue = SEM_VALUE_MAX.cast_unsigned();
+        let maxvalue = i32::MAX.cast_unsigned();
         Lock::new(Options { kind: LockKind::Semaphore, value: permits, maxvalue, robust }).map(Self)
     }
 

@@ -7,21 +7,26 @@
 //! by `sem_init` in anonymous shared memory. That works where no tmpfs is mounted, leaves nothing
 //! behind if the process is killed in between, and takes fewer system calls.
 
-use std::cmp::min;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::thread::{NanosleepRelativeResult, nanosleep};
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::{ClockId, clock_gettime};
 
-use crate::os::sem_open::{self, ClockWait, Sem, TimedWait};
+use crate::os::nap::{Naps, Rested};
+use crate::os::sem_open::{self, ClockWait, HAS_ONLY_THE_LEAST, Sem, TimedWait};
 use crate::{Deadline, Error, Name, Naming, Wait};
 
 const NANOSECONDS: i64 = 1_000_000_000;
 
 /// The greatest value a semaphore can have.
-pub const SEM_VALUE_MAX: i32 = i32::MAX;
+pub const SEM_VALUE_MAX: i32 = if cfg!(target_vendor = "apple") { 32_767 } else { i32::MAX };
+
+/// Whether the operating system can tell a semaphore's value; [`Error::ValueUnavailable`] where it cannot.
+pub const HAS_VALUE: bool = !HAS_ONLY_THE_LEAST;
+
+/// Whether it can wait for one until a moment. Where it cannot, a wait tries again and again.
+pub const HAS_TIMED_WAIT: bool = !HAS_ONLY_THE_LEAST;
 
 /// An open semaphore of the operating system.
 #[derive(Debug)]
@@ -152,6 +157,10 @@ fn outcome(result: Result<(), Errno>) -> Result<Wait, Errno> {
     }
 }
 
+/// The last second that a timespec can tell. (Its type's name is deprecated where it will be wider.)
+#[allow(deprecated)]
+const LATEST: libc::time_t = libc::time_t::MAX;
+
 /// When the deadline comes, as a time of this clock.
 fn moment(clock: ClockId, deadline: Deadline) -> libc::timespec {
     let now = clock_gettime(clock);
@@ -162,7 +171,7 @@ fn moment(clock: ClockId, deadline: Deadline) -> libc::timespec {
         .saturating_add(now.tv_sec)
         .saturating_add(nanoseconds / NANOSECONDS);
     libc::timespec {
-        tv_sec: libc::time_t::try_from(seconds).unwrap_or(libc::time_t::MAX),
+        tv_sec: libc::time_t::try_from(seconds).unwrap_or(LATEST),
         // Below 10^9, which fits wherever there is a `c_long`.
         tv_nsec: (nanoseconds % NANOSECONDS) as libc::c_long,
     }
@@ -212,13 +221,9 @@ fn wait_by_wall_clock(sem: &Sem, function: TimedWait, deadline: Deadline) -> Res
     }
 }
 
-/// Try, nap, check. Naps double from 50 µs to 20 ms, so that a short wait is answered soon and a
-/// long one costs little.
+/// Try, nap, check.
 fn wait_by_napping(sem: &Sem, deadline: Deadline) -> Result<Wait, Error> {
-    const FIRST_NAP: Duration = Duration::from_micros(50);
-    const LONGEST_NAP: Duration = Duration::from_millis(20);
-
-    let mut nap = FIRST_NAP;
+    let mut naps = Naps::new();
     loop {
         match sem.try_wait() {
             Ok(true) => return Ok(Wait::Acquired),
@@ -226,16 +231,11 @@ fn wait_by_napping(sem: &Sem, deadline: Deadline) -> Result<Wait, Error> {
             Err(Errno::INTR) => return Ok(Wait::Interrupted),
             Err(error) => return Err(Error::os("sem_trywait")(error)),
         }
-        let rest = match deadline.remaining() {
-            Some(Duration::ZERO) => return Ok(Wait::TimedOut),
-            Some(remaining) => min(nap, remaining),
-            None => nap,
-        };
-        let rest = Timespec { tv_sec: 0, tv_nsec: rest.subsec_nanos().into() };
-        match nanosleep(&rest) {
-            NanosleepRelativeResult::Ok => nap = min(nap * 2, LONGEST_NAP),
-            NanosleepRelativeResult::Interrupted(_) => return Ok(Wait::Interrupted),
-            NanosleepRelativeResult::Err(error) => return Err(Error::os("nanosleep")(error)),
+        if deadline.remaining() == Some(Duration::ZERO) {
+            return Ok(Wait::TimedOut);
+        }
+        if naps.rest(deadline.remaining()) == Rested::Interrupted {
+            return Ok(Wait::Interrupted);
         }
     }
 }
@@ -256,6 +256,11 @@ mod tests {
         ways
     }
 
+    /// A semaphore without a permit.
+    fn none_free() -> Sem {
+        Semaphore::create(&unique("way"), 0, 1, Naming::Unlink).unwrap().0
+    }
+
     fn unique(what: &str) -> Name {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -264,7 +269,7 @@ mod tests {
 
     #[test]
     fn every_way_of_waiting_ends_at_the_deadline_and_not_before() {
-        let sem = Sem::anonymous(0).unwrap();
+        let sem = none_free();
         for way in ways() {
             let start = Instant::now();
             let result = way.wait(&sem, Deadline::after(Duration::from_millis(30))).unwrap();
@@ -275,7 +280,7 @@ mod tests {
 
     #[test]
     fn every_way_of_waiting_takes_a_permit_that_is_there_although_the_time_is_over() {
-        let sem = Sem::anonymous(0).unwrap();
+        let sem = none_free();
         for way in ways() {
             sem.post().unwrap();
             assert_eq!(
@@ -294,7 +299,7 @@ mod tests {
     #[test]
     fn every_way_of_waiting_is_woken_by_a_post() {
         for way in ways() {
-            let sem = Sem::anonymous(0).unwrap();
+            let sem = none_free();
             thread::scope(|scope| {
                 let waiter =
                     scope.spawn(|| way.wait(&sem, Deadline::after(Duration::from_secs(60))));
@@ -307,7 +312,7 @@ mod tests {
     #[test]
     fn a_moment_too_late_for_the_clock_saturates() {
         let late = moment(ClockId::Monotonic, Deadline::NEVER);
-        assert_eq!(late.tv_sec, libc::time_t::MAX);
+        assert_eq!(late.tv_sec, LATEST);
         assert!(late.tv_nsec < NANOSECONDS);
     }
 
@@ -315,7 +320,8 @@ mod tests {
     fn an_unnamed_semaphore_leaves_nothing_under_its_name() {
         let name = unique("unnamed");
         let sem = Semaphore::create(&name, 3, 3, Naming::Unlink).unwrap();
-        assert_eq!(sem.value().unwrap(), 3);
+        let value = if HAS_VALUE { Ok(3) } else { Err(Error::ValueUnavailable) };
+        assert_eq!(sem.value(), value);
         let error = Semaphore::open(&name).unwrap_err();
         assert_eq!(error, Error::os("sem_open")(Errno::NOENT));
     }

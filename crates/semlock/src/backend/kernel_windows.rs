@@ -10,6 +10,12 @@ use crate::{Deadline, Error, Name, Naming, Wait};
 /// The greatest value a semaphore can have.
 pub const SEM_VALUE_MAX: i32 = i32::MAX;
 
+/// Whether the operating system can tell a semaphore's value.
+pub const HAS_VALUE: bool = true;
+
+/// Whether it can wait for one until a moment.
+pub const HAS_TIMED_WAIT: bool = true;
+
 /// The longest time that can be waited for at once, in milliseconds: more is for ever.
 const LONGEST: u32 = u32::MAX - 1;
 const FOR_EVER: u32 = u32::MAX;

@@ -10,8 +10,8 @@ pub(crate) mod shared;
 #[cfg(unix)]
 pub(crate) use kernel_posix::Semaphore;
 #[cfg(unix)]
-pub use kernel_posix::{SEM_VALUE_MAX, unlink};
-#[cfg(windows)]
-pub use kernel_windows::SEM_VALUE_MAX;
+pub use kernel_posix::{HAS_TIMED_WAIT, HAS_VALUE, SEM_VALUE_MAX, unlink};
 #[cfg(windows)]
 pub(crate) use kernel_windows::Semaphore;
+#[cfg(windows)]
+pub use kernel_windows::{HAS_TIMED_WAIT, HAS_VALUE, SEM_VALUE_MAX};

@@ -14,6 +14,8 @@ pub(crate) mod futex;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 pub(crate) mod mapping;
+#[cfg(unix)]
+pub(crate) mod nap;
 #[cfg(target_os = "linux")]
 pub(crate) mod process;
 #[cfg(unix)]

@@ -1,7 +1,7 @@
 //! POSIX semaphores: `sem_overview(7)`.
 //!
 //! [`Sem`] owns an open semaphore, wherever its memory came from. Its handle is the address of
-//! that memory, and a table of the open ones turns a handle back into an owner, so that a handle
+//! that memory (on macOS: the number of a descriptor, which it shows as one), and a table of the open ones turns a handle back into an owner, so that a handle
 //! from elsewhere is refused and a semaphore is closed exactly once:
 //!
 //! ```text
@@ -25,14 +25,27 @@ use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use libc::{clockid_t, sem_t, timespec};
+#[cfg(not(target_vendor = "apple"))]
+use libc::{sem_getvalue, sem_init};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+#[cfg(target_vendor = "apple")]
+unsafe extern "C" {
+    fn sem_init(sem: *mut sem_t, shared: c_int, value: c_uint) -> c_int;
+    fn sem_getvalue(sem: *mut sem_t, value: *mut c_int) -> c_int;
+}
+
+/// macOS declares `sem_init` and `sem_getvalue`, only to fail with `ENOSYS`, and has no wait that ends at a
+/// moment. `--cfg semlock_portable` has other systems do without, too, to test there what has to do.
+pub(crate) const HAS_ONLY_THE_LEAST: bool = cfg!(any(target_vendor = "apple", semlock_portable));
 
 /// An open semaphore. Clones share it; the last one closes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Sem {
-    /// What `mapping` holds, beside it, to save the hot path a step.
-    raw: NonNull<sem_t>,
+    /// What `mapping` holds, beside it, to save the hot path a step. On macOS it is no address, but the
+    /// number of a descriptor, which may be 0.
+    raw: *mut sem_t,
     /// Keeps `raw` mapped.
     _mapping: Arc<Mapping>,
 }
@@ -45,7 +58,7 @@ unsafe impl Sync for Sem {}
 
 #[derive(Debug)]
 struct Mapping {
-    raw: NonNull<sem_t>,
+    raw: *mut sem_t,
     storage: Storage,
 }
 
@@ -65,7 +78,7 @@ unsafe impl Sync for Mapping {}
 impl Drop for Mapping {
     fn drop(&mut self) {
         let mut open = open();
-        if let Entry::Occupied(entry) = open.entry(self.raw.addr().get()) {
+        if let Entry::Occupied(entry) = open.entry(self.raw.addr()) {
             // Another opener may have been given this address meanwhile: then the entry is its.
             if ptr::eq(entry.get().as_ptr(), self) {
                 entry.remove();
@@ -75,14 +88,13 @@ impl Drop for Mapping {
             // SAFETY: sem_close wants an address from sem_open that is still open: `from_named`
             // took exactly one reference over, and this is the only place that gives it back.
             Storage::Named => unsafe {
-                libc::sem_close(self.raw.as_ptr());
+                libc::sem_close(self.raw);
             },
             // No sem_destroy: other processes may be waiting, and for them nothing has ended.
             // SAFETY: munmap wants a mapping of this length that nothing uses any more: `anonymous`
             // made it, and every user holds the Arc whose last clone is being dropped.
             Storage::Anonymous => unsafe {
-                let _cannot_fail_on_what_mmap_gave =
-                    munmap(self.raw.as_ptr().cast(), size_of::<sem_t>());
+                let _cannot_fail_on_what_mmap_gave = munmap(self.raw.cast(), size_of::<sem_t>());
             },
         }
     }
@@ -127,6 +139,9 @@ impl Sem {
     /// `sem_init(3)` in a shared mapping of its own: forked children share it, and no file system
     /// is involved.
     pub(crate) fn anonymous(value: c_uint) -> Result<Self, Errno> {
+        if HAS_ONLY_THE_LEAST {
+            return Err(Errno::NOSYS);
+        }
         // SAFETY: a null hint lets the kernel choose an address that nothing uses.
         let memory = unsafe {
             mmap_anonymous(
@@ -136,9 +151,9 @@ impl Sem {
                 MapFlags::SHARED,
             )
         }?;
-        let raw = NonNull::new(memory.cast::<sem_t>()).ok_or(Errno::NOMEM)?;
+        let raw = memory.cast::<sem_t>();
         // SAFETY: the memory is writable, page-aligned, large enough, and nobody else's yet.
-        if let Err(error) = check(unsafe { libc::sem_init(raw.as_ptr(), 1, value) }) {
+        if let Err(error) = check(unsafe { sem_init(raw, 1, value) }) {
             // SAFETY: the mapping was made above and nothing points into it.
             unsafe { munmap(memory, size_of::<sem_t>()) }?;
             return Err(error);
@@ -154,7 +169,7 @@ impl Sem {
 
     /// A number that [`from_handle`](Self::from_handle) of this process knows.
     pub(crate) fn handle(&self) -> usize {
-        self.raw.addr().get()
+        self.raw.addr()
     }
 
     /// Takes over the reference that `sem_open` counted for its caller.
@@ -162,13 +177,12 @@ impl Sem {
         if raw == libc::SEM_FAILED {
             return Err(errno());
         }
-        let raw = NonNull::new(raw).ok_or(Errno::INVAL)?;
         let mut open = open();
-        // glibc gives one address to all who open one semaphore, and counts them.
-        if let Some(mapping) = open.get(&raw.addr().get()).and_then(Weak::upgrade) {
+        // The C library of Linux gives one address to all who open one semaphore, and counts them.
+        if let Some(mapping) = open.get(&raw.addr()).and_then(Weak::upgrade) {
             // SAFETY: sem_open has just counted a reference at this address, and `mapping` holds
             // another: giving one back leaves the memory mapped.
-            unsafe { libc::sem_close(raw.as_ptr()) };
+            unsafe { libc::sem_close(raw) };
             return Ok(Self { raw, _mapping: mapping });
         }
         Ok(Self::register(&mut open, Mapping { raw, storage: Storage::Named }))
@@ -176,7 +190,7 @@ impl Sem {
 
     fn register(open: &mut BTreeMap<usize, Weak<Mapping>>, mapping: Mapping) -> Self {
         let mapping = Arc::new(mapping);
-        open.insert(mapping.raw.addr().get(), Arc::downgrade(&mapping));
+        open.insert(mapping.raw.addr(), Arc::downgrade(&mapping));
         Self { raw: mapping.raw, _mapping: mapping }
     }
 
@@ -184,7 +198,7 @@ impl Sem {
     #[inline]
     pub(crate) fn try_wait(&self) -> Result<bool, Errno> {
         // SAFETY: `raw` is an open semaphore while `self` lives; so in every method below.
-        if unsafe { libc::sem_trywait(self.raw.as_ptr()) } == 0 {
+        if unsafe { libc::sem_trywait(self.raw) } == 0 {
             return Ok(true);
         }
         match errno() {
@@ -196,36 +210,48 @@ impl Sem {
     /// `sem_wait(3)`: as long as it takes, or until a signal (`EINTR`).
     pub(crate) fn wait(&self) -> Result<(), Errno> {
         // SAFETY: an open semaphore.
-        check(unsafe { libc::sem_wait(self.raw.as_ptr()) })
+        check(unsafe { libc::sem_wait(self.raw) })
     }
 
     /// `sem_timedwait(3)`: until a moment of the wall clock.
     pub(crate) fn timed_wait(&self, function: TimedWait, until: &timespec) -> Result<(), Errno> {
         // SAFETY: `function` is the C library's sem_timedwait, which wants an open semaphore and
         // a valid timespec.
-        check(unsafe { (function.0)(self.raw.as_ptr(), until) })
+        check(unsafe { (function.0)(self.raw, until) })
     }
 
     /// `sem_clockwait(3)`: until a moment of the monotonic clock.
     pub(crate) fn clock_wait(&self, function: ClockWait, until: &timespec) -> Result<(), Errno> {
+        #[cfg(not(target_os = "freebsd"))]
         // SAFETY: `function` is the C library's sem_clockwait, which wants an open semaphore, the
         // number of a clock, and a valid timespec.
-        check(unsafe { (function.0)(self.raw.as_ptr(), libc::CLOCK_MONOTONIC, until) })
+        let result = unsafe { (function.0)(self.raw, libc::CLOCK_MONOTONIC, until) };
+        #[cfg(target_os = "freebsd")]
+        // SAFETY: as above; a moment of that clock, and a null pointer for what would be left of a
+        // length of time.
+        let result = unsafe {
+            let absolute = libc::TIMER_ABSTIME;
+            (function.0)(self.raw, libc::CLOCK_MONOTONIC, absolute, until, ptr::null_mut())
+        };
+        check(result)
     }
 
     /// `sem_post(3)`.
     #[inline]
     pub(crate) fn post(&self) -> Result<(), Errno> {
         // SAFETY: an open semaphore.
-        check(unsafe { libc::sem_post(self.raw.as_ptr()) })
+        check(unsafe { libc::sem_post(self.raw) })
     }
 
     /// `sem_getvalue(3)`; negative where a system counts its waiters so.
     #[inline]
     pub(crate) fn value(&self) -> Result<c_int, Errno> {
+        if HAS_ONLY_THE_LEAST {
+            return Err(Errno::NOSYS);
+        }
         let mut value = 0;
         // SAFETY: an open semaphore and a place for an int.
-        if unsafe { libc::sem_getvalue(self.raw.as_ptr(), &raw mut value) } == 0 {
+        if unsafe { sem_getvalue(self.raw, &raw mut value) } == 0 {
             Ok(value)
         } else {
             Err(errno())
@@ -239,24 +265,44 @@ pub(crate) fn unlink(name: &CStr) -> Result<(), Errno> {
     check(unsafe { libc::sem_unlink(name.as_ptr()) })
 }
 
-/// The C library's `sem_clockwait`.
+#[cfg(not(target_os = "freebsd"))]
+type ClockWaitFunction = unsafe extern "C" fn(*mut sem_t, clockid_t, *const timespec) -> c_int;
+#[cfg(target_os = "freebsd")]
+type ClockWaitFunction =
+    unsafe extern "C" fn(*mut sem_t, clockid_t, c_int, *const timespec, *mut timespec) -> c_int;
+
+const CLOCK_WAIT: &CStr =
+    if cfg!(target_os = "freebsd") { c"sem_clockwait_np" } else { c"sem_clockwait" };
+
+/// The C library's `sem_clockwait`, which FreeBSD calls `sem_clockwait_np`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ClockWait(unsafe extern "C" fn(*mut sem_t, clockid_t, *const timespec) -> c_int);
+pub(crate) struct ClockWait(ClockWaitFunction);
 
 /// The C library's `sem_timedwait`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimedWait(unsafe extern "C" fn(*mut sem_t, *const timespec) -> c_int);
 
-// Both are looked up at run time: glibc has the first since 2.30, macOS has neither, and a program
-// has to start on a system that is older than the one it was built on.
 impl ClockWait {
+    /// Looked up at run time, since a program has to start on a system that is older than the one it
+    /// was built on: glibc has it since 2.30, FreeBSD since 11.1, musl and macOS do not.
     pub(crate) fn find() -> Option<Self> {
+        if HAS_ONLY_THE_LEAST {
+            return None;
+        }
         // SAFETY: wherever this function exists, it has this signature.
-        symbol(c"sem_clockwait").map(|address| Self(unsafe { transmute_copy(&address) }))
+        symbol(CLOCK_WAIT).map(|address| Self(unsafe { transmute_copy(&address) }))
     }
 }
 
 impl TimedWait {
+    /// Not looked up, because a program that is linked statically finds nothing so.
+    #[cfg(not(target_vendor = "apple"))]
+    pub(crate) fn find() -> Option<Self> {
+        (!HAS_ONLY_THE_LEAST).then_some(Self(libc::sem_timedwait))
+    }
+
+    /// There is none yet.
+    #[cfg(target_vendor = "apple")]
     pub(crate) fn find() -> Option<Self> {
         // SAFETY: wherever this function exists, it has this signature.
         symbol(c"sem_timedwait").map(|address| Self(unsafe { transmute_copy(&address) }))

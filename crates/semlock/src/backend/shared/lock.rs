@@ -35,7 +35,7 @@ use crate::word::Slept;
 use crate::word::counter::Counter;
 use crate::word::gate::Gate;
 use crate::word::permit::{Permit, Process, State, Taken};
-use crate::{Address, Deadline, Error, SEM_VALUE_MAX, Wait};
+use crate::{Address, Deadline, Error, Wait};
 
 /// What a [`Lock`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Lock {
             Kind::Semaphore => maxvalue,
             _ => 1,
         };
-        if value.max(limit) > SEM_VALUE_MAX.cast_unsigned() {
+        if value.max(limit) > i32::MAX.cast_unsigned() {
             return Err(Error::OutOfRange("a semaphore's value is at most 2147483647"));
         }
         let tag = Tag { kind, robust, limit };
