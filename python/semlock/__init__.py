@@ -11,11 +11,6 @@
 
 from typing import Any
 
-from . import _native, absent
-
-absent.fill_in(_native)
-
-# isort: split
 from ._native import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
 
 # isort: split

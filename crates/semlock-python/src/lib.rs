@@ -33,12 +33,17 @@ use pyo3::types::PyDict;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     capi::prepare(py);
-    #[cfg(all(target_os = "linux", not(semlock_portable)))]
     add_shared(module)?;
     add_multiprocessing(py)
 }
 
-/// Adds what lives in memory that processes share. What is missing elsewhere, `semlock.absent` stands in for.
+/// Adds what stands in for the classes that this system does not have.
+#[cfg(any(not(target_os = "linux"), semlock_portable))]
+fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.py().import("semlock.absent")?.call_method1("fill_in", (module,)).map(drop)
+}
+
+/// Adds what lives in memory that processes share.
 #[cfg(all(target_os = "linux", not(semlock_portable)))]
 fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
