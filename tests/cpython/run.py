@@ -52,10 +52,11 @@ _test_multiprocessing.install_tests_in_module_dict(globals(), {method!r}, **{par
 """
 
 ASK = """\
-import inspect, platform
+import inspect, platform, sysconfig
 from test import _test_multiprocessing
 parameters = inspect.signature(_test_multiprocessing.install_tests_in_module_dict).parameters
-print(platform.python_version(), "only_type" in parameters)
+free_threaded = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
+print(platform.python_version() + free_threaded, "only_type" in parameters)
 """
 # Tests that demand what users of the shared backend do not want. Of each the opposite is tested:
 # see tests/test_cpython_exceptions.py.
