@@ -36,7 +36,7 @@ enum Task {
         #[arg(long)]
         quick: bool,
         /// Runs on each version of CPython that can be found (pyenv's, those on PATH, `semlock/python*` in the
-        /// user's cache, and what --also and $SEMLOCK_PYTHONS name), and on free-threaded ones; not
+        /// user's cache, and what --also and `$SEMLOCK_PYTHONS` name), and on free-threaded ones; not
         /// only on the oldest and the newest.
         #[arg(long, conflicts_with = "quick")]
         all_pythons: bool,
