@@ -29,7 +29,13 @@ pub fn test(
         environment.run(["-m", "pytest"])?;
     }
     if others != Others::None {
-        let pythons: Vec<_> = environments.iter().map(Environment::python).collect();
+        // The main one runs them as well where it is the oldest or the newest, or all are wanted.
+        let versions = environments.iter().map(|environment| environment.interpreter.version);
+        let ends = [versions.clone().min(), versions.max()];
+        let runs = |environment: &&Environment| {
+            others == Others::All || ends.contains(&Some(environment.interpreter.version))
+        };
+        let pythons: Vec<_> = environments.iter().filter(runs).map(Environment::python).collect();
         let runner = [PathBuf::from("tests/cpython/run.py")];
         environments[0].run(runner.iter().chain(&pythons))?;
     }
