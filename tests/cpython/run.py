@@ -26,6 +26,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -52,10 +53,11 @@ _test_multiprocessing.install_tests_in_module_dict(globals(), {method!r}, **{par
 """
 
 ASK = """\
-import inspect, platform
+import inspect, platform, sysconfig
 from test import _test_multiprocessing
 parameters = inspect.signature(_test_multiprocessing.install_tests_in_module_dict).parameters
-print(platform.python_version(), "only_type" in parameters)
+free_threaded = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
+print(platform.python_version() + free_threaded, "only_type" in parameters)
 """
 # Tests that demand what users of the shared backend do not want. Of each the opposite is tested:
 # see tests/test_cpython_exceptions.py.
@@ -192,6 +194,7 @@ def fails_alone(interpreter, suite, backend, test):
 
 def check(interpreter, suite, backend):
     """Runs a suite; returns a line for people, what is wrong, and what is worth a remark."""
+    start = time.monotonic()
     ours = Run(interpreter, suite, backend)
     wrong, remarks = [], []
     for test, traceback in sorted(ours.bad.items()):
@@ -225,7 +228,7 @@ def check(interpreter, suite, backend):
         f"{len(ours.skipped)} skipped (the same on the stock module), {len(ours.excepted)} "
         f"excepted, {len(ours.bad)} failed at first, {len(wrong)} wrong; {made} locks of semlock "
         f"made and {rebuilt} rebuilt, {foreign} of stock, in {len(ours.processes)} processes (per "
-        f"process: {shortened(ours.processes)})"
+        f"process: {shortened(ours.processes)}); {time.monotonic() - start:.0f} s"
     )
     return line, wrong, remarks
 

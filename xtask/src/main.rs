@@ -35,9 +35,14 @@ enum Task {
         /// Leaves out CPython's own suites and all interpreters but one.
         #[arg(long)]
         quick: bool,
-        /// Runs on every interpreter that pyenv has, not only on its oldest and newest.
+        /// Runs on each version of CPython that can be found (pyenv's, those on PATH, `semlock/python*` in the
+        /// user's cache, and what --also and `$SEMLOCK_PYTHONS` name), and on free-threaded ones; not
+        /// only on the oldest and the newest.
         #[arg(long, conflicts_with = "quick")]
         all_pythons: bool,
+        /// An interpreter, or the folder that it is installed in, that is found as well; can be repeated.
+        #[arg(long, value_name = "PATH", conflicts_with = "quick")]
+        also: Vec<PathBuf>,
         /// Kills at every instruction and ten thousand times at random, and not only at a sample of them.
         #[arg(long, conflicts_with = "quick")]
         full: bool,
@@ -99,13 +104,13 @@ struct Python {
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Demo(python) => tasks::demo(python.path.as_deref()),
-        Task::Test { python, quick, all_pythons, full } => {
+        Task::Test { python, quick, all_pythons, also, full } => {
             let others = match (quick, all_pythons) {
                 (true, _) => Others::None,
                 (_, true) => Others::All,
                 _ => Others::OldestAndNewest,
             };
-            tasks::test(python.path.as_deref(), others, full)
+            tasks::test(python.path.as_deref(), others, &also, full)
         }
         Task::Check(python) => tasks::check(python.path.as_deref()),
         Task::Soak { python, minutes, arguments } => {

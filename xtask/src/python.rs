@@ -1,14 +1,24 @@
 //! Interpreters, virtual environments, and the wheel in them.
 
+use std::cmp::Reverse;
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{output, root, run};
+use crate::command::{output, root, run, say};
 
 const OLDEST: Version = (3, 10, 0);
+
+/// The oldest without the GIL that `PyO3` builds for, unless `PYO3_UNCHECKED` is 1.
+const OLDEST_FREE_THREADED: Version = (3, 14, 0);
+const OLDEST_FREE_THREADED_UNCHECKED: Version = (3, 13, 0);
+const PYO3_UNCHECKED: &str = "UNSAFE_PYO3_SKIP_VERSION_CHECK";
+
+/// More interpreters, or folders that they are installed in: a list as PATH is one.
+const MORE: &str = "SEMLOCK_PYTHONS";
 
 type Version = (u32, u32, u32);
 
@@ -16,13 +26,16 @@ type Version = (u32, u32, u32);
 #[derive(Clone, Debug)]
 pub struct Interpreter {
     pub version: Version,
+    /// Whether it is built without the GIL. It has no part in the stable ABI then, and needs a wheel of
+    /// its own.
+    is_free_threaded: bool,
     path: PathBuf,
     /// Where it is installed: the same for all its names and virtual environments.
     home: PathBuf,
 }
 
 impl Interpreter {
-    /// The interpreter at a path; `None` if that is no CPython of 3.10 or newer.
+    /// The interpreter at a path; `None` if that is no CPython that semlock runs on.
     fn at(path: &Path) -> Option<Self> {
         const ASK: &str = "import sys, sysconfig; \
                            print(sys.implementation.name, *sys.version_info[:3], \
@@ -35,9 +48,14 @@ impl Interpreter {
             return None;
         };
         let version = (major.parse().ok()?, minor.parse().ok()?, micro.parse().ok()?);
-        // The wheel is for the stable ABI, which free-threaded builds do not have.
-        let suits = name == "cpython" && version >= OLDEST && free_threaded == "0";
-        suits.then(|| Self { version, path: path.to_owned(), home: home.into() })
+        let is_free_threaded = free_threaded == "1";
+        let oldest = match std::env::var(PYO3_UNCHECKED) {
+            _ if !is_free_threaded => OLDEST,
+            Ok(unchecked) if unchecked == "1" => OLDEST_FREE_THREADED_UNCHECKED,
+            _ => OLDEST_FREE_THREADED,
+        };
+        let suits = name == "cpython" && version >= oldest;
+        suits.then(|| Self { version, is_free_threaded, path: path.to_owned(), home: home.into() })
     }
 
     /// The one that was asked for, or the first on PATH that will do, or pyenv's newest.
@@ -47,37 +65,119 @@ impl Interpreter {
             let named = path.components().count() == 1;
             let path = if named { path.to_owned() } else { std::path::absolute(path)? };
             return Self::at(&path).with_context(|| {
-                format!("{} is no CPython of 3.10 or newer, with the GIL", path.display())
+                format!(
+                    "{} is no CPython of 3.10 or newer, or of 3.14 or newer without the GIL",
+                    path.display()
+                )
             });
         }
         let names = ["python3", "python"].map(str::to_owned).into_iter();
-        let numbered = (OLDEST.1..OLDEST.1 + 10).rev().map(|minor| format!("python3.{minor}"));
         names
-            .chain(numbered)
-            .find_map(|name| Self::at(Path::new(&name)))
-            .or_else(|| Self::pyenv().pop())
+            .chain(numbered().rev())
+            .filter_map(|name| Self::at(Path::new(&name)))
+            .find(|found| !found.is_free_threaded)
+            .or_else(Self::newest_of_pyenv)
             .context("no CPython of 3.10 or newer is on PATH: name one with --python")
     }
 
-    /// Those that pyenv has installed, oldest first, one of each version.
-    pub fn pyenv() -> Vec<Self> {
-        let folder = std::env::var_os("PYENV_ROOT")
-            .map(PathBuf::from)
-            .or_else(|| std::env::home_dir().map(|home| home.join(".pyenv")));
-        let versions = folder.and_then(|folder| fs::read_dir(folder.join("versions")).ok());
-        let mut found: Vec<_> = versions
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Self::at(&entry.ok()?.path().join("bin").join("python")))
-            .collect();
-        found.sort_by_key(|interpreter| interpreter.version);
-        found.dedup_by_key(|interpreter| interpreter.version);
-        found
+    /// The newest with the GIL that pyenv has installed.
+    pub fn newest_of_pyenv() -> Option<Self> {
+        let installed = pyenv().into_iter().filter_map(|path| Self::at(&path));
+        installed.filter(|found| !found.is_free_threaded).max_by_key(|found| found.version)
     }
 
-    pub fn is(&self, other: &Self) -> bool {
-        self.home == other.home && self.version == other.version
+    /// All that can be found, oldest first, the newest of each minor version: pyenv's, those on PATH,
+    /// those in semlock's folder of the user's cache, and those that are named here or by
+    /// `$SEMLOCK_PYTHONS`.
+    pub fn all(also: &[PathBuf]) -> Result<Vec<Self>> {
+        let mut found: Vec<_> = numbered()
+            .map(PathBuf::from)
+            .chain(pyenv())
+            .chain(cached())
+            .filter_map(|path| Self::at(&path))
+            .filter(Self::is_whole)
+            .collect();
+        let more = std::env::var_os(MORE).unwrap_or_default();
+        for named in std::env::split_paths(&more).chain(also.iter().cloned()) {
+            if named.as_os_str().is_empty() {
+                continue;
+            }
+            let path = std::path::absolute(&named)?;
+            let path = if path.is_dir() { in_folder(&path) } else { path };
+            let interpreter = Self::at(&path);
+            found.push(interpreter.with_context(|| format!("{} does not suit", path.display()))?);
+        }
+        // Newest first, so that of those of one kind, which are side by side, the newest stays.
+        found.sort_by_key(|interpreter| Reverse((interpreter.kind(), interpreter.version)));
+        found.dedup_by_key(|interpreter| interpreter.kind());
+        found.reverse();
+        Ok(found)
     }
+
+    /// Whether it has what the tests need of it. (Debian's have it in packages of their own.)
+    fn is_whole(&self) -> bool {
+        const ASK: &str = "import importlib.util, ensurepip; \
+                           assert importlib.util.find_spec('test._test_multiprocessing')";
+        let is_whole = output(&self.path, &["-c", ASK]).is_some();
+        if !is_whole {
+            say(&format!(
+                "Leaves out CPython {self} at {}, which has not its own tests, or no ensurepip",
+                self.path.display()
+            ));
+        }
+        is_whole
+    }
+
+    /// Interpreters of one kind do not differ for semlock.
+    fn kind(&self) -> ((u32, u32), bool) {
+        let (major, minor, _) = self.version;
+        ((major, minor), self.is_free_threaded)
+    }
+}
+
+impl fmt::Display for Interpreter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (major, minor, micro) = self.version;
+        let suffix = if self.is_free_threaded { "t" } else { "" };
+        write!(formatter, "{major}.{minor}.{micro}{suffix}")
+    }
+}
+
+/// Names on PATH, oldest first.
+fn numbered() -> impl DoubleEndedIterator<Item = String> {
+    let minors = OLDEST.1..OLDEST.1 + 10;
+    minors.flat_map(|minor| ["", "t"].map(|suffix| format!("python3.{minor}{suffix}")))
+}
+
+/// Where an installation has its interpreter.
+fn in_folder(folder: &Path) -> PathBuf {
+    folder.join("bin").join("python3")
+}
+
+/// Those that pyenv has installed, of all versions.
+fn pyenv() -> Vec<PathBuf> {
+    let folder = std::env::var_os("PYENV_ROOT")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".pyenv")));
+    folder.map_or_else(Vec::new, |folder| installed(&folder.join("versions"), ""))
+}
+
+/// Those that are kept for testing semlock, as `semlock/python3.14` in the user's cache.
+fn cached() -> Vec<PathBuf> {
+    let folder = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    folder.map_or_else(Vec::new, |folder| installed(&folder.join("semlock"), "python"))
+}
+
+/// The interpreters of installations side by side in a folder, whose names begin so.
+fn installed(side_by_side: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(side_by_side).into_iter().flatten().filter_map(Result::ok);
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .map(|entry| in_folder(&entry.path()))
+        .filter(|path| path.exists())
+        .collect()
 }
 
 /// A virtual environment with the project's tools.
@@ -109,8 +209,7 @@ impl Environment {
     }
 
     fn below_target(interpreter: Interpreter, kind: &str, requirements: &str) -> Result<Self> {
-        let (major, minor, micro) = interpreter.version;
-        let folder = root().join("target").join(format!("{kind}-{major}.{minor}.{micro}"));
+        let folder = root().join("target").join(format!("{kind}-{interpreter}"));
         Self::new(interpreter, folder, requirements)
     }
 
@@ -159,13 +258,18 @@ impl Environment {
 
     /// Builds such a wheel with more arguments, into `wheels` of a folder.
     pub fn build_wheel_in(&self, folder: &str, arguments: &[&str]) -> Result<PathBuf> {
+        self.build_wheel_for(self, folder, arguments)
+    }
+
+    /// The same for another environment's interpreter.
+    fn build_wheel_for(&self, other: &Self, folder: &str, arguments: &[&str]) -> Result<PathBuf> {
         let folder = root().join(folder).join("wheels");
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
         let folder = folder.to_string_lossy();
         let maturin = ["-m", "maturin", "build", "--release", "--out", &folder, "--interpreter"];
-        let python = self.python();
+        let python = other.python();
         let python = python.to_string_lossy();
         self.run(maturin.into_iter().chain([&*python]).chain(arguments.iter().copied()))?;
         let wheels = fs::read_dir(&*folder)?.collect::<Result<Vec<_>, _>>()?;
@@ -181,34 +285,46 @@ impl Environment {
     }
 }
 
-/// Which of the interpreters that pyenv has are wanted beside the main one.
+/// Which of the interpreters that can be found are wanted beside the main one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Others {
     None,
+    /// Of those with the GIL.
     OldestAndNewest,
     All,
 }
 
 /// Builds the wheel, and installs it in `.venv` and one environment for each other interpreter that
-/// is wanted.
-pub fn set_up(wanted: Option<&Path>, others: Others) -> Result<Vec<Environment>> {
+/// is wanted; `also` names more that can be found. One wheel is for all that have the GIL, and each of
+/// those without has its own.
+pub fn set_up(wanted: Option<&Path>, others: Others, also: &[PathBuf]) -> Result<Vec<Environment>> {
     let main = Interpreter::choose(wanted)?;
-    let mut interpreters = Interpreter::pyenv();
-    let last = interpreters.len().saturating_sub(1);
-    let mut index = 0..;
-    interpreters.retain(|_| match (others, index.next()) {
-        (Others::None, _) => false,
-        (Others::OldestAndNewest, Some(index)) => index == 0 || index == last,
-        _ => true,
-    });
-    interpreters.retain(|other| !other.is(&main));
-    let main = Environment::main(main)?;
-    let wheel = main.build_wheel()?;
-    let mut environments = vec![main];
+    let mut interpreters = match others {
+        Others::None => Vec::new(),
+        _ => Interpreter::all(also)?,
+    };
+    if others == Others::OldestAndNewest {
+        interpreters.retain(|found| !found.is_free_threaded);
+        if let [oldest, .., newest] = &interpreters[..] {
+            interpreters = vec![oldest.clone(), newest.clone()];
+        }
+    }
+    interpreters.retain(|other| other.kind() != main.kind());
+    let mut environments = vec![Environment::main(main)?];
     for interpreter in interpreters {
         environments.push(Environment::other(interpreter)?);
     }
+    let main = &environments[0];
+    let mut with_gil = None;
     for environment in &environments {
+        let wheel = match &with_gil {
+            _ if environment.interpreter.is_free_threaded => {
+                let folder = format!("target/{}", environment.interpreter);
+                main.build_wheel_for(environment, &folder, &[])?
+            }
+            Some(wheel) => PathBuf::clone(wheel),
+            None => with_gil.insert(main.build_wheel_for(environment, "target", &[])?).clone(),
+        };
         environment.install(&wheel)?;
     }
     Ok(environments)

@@ -9,29 +9,37 @@ use crate::command::{cargo, root, run};
 use crate::python::{Environment, Interpreter, Others, set_up};
 
 pub fn demo(python: Option<&Path>) -> Result<()> {
-    let environments = set_up(python, Others::None)?;
+    let environments = set_up(python, Others::None, &[])?;
     environments[0].run(["demo/demo.py"])
 }
 
-pub fn test(python: Option<&Path>, others: Others, every_death: bool) -> Result<()> {
+pub fn test(
+    python: Option<&Path>,
+    others: Others,
+    also: &[PathBuf],
+    every_death: bool,
+) -> Result<()> {
     run(&cargo(), ["test", "--workspace"])?;
     models()?;
     if every_death {
         deaths()?;
     }
-    let environments = set_up(python, others)?;
+    let environments = set_up(python, others, also)?;
     for environment in &environments {
         environment.run(["-m", "pytest"])?;
     }
     if others != Others::None {
-        let pythons: Vec<_> = environments.iter().map(Environment::python).collect();
+        // The main one runs them as well where it is the oldest or the newest, or all are wanted.
+        let versions = environments.iter().map(|environment| environment.interpreter.version);
+        let ends = [versions.clone().min(), versions.max()];
+        let runs = |environment: &&Environment| {
+            others == Others::All || ends.contains(&Some(environment.interpreter.version))
+        };
+        let pythons: Vec<_> = environments.iter().filter(runs).map(Environment::python).collect();
         let runner = [PathBuf::from("tests/cpython/run.py")];
         environments[0].run(runner.iter().chain(&pythons))?;
     }
-    let versions = environments.iter().map(|environment| {
-        let (major, minor, micro) = environment.interpreter.version;
-        format!("{major}.{minor}.{micro}")
-    });
+    let versions = environments.iter().map(|environment| environment.interpreter.to_string());
     println!("\nAll passed, on CPython {}.", versions.collect::<Vec<_>>().join(", "));
     Ok(())
 }
@@ -65,7 +73,7 @@ pub fn check(python: Option<&Path>) -> Result<()> {
     run(&cargo(), ["fmt", "--all", "--check"])?;
     run(&cargo(), ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
     run(&cargo(), ["doc", "--package", "semlock", "--no-deps", "--quiet"])?;
-    let environments = set_up(python, Others::None)?;
+    let environments = set_up(python, Others::None, &[])?;
     let python = &environments[0];
     python.run(["-m", "ruff", "check"])?;
     python.run(["-m", "ruff", "format", "--check"])?;
@@ -79,8 +87,7 @@ pub fn bench(python: Option<&Path>, arguments: &[String]) -> Result<()> {
     let main = Environment::main(Interpreter::choose(python)?)?;
     let wheel = main.build_wheel()?;
     // Measured on the newest that is there, unless one was named.
-    let newest = Interpreter::pyenv()
-        .pop()
+    let newest = Interpreter::newest_of_pyenv()
         .filter(|newest| python.is_none() && newest.version > main.interpreter.version);
     let environment = Environment::bench(newest.unwrap_or(main.interpreter))?;
     environment.install(&wheel)?;
@@ -88,7 +95,7 @@ pub fn bench(python: Option<&Path>, arguments: &[String]) -> Result<()> {
 }
 
 pub fn soak(python: Option<&Path>, minutes: Option<f64>, arguments: &[String]) -> Result<()> {
-    let environments = set_up(python, Others::None)?;
+    let environments = set_up(python, Others::None, &[])?;
     let minutes = minutes.map(|minutes| format!("--minutes={minutes}"));
     let minutes = minutes.as_deref();
     let arguments = arguments.iter().map(String::as_str);

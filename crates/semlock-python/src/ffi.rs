@@ -20,6 +20,7 @@ use std::ptr;
 
 use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
 use pyo3::prelude::*;
+use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::PyString;
 use semlock::{Deadline, Error, Kind, Name, Naming, SEM_VALUE_MAX, SemLock, Wait};
 
@@ -259,13 +260,21 @@ fn wait(lock: &SemLock, deadline: Deadline) -> *mut PyObject {
 
 unsafe extern "C" fn release(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: `slf` comes from Python.
-    let_go(unsafe { lock(slf) })
+    unsafe { let_go(slf) }
 }
 
+/// Between a look at the value and the permit that is given back for it, no other thread gives one
+/// back through the same object: of two, one would exceed the greatest value. The GIL sees to that,
+/// or without it the object's own mutex.
+///
+/// # Safety
+/// Attached; `slf` is one that Python gave.
 #[inline(always)]
 #[allow(clippy::inline_always)] // the hot path of both its callers, which only one would get
-fn let_go(lock: &SemLock) -> *mut PyObject {
-    match lock.release() {
+unsafe fn let_go(slf: *mut PyObject) -> *mut PyObject {
+    // SAFETY: as for this function; neither the token nor what is borrowed is kept.
+    let (object, lock) = unsafe { (Borrowed::from_ptr(Python::assume_attached(), slf), lock(slf)) };
+    match with_critical_section(&object, || lock.release()) {
         Ok(()) => none(),
         Err(error) => raise(error),
     }
@@ -286,7 +295,7 @@ unsafe extern "C" fn exit(
         return raise_as(Exception::Type, message);
     }
     // SAFETY: `slf` comes from Python.
-    let_go(unsafe { lock(slf) })
+    unsafe { let_go(slf) }
 }
 
 unsafe extern "C" fn is_zero(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
@@ -307,7 +316,7 @@ unsafe extern "C" fn get_value(slf: *mut PyObject, _: *mut PyObject) -> *mut PyO
 }
 
 unsafe extern "C" fn count(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: `slf` comes from Python; attached.
+    // SAFETY: `slf` comes from Python.
     let count = unsafe { lock(slf) }.count();
     // SAFETY: attached.
     unsafe { ffi::PyLong_FromLongLong(count) }

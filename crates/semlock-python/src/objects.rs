@@ -206,11 +206,10 @@ pub(crate) unsafe fn new_with<T>(class: *mut PyObject, value: T) -> *mut PyObjec
 pub(crate) unsafe extern "C" fn dealloc<T>(slf: *mut PyObject) {
     let object = slf.cast::<Object<T>>();
     // SAFETY: nobody else has this object any more. Its weak references are cleared while all of it
-    // is still there. `value` is dropped once, if it is there.
+    // is still there. (Whether there are any is not asked: without the GIL, one may just be ending in
+    // another thread, which then changes the list.) `value` is dropped once, if it is there.
     unsafe {
-        if !(*object).weakrefs.is_null() {
-            ffi::PyObject_ClearWeakRefs(slf);
-        }
+        ffi::PyObject_ClearWeakRefs(slf);
         if *(*object).state.get_mut() == READY {
             (*(*object).value.get()).assume_init_drop();
         }

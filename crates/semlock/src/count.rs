@@ -6,16 +6,22 @@
 //!
 //! ```text
 //!  first    the thread that was first to count; 0: none yet
-//!  firsts   what that thread counted: it alone writes it, by plain load and store
+//!  firsts   what that thread counted (the low 40 bits), and how many times it did (the high 24):
+//!           it alone writes it, by plain load and store
 //!  others   what all others counted, by atomic read-modify-write
 //! ```
 //!
+//! Two words are no snapshot: between the two, a permit may pass from the first thread to another and
+//! come back. So `get` reads `firsts` on both sides of `others`, and again where the first thread has
+//! counted in between. What it returns is what all had counted at the moment when it read `others`,
+//! unless the first thread counted a multiple of 2^24 times just then.
+//!
 //! # Memory ordering
-//! `add` is a Release and `get` an Acquire, so that who sees something counted sees what the
-//! counting thread wrote before. `get` reads two words and is no snapshot; who asks whether a mutex
-//! is its own needs none: after a thread has counted itself out and let go, every later value of
-//! *either* word was written by a holder that had written its name before, so that a thread which
-//! sees one of them does not find its own name any more. `first` is Relaxed: a thread only asks
+//! `add` is a Release and `get`'s loads are Acquires, so that they keep their order, and who sees
+//! something counted sees what the counting thread wrote before. After a thread has counted itself out
+//! and let go, every later value of *either* word was written by a holder that had written its name
+//! before: a thread that asks whether a mutex is its own, and sees one of them, does not find its own
+//! name any more. `first` is Relaxed: a thread only asks
 //! whether it finds itself there, which no one else writes. (A thread that got the number of one
 //! that ended takes over its part. The C library gave it the number after the other had ended, so
 //! the one's writes happen before the other's.)
@@ -30,6 +36,18 @@ pub(crate) struct Count<'a> {
     others: &'a AtomicU64,
 }
 
+/// The bits of `firsts` that are a number.
+const COUNTED: u64 = (1 << 40) - 1;
+/// One more time that the first thread has counted.
+const ONCE: u64 = COUNTED + 1;
+
+/// The number in `firsts`.
+#[inline]
+fn counted(firsts: u64) -> i64 {
+    // Its sign bit moves to the top, and comes back as many.
+    (firsts << 24).cast_signed() >> 24
+}
+
 impl<'a> Count<'a> {
     #[inline]
     pub(crate) fn of([first, firsts, others]: [&'a AtomicU64; 3]) -> Self {
@@ -40,8 +58,10 @@ impl<'a> Count<'a> {
     #[inline]
     pub(crate) fn add(self, delta: i64, me: usize) {
         if self.first.load(Ordering::Relaxed) == me as u64 {
-            let counted = self.firsts.load(Ordering::Relaxed);
-            self.firsts.store(counted.wrapping_add_signed(delta), Ordering::Release);
+            let before = self.firsts.load(Ordering::Relaxed);
+            let times = before.wrapping_add(ONCE) & !COUNTED;
+            let counted = before.wrapping_add_signed(delta) & COUNTED;
+            self.firsts.store(times | counted, Ordering::Release);
         } else {
             self.add_as_other(delta, me);
         }
@@ -56,12 +76,18 @@ impl<'a> Count<'a> {
         self.others.fetch_add(delta.cast_unsigned(), Ordering::Release);
     }
 
-    /// What all have counted. Exact for a thread that excludes all others from counting, or when
-    /// nobody counts just now.
+    /// What all have counted.
     #[inline]
     pub(crate) fn get(self) -> i64 {
-        let others = self.others.load(Ordering::Acquire);
-        self.firsts.load(Ordering::Acquire).wrapping_add(others).cast_signed()
+        let mut firsts = self.firsts.load(Ordering::Acquire);
+        loop {
+            let others = self.others.load(Ordering::Acquire);
+            let again = self.firsts.load(Ordering::Acquire);
+            if again == firsts {
+                return counted(firsts).wrapping_add(others.cast_signed());
+            }
+            firsts = again;
+        }
     }
 
     /// Zero again, and nobody first: for a forked child, which has one thread.
@@ -94,6 +120,21 @@ mod tests {
         });
         assert_eq!(count.get(), 4 * 10_000 * 2);
         count.clear();
+        assert_eq!(count.get(), 0);
+    }
+
+    #[test]
+    fn numbers_below_zero_and_many_times_of_counting_keep_out_of_each_other() {
+        let words: [AtomicU64; 3] = Default::default();
+        let count = Count::of(words.each_ref());
+        count.add(1, 7);
+        for (delta, all) in [(-3, -2), (1 << 33, (1 << 33) - 2), (-(1 << 33), -2), (2, 0)] {
+            count.add(delta, 7);
+            assert_eq!(count.get(), all);
+        }
+        words[1].store(!COUNTED, Ordering::Relaxed);
+        count.add(-1, 7);
+        // The times begin anew.
         assert_eq!(count.get(), 0);
     }
 }

@@ -68,7 +68,6 @@ mod backend;
 mod barrier;
 #[cfg(all(target_os = "linux", not(loom)))]
 mod condvar;
-#[cfg(not(loom))]
 mod count;
 mod deadline;
 mod error;

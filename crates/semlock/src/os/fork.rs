@@ -1,30 +1,12 @@
-//! Forks, and a mutex that survives them.
+//! A mutex that survives forks.
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 
 use super::futex;
 use super::process::identity;
-use crate::Error;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
-
-/// Has `before` called before every fork through `fork(3)`, and the others after it: the first in the
-/// parent, the second in the child. `pthread_atfork(3)`.
-///
-/// Raw `clone(2)`, `vfork(2)` and `_Fork(3)` call none of them.
-pub(crate) fn on_fork(
-    before: unsafe extern "C" fn(),
-    in_parent: unsafe extern "C" fn(),
-    in_child: unsafe extern "C" fn(),
-) -> Result<(), Error> {
-    // SAFETY: three functions that live as long as the process (a library that is unloaded takes its
-    // handlers with it, glibc sees to that), and do not unwind.
-    match unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) } {
-        0 => Ok(()),
-        errno => Err(Error::Os { call: "pthread_atfork", errno }),
-    }
-}
 
 /// A mutex for one process, which a forked child finds free: also one that was forked, without
 /// any handler, while another thread held it. Then the child gets a fresh value, because that

@@ -1,5 +1,8 @@
 //! Calls of the operating system, each made safe: the only `unsafe` of this crate.
 
+#[cfg(unix)]
+#[allow(unsafe_code)]
+pub(crate) mod at_fork;
 #[cfg(target_os = "linux")]
 pub(crate) mod clock;
 #[cfg(target_os = "linux")]

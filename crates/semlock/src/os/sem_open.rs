@@ -11,24 +11,27 @@
 //!  OPEN ──Weak┘   keyed by the sem_t's address, which is the handle
 //! ```
 //!
-//! The table's mutex is held for a few instructions and never while waiting for anything. A
-//! process that forks must not have another thread that is just opening or closing a semaphore, or
-//! the child, which inherits the mutex locked, cannot do so. Python's GIL sees to that: it is held
-//! around a fork and around every use of the table.
+//! The table's mutex is held for a few instructions and never while waiting for anything. A fork takes
+//! it, too: the child of a process in which another thread was just opening or closing a semaphore
+//! would inherit it locked, and could do neither. (Raw `clone(2)` and `_Fork(3)` do not, and are for
+//! processes with one thread.)
 
+use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::io;
 use std::mem::{size_of, transmute_copy};
 use std::ptr::{self, NonNull};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
 use libc::{clockid_t, sem_t, timespec};
 #[cfg(not(target_vendor = "apple"))]
 use libc::{sem_getvalue, sem_init};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use super::at_fork::on_fork;
 
 #[cfg(target_vendor = "apple")]
 unsafe extern "C" {
@@ -101,10 +104,41 @@ impl Drop for Mapping {
 }
 
 /// The semaphores that this process has open, by handle.
-fn open() -> MutexGuard<'static, BTreeMap<usize, Weak<Mapping>>> {
-    static OPEN: Mutex<BTreeMap<usize, Weak<Mapping>>> = Mutex::new(BTreeMap::new());
+type Table = BTreeMap<usize, Weak<Mapping>>;
+
+fn open() -> MutexGuard<'static, Table> {
+    static SEEN_BY_FORKS: Once = Once::new();
+    SEEN_BY_FORKS.call_once(|| {
+        // Where there is no memory even for this, forks are as they would be without.
+        let _ = on_fork(before_fork, after_fork, after_fork);
+    });
+    table()
+}
+
+fn table() -> MutexGuard<'static, Table> {
+    static OPEN: Mutex<Table> = Mutex::new(BTreeMap::new());
     // A panic in here leaves the map whole: it is changed by single calls only.
     OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The table's guard while a fork has it.
+struct Forking(UnsafeCell<Option<MutexGuard<'static, Table>>>);
+
+// SAFETY: only a thread that has the table's mutex reaches the cell, and it is the one that forks:
+// the guard comes from and goes in that thread, or its copy in the child.
+unsafe impl Sync for Forking {}
+
+static FORKING: Forking = Forking(UnsafeCell::new(None));
+
+extern "C" fn before_fork() {
+    let guard = table();
+    // SAFETY: this thread has the mutex, and no reference to the cell lives on.
+    unsafe { *FORKING.0.get() = Some(guard) };
+}
+
+extern "C" fn after_fork() {
+    // SAFETY: `before_fork` left this thread the mutex. The guard is taken out before it unlocks.
+    drop(unsafe { (*FORKING.0.get()).take() });
 }
 
 /// Out of line, to keep what it needs off the callers' hot paths.
@@ -313,4 +347,48 @@ impl TimedWait {
 fn symbol(name: &CStr) -> Option<NonNull<c_void>> {
     // SAFETY: a C string; looking up runs nothing.
     NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use rustix::process::{Pid, WaitOptions, waitpid};
+
+    use super::*;
+    use crate::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    #[cfg(not(target_vendor = "apple"))] // where there are no unnamed ones to open
+    fn a_child_can_open_semaphores_whatever_its_parents_threads_were_doing_with_theirs() {
+        let done = AtomicBool::new(false);
+        let forks = 300;
+        let failed = thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        drop(Sem::anonymous(1).unwrap());
+                    }
+                });
+            }
+            let failed = (0..forks).find(|_| {
+                // SAFETY: the child opens a semaphore, which takes nothing that its parent's other
+                // threads can have left locked: what this shows. It exits without unwinding.
+                let child = unsafe { libc::fork() };
+                if child == 0 {
+                    // SAFETY: an alarm of this process's own, for one that hangs.
+                    unsafe { libc::alarm(60) };
+                    let opened = Sem::anonymous(1).is_ok();
+                    // SAFETY: ends the process at once.
+                    unsafe { libc::_exit(i32::from(!opened)) };
+                }
+                let pid = Pid::from_raw(child).unwrap();
+                let (_, status) = waitpid(Some(pid), WaitOptions::empty()).unwrap().unwrap();
+                status.exit_status() != Some(0)
+            });
+            done.store(true, Ordering::Relaxed);
+            failed
+        });
+        assert_eq!(failed, None);
+    }
 }

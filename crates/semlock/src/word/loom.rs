@@ -28,6 +28,7 @@ use super::waiters::{NODE_WORDS, Node, Progress, Queue, Waiters, Waits};
 use super::watch::{Judged, Watch};
 use super::{Futex, Slept, low};
 use crate::atomic::{AtomicU64, Ordering, killed_after};
+use crate::count::Count;
 
 const A: Process = Process::new(1, 1, false);
 const B: Process = Process::new(2, 2, false);
@@ -546,6 +547,40 @@ fn a_counter_gives_no_more_than_it_has_and_takes_no_more_than_it_may() {
         let (taken, given) = (taken + both % 10, given + both / 10);
         assert_eq!(Counter(&counter.value).value() + taken, 1 + given);
         assert!(Counter(&counter.value).value() <= 2);
+    });
+}
+
+/// One whose holder takes it again, after another thread had it, while somebody looks: taken twice, or
+/// less than not at all, it is at no time.
+#[test]
+fn a_count_that_is_told_was_the_count_of_all_at_one_moment() {
+    model_with(4, || {
+        let shared = Arc::new((Permits::new(0), [word(0), word(0), word(0)]));
+        let tally = |of: &(Permits, [AtomicU64; 3]), delta, me| {
+            Count::of(of.1.each_ref()).add(delta, me);
+        };
+        for delta in [1, -1, 1] {
+            tally(&shared, delta, 1);
+        }
+        let holder = with(&shared, move |it| {
+            let permit = Counter(&it.0.value);
+            tally(it, -1, 1);
+            assert!(permit.give(1));
+            if permit.try_take() {
+                tally(it, 1, 1);
+            }
+        });
+        let other = with(&shared, move |it| {
+            let permit = Counter(&it.0.value);
+            if permit.try_take() {
+                tally(it, 1, 2);
+                tally(it, -1, 2);
+                assert!(permit.give(1));
+            }
+        });
+        let told = Count::of(shared.1.each_ref()).get();
+        assert!((0..=1).contains(&told), "{told}");
+        join([holder, other]);
     });
 }
 
