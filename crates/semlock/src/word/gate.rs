@@ -41,7 +41,7 @@ use crate::mutation::rule;
 const MARK: u64 = 1 << 32;
 const ANNOUNCEMENT: u64 = 1 << 33;
 /// Where nobody can tell whether somebody sleeps, one wake-up in so many is for all: then nobody does who came before.
-const ALL_EACH: u32 = 64;
+pub(super) const ALL_EACH: u32 = 64;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gate<'a>(pub(crate) &'a AtomicU64);

@@ -22,7 +22,7 @@ use ::loom::thread::{self, JoinHandle, Thread};
 use super::barrier::{Phase, Phases};
 use super::counter::Counter;
 use super::event::Event;
-use super::gate::{Announced, Gate};
+use super::gate::{ALL_EACH, Announced, Gate};
 use super::permit::{Permit, Process, State, Taken};
 use super::waiters::{NODE_WORDS, Node, Progress, Queue, Waiters, Waits};
 use super::watch::{Judged, Watch};
@@ -293,6 +293,11 @@ impl Mutual {
     }
 }
 
+/// A gate's word with a sequence of which the next one is for all, where nobody tells whether one was woken.
+fn before_a_wake_up_for_all(gate: u64) -> u64 {
+    gate | u64::from(ALL_EACH - 1)
+}
+
 /// As a lock waits.
 fn wait_at<T>(gate: Gate<'_>, futex: &Sleepers, mut attempt: impl FnMut() -> Option<T>) -> T {
     let mut announced: Option<Announced> = None;
@@ -463,18 +468,23 @@ fn a_waiter_never_sleeps_beside_a_free_permit() {
 /// Of two waiters the one that gets it wakes the other.
 #[test]
 fn a_mark_that_is_cleared_hides_no_sleeper() {
-    model_with(3, || {
-        let lock = Mutual::held_by(Some(A));
-        let waiters = [B, C].map(|me| {
-            with(&lock, move |lock| {
-                lock.acquire(me);
-                lock.release(me);
-            })
-        });
-        lock.release(A);
-        join(waiters);
-        assert_eq!(lock.permit().state(), State::Free);
+    for gate in [0, before_a_wake_up_for_all(0)] {
+        model_with(3, move || a_mark_that_is_cleared_at(gate));
+    }
+}
+
+fn a_mark_that_is_cleared_at(gate: u64) {
+    let lock = Mutual::held_by(Some(A));
+    lock.gate.store(gate, Ordering::Relaxed);
+    let waiters = [B, C].map(|me| {
+        with(&lock, move |lock| {
+            lock.acquire(me);
+            lock.release(me);
+        })
     });
+    lock.release(A);
+    join(waiters);
+    assert_eq!(lock.permit().state(), State::Free);
 }
 
 #[test]
@@ -526,6 +536,8 @@ fn a_killed_waiter_leaves_a_mark_for_one_release_and_hides_no_sleeper() {
                 lock.gate().wake_one(&lock.futex);
             }
             patient.join().unwrap();
+            // Where nobody tells whether one was woken, it is so many releases, of which this is the last.
+            lock.gate.store(before_a_wake_up_for_all(latest(&lock.gate)), Ordering::Relaxed);
             for _ in 0..2 {
                 lock.permit().free();
                 lock.gate().wake_one(&lock.futex);
