@@ -858,9 +858,8 @@ def test_a_holder_of_another_user_that_dies_is_replaced(make: Make) -> None:
 # ---- Forks ----
 
 
-@pytest.mark.parametrize("fork", [os.fork, *FORKS_HERE])
-@robust_locks
-def test_a_fork_of_the_holder_is_not_the_holder(make: Make, fork: Callable[[], int]) -> None:
+def a_fork_of_the_holder_is_not_the_holder(kind: str, fork: Callable[[], int] = os.fork) -> None:
+    make = getattr(semlock, kind)
     lock = make()
 
     def body() -> None:
@@ -899,6 +898,24 @@ def test_a_fork_of_the_holder_is_not_the_holder(make: Make, fork: Callable[[], i
             assert take(lock) == recovered_from(child.pid)
 
     in_a_child(body)
+
+
+@pytest.mark.parametrize("fork", [os.fork, *FORKS_HERE])
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_a_fork_of_the_holder_is_not_the_holder(kind: str, fork: Callable[[], int]) -> None:
+    a_fork_of_the_holder_is_not_the_holder(kind, fork)
+
+
+@needs_seccomp
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_where_the_kernel_wipes_nothing_a_fork_of_the_holder_is_not_the_holder(kind: str) -> None:
+    in_a_fresh_interpreter(
+        a_fork_of_the_holder_is_not_the_holder,
+        kind,
+        first="from kernel_features import Denied, deny\n"
+        # Of the advice, MADV_WIPEONFORK (18) and its neighbours have this bit.
+        f"deny(Denied('madvise', {errno.EINVAL}, 2, 16))",
+    )
 
 
 @pytest.mark.parametrize("fork", [os.fork, *FORKS_HERE])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from children import output, start, started
+from kernel_features import needs_own_mounts
 from programs import METHODS, Program, run_program
 
 
@@ -470,6 +471,42 @@ def body():
         [False, False, [1, 0]],
         True,
     ]
+
+
+@needs_own_mounts
+@pytest.mark.parametrize("method", METHODS)
+def test_where_there_is_no_proc_locks_reach_children_and_running_processes(
+    method: str, program: Program
+) -> None:
+    source = """
+def look(pipe, first):
+    second = pipe.recv()
+    pipe.send([lock.acquire(False) for lock in (first, second)] + [os.path.exists("/proc/self")])
+
+
+def body():
+    sys.path.insert(0, sys.argv[2])
+    from kernel_features import have_own_mounts, mount
+
+    have_own_mounts()
+    mount("tmpfs", "/proc")
+    context = semlock.get_context(method())
+    mine, theirs = context.Pipe()
+    first = context.Lock()
+    child = context.Process(target=look, args=(theirs, first))
+    child.start()
+    # In memory that the child does not have, however it was started.
+    second = [context.Lock() for _ in range(5_000)][-1]
+    with second:
+        mine.send(second)
+        said = mine.recv()
+    child.join()
+    from multiprocessing import resource_sharer
+    resource_sharer.stop()
+    return [*said, second._address()[0] == first._address()[0], child.exitcode]
+"""
+    tests = str(Path(__file__).parent)
+    assert program(source, method, tests) == [True, False, False, False, 0]
 
 
 def test_where_proc_cannot_be_entered_the_resource_sharer_brings_it(program: Program) -> None:

@@ -4,6 +4,7 @@
 //! release wheel in it.
 
 mod command;
+mod cross;
 mod mutants;
 mod protocol;
 mod python;
@@ -47,8 +48,15 @@ enum Task {
         #[arg(long, conflicts_with = "quick")]
         full: bool,
     },
-    /// Checks formats, lints, types and stubs.
-    Check(Python),
+    /// Checks formats, lints, types and stubs, and that it compiles for other systems.
+    Check {
+        #[command(flatten)]
+        python: Python,
+        /// The folder of a compiler that builds the standard library for other systems, with an `env.sh` [default:
+        /// $SEMLOCK_WINDOWS, or semlock/windows in the user's cache, if it is there]
+        #[arg(long, value_name = "FOLDER")]
+        cross: Option<PathBuf>,
+    },
     /// Measures semlock beside what it stands in for.
     Bench {
         #[command(flatten)]
@@ -112,7 +120,7 @@ fn main() -> ExitCode {
             };
             tasks::test(python.path.as_deref(), others, &also, full)
         }
-        Task::Check(python) => tasks::check(python.path.as_deref()),
+        Task::Check { python, cross } => tasks::check(python.path.as_deref(), cross.as_deref()),
         Task::Soak { python, minutes, arguments } => {
             tasks::soak(python.path.as_deref(), minutes, &arguments)
         }

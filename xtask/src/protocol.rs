@@ -46,7 +46,8 @@ const ENDED: Test =
     Unit("os::process::tests::a_process_that_ended_is_dead_before_and_after_somebody_waits_for_it");
 const RECYCLED: Test =
     Unit("os::process::tests::a_number_that_another_process_has_now_is_a_dead_ones");
-const THREAD: Test = Unit("os::process::tests::a_number_that_a_thread_has_now_is_a_dead_ones");
+const THREAD: Test =
+    Unit("os::system::process::tests::a_number_that_a_thread_has_now_is_a_dead_ones");
 const STRANGER: Test =
     Unit("backend::shared::patrol::tests::a_stranger_leaves_watching_and_judging_to_those_who_can");
 const HALF_A_BARRIER: Test =

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use crate::command::{cargo, root, run};
+use crate::cross::cross;
 use crate::python::{Environment, Interpreter, Others, set_up};
 
 pub fn demo(python: Option<&Path>) -> Result<()> {
@@ -20,6 +21,7 @@ pub fn test(
     every_death: bool,
 ) -> Result<()> {
     run(&cargo(), ["test", "--workspace"])?;
+    portable()?;
     models()?;
     if every_death {
         deaths()?;
@@ -51,6 +53,14 @@ const QUICKLY_LINKED: [&str; 3] = [
     "--config=profile.release.codegen-units=16",
 ];
 
+/// What stands in for Linux's own on other systems. Built with another flag, and so elsewhere.
+fn portable() -> Result<()> {
+    let elsewhere =
+        ["--target-dir=target/portable", "--config=build.rustflags=['--cfg', 'semlock_portable']"];
+    let test = ["test", "--package=semlock", "--lib", "--test=shared", "--test=contract"];
+    run(&cargo(), test.iter().chain(&["--test=process"]).chain(&elsewhere))
+}
+
 /// The models of what processes do at the same time. They are built with other flags, and so elsewhere.
 fn models() -> Result<()> {
     let elsewhere = ["--target-dir=target/loom", "--config=build.rustflags=['--cfg', 'loom']"];
@@ -67,7 +77,7 @@ fn deaths() -> Result<()> {
     Ok(())
 }
 
-pub fn check(python: Option<&Path>) -> Result<()> {
+pub fn check(python: Option<&Path>, other_systems: Option<&Path>) -> Result<()> {
     check_atomics()?;
     check_safety()?;
     run(&cargo(), ["fmt", "--all", "--check"])?;
@@ -79,6 +89,7 @@ pub fn check(python: Option<&Path>) -> Result<()> {
     python.run(["-m", "ruff", "format", "--check"])?;
     python.run(["-m", "mypy", "python"])?;
     python.run(["-m", "mypy.stubtest", "semlock"])?;
+    cross(other_systems)?;
     println!("\nAll checks passed.");
     Ok(())
 }

@@ -1,24 +1,24 @@
 //! `semlock._native`: the native classes of `semlock`, and the module `semlock._multiprocessing`,
 //! which has the names of CPython's `_multiprocessing`.
 
-#[cfg(all(target_os = "linux", not(semlock_portable)))]
+#[cfg(unix)]
 mod barrier;
 #[allow(unsafe_code)]
 // The classes that not every system has use all of it.
-#[cfg_attr(any(not(target_os = "linux"), semlock_portable), allow(dead_code))]
+#[cfg_attr(not(unix), allow(dead_code))]
 mod capi;
-#[cfg(all(target_os = "linux", not(semlock_portable)))]
+#[cfg(unix)]
 #[allow(unsafe_code)]
 mod condition;
-#[cfg(all(target_os = "linux", not(semlock_portable)))]
+#[cfg(unix)]
 #[allow(unsafe_code)]
 mod event;
 #[allow(unsafe_code)]
 mod ffi;
-#[cfg(all(target_os = "linux", not(semlock_portable)))]
+#[cfg(unix)]
 #[allow(unsafe_code)]
 mod locks;
-#[cfg(all(target_os = "linux", not(semlock_portable)))]
+#[cfg(unix)]
 #[allow(unsafe_code)]
 mod objects;
 #[cfg(windows)]
@@ -38,13 +38,13 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 /// Adds what stands in for the classes that this system does not have.
-#[cfg(any(not(target_os = "linux"), semlock_portable))]
+#[cfg(not(unix))]
 fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.py().import("semlock.absent")?.call_method1("fill_in", (module,)).map(drop)
 }
 
 /// Adds what lives in memory that processes share.
-#[cfg(all(target_os = "linux", not(semlock_portable)))]
+#[cfg(unix)]
 fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let locks = locks::types(py)?;

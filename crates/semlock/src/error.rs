@@ -93,7 +93,7 @@ pub enum Error {
 /// Why one of the ways to get memory that can be shared failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// `memfd_create`, `shm_open`, or a file in the temporary directory.
+    /// `memfd_create`, `shm_open`, or a file in the temporary directory; nothing where a system has one less.
     pub way: &'static str,
     /// Its `errno(3)`.
     pub errno: i32,
@@ -102,6 +102,8 @@ pub struct Refused {
 fn refusals(ways: &[Refused]) -> String {
     let said = ways
         .iter()
+        // Not every system has three.
+        .filter(|refused| !refused.way.is_empty())
         .map(|refused| format!("{}: {}", refused.way, io::Error::from_raw_os_error(refused.errno)));
     said.collect::<Vec<_>>().join("; ")
 }

@@ -5,7 +5,7 @@
 //! * [`Mutex`], [`ReentrantMutex`], [`Semaphore`], [`Condvar`], [`Event`] and [`Barrier`] live in
 //!   memory that processes share. They have no names and leave nothing behind. A holder that dies is found, and what it held
 //!   goes to exactly one of those who wait, who is told so ([`Acquired::OwnerDied`]). Each is one cache line; [`raw`] has them
-//!   without guards, for bindings. (Linux.)
+//!   without guards, for bindings. (Unix.)
 //! * [`SemLock`] is the object behind Python's `multiprocessing.Lock`, with the semantics of CPython's
 //!   `Modules/_multiprocessing/semaphore.c` and no Python in it. It stands on what the operating
 //!   system offers (`sem_open` and `sem_init` on POSIX), so a semaphore can be shared by name with any
@@ -59,52 +59,52 @@
 // The models call less than the backend does.
 #![cfg_attr(loom, allow(dead_code))]
 
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(all(unix, not(loom)))]
 mod address;
 mod atomic;
 #[cfg(not(loom))]
 mod backend;
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(all(unix, not(loom)))]
 mod barrier;
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(all(unix, not(loom)))]
 mod condvar;
 mod count;
 mod deadline;
 mod error;
-#[cfg(any(target_os = "linux", loom))]
+#[cfg(any(unix, loom))]
 mod mutation;
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(all(unix, not(loom)))]
 mod mutex;
 mod name;
 #[cfg(not(loom))]
 mod os;
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(all(unix, not(loom)))]
 pub mod raw;
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(all(unix, not(loom)))]
 mod semaphore;
 #[cfg(not(loom))]
 mod semlock;
-#[cfg(any(target_os = "linux", loom))]
+#[cfg(any(unix, loom))]
 mod word;
 
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(all(unix, not(loom)))]
 pub use address::Address;
 #[cfg(all(unix, not(loom)))]
 pub use backend::unlink;
 #[cfg(not(loom))]
 pub use backend::{HAS_TIMED_WAIT, HAS_VALUE, SEM_VALUE_MAX};
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(all(unix, not(loom)))]
 pub use barrier::Barrier;
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(all(unix, not(loom)))]
 pub use condvar::Condvar;
 pub use deadline::{Deadline, Wait};
 pub use error::{Error, Refused};
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(all(unix, not(loom)))]
 pub use mutex::{Acquired, Mutex, MutexGuard, ReentrantMutex, ReentrantMutexGuard};
 pub use name::{Name, Naming};
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(all(unix, not(loom)))]
 pub use raw::Event;
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(all(unix, not(loom)))]
 pub use semaphore::{Permit, Semaphore};
 #[cfg(not(loom))]
 pub use semlock::{Kind, SemLock};

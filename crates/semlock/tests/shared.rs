@@ -1,6 +1,6 @@
 //! The shared backend, among threads and among processes: this test program starts itself again as the
 //! others, and hands them what they need by descriptor and address.
-#![cfg(target_os = "linux")]
+#![cfg(unix)]
 
 use std::env;
 use std::io::{BufRead, BufReader};

@@ -19,6 +19,9 @@ use crate::{Deadline, Error, Name, Naming, Wait};
 
 const NANOSECONDS: i64 = 1_000_000_000;
 
+/// Of a wait that has to try again and again.
+const LONGEST_NAP: Duration = Duration::from_millis(20);
+
 /// The greatest value a semaphore can have.
 pub const SEM_VALUE_MAX: i32 = if cfg!(target_vendor = "apple") { 32_767 } else { i32::MAX };
 
@@ -223,7 +226,7 @@ fn wait_by_wall_clock(sem: &Sem, function: TimedWait, deadline: Deadline) -> Res
 
 /// Try, nap, check.
 fn wait_by_napping(sem: &Sem, deadline: Deadline) -> Result<Wait, Error> {
-    let mut naps = Naps::new();
+    let mut naps = Naps::up_to(LONGEST_NAP);
     loop {
         match sem.try_wait() {
             Ok(true) => return Ok(Wait::Acquired),

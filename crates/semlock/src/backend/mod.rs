@@ -4,7 +4,7 @@
 mod kernel_posix;
 #[cfg(windows)]
 mod kernel_windows;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 pub(crate) mod shared;
 
 #[cfg(unix)]

@@ -11,9 +11,22 @@ pub(crate) fn on_fork(
     in_parent: unsafe extern "C" fn(),
     in_child: unsafe extern "C" fn(),
 ) -> Result<(), Error> {
-    // SAFETY: three functions that live as long as the process (a library that is unloaded takes its
-    // handlers with it, glibc sees to that), and do not unwind.
-    match unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) } {
+    register(Some(before), Some(in_parent), in_child)
+}
+
+/// The same for what only a child has to do.
+pub(super) fn on_fork_in_child(in_child: unsafe extern "C" fn()) -> Result<(), Error> {
+    register(None, None, in_child)
+}
+
+fn register(
+    before: Option<unsafe extern "C" fn()>,
+    in_parent: Option<unsafe extern "C" fn()>,
+    in_child: unsafe extern "C" fn(),
+) -> Result<(), Error> {
+    // SAFETY: functions that live as long as the process (a library that is unloaded takes its handlers with it: glibc
+    // and FreeBSD's library see to that, musl unloads none, and CPython none of its extensions), and do not unwind.
+    match unsafe { libc::pthread_atfork(before, in_parent, Some(in_child)) } {
         0 => Ok(()),
         errno => Err(Error::Os { call: "pthread_atfork", errno }),
     }

@@ -3,7 +3,7 @@
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 
-use super::futex;
+use super::futex::{self, Reach};
 use super::process::identity;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
@@ -81,7 +81,7 @@ impl<T: Default> ForkMutex<T> {
             }
             // A signal, or a wake-up: look again.
             #[allow(clippy::cast_possible_truncation)] // the low half
-            let _ = futex::wait(&self.word, SLEEPERS as u32, None);
+            let _ = futex::wait(&self.word, SLEEPERS as u32, None, Reach::Process);
             seen = self.word.load(Ordering::Relaxed);
         }
     }
@@ -100,7 +100,7 @@ impl<T: Default> ForkMutex<T> {
 
     fn unlock(&self) {
         if self.word.swap(0, Ordering::Release) & SLEEPERS != 0 {
-            futex::wake(&self.word, 1);
+            futex::wake_one(&self.word, Reach::Process);
         }
     }
 }

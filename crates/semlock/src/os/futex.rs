@@ -1,20 +1,39 @@
-//! `futex(2)`, shared between processes.
+//! Sleeping on a word while it has a value, and waking those who do.
 
 use std::ptr::from_ref;
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::thread::futex;
-
+use super::system::futex;
 use crate::atomic::{AtomicU32, AtomicU64};
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waited {
-    /// Woken, or the word had another value.
+    /// Woken, for whatever reason or none, or the word had another value.
     Woken,
     TimedOut,
     Interrupted,
+}
+
+/// What waking one came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code)] // each system gives its own answers
+pub(crate) enum Woke {
+    /// One that slept; it may be dying.
+    One,
+    /// Nobody sleeps on, of those who lay down before the word was changed last.
+    Nobody,
+    /// The system does not tell.
+    Unknown,
+}
+
+/// Who can sleep on a word. All who use one word have to say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Threads of this process. (Where memory is copied on write, a fork would have systems take it for another.)
+    Process,
+    /// All who have mapped what the word lies in, each at an address of its own.
+    Machine,
 }
 
 /// The half of a word that a futex compares: the low one.
@@ -26,22 +45,70 @@ fn low_half(word: &AtomicU64) -> &AtomicU32 {
     unsafe { &*halves.add(usize::from(cfg!(target_endian = "big"))) }
 }
 
-/// Sleeps while the low half of `word` is `expected`: `FUTEX_WAIT`.
-pub(crate) fn wait(word: &AtomicU64, expected: u32, time: Option<Duration>) -> Waited {
-    // What a timespec cannot hold is as good as for ever.
-    let time = time.and_then(|time| time.try_into().ok());
-    match futex::wait(low_half(word), futex::Flags::empty(), expected, time.as_ref()) {
-        Err(Errno::TIMEDOUT) => Waited::TimedOut,
-        Err(Errno::INTR) => Waited::Interrupted,
-        // EAGAIN is another value. There is nothing else that a valid word could be refused for.
-        Ok(()) | Err(_) => Waited::Woken,
-    }
+/// Sleeps while the low half of `word` is `expected`; for ever where no time is given.
+pub(crate) fn wait(
+    word: &AtomicU64,
+    expected: u32,
+    time: Option<Duration>,
+    reach: Reach,
+) -> Waited {
+    futex::wait(low_half(word), expected, time, reach)
 }
 
-/// Wakes those that sleep on the low half of `word`: `FUTEX_WAKE`.
-pub(crate) fn wake(word: &AtomicU64, most: u32) -> u32 {
-    // The kernel takes an int.
-    let most = most.min(i32::MAX.cast_unsigned());
-    let woken = futex::wake(low_half(word), futex::Flags::empty(), most).unwrap_or(0);
-    u32::try_from(woken).unwrap_or(u32::MAX)
+/// Wakes one that sleeps on the low half of `word`.
+pub(crate) fn wake_one(word: &AtomicU64, reach: Reach) -> Woke {
+    futex::wake_one(low_half(word), reach)
+}
+
+/// Wakes all that sleep on the low half of `word`.
+pub(crate) fn wake_all(word: &AtomicU64, reach: Reach) {
+    futex::wake_all(low_half(word), reach);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::atomic::Ordering;
+
+    #[test]
+    fn a_sleeper_gets_up_when_its_time_is_over_and_not_before() {
+        let word = AtomicU64::new(7);
+        for reach in [Reach::Process, Reach::Machine] {
+            let (start, time) = (Instant::now(), Duration::from_millis(30));
+            let mut waited = Waited::Woken;
+            while waited == Waited::Woken {
+                waited = wait(&word, 7, time.checked_sub(start.elapsed()), reach);
+            }
+            assert_eq!(waited, Waited::TimedOut);
+            assert!(start.elapsed() >= time);
+        }
+    }
+
+    #[test]
+    fn nobody_lies_down_beside_another_value_in_the_low_half() {
+        let word = AtomicU64::new(1 << 32 | 8);
+        assert_eq!(wait(&word, 7, None, Reach::Machine), Waited::Woken);
+    }
+
+    #[test]
+    fn a_change_of_the_word_and_a_wake_up_get_all_sleepers_up() {
+        for reach in [Reach::Process, Reach::Machine] {
+            let word = AtomicU64::new(0);
+            thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        while word.load(Ordering::Acquire) == 0 {
+                            // No time: one that is not woken would sleep for ever.
+                            wait(&word, 0, None, reach);
+                        }
+                    });
+                }
+                word.store(1, Ordering::Release);
+                wake_all(&word, reach);
+            });
+        }
+    }
 }

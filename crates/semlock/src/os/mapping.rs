@@ -7,26 +7,30 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 
-use rustix::fs::{
-    FallocateFlags, MemfdFlags, Mode, SealFlags, fallocate, fcntl_add_seals, fstat, ftruncate,
-    memfd_create,
-};
+use rustix::fs::{Mode, fstat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
-use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use rustix::shm;
 
+use super::system::memory::{
+    WAYS, allocate_file, allocate_object, random as system_random, wipe_on_fork,
+};
+use super::wiped::Region;
 use crate::atomic::AtomicU64;
 use crate::mutation::rule;
 use crate::{Error, Refused};
 
 const WORD: usize = size_of::<AtomicU64>();
+/// In bytes, of all systems.
+const LARGEST_PAGE: usize = 1 << 16;
 
 /// A mapping, as words; unmapped when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Memory {
     start: NonNull<AtomicU64>,
     words: usize,
+    /// That a child is to find it wiped, where the kernel does not see to that.
+    wiped: Option<Region>,
 }
 
 // SAFETY: it is reached through atomics alone, and `munmap` may be called by any thread.
@@ -35,22 +39,32 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Memory of this process alone, all zero; and zero again in a child that was forked, by whatever
-    /// means: `MADV_WIPEONFORK`.
+    /// Memory of this process alone, all zero; and zero again in a child that was forked: by whatever means, where
+    /// the kernel sees to that, and else by `fork(3)`.
     pub(crate) fn private_wiped_on_fork(words: usize) -> Result<Self, Error> {
+        Self::private(words, wipe_on_fork)
+    }
+
+    fn private(
+        words: usize,
+        by_the_kernel: impl FnOnce(NonNull<AtomicU64>, usize) -> Result<(), Errno>,
+    ) -> Result<Self, Error> {
         let bytes = words * WORD;
         // SAFETY: a new mapping, at a place that the kernel chooses.
         let start = unsafe {
             mmap_anonymous(null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
         };
-        let memory = Self::over(start.map_err(Error::os("mmap"))?.cast(), words)?;
-        if !rule("fork/private-memory-is-wiped") {
-            return Ok(memory);
+        let mut memory = Self::over(start.map_err(Error::os("mmap"))?.cast(), words)?;
+        if rule("fork/private-memory-is-wiped") && by_the_kernel(memory.start, bytes).is_err() {
+            // SAFETY: our own mapping, whole, of this kind, which is unmapped after it has left the list.
+            memory.wiped = Some(unsafe { Region::enter(memory.start, bytes) }?);
         }
-        // SAFETY: our own mapping, whole.
-        unsafe { madvise(memory.start.as_ptr().cast(), bytes, Advice::LinuxWipeOnFork) }
-            .map_err(Error::os("madvise"))?;
         Ok(memory)
+    }
+
+    /// Of private memory: whether the kernel wipes it, however a child is made.
+    pub(crate) fn is_wiped_by_the_kernel(&self) -> bool {
+        self.wiped.is_none()
     }
 
     /// Maps so many words of what the descriptor is, which has to be as long.
@@ -72,7 +86,7 @@ impl Memory {
     fn over(start: *mut AtomicU64, words: usize) -> Result<Self, Error> {
         // The kernel maps nothing at 0 unless it is asked to.
         let start = NonNull::new(start).ok_or(Error::Os { call: "mmap", errno: 0 })?;
-        Ok(Self { start, words })
+        Ok(Self { start, words, wiped: None })
     }
 
     pub(crate) fn words(&self) -> &[AtomicU64] {
@@ -85,6 +99,8 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        // First: see there.
+        drop(self.wiped.take());
         // SAFETY: our own mapping, whole, which nobody refers to any more: `words` borrows from this,
         // and a `Place` keeps it alive.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.words * WORD) };
@@ -106,17 +122,12 @@ impl Shared {
     /// directory, either unlinked at once.
     ///
     /// # Errors
-    /// [`Error::NoSharedMemory`], with what each of the three said.
+    /// [`Error::NoSharedMemory`], with what each of them said.
     pub(crate) fn create(words: usize) -> Result<Self, Error> {
-        type Way = fn(usize) -> Result<OwnedFd, Errno>;
-        let ways: [(&'static str, Way); 3] = [
-            ("memfd_create", memfd),
-            ("shm_open", unlinked_shared_memory),
-            ("a file in the temporary directory", unlinked_file),
-        ];
+        let bytes = u64::try_from(words * WORD).unwrap_or(u64::MAX);
         let mut refused = [Refused { way: "", errno: 0 }; 3];
-        for ((way, make), refused) in ways.into_iter().zip(&mut refused) {
-            match make(words * WORD) {
+        for (&(way, make), refused) in WAYS.iter().zip(&mut refused) {
+            match make(bytes) {
                 Ok(descriptor) => return Self::over(descriptor, words),
                 Err(errno) => *refused = Refused { way, errno: errno.raw_os_error() },
             }
@@ -145,6 +156,11 @@ impl Shared {
         self.memory.words()
     }
 
+    /// Whether it was made with so many words: a system may have rounded them up to whole pages.
+    pub(crate) fn has_length(&self, words: usize) -> bool {
+        self.words().len().checked_sub(words).is_some_and(|more| more < LARGEST_PAGE / WORD)
+    }
+
     /// The descriptor, if nobody has closed it behind our back.
     pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         let descriptor = self.descriptor.as_fd();
@@ -168,70 +184,48 @@ impl Drop for Shared {
 }
 
 /// Device and inode.
+#[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)] // their types differ, and nobody reckons with them
 fn identify(descriptor: BorrowedFd<'_>) -> Result<(u64, u64), Errno> {
-    fstat(descriptor).map(|file| (file.st_dev, file.st_ino))
+    fstat(descriptor).map(|file| (file.st_dev as u64, file.st_ino as u64))
 }
 
-fn memfd(bytes: usize) -> Result<OwnedFd, Errno> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let descriptor = match memfd_create(c"semlock", flags | MemfdFlags::NOEXEC_SEAL) {
-        // Before Linux 6.3.
-        Err(Errno::INVAL) => memfd_create(c"semlock", flags)?,
-        made => made?,
-    };
-    allocate(descriptor.as_fd(), bytes)?;
-    // From now on nobody can take it away from under a mapping.
-    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    fcntl_add_seals(&descriptor, seals)?;
-    Ok(descriptor)
-}
+/// A way to get so many bytes of memory that can be shared, without a name.
+pub(super) type Way = fn(u64) -> Result<OwnedFd, Errno>;
 
-fn unlinked_shared_memory(bytes: usize) -> Result<OwnedFd, Errno> {
-    let name = format!("/semlock-{}", random_name()?);
+pub(super) fn unlinked_shared_memory(bytes: u64) -> Result<OwnedFd, Errno> {
+    let name = format!("/{}", random_name()?);
     let flags = shm::OFlags::CREATE | shm::OFlags::EXCL | shm::OFlags::RDWR;
     let descriptor = shm::open(&name, flags, Mode::RUSR | Mode::WUSR)?;
     shm::unlink(&name)?;
-    allocate(descriptor.as_fd(), bytes)?;
+    allocate_object(descriptor.as_fd(), bytes)?;
     Ok(descriptor)
 }
 
-fn unlinked_file(bytes: usize) -> Result<OwnedFd, Errno> {
+pub(super) fn unlinked_file(bytes: u64) -> Result<OwnedFd, Errno> {
     let folder = std::env::temp_dir();
-    let path = folder.join(format!("semlock-{}", random_name()?));
+    let path = folder.join(random_name()?);
     let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
     let file = file.map_err(errno)?;
     std::fs::remove_file(&path).map_err(errno)?;
-    allocate(file.as_fd(), bytes)?;
+    allocate_file(file.as_fd(), bytes)?;
     Ok(file.into())
 }
 
-fn allocate(descriptor: BorrowedFd<'_>, bytes: usize) -> Result<(), Errno> {
-    let bytes = u64::try_from(bytes).map_err(|_| Errno::FBIG)?;
-    ftruncate(descriptor, bytes)?;
-    fallocate(descriptor, FallocateFlags::empty(), 0, bytes)
-}
-
-/// 128 bits that nobody else gets: `getrandom(2)`.
+/// 128 bits that nobody else gets.
 pub(crate) fn random() -> Result<[u64; 2], Errno> {
     let mut bytes = [0; 16];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
-            Ok(more) => filled += more,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
+    system_random(&mut bytes)?;
     let [mut a, mut b] = [[0; 8]; 2];
     a.copy_from_slice(&bytes[..8]);
     b.copy_from_slice(&bytes[8..]);
     Ok([a, b].map(u64::from_ne_bytes))
 }
 
+/// A name that nobody else has: of 24 bytes, because macOS takes 30 at most, with a slash before them.
 fn random_name() -> Result<String, Errno> {
-    random().map(|[a, b]| format!("{a:016x}{b:016x}"))
+    random().map(|[a, _]| format!("semlock-{a:016x}"))
 }
 
 /// Where an object lives: words of a segment that processes share, and words beside it that are this
@@ -310,8 +304,8 @@ mod tests {
 
     #[test]
     fn each_way_gives_memory_of_that_length_without_a_name() {
-        for make in [memfd, unlinked_shared_memory, unlinked_file] {
-            let descriptor = make(WORDS * WORD).unwrap();
+        for (_, make) in WAYS {
+            let descriptor = make((WORDS * WORD) as u64).unwrap();
             assert_eq!(fstat(&descriptor).unwrap().st_nlink, 0);
             let one = Shared::open(descriptor.as_fd(), WORDS).unwrap();
             let other = Shared::open(descriptor.as_fd(), WORDS).unwrap();
@@ -322,15 +316,6 @@ mod tests {
                 Err(Error::BadSegment(_))
             ));
         }
-    }
-
-    #[test]
-    fn a_memfd_cannot_be_taken_away_from_under_its_users() {
-        let descriptor = memfd(WORDS * WORD).unwrap();
-        assert_eq!(ftruncate(&descriptor, 0), Err(Errno::PERM));
-        assert!(
-            rustix::io::fcntl_getfd(&descriptor).unwrap().contains(rustix::io::FdFlags::CLOEXEC)
-        );
     }
 
     #[test]
@@ -352,21 +337,52 @@ mod tests {
         drop(std::mem::ManuallyDrop::into_inner(stolen));
     }
 
-    #[test]
-    fn a_forked_child_finds_private_memory_wiped() {
-        let private = Memory::private_wiped_on_fork(1).unwrap();
-        private.words()[0].store(5, Ordering::Relaxed);
+    /// Whether a forked child finds all of this zero.
+    fn is_wiped_in_a_child(private: &Memory) -> bool {
         // SAFETY: the child only loads, and exits without unwinding or running destructors.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            let wiped = private.words()[0].load(Ordering::Relaxed) == 0;
+            let wiped = private.words().iter().all(|word| word.load(Ordering::Relaxed) == 0);
             // SAFETY: ends the process at once.
             unsafe { libc::_exit(i32::from(!wiped)) };
         }
         let pid = rustix::process::Pid::from_raw(child).unwrap();
         let options = rustix::process::WaitOptions::empty();
         let (_, status) = rustix::process::waitpid(Some(pid), options).unwrap().unwrap();
-        assert_eq!(status.exit_status(), Some(0));
+        status.exit_status() == Some(0)
+    }
+
+    #[test]
+    fn a_forked_child_finds_private_memory_wiped() {
+        let private = Memory::private_wiped_on_fork(1).unwrap();
+        private.words()[0].store(5, Ordering::Relaxed);
+        assert!(is_wiped_in_a_child(&private));
         assert_eq!(private.words()[0].load(Ordering::Relaxed), 5);
+    }
+
+    #[test]
+    fn a_forked_child_finds_private_memory_wiped_where_the_kernel_does_not_do_it() {
+        let make = |words| Memory::private(words, |_, _| Err(Errno::INVAL)).unwrap();
+        let all = [1, 5_000, 3, 700].map(make);
+        // Entries are used again, and what has left the list is left alone.
+        let [first, gone, ..] = &all;
+        assert!(!first.is_wiped_by_the_kernel() && !gone.is_wiped_by_the_kernel());
+        let [first, gone, third, fourth] = all;
+        drop(gone);
+        let again = make(4_000);
+        for private in [&first, &third, &fourth, &again] {
+            private.words().iter().for_each(|word| word.store(5, Ordering::Relaxed));
+        }
+        for private in [&first, &third, &fourth, &again] {
+            assert!(is_wiped_in_a_child(private));
+            assert!(private.words().iter().all(|word| word.load(Ordering::Relaxed) == 5));
+        }
+    }
+
+    #[test]
+    fn names_are_no_longer_than_any_system_takes() {
+        let [one, other] = [(); 2].map(|()| random_name().unwrap());
+        assert_ne!(one, other);
+        assert!(one.len() < 30);
     }
 }

@@ -7,13 +7,13 @@ use rustix::thread::{NanosleepRelativeResult, nanosleep};
 use rustix::time::Timespec;
 
 const FIRST: Duration = Duration::from_micros(50);
-const LONGEST: Duration = Duration::from_millis(20);
 
 /// The naps of one wait: each is twice as long as the one before it, so that what comes soon is seen soon,
 /// and a long wait costs little.
 #[derive(Debug)]
 pub(crate) struct Naps {
     next: Duration,
+    longest: Duration,
 }
 
 /// How a nap ended.
@@ -25,8 +25,9 @@ pub(crate) enum Rested {
 }
 
 impl Naps {
-    pub(crate) fn new() -> Self {
-        Self { next: FIRST }
+    /// Naps of which none is longer than that, which is less than a second.
+    pub(crate) fn up_to(longest: Duration) -> Self {
+        Self { next: FIRST, longest }
     }
 
     /// Naps, for so long at most.
@@ -42,7 +43,7 @@ impl Naps {
 
     fn following(&mut self, most: Option<Duration>) -> Duration {
         let nap = most.map_or(self.next, |most| min(most, self.next));
-        self.next = min(self.next * 2, LONGEST);
+        self.next = min(self.next * 2, self.longest);
         nap
     }
 }
@@ -54,8 +55,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn naps_begin_with_microseconds_and_double_up_to_twenty_milliseconds() {
-        let mut naps = Naps::new();
+    fn naps_begin_with_microseconds_and_double_up_to_the_longest() {
+        let mut naps = Naps::up_to(Duration::from_millis(20));
         let microseconds: Vec<_> = (0..11).map(|_| naps.following(None).as_micros()).collect();
         let doubled = [50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 20_000, 20_000];
         assert_eq!(microseconds, doubled);
@@ -63,7 +64,8 @@ mod tests {
 
     #[test]
     fn a_nap_is_no_longer_than_what_is_left_and_no_shorter_than_it_says() {
-        let mut naps = Naps { next: LONGEST };
+        let longest = Duration::from_millis(20);
+        let mut naps = Naps { next: longest, longest };
         let left = Duration::from_millis(3);
         assert_eq!(naps.following(Some(left)), left);
         let start = Instant::now();

@@ -55,11 +55,8 @@ pub(crate) fn current() -> usize {
     (unsafe { windows_sys::Win32::System::Threading::GetCurrentThreadId() }) as usize
 }
 
-/// Whether this is the thread that the process began with, or that forked it.
-#[cfg(target_os = "linux")]
-pub(crate) fn is_first() -> bool {
-    rustix::thread::gettid() == rustix::process::getpid()
-}
+#[cfg(unix)]
+pub(crate) use super::system::is_first_thread as is_first;
 
 #[cfg(test)]
 mod tests {

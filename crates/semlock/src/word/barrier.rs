@@ -58,7 +58,7 @@ impl Phases<'_> {
     pub(crate) fn change(self, futex: &impl Futex, to: Phase) {
         let changed = (self.see().word & !0b11).wrapping_add(0b100) | to as u32;
         self.0.store(changed.into(), Ordering::Release);
-        futex.wake(self.0, u32::MAX);
+        futex.wake_all(self.0);
     }
 
     /// Sleeps once, unless something has changed since.

@@ -74,7 +74,7 @@ impl Event<'_> {
             }
         };
         if seen & (FLAG | SLEEP) == SLEEP {
-            futex.wake(self.0, u32::MAX);
+            futex.wake_all(self.0);
         }
     }
 

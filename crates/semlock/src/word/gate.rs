@@ -14,7 +14,8 @@
 //!
 //! The mark clears itself: who wakes and finds nobody asleep takes it away, if nobody has announced
 //! itself meanwhile, and so does a waiter that leaves and was the only one. Sleepers that are killed
-//! cost one call of the kernel, once.
+//! cost one call of the kernel, once. (Or some dozens, where the kernel does not tell whether anybody sleeps:
+//! there all are woken now and then, after which nobody does.)
 //!
 //! What can be lost is a wake-up that was on its way when a process was killed: between freeing and
 //! waking, or after it was woken and before it took. So no sleep on a gate may be endless.
@@ -33,12 +34,14 @@
 
 use std::time::Duration;
 
-use super::{Futex, Slept, low};
+use super::{Futex, Slept, Woke, low};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 
 const MARK: u64 = 1 << 32;
 const ANNOUNCEMENT: u64 = 1 << 33;
+/// Where nobody can tell whether somebody sleeps, one wake-up in so many is for all: then nobody does who came before.
+pub(super) const ALL_EACH: u32 = 64;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gate<'a>(pub(crate) &'a AtomicU64);
@@ -108,7 +111,18 @@ impl Gate<'_> {
                 Err(other) => seen = other,
             }
         };
-        if futex.wake(self.0, 1) == 0 && rule("gate/a-mark-of-nobody-is-cleared") {
+        let nobody_sleeps = match futex.wake_one(self.0) {
+            Woke::One => false,
+            Woke::Nobody => true,
+            Woke::Unknown => {
+                let all = low(moved) % ALL_EACH == 0;
+                if all {
+                    futex.wake_all(self.0);
+                }
+                all
+            }
+        };
+        if nobody_sleeps && rule("gate/a-mark-of-nobody-is-cleared") {
             // Whoever has announced itself since may lie down yet, and needs it.
             let nobody_since = rule("gate/a-mark-stays-for-who-came-since");
             self.unmark(if nobody_since { moved } else { self.0.load(Ordering::Relaxed) });

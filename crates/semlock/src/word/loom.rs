@@ -22,11 +22,11 @@ use ::loom::thread::{self, JoinHandle, Thread};
 use super::barrier::{Phase, Phases};
 use super::counter::Counter;
 use super::event::Event;
-use super::gate::{Announced, Gate};
+use super::gate::{ALL_EACH, Announced, Gate};
 use super::permit::{Permit, Process, State, Taken};
 use super::waiters::{NODE_WORDS, Node, Progress, Queue, Waiters, Waits};
 use super::watch::{Judged, Watch};
-use super::{Futex, Slept, low};
+use super::{Futex, Slept, Woke, low};
 use crate::atomic::{AtomicU64, Ordering, killed_after};
 use crate::count::Count;
 
@@ -49,11 +49,21 @@ fn model_with(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
     explore(Some(preemptions), run);
 }
 
+/// On each kind of futex, if there is one in the model.
 fn explore(preemptions: Option<usize>, run: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = preemptions;
     builder.max_branches = 10_000;
-    builder.check(run);
+    let run = Arc::new(run);
+    for kind in [FutexKind::Telling, FutexKind::Silent, FutexKind::Napping] {
+        FUTEX_KIND.set(kind);
+        IS_SLEPT.set(false);
+        let run = Arc::clone(&run);
+        builder.check(move || run());
+        if !IS_SLEPT.get() {
+            break;
+        }
+    }
 }
 
 /// A thread that has a share in something.
@@ -114,10 +124,38 @@ impl Life {
     }
 }
 
-/// The kernel's queue of sleepers. It gives no order to anything but the sleeping itself, and
-/// to who is woken.
-#[derive(Default)]
-struct Sleepers(Mutex<(usize, Vec<Sleeper>)>);
+/// The kernel's queue of sleepers, or what stands in for it. It gives no order to anything but the sleeping itself,
+/// and to who is woken.
+struct Sleepers {
+    kind: FutexKind,
+    queue: Mutex<(usize, Vec<Sleeper>)>,
+}
+
+/// What systems have.
+#[derive(Clone, Copy)]
+enum FutexKind {
+    /// It tells whether it woke somebody.
+    Telling,
+    /// It does not.
+    Silent,
+    /// All look at the word again and again. That is modelled by having them do so when somebody would wake one: until then
+    /// they may sleep, and after it they may not sleep on.
+    Napping,
+}
+
+std::thread_local! {
+    /// All threads of a model are one thread of the operating system.
+    static FUTEX_KIND: Cell<FutexKind> = const { Cell::new(FutexKind::Telling) };
+    /// Whether a model has a futex.
+    static IS_SLEPT: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Default for Sleepers {
+    fn default() -> Self {
+        IS_SLEPT.set(true);
+        Self { kind: FUTEX_KIND.get(), queue: Mutex::default() }
+    }
+}
 
 struct Sleeper {
     word: *const AtomicU64,
@@ -128,7 +166,7 @@ struct Sleeper {
 
 impl Sleepers {
     fn lie_down(&self, word: &AtomicU64, thread: Option<Thread>) -> usize {
-        let mut sleepers = self.0.lock().unwrap();
+        let mut sleepers = self.queue.lock().unwrap();
         sleepers.0 += 1;
         let number = sleepers.0;
         sleepers.1.push(Sleeper { word, number, thread });
@@ -136,13 +174,13 @@ impl Sleepers {
     }
 
     fn lies(&self, number: usize) -> bool {
-        self.0.lock().unwrap().1.iter().any(|sleeper| sleeper.number == number)
+        self.queue.lock().unwrap().1.iter().any(|sleeper| sleeper.number == number)
     }
 
     /// Whether nobody has woken it.
     fn get_up(&self, number: usize) -> bool {
         let lay = self.lies(number);
-        self.0.lock().unwrap().1.retain(|sleeper| sleeper.number != number);
+        self.queue.lock().unwrap().1.retain(|sleeper| sleeper.number != number);
         lay
     }
 }
@@ -172,9 +210,31 @@ impl Futex for Sleepers {
         Slept::Woken
     }
 
-    fn wake(&self, word: &AtomicU64, most: u32) -> u32 {
+    fn wake_one(&self, word: &AtomicU64) -> Woke {
+        match self.kind {
+            FutexKind::Telling if self.wake(word, 1) == 0 => Woke::Nobody,
+            FutexKind::Telling => Woke::One,
+            FutexKind::Silent => {
+                self.wake(word, 1);
+                Woke::Unknown
+            }
+            FutexKind::Napping => {
+                self.wake(word, usize::MAX);
+                Woke::Nobody
+            }
+        }
+    }
+
+    fn wake_all(&self, word: &AtomicU64) {
+        self.wake(word, usize::MAX);
+    }
+}
+
+impl Sleepers {
+    /// Returns how many it woke.
+    fn wake(&self, word: &AtomicU64, most: usize) -> usize {
         latest(word);
-        let mut sleepers = self.0.lock().unwrap();
+        let mut sleepers = self.queue.lock().unwrap();
         let mut woken = 0;
         sleepers.1.retain(|sleeper| {
             let wakes = woken < most && std::ptr::eq(sleeper.word, word);
@@ -232,6 +292,11 @@ impl Mutual {
     fn is_as_new(&self) -> bool {
         self.permit().state() == State::Free && latest(&self.gate) >> 32 & 1 == 0
     }
+}
+
+/// A gate's word with a sequence of which the next one is for all, where nobody tells whether one was woken.
+fn before_a_wake_up_for_all(gate: u64) -> u64 {
+    gate | u64::from(ALL_EACH - 1)
 }
 
 /// As a lock waits.
@@ -404,18 +469,23 @@ fn a_waiter_never_sleeps_beside_a_free_permit() {
 /// Of two waiters the one that gets it wakes the other.
 #[test]
 fn a_mark_that_is_cleared_hides_no_sleeper() {
-    model_with(3, || {
-        let lock = Mutual::held_by(Some(A));
-        let waiters = [B, C].map(|me| {
-            with(&lock, move |lock| {
-                lock.acquire(me);
-                lock.release(me);
-            })
-        });
-        lock.release(A);
-        join(waiters);
-        assert_eq!(lock.permit().state(), State::Free);
+    for gate in [0, before_a_wake_up_for_all(0)] {
+        model_with(3, move || a_mark_that_is_cleared_at(gate));
+    }
+}
+
+fn a_mark_that_is_cleared_at(gate: u64) {
+    let lock = Mutual::held_by(Some(A));
+    lock.gate.store(gate, Ordering::Relaxed);
+    let waiters = [B, C].map(|me| {
+        with(&lock, move |lock| {
+            lock.acquire(me);
+            lock.release(me);
+        })
     });
+    lock.release(A);
+    join(waiters);
+    assert_eq!(lock.permit().state(), State::Free);
 }
 
 #[test]
@@ -467,6 +537,8 @@ fn a_killed_waiter_leaves_a_mark_for_one_release_and_hides_no_sleeper() {
                 lock.gate().wake_one(&lock.futex);
             }
             patient.join().unwrap();
+            // Where nobody tells whether one was woken, it is so many releases, of which this is the last.
+            lock.gate.store(before_a_wake_up_for_all(latest(&lock.gate)), Ordering::Relaxed);
             for _ in 0..2 {
                 lock.permit().free();
                 lock.gate().wake_one(&lock.futex);

@@ -28,13 +28,32 @@ pub(crate) enum Slept {
     Interrupted,
 }
 
-/// Sleeping on the low half of a word, and waking those who do: `futex(2)`, or a model of it.
+/// What waking one came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woke {
+    /// One that slept; it may be dying.
+    One,
+    /// Nobody sleeps on, of those who lay down before the word was changed last.
+    Nobody,
+    /// Nobody can tell.
+    Unknown,
+}
+
+/// Sleeping on the low half of a word, and waking those who do: `futex(2)`, what other systems have in its place, or a
+/// model of them.
+///
+/// Where a system has no such thing, sleepers look at the word again and again. What they need of those who
+/// wake is that the word has another value from now on: so every wake-up is preceded by a change of the word to a value
+/// that no sleeper has seen. (One that only has a sleeper look after something else may come late there.)
 pub(crate) trait Futex {
-    /// Sleeps if the low half of `word` is `expected`; for ever where no time is given.
+    /// Sleeps if the low half of `word` is `expected`; for ever where no time is given. May end at any moment for nothing.
     fn wait(&self, word: &AtomicU64, expected: u32, time: Option<Duration>) -> Slept;
 
-    /// Wakes at most so many that sleep on this word; returns how many it woke, the dying included.
-    fn wake(&self, word: &AtomicU64, most: u32) -> u32;
+    /// Wakes one that sleeps on this word.
+    fn wake_one(&self, word: &AtomicU64) -> Woke;
+
+    /// Wakes all that sleep on this word.
+    fn wake_all(&self, word: &AtomicU64);
 }
 
 /// The half of a word that a futex can compare.

@@ -3,7 +3,7 @@
 //! ```text
 //!   63                                24 23                     2 1    0
 //!  ┌────────────────────────────────────┬────────────────────────┬──────┐
-//!  │ start time, clock ticks (40 bits)  │ process id (22 bits)   │ mark │
+//!  │ start time (40 bits)               │ process id (22 bits)   │ mark │
 //!  └────────────────────────────────────┴────────────────────────┴──────┘
 //!   0                      free
 //!   process, mark HELD     held by it
@@ -14,7 +14,8 @@
 //!
 //! Each change is one compare-exchange from a state that was seen: there is no moment at which a permit is
 //! taken and its holder unknown, so a process can be killed between any two instructions. A number
-//! of Linux (`PID_MAX_LIMIT`) has 22 bits; 40 bits of ticks at 100 Hz are 348 years of uptime.
+//! of Linux (`PID_MAX_LIMIT`) has 22 bits, and other systems' have fewer; 40 bits of Linux's ticks at 100 Hz are 348
+//! years of uptime, and of milliseconds 34 years.
 //!
 //! # Memory ordering
 //! Taking is an Acquire and freeing a Release, so that a holder sees what the one before it wrote. Both
@@ -33,14 +34,14 @@ const STRANGER: u64 = 3;
 const PID_SHIFT: u32 = 2;
 const PID_BITS: u32 = 22;
 const START_SHIFT: u32 = PID_SHIFT + PID_BITS;
-const START_BITS: u32 = 64 - START_SHIFT;
+pub(crate) const START_BITS: u32 = 64 - START_SHIFT;
 
 /// A process, as a permit names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process(u64);
 
 impl Process {
-    /// `start` is its start time in clock ticks since boot; 0 where nobody can tell. A `stranger` is
+    /// `start` is its start time in the system's units; 0 where nobody can tell. A `stranger` is
     /// in another namespace than those who could judge it.
     pub(crate) const fn new(pid: u32, start: u64, stranger: bool) -> Self {
         let start = start & ((1 << START_BITS) - 1);

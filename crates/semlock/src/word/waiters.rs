@@ -40,7 +40,7 @@
 use std::time::Duration;
 
 use super::permit::Process;
-use super::{Futex, Slept, low};
+use super::{Futex, Slept, Woke, low};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 
@@ -200,7 +200,7 @@ impl Queue<'_> {
     /// Notifies the oldest of those who entered with tickets before that one, at most so many; returns
     /// how many it notified.
     ///
-    /// Of one that was not asleep it asks whether it is dead, and then notifies the next instead.
+    /// Of one that may not have been asleep it asks whether it is dead, and then notifies the next instead.
     pub(crate) fn notify(
         &self,
         futex: &impl Futex,
@@ -244,7 +244,7 @@ impl Queue<'_> {
         if !self.settle(index, waiting, NOTIFIED) {
             return false;
         }
-        if futex.wake(self.waiters.state(index), 1) > 0
+        if futex.wake_one(self.waiters.state(index)) == Woke::One
             || !is_dead(who)
             || !rule("waiters/no-dead-one-is-notified")
         {
@@ -382,7 +382,7 @@ impl Queue<'_> {
     pub(crate) fn nudge_oldest(&self, futex: &impl Futex) {
         let oldest = self.all(WAITING).min_by_key(|&(_, state)| state >> TICKET_SHIFT);
         if let Some((index, _)) = oldest {
-            futex.wake(self.waiters.state(index), 1);
+            futex.wake_one(self.waiters.state(index));
         }
     }
 

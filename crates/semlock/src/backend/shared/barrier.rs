@@ -350,7 +350,7 @@ impl Barrier {
     fn end(&self, patrol: &mut Patrol<'_>) {
         if patrol.end() {
             // Somebody else has to watch now.
-            Kernel.wake(self.lock.object.word(PHASE), 1);
+            Kernel.wake_one(self.lock.object.word(PHASE));
         }
     }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::segment::{self, Kind, Segment, TAG, Tag};
 use crate::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::os::futex;
+use crate::os::futex::{self, Reach};
 use crate::os::mapping::Place;
 use crate::word::permit::Process;
 use crate::word::waiters::{Queue, Waits};
-use crate::word::{Futex, Slept};
+use crate::word::{Futex, Slept, Woke};
 use crate::{Address, Error};
 
 /// The operating system's futex.
@@ -18,15 +18,23 @@ pub(crate) struct Kernel;
 
 impl Futex for Kernel {
     fn wait(&self, word: &AtomicU64, expected: u32, time: Option<Duration>) -> Slept {
-        match futex::wait(word, expected, time) {
+        match futex::wait(word, expected, time, Reach::Machine) {
             futex::Waited::Woken => Slept::Woken,
             futex::Waited::TimedOut => Slept::TimedOut,
             futex::Waited::Interrupted => Slept::Interrupted,
         }
     }
 
-    fn wake(&self, word: &AtomicU64, most: u32) -> u32 {
-        futex::wake(word, most)
+    fn wake_one(&self, word: &AtomicU64) -> Woke {
+        match futex::wake_one(word, Reach::Machine) {
+            futex::Woke::One => Woke::One,
+            futex::Woke::Nobody => Woke::Nobody,
+            futex::Woke::Unknown => Woke::Unknown,
+        }
+    }
+
+    fn wake_all(&self, word: &AtomicU64) {
+        futex::wake_all(word, Reach::Machine);
     }
 }
 

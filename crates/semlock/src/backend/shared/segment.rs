@@ -41,8 +41,8 @@ use crate::mutation::rule;
 use crate::os::at_fork::on_fork;
 use crate::os::fork::ForkMutex;
 use crate::os::mapping::{Holds, Memory, PRIVATE_WORDS, Place, SHARED_WORDS, Shared, random};
-use crate::os::process::identity;
-use crate::word::permit::{Permit, Process};
+use crate::os::process::{START_BITS, identity};
+use crate::word::permit::{self, Permit, Process};
 use crate::word::waiters::{NODE_WORDS, Waiters};
 use crate::{Address, Error};
 
@@ -59,6 +59,9 @@ const MOST_SLOTS: usize = 8192;
 /// What a node can name.
 const SLOT_NUMBERS: usize = 1 << 16;
 const PRIVATE_AT: usize = 4;
+
+// A permit tells a start time back as the system told it.
+const _: () = assert!(START_BITS <= permit::START_BITS);
 
 /// What lives in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +176,7 @@ impl Segment {
             .checked_mul(NODE_WORDS)
             .zip(slots.checked_mul(SHARED_WORDS))
             .and_then(|(nodes, slots)| HEADER_WORDS.checked_add(nodes)?.checked_add(slots));
-        if expected != Some(length) || length != shared.words().len() || slots > SLOT_NUMBERS {
+        if expected != Some(length) || !shared.has_length(length) || slots > SLOT_NUMBERS {
             return Err(bad_size);
         }
         Self::over(shared, id, nodes, slots)

@@ -34,12 +34,15 @@ impl Seat<'_> {
     /// Leaves the number of the processor that the calling thread runs on.
     #[inline]
     pub(crate) fn take(self) {
-        self.0.store(u64::from(cpu::current()) + 1, Ordering::Relaxed);
+        if let Some(cpu) = cpu::current() {
+            self.0.store(u64::from(cpu) + 1, Ordering::Relaxed);
+        }
     }
 
     fn is_elsewhere(self) -> bool {
         let seat = self.0.load(Ordering::Relaxed);
-        seat != 0 && seat != u64::from(cpu::current()) + 1
+        // Where nobody can tell, trying tells.
+        cpu::current().is_none_or(|cpu| seat != 0 && seat != u64::from(cpu) + 1)
     }
 }
 

@@ -9,7 +9,7 @@ use rustix::thread::{sched_getaffinity, sched_getcpu};
 /// The C library keeps an area of each thread up to date for that (`rseq(2)`; glibc since 2.35), which is
 /// one load away. Without it this asks, which takes ten times as long (`getcpu(2)`).
 #[inline]
-pub(crate) fn current() -> u32 {
+pub(crate) fn current() -> Option<u32> {
     #[cfg(all(target_arch = "x86_64", target_env = "gnu", not(miri)))]
     {
         let offset = rseq_offset();
@@ -27,7 +27,7 @@ pub(crate) fn current() -> u32 {
             }
             // While it is not registered there is a negative number.
             if cpu < NOT_REGISTERED {
-                return cpu;
+                return Some(cpu);
             }
         }
     }
@@ -38,8 +38,8 @@ pub(crate) fn current() -> u32 {
 const NOT_REGISTERED: u32 = u32::MAX - 1;
 
 #[cold]
-fn ask() -> u32 {
-    u32::try_from(sched_getcpu()).unwrap_or(0)
+fn ask() -> Option<u32> {
+    u32::try_from(sched_getcpu()).ok()
 }
 
 /// How far from the thread pointer `struct rseq` lies; 0 where there is none.
@@ -94,8 +94,8 @@ mod tests {
                 let mut one = CpuSet::new();
                 one.set(cpu);
                 sched_setaffinity(None, &one).unwrap();
-                assert_eq!(current() as usize, cpu);
-                assert_eq!(ask() as usize, cpu);
+                let cpu = u32::try_from(cpu).ok();
+                assert_eq!((current(), ask()), (cpu, cpu));
             }
         })
         .join()

@@ -14,5 +14,5 @@ pub(crate) fn about_now() -> u64 {
 
 fn nanoseconds(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
-    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }

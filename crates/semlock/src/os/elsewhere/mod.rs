@@ -1,0 +1,18 @@
+//! Any other Unix: what POSIX has, and nobody is judged, because nobody knows here what the system hides from whom.
+
+#[path = "../portable/clock.rs"]
+pub(crate) mod clock;
+#[path = "../portable/cpu.rs"]
+pub(crate) mod cpu;
+#[path = "../napping.rs"]
+pub(crate) mod futex;
+#[path = "../portable/memory.rs"]
+#[allow(unsafe_code)]
+pub(crate) mod memory;
+pub(crate) mod process;
+
+/// Whether the calling thread is the one that the process began with: it may be, for a wait that gives its caller
+/// a turn too often loses nothing else.
+pub(crate) fn is_first_thread() -> bool {
+    true
+}

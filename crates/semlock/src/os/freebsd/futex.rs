@@ -1,0 +1,81 @@
+//! `_umtx_op(2)`.
+//!
+//! It does not tell how many it woke.
+
+use std::ffi::{c_int, c_ulong, c_void};
+use std::io;
+use std::ptr::{null_mut, without_provenance_mut};
+use std::time::Duration;
+
+use libc::{UMTX_OP_WAIT_UINT, UMTX_OP_WAIT_UINT_PRIVATE, UMTX_OP_WAKE, UMTX_OP_WAKE_PRIVATE};
+
+use crate::atomic::AtomicU32;
+use crate::os::futex::{Reach, Waited, Woke};
+
+fn object(word: &AtomicU32) -> *mut c_void {
+    word.as_ptr().cast()
+}
+
+/// `UMTX_OP_WAIT_UINT`.
+pub(crate) fn wait(
+    word: &AtomicU32,
+    expected: u32,
+    time: Option<Duration>,
+    reach: Reach,
+) -> Waited {
+    let operation = match reach {
+        Reach::Process => UMTX_OP_WAIT_UINT_PRIVATE,
+        Reach::Machine => UMTX_OP_WAIT_UINT,
+    };
+    // What a timespec cannot hold is as good as for ever.
+    let seconds = time.and_then(|time| libc::time_t::try_from(time.as_secs()).ok());
+    let mut time = time.zip(seconds).map(|(time, seconds)| libc::_umtx_time {
+        _timeout: libc::timespec {
+            tv_sec: seconds,
+            // Below 10^9, which fits wherever there is a `c_long`.
+            tv_nsec: time.subsec_nanos() as libc::c_long,
+        },
+        // A length of time, not a moment.
+        _flags: 0,
+        _clockid: libc::CLOCK_MONOTONIC.cast_unsigned(),
+    });
+    // Where there is a time, its size is passed as a pointer.
+    let (size, time) = time.as_mut().map_or((null_mut(), null_mut()), |time| {
+        let size = without_provenance_mut(size_of::<libc::_umtx_time>());
+        (size, std::ptr::from_mut(time).cast())
+    });
+    // SAFETY: a word that is valid, of 4 bytes and aligned to as many, where nothing is written; no time, or one of
+    // that size.
+    let result =
+        unsafe { libc::_umtx_op(object(word), operation, c_ulong::from(expected), size, time) };
+    if result == 0 {
+        // Woken, or another value.
+        return Waited::Woken;
+    }
+    match io::Error::last_os_error().raw_os_error() {
+        Some(libc::ETIMEDOUT) => Waited::TimedOut,
+        Some(libc::EINTR) => Waited::Interrupted,
+        // There is nothing else that a valid word could be refused for.
+        _ => Waited::Woken,
+    }
+}
+
+/// `UMTX_OP_WAKE`.
+fn wake(word: &AtomicU32, most: c_int, reach: Reach) {
+    let operation = match reach {
+        Reach::Process => UMTX_OP_WAKE_PRIVATE,
+        Reach::Machine => UMTX_OP_WAKE,
+    };
+    let most = most.cast_unsigned().into();
+    // SAFETY: a word that is valid, of 4 bytes and aligned to as many, where nothing is written.
+    unsafe { libc::_umtx_op(object(word), operation, most, null_mut(), null_mut()) };
+}
+
+pub(crate) fn wake_one(word: &AtomicU32, reach: Reach) -> Woke {
+    wake(word, 1, reach);
+    Woke::Unknown
+}
+
+pub(crate) fn wake_all(word: &AtomicU32, reach: Reach) {
+    wake(word, c_int::MAX, reach);
+}

@@ -1,0 +1,66 @@
+//! Memory: memfds (since 13.0), shared memory objects, files; and `minherit(2)`.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
+};
+use rustix::io::Errno;
+
+use crate::atomic::AtomicU64;
+use crate::os::mapping::{Way, unlinked_file, unlinked_shared_memory};
+
+/// In the order in which they are tried.
+pub(crate) const WAYS: &[(&str, Way)] = &[
+    ("memfd_create", memfd),
+    ("shm_open", unlinked_shared_memory),
+    ("a file in the temporary directory", unlinked_file),
+];
+
+fn memfd(bytes: u64) -> Result<OwnedFd, Errno> {
+    let descriptor = memfd_create(c"semlock", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    allocate_object(descriptor.as_fd(), bytes)?;
+    // From now on nobody can take it away from under a mapping.
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    fcntl_add_seals(&descriptor, seals)?;
+    Ok(descriptor)
+}
+
+/// Has all of a new shared memory object be there. Where the kernel allocates none beforehand, that is swapped memory as any
+/// other, and no file system that could be full.
+pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
+    ftruncate(object, bytes)?;
+    match fallocate(object, FallocateFlags::empty(), 0, bytes) {
+        Err(Errno::NODEV | Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
+        result => result,
+    }
+}
+
+/// Has all of a new file be there; `EINVAL` on a file system that allocates nothing beforehand (ZFS).
+pub(crate) fn allocate_file(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
+    ftruncate(file, bytes)?;
+    fallocate(file, FallocateFlags::empty(), 0, bytes)
+}
+
+/// Has a forked child find private memory wiped: `INHERIT_ZERO`, since FreeBSD 12.0.
+pub(crate) fn wipe_on_fork(start: NonNull<AtomicU64>, bytes: usize) -> Result<(), Errno> {
+    // SAFETY: the caller's own mapping, whole, which nothing but numbers is in.
+    match unsafe { libc::minherit(start.as_ptr().cast(), bytes, libc::INHERIT_ZERO) } {
+        0 => Ok(()),
+        _ => Err(errno()),
+    }
+}
+
+/// `getentropy(3)`.
+pub(crate) fn random(bytes: &mut [u8; 16]) -> Result<(), Errno> {
+    // SAFETY: room for so many bytes; it gives 256 at most.
+    match unsafe { libc::getentropy(bytes.as_mut_ptr().cast(), bytes.len()) } {
+        0 => Ok(()),
+        _ => Err(errno()),
+    }
+}
+
+fn errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}

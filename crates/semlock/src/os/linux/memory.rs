@@ -1,0 +1,79 @@
+//! Memory: memfds, and `MADV_WIPEONFORK`.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
+};
+use rustix::io::Errno;
+use rustix::mm::{Advice, madvise};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use crate::atomic::AtomicU64;
+use crate::os::mapping::{Way, unlinked_file, unlinked_shared_memory};
+
+/// In the order in which they are tried.
+pub(crate) const WAYS: &[(&str, Way)] = &[
+    ("memfd_create", memfd),
+    ("shm_open", unlinked_shared_memory),
+    ("a file in the temporary directory", unlinked_file),
+];
+
+fn memfd(bytes: u64) -> Result<OwnedFd, Errno> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let descriptor = match memfd_create(c"semlock", flags | MemfdFlags::NOEXEC_SEAL) {
+        // Before Linux 6.3.
+        Err(Errno::INVAL) => memfd_create(c"semlock", flags)?,
+        made => made?,
+    };
+    allocate_file(descriptor.as_fd(), bytes)?;
+    // From now on nobody can take it away from under a mapping.
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    fcntl_add_seals(&descriptor, seals)?;
+    Ok(descriptor)
+}
+
+/// Has all of a new shared memory object be there: it is a file of a tmpfs.
+pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
+    allocate_file(object, bytes)
+}
+
+/// Has all of a new file be there.
+pub(crate) fn allocate_file(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
+    ftruncate(file, bytes)?;
+    fallocate(file, FallocateFlags::empty(), 0, bytes)
+}
+
+/// Has a forked child find private memory wiped: `MADV_WIPEONFORK`, since Linux 4.14.
+pub(crate) fn wipe_on_fork(start: NonNull<AtomicU64>, bytes: usize) -> Result<(), Errno> {
+    // SAFETY: the caller's own mapping, whole, which nothing but numbers is in.
+    unsafe { madvise(start.as_ptr().cast(), bytes, Advice::LinuxWipeOnFork) }
+}
+
+/// `getrandom(2)`.
+pub(crate) fn random(bytes: &mut [u8; 16]) -> Result<(), Errno> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
+            Ok(more) => filled += more,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memfd_cannot_be_taken_away_from_under_its_users() {
+        let descriptor = memfd(8192).unwrap();
+        assert_eq!(ftruncate(&descriptor, 0), Err(Errno::PERM));
+        assert!(
+            rustix::io::fcntl_getfd(&descriptor).unwrap().contains(rustix::io::FdFlags::CLOEXEC)
+        );
+    }
+}

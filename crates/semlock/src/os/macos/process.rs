@@ -1,0 +1,76 @@
+//! Processes, as `kill(2)` and `proc_pidinfo` (`<libproc.h>`, `<sys/proc_info.h>`) tell of them.
+//!
+//! There are no namespaces, and `kill` says `ESRCH` of no process that there is: neither of another user's, nor of one
+//! that has ended and that nobody has waited for.
+
+use std::ffi::c_int;
+use std::mem::MaybeUninit;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, getpid, test_kill_process};
+
+use crate::os::process::{Identity, Namespaces, START_BITS, Told, is_dead_by_number};
+
+pub(crate) fn find_out() -> Identity {
+    let pid = getpid();
+    let start = match tell(pid) {
+        Told::Lives { start } => start,
+        _ => 0,
+    };
+    Identity {
+        pid: pid.as_raw_pid().cast_unsigned(),
+        start,
+        namespaces: Namespaces { pid: 1, time: 1 },
+    }
+}
+
+pub(crate) fn tell(pid: Pid) -> Told {
+    if test_kill_process(pid) == Err(Errno::SRCH) {
+        return Told::Nobody;
+    }
+    match information(pid) {
+        // A filter (a sandbox) forbids asking, or it ended just now.
+        None => Told::Unknown,
+        Some(process) if process.pbi_status == libc::SZOMB => Told::Ended,
+        Some(process) => Told::Lives { start: start_of(&process) },
+    }
+}
+
+/// `PROC_PIDTBSDINFO`.
+fn information(pid: Pid) -> Option<libc::proc_bsdinfo> {
+    /// Has it find processes that have ended, too.
+    const ALSO_ZOMBIES: u64 = 1;
+
+    let mut process = MaybeUninit::<libc::proc_bsdinfo>::uninit();
+    let size = c_int::try_from(size_of::<libc::proc_bsdinfo>()).ok()?;
+    // SAFETY: room for what it is asked for, as much as it is told.
+    let filled = unsafe {
+        libc::proc_pidinfo(
+            pid.as_raw_pid(),
+            libc::PROC_PIDTBSDINFO,
+            ALSO_ZOMBIES,
+            process.as_mut_ptr().cast(),
+            size,
+        )
+    };
+    // SAFETY: it has filled all of it.
+    (filled == size).then(|| unsafe { process.assume_init() })
+}
+
+/// When it began, in milliseconds of the wall clock at that moment, which stays as it was noted then. As many bits as
+/// there are turn over in 34 years; and within a millisecond the kernel does not give out all other numbers.
+fn start_of(process: &libc::proc_bsdinfo) -> u64 {
+    let seconds = process.pbi_start_tvsec.wrapping_mul(1_000);
+    let milliseconds = seconds.wrapping_add(process.pbi_start_tvusec / 1_000);
+    milliseconds & ((1 << START_BITS) - 1)
+}
+
+/// How a process is asked for: by its number, each time.
+#[derive(Debug, Default)]
+pub(crate) struct Asked;
+
+impl Asked {
+    pub(crate) fn is_dead(&mut self, pid: Pid, start: u64) -> bool {
+        is_dead_by_number(pid, start)
+    }
+}

@@ -1,0 +1,16 @@
+//! Linux, doing with what macOS has: to test there what has to do.
+
+pub(crate) mod clock;
+pub(crate) mod cpu;
+#[path = "../napping.rs"]
+pub(crate) mod futex;
+#[allow(unsafe_code)]
+pub(crate) mod memory;
+#[path = "../proc.rs"]
+mod proc;
+pub(crate) mod process;
+
+/// Whether the calling thread is the one that the process began with, or that forked it.
+pub(crate) fn is_first_thread() -> bool {
+    rustix::thread::gettid() == rustix::process::getpid()
+}

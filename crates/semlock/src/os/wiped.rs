@@ -1,0 +1,143 @@
+//! Memory that a forked child finds zero, where the kernel does not see to that (macOS; Linux before 4.14).
+//!
+//! Regions stand in a list of this process. A handler of `pthread_atfork(3)` goes through it in the child, and has each
+//! be fresh memory, at the same address.
+//!
+//! ```text
+//!  bytes   0: free      1: somebody is entering a region, or was when this child was forked      else: the region's length
+//! ```
+//!
+//! A fork copies the list as it is at that moment, whatever other threads are at, and the child has only the thread
+//! that forked. So what matters is where those others can have been:
+//!
+//! - Entering: the region was mapped before it is entered, and nobody has it before it is. If the child's copy has it, the
+//!   mapping is there; if not, nobody in the child knows of it.
+//! - Leaving: the region leaves the list before it is unmapped. If the child's copy still has it, the mapping is there, and
+//!   its being wiped hurts nobody; nothing that was mapped *afterwards* at that address is ever in reach of a stale entry.
+//!
+//! So the handler needs no lock, which another thread could hold for ever. It loads, stores and calls `mmap(2)`, and
+//! nothing else, as what runs between a fork and the child's first step must.
+//!
+//! What it cannot see is a child that was made by another call than `fork(3)`: see [`identity`](super::process::identity).
+
+use std::ptr::{NonNull, null_mut};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+
+use super::at_fork::on_fork_in_child;
+use crate::Error;
+use crate::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+const FREE: usize = 0;
+const ENTERING: usize = 1;
+
+#[derive(Debug)]
+struct Entry {
+    start: AtomicPtr<AtomicU64>,
+    bytes: AtomicUsize,
+    /// Set before the entry is in the list, and never again.
+    next: AtomicPtr<Entry>,
+}
+
+/// The list's first entry. Entries stay, and are used again.
+static FIRST: AtomicPtr<Entry> = AtomicPtr::new(null_mut());
+
+/// That a region is in the list; leaves it when it is dropped, which has to be before the region is unmapped.
+#[derive(Debug)]
+pub(super) struct Region(&'static Entry);
+
+impl Region {
+    /// Has a forked child find so many bytes of private memory wiped.
+    ///
+    /// # Safety
+    /// They are a private, anonymous, writable mapping, whole, and reached through atomics alone.
+    pub(super) unsafe fn enter(start: NonNull<AtomicU64>, bytes: usize) -> Result<Self, Error> {
+        watch_forks()?;
+        let entry = entries().find(|entry| entry.claim()).unwrap_or_else(new_entry);
+        entry.start.store(start.as_ptr(), Ordering::Relaxed);
+        entry.bytes.store(bytes, Ordering::Release);
+        Ok(Self(entry))
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        self.0.bytes.store(FREE, Ordering::Release);
+    }
+}
+
+impl Entry {
+    fn claim(&self) -> bool {
+        self.bytes.compare_exchange(FREE, ENTERING, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+}
+
+fn entries() -> impl Iterator<Item = &'static Entry> {
+    let mut next = &FIRST;
+    std::iter::from_fn(move || {
+        // SAFETY: null, or an entry that `new_entry` has published, whole, and that nobody frees.
+        let entry = unsafe { next.load(Ordering::Acquire).as_ref() }?;
+        next = &entry.next;
+        Some(entry)
+    })
+}
+
+/// A new entry, which is the caller's.
+#[cold]
+fn new_entry() -> &'static Entry {
+    let entry: &'static Entry = Box::leak(Box::new(Entry {
+        start: AtomicPtr::new(null_mut()),
+        bytes: AtomicUsize::new(ENTERING),
+        next: AtomicPtr::new(null_mut()),
+    }));
+    let mut first = FIRST.load(Ordering::Relaxed);
+    loop {
+        entry.next.store(first, Ordering::Relaxed);
+        let new = std::ptr::from_ref(entry).cast_mut();
+        match FIRST.compare_exchange(first, new, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return entry,
+            Err(other) => first = other,
+        }
+    }
+}
+
+/// Once a process, and a child has its parent's handlers.
+fn watch_forks() -> Result<(), Error> {
+    static WATCHED: AtomicUsize = AtomicUsize::new(0);
+    // Several threads may do this at once, and wipe twice. (No `Once`: a child that was forked while another thread is
+    // in one could never get through.)
+    if WATCHED.load(Ordering::Acquire) == 0 {
+        on_fork_in_child(wipe)?;
+        WATCHED.store(1, Ordering::Release);
+    }
+    Ok(())
+}
+
+/// In a child, before anything else of semlock runs there.
+extern "C" fn wipe() {
+    for entry in entries() {
+        match entry.bytes.load(Ordering::Acquire) {
+            FREE => {}
+            // Whoever was at it is not in this process.
+            ENTERING => entry.bytes.store(FREE, Ordering::Relaxed),
+            bytes => {
+                let start = entry.start.load(Ordering::Relaxed);
+                let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+                // SAFETY: a private mapping of ours, which is there (see above), is replaced whole by one of the same
+                // kind; who refers to it reads numbers, through atomics, and no other thread runs yet.
+                let fresh = unsafe {
+                    let both = ProtFlags::READ | ProtFlags::WRITE;
+                    mmap_anonymous(start.cast(), bytes, both, flags)
+                };
+                if fresh.is_err() {
+                    // There may be no memory for it; what is there can be made zero all the same.
+                    // SAFETY: as above: so many bytes are mapped there.
+                    let words = unsafe {
+                        std::slice::from_raw_parts(start, bytes / size_of::<AtomicU64>())
+                    };
+                    words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+                }
+            }
+        }
+    }
+}
