@@ -90,6 +90,8 @@ mod word;
 
 #[cfg(all(target_os = "linux", not(loom)))]
 pub use address::Address;
+#[cfg(all(windows, not(loom)))]
+pub use backend::RobustMutex;
 #[cfg(all(unix, not(loom)))]
 pub use backend::unlink;
 #[cfg(not(loom))]
