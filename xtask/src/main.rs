@@ -9,6 +9,7 @@ mod protocol;
 mod python;
 mod sanitize;
 mod tasks;
+mod windows;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,9 +39,23 @@ enum Task {
         /// Runs on every interpreter that pyenv has, not only on its oldest and newest.
         #[arg(long, conflicts_with = "quick")]
         all_pythons: bool,
-        /// Kills at every instruction and ten thousand times at random, and not only at a sample of them.
+        /// Kills at every instruction and ten thousand times at random, and not only at a sample of them; with
+        /// `--windows`, runs all of CPython's suite, and not only what is about locks.
         #[arg(long, conflicts_with = "quick")]
         full: bool,
+        /// Tests Windows instead, under Wine, with the tools in this folder [default: `$SEMLOCK_WINDOWS`, or
+        /// `semlock/windows` in the user's cache folder, if they are there]
+        #[arg(
+            long,
+            value_name = "DEST",
+            num_args = 0..=1,
+            conflicts_with_all = ["quick", "all_pythons"]
+        )]
+        #[expect(
+            clippy::option_option,
+            reason = "clap's way to tell a value that may be left out"
+        )]
+        windows: Option<Option<PathBuf>>,
     },
     /// Checks formats, lints, types and stubs.
     Check(Python),
@@ -99,7 +114,10 @@ struct Python {
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Demo(python) => tasks::demo(python.path.as_deref()),
-        Task::Test { python, quick, all_pythons, full } => {
+        Task::Test { python, full, windows: Some(folder), .. } => {
+            windows::test(folder.as_deref(), python.path.as_deref(), full)
+        }
+        Task::Test { python, quick, all_pythons, full, windows: None } => {
             let others = match (quick, all_pythons) {
                 (true, _) => Others::None,
                 (_, true) => Others::All,
