@@ -9,6 +9,7 @@
 * ``semlock._multiprocessing`` has the names of CPython's ``_multiprocessing``.
 """
 
+import sys
 from typing import Any
 
 from ._native import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
@@ -36,21 +37,34 @@ __all__ = [
 ]
 
 
-def _rebuild_semlock(handle: int, kind: int, maxvalue: int, name: str) -> _SemLock:
+def _rebuild_semlock(handle: int, kind: int, maxvalue: int, name: str | None) -> _SemLock:
     """What a pickled ``SemLock`` unpickles by, whichever ``_multiprocessing`` is in place."""
     return _SemLock._rebuild(handle, kind, maxvalue, name)
 
 
 def _reduce_semlock(lock: _SemLock) -> tuple[Any, ...]:
-    """``SemLock.__reduce__``: by name, with what a subclass has added."""
+    """``SemLock.__reduce__``: by name, with what a subclass has added.
+
+    On Windows by a handle, which a child gets while it is started.
+    """
     cls = type(lock)
-    if lock.name is None:
+    handle = lock.handle
+    if sys.platform == "win32":
+        from multiprocessing.context import get_spawning_popen
+
+        popen = get_spawning_popen()
+        can_be_sent = popen is not None
+        if popen is not None:
+            handle = popen.duplicate_for_child(handle)
+    else:
+        can_be_sent = lock.name is not None
+    if not can_be_sent:
         name = "_multiprocessing.SemLock" if cls is _SemLock else cls.__name__
         raise TypeError(f"cannot pickle {name!r} object")
     from .sharing import added_state
 
     rebuild = _rebuild_semlock if cls is _SemLock else cls._rebuild
-    return rebuild, (lock.handle, lock.kind, lock.maxvalue, lock.name), added_state(lock)
+    return rebuild, (handle, lock.kind, lock.maxvalue, lock.name), added_state(lock)
 
 
 def __getattr__(name: str) -> str:

@@ -44,7 +44,7 @@ def main() -> None:
     module, argv = arguments(given)
     try:
         install(backend)
-    except (ValueError, NotImplementedError) as error:
+    except ValueError as error:
         refuse(str(error))
     try:
         sys.argv = argv

@@ -46,7 +46,7 @@ class Context(context.BaseContext):
         return self if method is None else get_context(method)
 
     def Lock(  # type: ignore[override]  # noqa: N802
-        self, *, robust: bool = True, on_owner_died: Literal["warn", "ignore"] = "warn"
+        self, *, robust: bool | None = None, on_owner_died: Literal["warn", "ignore"] = "warn"
     ) -> _native.Lock:
         """A lock that is recovered if its holder dies, unless ``robust`` is false."""
         if sys._getframe(1).f_globals.get("__name__") == "multiprocessing.queues":
@@ -54,13 +54,13 @@ class Context(context.BaseContext):
             # no marks beside its locks: recovered, they would let a worker read on where another
             # was killed. So here it is as in the stdlib, and the executor ends all its workers.
             robust = False
-        return _native.Lock(ctx=self, robust=robust, on_owner_died=on_owner_died)
+        return _native.Lock(ctx=self, on_owner_died=on_owner_died, **_given(robust))
 
     def RLock(  # type: ignore[override]  # noqa: N802
-        self, *, robust: bool = True, on_owner_died: Literal["warn", "ignore"] = "warn"
+        self, *, robust: bool | None = None, on_owner_died: Literal["warn", "ignore"] = "warn"
     ) -> _native.RLock:
         """A reentrant lock that is recovered if its holder dies, unless ``robust`` is false."""
-        return _native.RLock(ctx=self, robust=robust, on_owner_died=on_owner_died)
+        return _native.RLock(ctx=self, on_owner_died=on_owner_died, **_given(robust))
 
     def Semaphore(  # type: ignore[override]  # noqa: N802
         self,
@@ -100,21 +100,28 @@ class Context(context.BaseContext):
         return _native.Barrier(parties, action, timeout, ctx=self)
 
     # Queues and pools are imported where they are made, as in the stdlib: many programs need none.
+    # Where no lock is robust, nobody goes on where another was killed, and they are the stdlib's.
 
     def Queue(self, maxsize: int = 0) -> queues.Queue:  # noqa: N802
         """A queue."""
+        if not _native.HAS_SHARED:
+            return super().Queue(maxsize)  # type: ignore[return-value]
         from .queues import Queue
 
         return Queue(maxsize, ctx=self)
 
     def JoinableQueue(self, maxsize: int = 0) -> queues.JoinableQueue:  # noqa: N802
         """A queue that can be waited for until its tasks are done."""
+        if not _native.HAS_SHARED:
+            return super().JoinableQueue(maxsize)  # type: ignore[return-value]
         from .queues import JoinableQueue
 
         return JoinableQueue(maxsize, ctx=self)
 
     def SimpleQueue(self) -> queues.SimpleQueue:  # noqa: N802
         """A pipe with a lock at either end."""
+        if not _native.HAS_SHARED:
+            return super().SimpleQueue()  # type: ignore[return-value]
         from .queues import SimpleQueue
 
         return SimpleQueue(ctx=self)
@@ -127,9 +134,16 @@ class Context(context.BaseContext):
         maxtasksperchild: int | None = None,
     ) -> pool.Pool:
         """A pool of worker processes."""
+        if not _native.HAS_SHARED:
+            return super().Pool(processes, initializer, initargs, maxtasksperchild)  # type: ignore[return-value]
         from .pool import Pool
 
         return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
+
+
+def _given(robust: bool | None) -> dict[str, bool]:
+    """What a class has as its default where nobody has said."""
+    return {} if robust is None else {"robust": robust}
 
 
 class SpawnContext(Context, context.SpawnContext):

@@ -154,17 +154,15 @@ def install(backend: str = "shared") -> None:
     Locks and queues that exist already go on as what they are. Calling it again changes nothing;
     with the other backend, it is as if :func:`uninstall` had been called in between.
 
-    Raises ``ValueError`` for an unknown backend, and ``NotImplementedError`` for ``"shared"`` where
-    semlock does not have that.
+    Where semlock has no locks of its own (on Windows), ``"shared"`` has its classes on the
+    operating system's semaphores, and ``multiprocessing``'s own queues on them.
+
+    Raises ``ValueError`` for an unknown backend.
     """
     global _installation
     if backend not in _BACKENDS:
         known = ", ".join(map(repr, _BACKENDS))
         raise ValueError(f"unknown backend {backend!r}: this version of semlock has {known}")
-    if backend == "shared":
-        from . import _native, absent
-
-        absent.check_shared(_native)
     with _lock:
         if _installation is not None and _installation.backend != backend:
             uninstall()
@@ -304,10 +302,13 @@ def _replacements(backend: str, stock: ModuleType | None) -> list[_Replacement]:
         from multiprocessing import queues as stocks_queues
         from multiprocessing import synchronize
 
-        from . import _native, queues
+        from . import _native
 
         found += _renamed(_NAMES_OF_SYNCHRONIZE, synchronize, _native)
-        found += _renamed(_NAMES_OF_QUEUES, stocks_queues, queues)
+        if _native.HAS_SHARED:
+            from . import queues
+
+            found += _renamed(_NAMES_OF_QUEUES, stocks_queues, queues)
     return found
 
 
@@ -328,9 +329,22 @@ def _methods(backend: str) -> list[_Replacement]:
     """
     if backend != "shared":
         return []
+    from multiprocessing import synchronize
+
+    from . import _native
+
+    methods = _methods_of_queues() if _native.HAS_SHARED else []
+    for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "SemLock"):
+        stocks_lock: Any = vars(synchronize)[name]
+        method = "_make_name" if name == "SemLock" else "__init__"
+        same = staticmethod(_with_its_globals(getattr(stocks_lock, method)))
+        methods.append(_Replacement(method, stocks_lock, type(name, (), {method: same})))
+    return [method for method in methods if method.name in vars(method.before)]
+
+
+def _methods_of_queues() -> list[_Replacement]:
     from multiprocessing import pool as stocks_pool
     from multiprocessing import queues as stocks_queues
-    from multiprocessing import synchronize
 
     from . import pool, queues
 
@@ -339,12 +353,7 @@ def _methods(backend: str) -> list[_Replacement]:
     methods = [_Replacement("__init__", stocks, ours) for stocks, ours in classes]
     for name in ("_repopulate_pool", "_check_running", "terminate"):
         methods.append(_Replacement(name, stocks_pool.Pool, pool.Pool))
-    for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "SemLock"):
-        stocks_lock: Any = vars(synchronize)[name]
-        method = "_make_name" if name == "SemLock" else "__init__"
-        same = staticmethod(_with_its_globals(getattr(stocks_lock, method)))
-        methods.append(_Replacement(method, stocks_lock, type(name, (), {method: same})))
-    return [method for method in methods if method.name in vars(method.before)]
+    return methods
 
 
 def _with_its_globals(function: FunctionType) -> FunctionType:

@@ -88,6 +88,14 @@ class Interpreter:
         self.version, divides = answer.stdout.split()
         self.parts = PARTS if divides == "True" else WHOLE
 
+    def named(self, path):
+        """How it names a path of this system."""
+        return str(path)
+
+    def joined(self, paths):
+        """A PYTHONPATH of it."""
+        return os.pathsep.join(map(self.named, paths))
+
     def write_modules(self, suite, folder):
         """Writes the modules of a suite, for its processes to import; returns their names."""
         if suite == "main_handling":
@@ -103,7 +111,7 @@ class Interpreter:
 class Run:
     """One run of a suite, or of some of its tests (`[]`: none, only to list them all)."""
 
-    def __init__(self, interpreter, suite, backend, tests=None):
+    def __init__(self, interpreter, suite, backend, tests=None, seconds=SECONDS):
         with tempfile.TemporaryDirectory(prefix="semlock-cpython-") as folder:
             result, notes = Path(folder, "result.json"), Path(folder, "notes")
             notes.touch()
@@ -115,9 +123,9 @@ class Run:
             path = [HERE / "notes", modules, *replacement]
             environment = dict(
                 os.environ,
-                PYTHONPATH=os.pathsep.join(map(str, path)),
+                PYTHONPATH=interpreter.joined(path),
                 PYTHONDONTWRITEBYTECODE="1",
-                SEMLOCK_NOTES=str(notes),
+                SEMLOCK_NOTES=interpreter.named(notes),
                 TMPDIR=str(work),
             )
             is_shared = backend == "shared"
@@ -127,12 +135,13 @@ class Run:
                 "modules": names,
                 "tests": tests,
                 "exceptions": sorted(EXCEPTIONS) if is_shared else [],
-                "seconds": SECONDS,
-                "result": str(result),
+                "seconds": seconds,
+                "result": interpreter.named(result),
             }
-            command = [interpreter.path, str(HERE / "one.py"), json.dumps(request)]
-            with open(Path(folder, "output"), "w+") as output:
-                exit_code = self.run(command, cwd=work, env=environment, stdout=output)
+            program = interpreter.named(HERE / "one.py")
+            command = [interpreter.path, program, json.dumps(request)]
+            with open(Path(folder, "output"), "w+", errors="replace") as output:
+                exit_code = self.run(seconds, command, cwd=work, env=environment, stdout=output)
                 output.seek(0)
                 self.output = output.read()
             if not result.exists():
@@ -153,7 +162,7 @@ class Run:
         self.excepted = set(outcome["excepted"])
         self.bad = outcome["bad"]
 
-    def run(self, command, **options):
+    def run(self, seconds, command, **options):
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -163,7 +172,7 @@ class Run:
         )
         GROUPS.add(process.pid)
         try:
-            return process.wait(SECONDS + 60)
+            return process.wait(seconds + 60)
         finally:
             # Whatever it left running: its children are in its group.
             self.end_group(process.pid)

@@ -1,6 +1,6 @@
 //! Running other programs, visibly and not for ever.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -24,8 +24,18 @@ pub fn cargo() -> PathBuf {
 
 /// Runs a program with this terminal, says so, and fails unless it succeeds.
 pub fn run<I: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = I>) -> Result<()> {
+    run_with(program, arguments, &[])
+}
+
+/// The same with more in its environment.
+pub fn run_with<I: AsRef<OsStr>>(
+    program: &Path,
+    arguments: impl IntoIterator<Item = I>,
+    variables: &[(OsString, OsString)],
+) -> Result<()> {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(root()).stdin(Stdio::null());
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
     println!("\n$ {}", shown(&command));
     let mut child =
         command.spawn().with_context(|| format!("{} cannot be started", shown(&command)))?;

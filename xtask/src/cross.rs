@@ -2,69 +2,25 @@
 //! a standard library that it builds itself. What is for musl is linked statically and run, where the usual compiler has
 //! its library.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::command::{cargo, output, run, say};
+use crate::tools::Tools;
 
 const MUSL: &str = "x86_64-unknown-linux-musl";
 const CHECKED: [&str; 4] =
     ["aarch64-apple-darwin", "x86_64-unknown-freebsd", MUSL, "aarch64-unknown-linux-gnu"];
 
-/// A compiler that builds the standard library for other systems: `env.sh` of its folder has cargo use it.
-struct Toolchain {
-    environment: PathBuf,
-}
-
-/// The one of this folder, or of `$SEMLOCK_WINDOWS`, or of `semlock/windows` in the user's cache; `None` where nobody
-/// has named one and there is none.
-fn toolchain(folder: Option<&Path>) -> Result<Option<Toolchain>> {
-    let of_variable = || std::env::var_os("SEMLOCK_WINDOWS").map(PathBuf::from);
-    let of_cache = || {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
-        cache.map(|cache| cache.join("semlock/windows"))
-    };
-    let named = folder.map(Path::to_owned).or_else(of_variable);
-    let Some(folder) = named.clone().or_else(of_cache) else { return Ok(None) };
-    let environment = folder.join("env.sh");
-    match (environment.is_file(), named) {
-        (true, _) => Ok(Some(Toolchain { environment: std::path::absolute(environment)? })),
-        (false, Some(named)) => bail!("there is no env.sh in {}", named.display()),
-        (false, None) => Ok(None),
-    }
-}
-
-impl Toolchain {
-    fn cargo<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<()> {
-        let (environment, cargo) = (self.environment.to_string_lossy(), cargo());
-        let cargo = cargo.to_string_lossy();
-        let sourced = ["-c", r#". "$0" && exec "$@""#, &environment, &cargo];
-        run("sh".as_ref(), sourced.into_iter().chain(arguments))
-    }
-}
-
 pub fn cross(folder: Option<&Path>) -> Result<()> {
-    match toolchain(folder)? {
-        Some(toolchain) => checked(&toolchain)?,
-        None => println!(
-            "\nOther systems: skipped, for there is no compiler that builds the standard library for them: name its \
-             folder with --cross"
-        ),
+    if let Some(tools) = Tools::find(folder, "Other systems")? {
+        for target in CHECKED {
+            say(&format!("{target}: compiled, not run"));
+            tools.cargo(&["check", "--workspace", "--quiet"], target, "target/cross")?;
+        }
     }
     linked_statically()
-}
-
-fn checked(toolchain: &Toolchain) -> Result<()> {
-    for target in CHECKED {
-        say(&format!("{target}: compiled, not run"));
-        let check = ["check", "--workspace", "--quiet", "--target", target];
-        let library = ["-Zbuild-std=std,panic_unwind", "--target-dir=target/cross"];
-        let strict = ["-Zwarnings", "--config=build.warnings='deny'"];
-        toolchain.cargo(check.into_iter().chain(library).chain(strict))?;
-    }
-    Ok(())
 }
 
 fn linked_statically() -> Result<()> {

@@ -10,6 +10,8 @@ mod protocol;
 mod python;
 mod sanitize;
 mod tasks;
+mod tools;
+mod windows;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,9 +46,23 @@ enum Task {
         /// An interpreter, or the folder that it is installed in, that is found as well; can be repeated.
         #[arg(long, value_name = "PATH", conflicts_with = "quick")]
         also: Vec<PathBuf>,
-        /// Kills at every instruction and ten thousand times at random, and not only at a sample of them.
+        /// Kills at every instruction and ten thousand times at random, and not only at a sample of them; with
+        /// `--windows`, runs all of CPython's suite, and not only what is about locks.
         #[arg(long, conflicts_with = "quick")]
         full: bool,
+        /// Tests Windows instead, under Wine, with the tools in this folder [default: `$SEMLOCK_WINDOWS`, or
+        /// `semlock/windows` in the user's cache folder, if they are there]
+        #[arg(
+            long,
+            value_name = "DEST",
+            num_args = 0..=1,
+            conflicts_with_all = ["quick", "all_pythons", "also"]
+        )]
+        #[expect(
+            clippy::option_option,
+            reason = "clap's way to tell a value that may be left out"
+        )]
+        windows: Option<Option<PathBuf>>,
     },
     /// Checks formats, lints, types and stubs, and that it compiles for other systems.
     Check {
@@ -112,7 +128,10 @@ struct Python {
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Demo(python) => tasks::demo(python.path.as_deref()),
-        Task::Test { python, quick, all_pythons, also, full } => {
+        Task::Test { python, full, windows: Some(folder), .. } => {
+            windows::test(folder.as_deref(), python.path.as_deref(), full)
+        }
+        Task::Test { python, quick, all_pythons, also, full, windows: None } => {
             let others = match (quick, all_pythons) {
                 (true, _) => Others::None,
                 (_, true) => Others::All,

@@ -26,7 +26,7 @@ use semlock::{Deadline, Error, Kind, Name, Naming, SEM_VALUE_MAX, SemLock, Wait}
 
 use crate::capi::{
     Constant, Exception, acquire_arguments, boolean, call_new, imported, integer, is_none,
-    make_type, method, none, raise, raise_as, seconds, slot, text, truth, tuple, type_name,
+    make_type, method, none, raise, raise_as, slot, text, truth, tuple, type_name,
 };
 
 /// An instance of `SemLock`.
@@ -200,18 +200,22 @@ unsafe fn acquire_with(
     if is_none(timeout) {
         return if block { acquire_or_wait(lock) } else { acquire_now(lock) };
     }
+    // SAFETY: as above.
+    unsafe { acquire_in_time(lock, block, timeout) }
+}
+
+/// # Safety
+/// `timeout` is alive.
+#[cfg(unix)]
+unsafe fn acquire_in_time(lock: &SemLock, block: bool, timeout: *mut PyObject) -> *mut PyObject {
     // As in CPython, the timeout of who holds a mutex already is not looked at.
     if lock.again_if_mine() {
         return boolean(true);
     }
-    // SAFETY: an argument, alive during the call.
-    let Some(seconds) = (unsafe { seconds(timeout) }) else {
+    // SAFETY: as for this function.
+    let Some(seconds) = (unsafe { crate::capi::seconds(timeout) }) else {
         return ptr::null_mut();
     };
-    #[cfg(windows)]
-    if block && seconds >= LONGEST_TIMEOUT {
-        return raise_as(Exception::Overflow, "timeout is too large".to_owned());
-    }
     match lock.try_acquire() {
         Ok(false) if block => match Deadline::after_secs(seconds) {
             Ok(deadline) => wait(lock, deadline),
@@ -222,9 +226,24 @@ unsafe fn acquire_with(
     }
 }
 
-/// Half of the milliseconds that Windows calls infinite, in seconds: what CPython refuses there.
+/// # Safety
+/// `timeout` is alive.
 #[cfg(windows)]
-const LONGEST_TIMEOUT: f64 = 0.5 * 0.001 * u32::MAX as f64;
+unsafe fn acquire_in_time(lock: &SemLock, block: bool, timeout: *mut PyObject) -> *mut PyObject {
+    // As in CPython there, it is looked at first, and only by who would wait.
+    if !block {
+        return acquire_now(lock);
+    }
+    // SAFETY: as for this function.
+    let Some(deadline) = (unsafe { crate::windows::deadline(timeout) }) else {
+        return ptr::null_mut();
+    };
+    match lock.try_acquire() {
+        Ok(false) => wait(lock, deadline),
+        Ok(true) => boolean(true),
+        Err(error) => raise(error),
+    }
+}
 
 #[inline(always)]
 #[allow(clippy::inline_always)] // the hot path of several callers, which only one would get
@@ -249,7 +268,7 @@ fn wait(lock: &SemLock, deadline: Deadline) -> *mut PyObject {
     #[cfg(unix)]
     let waited = crate::capi::wait(|| lock.wait(deadline));
     #[cfg(windows)]
-    let waited = crate::windows::wait(lock, deadline);
+    let waited = crate::windows::wait(|event| lock.wait_or(deadline, event));
     match waited {
         // The operating system's semaphores know no owner.
         Some(Wait::Acquired | Wait::OwnerDied(_)) => boolean(true),

@@ -33,20 +33,24 @@ use pyo3::types::PyDict;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     capi::prepare(py);
-    add_shared(module)?;
-    add_multiprocessing(py)
+    add_multiprocessing(py)?;
+    add_shared(module)
 }
 
 /// Adds what stands in for the classes that this system does not have.
 #[cfg(not(unix))]
 fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.py().import("semlock.absent")?.call_method1("fill_in", (module,)).map(drop)
+    #[cfg(windows)]
+    module.setattr("_RobustMutex", module.py().get_type::<windows::RobustMutex>())?;
+    module.setattr("HAS_SHARED", false)?;
+    module.py().import("semlock.kernel")?.call_method1("fill_in", (module,)).map(drop)
 }
 
 /// Adds what lives in memory that processes share.
 #[cfg(unix)]
 fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    module.setattr("HAS_SHARED", true)?;
     let locks = locks::types(py)?;
     let conditions = condition::types(py)?;
     // setattr, because add would make an `__all__`.

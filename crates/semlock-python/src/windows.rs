@@ -1,22 +1,23 @@
-//! What `_multiprocessing` has on Windows besides: waits that Ctrl-C ends, and sockets.
+//! What there is on Windows besides: waits that Ctrl-C ends, a mutex that is recovered, and `_multiprocessing`'s sockets.
 
 use std::ffi::{CStr, c_void};
 use std::mem::transmute;
-use std::os::windows::io::BorrowedHandle;
+use std::os::windows::io::{AsRawHandle, BorrowedHandle};
+use std::ptr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use pyo3::exceptions::PySystemError;
-use pyo3::ffi;
+use pyo3::exceptions::{PySystemError, PyTypeError};
+use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
-use semlock::{Deadline, SemLock, Wait};
+use pyo3::types::{PyBytes, PyString, PyTuple};
+use semlock::{Deadline, Error, Kind, Wait};
 use windows_sys::Win32::Networking::WinSock::{SOCKET, WSAGetLastError};
 use windows_sys::Win32::Networking::WinSock::{closesocket as close, recv as receive, send as put};
 use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleW, GetProcAddress};
 use windows_sys::Win32::System::Threading::ResetEvent;
 
-use crate::capi::{detached, raise, raise_of_system};
+use crate::capi::{Exception, exception, raise, raise_as, raise_of_system, seconds};
 
 // ---- Waits ----
 
@@ -69,39 +70,138 @@ impl Interpreter {
     }
 }
 
-/// Waits detached from the interpreter; in the main thread Ctrl-C lets Python's handlers run. Tells how it ended, which
-/// is not `Interrupted`; `None`: exception set.
-pub(crate) fn wait(lock: &SemLock, deadline: Deadline) -> Option<Wait> {
+/// Waits, by a function that takes a deadline's place, detached from the interpreter; in the main thread it waits for an event
+/// besides, so that Ctrl-C lets Python's handlers run. Tells how it ended, which is not `Interrupted`; `None`: exception set.
+pub(crate) fn wait(
+    mut wait_or: impl FnMut(Option<BorrowedHandle<'static>>) -> Result<Wait, Error> + Send,
+) -> Option<Wait> {
     let event = Interpreter::find().and_then(Interpreter::event);
-    loop {
-        let waited = match event {
-            None => detached(|| lock.wait(deadline)),
-            Some(event) => {
-                // SAFETY: an event that is there as long as the interpreter.
-                unsafe { ResetEvent(std::os::windows::io::AsRawHandle::as_raw_handle(&event)) };
-                detached(|| {
-                    let waited = lock.wait_or(deadline, event);
-                    if waited == Ok(Wait::Interrupted) {
-                        // The event is set before the handler is noted.
-                        std::thread::sleep(Duration::from_millis(1));
-                    }
-                    waited
-                })
-            }
-        };
-        match waited {
-            Ok(Wait::Interrupted) => {
-                // SAFETY: attached again.
-                if unsafe { ffi::PyErr_CheckSignals() } < 0 {
-                    return None;
-                }
-            }
-            Ok(end) => return Some(end),
-            Err(error) => {
-                raise(error);
-                return None;
-            }
+    crate::capi::wait(|| {
+        if let Some(event) = event {
+            // SAFETY: an event that is there as long as the interpreter.
+            unsafe { ResetEvent(event.as_raw_handle()) };
         }
+        let waited = wait_or(event);
+        if waited == Ok(Wait::Interrupted) {
+            // The event is set before the handler is noted.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        waited
+    })
+}
+
+/// A timeout as CPython takes it here; `None`: exception set.
+///
+/// # Safety
+/// Attached; `timeout` is alive.
+pub(crate) unsafe fn deadline(timeout: *mut PyObject) -> Option<Deadline> {
+    // SAFETY: as for this function.
+    let seconds = unsafe { seconds(timeout) }?;
+    // Half of the milliseconds that are for ever.
+    if seconds * 1000.0 >= 0.5 * f64::from(u32::MAX) {
+        raise_as(Exception::Overflow, "timeout is too large".to_owned());
+        return None;
+    }
+    Deadline::after_secs(seconds).map_err(raise).ok()
+}
+
+// ---- A mutex that is recovered ----
+
+/// What an `RLock` stands on that is recovered when its owner dies: named and used as a `SemLock`.
+#[pyclass(frozen, subclass, module = "semlock._native", name = "_RobustMutex")]
+pub(crate) struct RobustMutex(semlock::RobustMutex);
+
+#[pymethods]
+impl RobustMutex {
+    /// A new one, or what was duplicated for this process.
+    #[new]
+    #[pyo3(signature = (mutex=None, mark=None))]
+    fn new(py: Python<'_>, mutex: Option<usize>, mark: Option<usize>) -> PyResult<Self> {
+        let made = match mutex.zip(mark) {
+            None => semlock::RobustMutex::new(),
+            Some((mutex, mark)) => semlock::RobustMutex::from_handles([mutex, mark]),
+        };
+        made.map(Self).map_err(|error| exception(py, error))
+    }
+
+    #[getter]
+    fn handle(&self) -> usize {
+        self.0.handles()[0]
+    }
+
+    #[getter]
+    fn _mark(&self) -> usize {
+        self.0.handles()[1]
+    }
+
+    #[getter]
+    fn kind(&self) -> i32 {
+        Kind::RecursiveMutex as i32
+    }
+
+    #[getter]
+    fn maxvalue(&self) -> i32 {
+        1
+    }
+
+    #[getter]
+    fn name(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether this thread has it from an owner that died.
+    #[getter]
+    fn recovered(&self) -> bool {
+        self.0.is_recovered()
+    }
+
+    /// None where it was not acquired; else whether an owner had died.
+    #[pyo3(signature = (block, timeout, /))]
+    fn _acquire(
+        &self,
+        py: Python<'_>,
+        block: bool,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Option<bool>> {
+        let deadline = match timeout {
+            _ if !block => Some(Deadline::after(Duration::ZERO)),
+            None => Some(Deadline::NEVER),
+            // SAFETY: attached, and an argument.
+            Some(timeout) => unsafe { deadline(timeout.as_ptr()) },
+        };
+        let waited = deadline.and_then(|deadline| wait(|event| self.0.wait(deadline, event)));
+        match waited {
+            Some(Wait::OwnerDied(_)) => Ok(Some(true)),
+            Some(Wait::Acquired) => Ok(Some(false)),
+            Some(_) => Ok(None),
+            None => Err(PyErr::fetch(py)),
+        }
+    }
+
+    fn release(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.release().map_err(|error| exception(py, error))
+    }
+
+    /// Releases it, and has the next be told of the owner that died.
+    fn _let_go(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.let_go().map_err(|error| exception(py, error))
+    }
+
+    /// How often this thread has it.
+    fn _count(&self) -> u32 {
+        self.0.count()
+    }
+
+    fn _is_mine(&self) -> bool {
+        self.0.is_mine()
+    }
+
+    fn _get_value(&self) -> i32 {
+        i32::from(!self.0.is_held())
+    }
+
+    fn _is_zero(&self) -> bool {
+        self.0.is_held()
     }
 }
 
@@ -133,33 +233,69 @@ fn winsock(py: Python<'_>, call: impl FnOnce() -> i32 + Send) -> PyResult<i32> {
     })
 }
 
-#[pyfunction]
-#[pyo3(signature = (handle, /))]
-fn closesocket(py: Python<'_>, handle: usize) -> PyResult<()> {
-    let socket: SOCKET = handle;
-    // SAFETY: any number can be asked to be closed; whose it is, the caller knows.
-    winsock(py, || unsafe { close(socket) }).map(|_zero| ())
+/// The result of one of Python's parsers of arguments, which says what is wrong as CPython's own module does.
+fn parsed(py: Python<'_>, parsed: i32) -> PyResult<()> {
+    if parsed == 0 { Err(PyErr::fetch(py)) } else { Ok(()) }
 }
 
 #[pyfunction]
-#[pyo3(signature = (handle, size, /))]
-fn recv(py: Python<'_>, handle: usize, size: i32) -> PyResult<Bound<'_, PyBytes>> {
-    let socket: SOCKET = handle;
+#[pyo3(signature = (handle, /))]
+fn closesocket(handle: &Bound<'_, PyAny>) -> PyResult<()> {
+    let mut socket: SOCKET = 0;
+    // SAFETY: attached, an argument, and a place for the number of 64 bits that the format says.
+    let done =
+        unsafe { ffi::PyArg_Parse(handle.as_ptr(), c"K:closesocket".as_ptr(), &raw mut socket) };
+    parsed(handle.py(), done)?;
+    // SAFETY: any number can be asked to be closed; whose it is, the caller knows.
+    winsock(handle.py(), || unsafe { close(socket) }).map(|_zero| ())
+}
+
+#[pyfunction]
+#[pyo3(signature = (*args))]
+fn recv<'py>(args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyBytes>> {
+    let (mut socket, mut size): (SOCKET, i32) = (0, 0);
+    // SAFETY: attached, a tuple, and a place for each of the numbers that the format says.
+    let done = unsafe {
+        ffi::PyArg_ParseTuple(args.as_ptr(), c"Ki:recv".as_ptr(), &raw mut socket, &raw mut size)
+    };
+    parsed(args.py(), done)?;
     let length = usize::try_from(size).map_err(|_negative| {
         PySystemError::new_err("Negative size passed to PyBytes_FromStringAndSize")
     })?;
     let mut buffer = vec![0; length];
     // SAFETY: a buffer of this size.
-    let received = winsock(py, || unsafe { receive(socket, buffer.as_mut_ptr(), size, 0) })?;
-    Ok(PyBytes::new(py, &buffer[..received.unsigned_abs() as usize]))
+    let received = winsock(args.py(), || unsafe { receive(socket, buffer.as_mut_ptr(), size, 0) })?;
+    Ok(PyBytes::new(args.py(), &buffer[..received.unsigned_abs() as usize]))
 }
 
 #[pyfunction]
-#[pyo3(signature = (handle, buf, /))]
-fn send(py: Python<'_>, handle: usize, buf: &Bound<'_, PyAny>) -> PyResult<i32> {
-    let socket: SOCKET = handle;
-    let view = py.import("builtins")?.getattr("memoryview")?.call1((buf,))?;
-    let bytes: Bound<'_, PyBytes> = view.call_method0("tobytes")?.cast_into()?;
+#[pyo3(signature = (*args))]
+fn send(args: &Bound<'_, PyTuple>) -> PyResult<i32> {
+    let py = args.py();
+    let (mut socket, mut data): (SOCKET, *mut PyObject) = (0, ptr::null_mut());
+    // SAFETY: attached, a tuple, and a place for the number and the object that the format says.
+    let done = unsafe {
+        ffi::PyArg_ParseTuple(args.as_ptr(), c"KO:send".as_ptr(), &raw mut socket, &raw mut data)
+    };
+    parsed(py, done)?;
+    // Buffers are not part of the stable interface of 3.10, so the bytes are copied.
+    // SAFETY: attached; an argument, which `args` keeps, and a new reference or null with an exception set.
+    let bytes = unsafe {
+        let view = ffi::PyMemoryView_FromObject(data);
+        Bound::from_owned_ptr_or_err(py, view)
+    };
+    let bytes = bytes.map_err(|error| {
+        if !error.is_instance_of::<PyTypeError>(py) {
+            return error;
+        }
+        // SAFETY: as above.
+        let given = unsafe { Bound::from_borrowed_ptr(py, data) }.get_type();
+        given.name().map_or_else(
+            |error| error,
+            |name| PyTypeError::new_err(format!("a bytes-like object is required, not '{name}'")),
+        )
+    })?;
+    let bytes: Bound<'_, PyBytes> = bytes.call_method0("tobytes")?.cast_into()?;
     let data = bytes.as_bytes();
     // As much as can be said in one call; the caller sends the rest.
     let length = i32::try_from(data.len()).unwrap_or(i32::MAX);

@@ -49,7 +49,8 @@ pub enum Wait {
     /// With what was waited for: a permit, an event that is set, a notification.
     Acquired,
     /// With a permit whose last holder, of this pid, died as it held it. What it protects may be
-    /// half-written. (A robust lock's: the system's semaphores know no holders.)
+    /// half-written. (A robust lock's: the system's semaphores know no holders. Of a mutex of Windows's the pid is not known,
+    /// and 0.)
     OwnerDied(u32),
     /// At its deadline.
     TimedOut,

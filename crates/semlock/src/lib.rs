@@ -89,6 +89,8 @@ mod word;
 
 #[cfg(all(unix, not(loom)))]
 pub use address::Address;
+#[cfg(all(windows, not(loom)))]
+pub use backend::RobustMutex;
 #[cfg(all(unix, not(loom)))]
 pub use backend::unlink;
 #[cfg(not(loom))]

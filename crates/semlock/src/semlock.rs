@@ -150,14 +150,7 @@ impl SemLock {
     /// For callers that have something to do when a signal arrives, and go on waiting after that;
     /// [`acquire_until`](Self::acquire_until) is for those that do not.
     pub fn wait(&self, deadline: Deadline) -> Result<Wait, Error> {
-        if self.again_if_mine() {
-            return Ok(Wait::Acquired);
-        }
-        let result = self.sem.wait(deadline)?;
-        if result == Wait::Acquired {
-            self.took();
-        }
-        Ok(result)
+        self.wait_by(|sem| sem.wait(deadline))
     }
 
     /// The same, or until an event is signalled, which counts as a signal.
@@ -165,12 +158,16 @@ impl SemLock {
     pub fn wait_or(
         &self,
         deadline: Deadline,
-        event: std::os::windows::io::BorrowedHandle<'_>,
+        event: Option<std::os::windows::io::BorrowedHandle<'_>>,
     ) -> Result<Wait, Error> {
+        self.wait_by(|sem| sem.wait_or(deadline, event))
+    }
+
+    fn wait_by(&self, wait: impl FnOnce(&Semaphore) -> Result<Wait, Error>) -> Result<Wait, Error> {
         if self.again_if_mine() {
             return Ok(Wait::Acquired);
         }
-        let result = self.sem.wait_or(deadline, Some(event))?;
+        let result = wait(&self.sem)?;
         if result == Wait::Acquired {
             self.took();
         }

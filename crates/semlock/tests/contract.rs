@@ -283,7 +283,7 @@ fn on_windows_an_event_ends_a_wait_and_takes_no_permit() {
         unsafe { OwnedHandle::from_raw_handle(CreateEventW(ptr::null(), 1, 0, ptr::null())) };
     let raw = std::os::windows::io::AsRawHandle::as_raw_handle(&event);
     thread::scope(|scope| {
-        let waiter = scope.spawn(|| lock.wait_or(Deadline::NEVER, event.as_handle()));
+        let waiter = scope.spawn(|| lock.wait_or(Deadline::NEVER, Some(event.as_handle())));
         // SAFETY: an open handle.
         assert_ne!(unsafe { SetEvent(raw) }, 0);
         assert_eq!(waiter.join().unwrap(), Ok(Wait::Interrupted));
@@ -291,7 +291,7 @@ fn on_windows_an_event_ends_a_wait_and_takes_no_permit() {
     // SAFETY: an open handle.
     assert_ne!(unsafe { ResetEvent(raw) }, 0);
     let soon = Deadline::after(Duration::from_millis(5));
-    assert_eq!(lock.wait_or(soon, event.as_handle()), Ok(Wait::TimedOut));
+    assert_eq!(lock.wait_or(soon, Some(event.as_handle())), Ok(Wait::TimedOut));
     lock.release().unwrap();
-    assert_eq!(lock.wait_or(Deadline::NEVER, event.as_handle()), Ok(Wait::Acquired));
+    assert_eq!(lock.wait_or(Deadline::NEVER, Some(event.as_handle())), Ok(Wait::Acquired));
 }

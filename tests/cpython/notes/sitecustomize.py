@@ -62,6 +62,7 @@ WATCHED = {
     "multiprocessing": install,
     "multiprocessing.synchronize": watch_synchronize,
     "multiprocessing.context": watch_context,
+    "semlock.kernel": watch_synchronize,
     "semlock.sharing": watch_sharing,
     "semlock.queues": watch_queues,
 }

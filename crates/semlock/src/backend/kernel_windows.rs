@@ -1,10 +1,10 @@
 //! The `kernel` backend on Windows: its semaphores, which have a greatest value of their own and are reached by handles that
-//! are inherited or duplicated.
+//! are inherited or duplicated; and a mutex of its own kind, which is recovered when its owner ends.
 
 use std::os::windows::io::BorrowedHandle;
 use std::time::Duration;
 
-use crate::os::win32::{LastError, Sem, Waited};
+use crate::os::win32::{Held, LastError, Mark, Mutant, Sem, Waited};
 use crate::{Deadline, Error, Name, Naming, Wait};
 
 /// The greatest value a semaphore can have.
@@ -63,7 +63,8 @@ impl Semaphore {
             let left = deadline.remaining();
             let time = left.map_or(FOR_EVER, milliseconds);
             match self.0.wait(time, event).map_err(os("WaitForMultipleObjectsEx"))? {
-                Waited::Taken => return Ok(Wait::Acquired),
+                // (Semaphores have no owners, and are not abandoned.)
+                Waited::Taken | Waited::Abandoned => return Ok(Wait::Acquired),
                 Waited::Interrupted => return Ok(Wait::Interrupted),
                 Waited::TimedOut if left == Some(Duration::ZERO) => return Ok(Wait::TimedOut),
                 // The clock that it waits by is a coarse one, or the time was too long for one wait.
@@ -87,6 +88,134 @@ impl Semaphore {
             return Ok(0);
         }
         self.0.post().map(|before| before.saturating_add(1)).map_err(os("ReleaseSemaphore"))
+    }
+}
+
+/// A recursive mutex that belongs to a thread, in whatever process, and that the system frees when its owner ends without having
+/// released it. (Windows.)
+///
+/// ```text
+///  RobustMutex { mutex, died }
+///    mutex   the system's: its owner, how often it is held, and whether it was abandoned
+///    died    an event, changed only by who holds the mutex: set from when an owner was found
+///            to have ended until one who was told of it releases
+/// ```
+///
+/// So nothing about it is private to a process, and it can be killed between any two calls: an owner that ends after it was
+/// told, and before it has released, is one that has ended.
+///
+/// Like the system's own, it is recovered from a thread that ends as well, while its process goes on; and who it was that ended, nobody
+/// can tell.
+#[derive(Debug)]
+pub struct RobustMutex {
+    mutex: Mutant,
+    died: Mark,
+}
+
+impl RobustMutex {
+    /// A new one, which nobody holds.
+    pub fn new() -> Result<Self, Error> {
+        let died = Mark::create().map_err(os("CreateEvent"))?;
+        Ok(Self { mutex: Mutant::create().map_err(os("CreateMutex"))?, died })
+    }
+
+    /// One whose handles this process has, inherited or was given, which it takes over.
+    ///
+    /// # Errors
+    /// [`Error::UnknownHandle`].
+    pub fn from_handles([mutex, died]: [usize; 2]) -> Result<Self, Error> {
+        Ok(Self {
+            mutex: Mutant::from_handle(mutex).ok_or(Error::UnknownHandle(mutex))?,
+            died: Mark::from_handle(died).ok_or(Error::UnknownHandle(died))?,
+        })
+    }
+
+    /// The numbers to duplicate for another process.
+    #[must_use]
+    pub fn handles(&self) -> [usize; 2] {
+        [self.mutex.handle(), self.died.handle()]
+    }
+
+    /// Takes it, once more if the calling thread has it; waits for that until a deadline, or until an event is signalled.
+    ///
+    /// [`Wait::OwnerDied`] tells of an owner that ended, once; whose pid it cannot tell, and says 0.
+    pub fn wait(
+        &self,
+        deadline: Deadline,
+        event: Option<BorrowedHandle<'_>>,
+    ) -> Result<Wait, Error> {
+        let waited = loop {
+            let left = deadline.remaining();
+            let time = left.map_or(FOR_EVER, milliseconds);
+            match self.mutex.wait(time, event).map_err(os("WaitForMultipleObjectsEx"))? {
+                Waited::TimedOut if left == Some(Duration::ZERO) => return Ok(Wait::TimedOut),
+                // As for a semaphore.
+                Waited::TimedOut => {}
+                waited => break waited,
+            }
+        };
+        if waited == Waited::Interrupted {
+            return Ok(Wait::Interrupted);
+        }
+        if waited == Waited::Abandoned
+            && let Err(error) = self.died.set()
+        {
+            // It stays this thread's until that ends, for nobody who came next would be told.
+            return Err(os("SetEvent")(error));
+        }
+        let is_new = self.mutex.held().times == 1;
+        Ok(if is_new && self.died.is_set() { Wait::OwnerDied(0) } else { Wait::Acquired })
+    }
+
+    /// Releases it, once.
+    ///
+    /// # Errors
+    /// [`Error::NotOwner`].
+    pub fn release(&self) -> Result<(), Error> {
+        if self.held() == (Held { times: 1, by_caller: true }) {
+            // Before others can have it.
+            self.died.reset().map_err(os("ResetEvent"))?;
+        }
+        self.let_go()
+    }
+
+    /// Releases it, once, and has the next owner be told what this one was told.
+    ///
+    /// # Errors
+    /// [`Error::NotOwner`].
+    pub fn let_go(&self) -> Result<(), Error> {
+        self.mutex.release().map_err(|error| {
+            if error.is_not_owner() { Error::NotOwner } else { os("ReleaseMutex")(error) }
+        })
+    }
+
+    /// Whether the calling thread has it and was told that an owner before it ended.
+    #[must_use]
+    pub fn is_recovered(&self) -> bool {
+        self.is_mine() && self.died.is_set()
+    }
+
+    /// Whether the calling thread has it.
+    #[must_use]
+    pub fn is_mine(&self) -> bool {
+        self.held().by_caller
+    }
+
+    /// How often the calling thread has it.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        let held = self.held();
+        if held.by_caller { held.times } else { 0 }
+    }
+
+    /// Whether somebody has it, who has not ended.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.held().times > 0
+    }
+
+    fn held(&self) -> Held {
+        self.mutex.held()
     }
 }
 
@@ -119,5 +248,75 @@ mod tests {
         let handle = thread.as_raw_handle().addr();
         assert!(matches!(Semaphore::from_handle(handle), Err(Error::UnknownHandle(_))));
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_handle_of_another_kind_is_not_taken_for_a_mutex() {
+        let mutex = RobustMutex::new().unwrap();
+        let [lock, died] = mutex.handles();
+        assert!(RobustMutex::from_handles([lock, died]).is_ok());
+        assert!(matches!(
+            RobustMutex::from_handles([died, died]),
+            Err(Error::UnknownHandle(number)) if number == died
+        ));
+        assert!(matches!(
+            RobustMutex::from_handles([lock, lock]),
+            Err(Error::UnknownHandle(number)) if number == lock
+        ));
+        assert!(matches!(Semaphore::from_handle(lock), Err(Error::UnknownHandle(_))));
+    }
+
+    #[test]
+    fn a_mutex_is_its_threads_and_counts() {
+        let mutex = RobustMutex::new().unwrap();
+        let now = Deadline::after(Duration::ZERO);
+        assert_eq!(mutex.release(), Err(Error::NotOwner));
+        for count in 1..=3 {
+            assert_eq!(mutex.wait(now, None), Ok(Wait::Acquired));
+            assert_eq!((mutex.count(), mutex.is_mine(), mutex.is_held()), (count, true, true));
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert_eq!((mutex.count(), mutex.is_mine(), mutex.is_held()), (0, false, true));
+                assert_eq!(mutex.wait(now, None), Ok(Wait::TimedOut));
+                assert_eq!(mutex.release(), Err(Error::NotOwner));
+            });
+        });
+        for _ in 0..3 {
+            assert!(mutex.is_held());
+            mutex.release().unwrap();
+        }
+        assert!(!mutex.is_held());
+        assert_eq!(mutex.release(), Err(Error::NotOwner));
+    }
+
+    #[test]
+    fn who_comes_after_an_owner_that_ended_is_told_until_one_has_released() {
+        let mutex = RobustMutex::new().unwrap();
+        let take = || mutex.wait(Deadline::after(Duration::ZERO), None).unwrap();
+        // (The end of a scope does not wait until its threads have ended. Joining them does.)
+        let in_a_thread = |expected: &[Wait]| {
+            std::thread::scope(|scope| {
+                let thread = scope.spawn(|| expected.iter().for_each(|it| assert_eq!(take(), *it)));
+                thread.join().unwrap();
+            });
+        };
+        in_a_thread(&[Wait::Acquired, Wait::Acquired]);
+        assert!(!mutex.is_recovered());
+        // The next does not want it so, and the one after that ends too.
+        assert_eq!(take(), Wait::OwnerDied(0));
+        assert!(mutex.is_recovered());
+        mutex.let_go().unwrap();
+        in_a_thread(&[Wait::OwnerDied(0)]);
+        assert_eq!(take(), Wait::OwnerDied(0));
+        // It is told once.
+        assert_eq!(take(), Wait::Acquired);
+        assert!(mutex.is_recovered());
+        mutex.release().unwrap();
+        assert!(mutex.is_recovered());
+        mutex.release().unwrap();
+        assert!(!mutex.is_recovered());
+        assert_eq!(take(), Wait::Acquired);
+        mutex.release().unwrap();
     }
 }

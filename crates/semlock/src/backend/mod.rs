@@ -14,4 +14,4 @@ pub use kernel_posix::{HAS_TIMED_WAIT, HAS_VALUE, SEM_VALUE_MAX, unlink};
 #[cfg(windows)]
 pub(crate) use kernel_windows::Semaphore;
 #[cfg(windows)]
-pub use kernel_windows::{HAS_TIMED_WAIT, HAS_VALUE, SEM_VALUE_MAX};
+pub use kernel_windows::{HAS_TIMED_WAIT, HAS_VALUE, RobustMutex, SEM_VALUE_MAX};

@@ -1,8 +1,8 @@
-//! Windows's semaphores: `CreateSemaphoreW`.
+//! Windows's semaphores, mutexes and events: `CreateSemaphoreW`, `CreateMutexW`, `CreateEventW`.
 //!
-//! [`Sem`] owns a handle. A table of the open ones turns a handle's number back into an owner, so that each is closed
-//! exactly once; a number that is not in it can be one that this process was started with, or that another process
-//! duplicated into it, and is taken over if it is a semaphore's.
+//! [`Sem`], [`Mutant`] and [`Mark`] own a handle. A table of the open ones turns a handle's number back into an owner, so that
+//! each is closed exactly once; a number that is not in it can be one that this process was started with, or that another
+//! process duplicated into it, and is taken over if it is of the kind that is asked for.
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -12,10 +12,12 @@ use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use windows_sys::Win32::Foundation::{
-    ERROR_TOO_MANY_POSTS, HANDLE, WAIT_FAILED, WAIT_OBJECT_0, WAIT_TIMEOUT,
+    ERROR_NOT_OWNER, ERROR_TOO_MANY_POSTS, HANDLE, WAIT_ABANDONED_0, WAIT_FAILED, WAIT_OBJECT_0,
+    WAIT_TIMEOUT,
 };
 use windows_sys::Win32::System::Threading::{
-    CreateSemaphoreW, ReleaseSemaphore, WaitForMultipleObjectsEx, WaitForSingleObjectEx,
+    CreateEventW, CreateMutexW, CreateSemaphoreW, ReleaseMutex, ReleaseSemaphore, ResetEvent,
+    SetEvent, WaitForMultipleObjectsEx, WaitForSingleObjectEx,
 };
 
 /// What `GetLastError` said.
@@ -31,32 +33,91 @@ impl LastError {
     pub(crate) fn is_too_many_posts(self) -> bool {
         self.0.cast_unsigned() == ERROR_TOO_MANY_POSTS
     }
+
+    pub(crate) fn is_not_owner(self) -> bool {
+        self.0.cast_unsigned() == ERROR_NOT_OWNER
+    }
 }
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waited {
     Taken,
+    /// A mutex was taken whose last owner, a thread, ended as it held it.
+    Abandoned,
     /// The event that it waited for besides was signalled.
     Interrupted,
     TimedOut,
 }
 
-/// An open semaphore. Clones share it; the last one closes it.
-#[derive(Clone, Debug)]
-pub(crate) struct Sem(Arc<OwnedHandle>);
+/// A handle. Clones share it; the last one closes it.
+type Handle = Arc<OwnedHandle>;
 
-/// The semaphores that this process has open, by handle.
+/// What this process has open, by number.
 fn open() -> MutexGuard<'static, BTreeMap<usize, Weak<OwnedHandle>>> {
     static OPEN: Mutex<BTreeMap<usize, Weak<OwnedHandle>>> = Mutex::new(BTreeMap::new());
     // A panic in here leaves the map whole: it is changed by single calls only.
     OPEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn register(open: &mut BTreeMap<usize, Weak<OwnedHandle>>, handle: OwnedHandle) -> Handle {
+    // Numbers of handles that were closed are used again.
+    open.retain(|_, known| known.strong_count() > 0);
+    let handle = Arc::new(handle);
+    open.insert(handle.as_raw_handle().addr(), Arc::downgrade(&handle));
+    handle
+}
+
+/// Takes over what a call has just created.
+///
+/// # Safety
+/// `handle` is null with the error set, or a new handle that nobody else has.
+unsafe fn created(handle: HANDLE) -> Result<Handle, LastError> {
+    if handle.is_null() {
+        return Err(LastError::get());
+    }
+    // SAFETY: as for this function.
+    Ok(register(&mut open(), unsafe { OwnedHandle::from_raw_handle(handle) }))
+}
+
+/// The handle of this number: one that is open here, or one that was handed to this process, which is taken over.
+fn from_number(number: usize, query: Query) -> Option<Handle> {
+    let mut open = open();
+    let handle: RawHandle = ptr::without_provenance_mut::<c_void>(number);
+    // Also of one that is open here: it can be of another kind.
+    ask(handle, query)?;
+    if let Some(known) = open.get(&number).and_then(Weak::upgrade) {
+        return Some(known);
+    }
+    // SAFETY: a handle of that kind, which nothing of this file has: whoever passes its number passes the handle.
+    Some(register(&mut open, unsafe { OwnedHandle::from_raw_handle(handle) }))
+}
+
+/// The functions that tell what an object is at, and fail where a handle is none, or something else's.
+type Query = unsafe extern "system" fn(HANDLE, u32, *mut [i32; 2], u32, *mut u32) -> i32;
+
 #[link(name = "ntdll", kind = "raw-dylib")]
 unsafe extern "system" {
-    /// What a semaphore is at; fails where the handle is none, or something else's.
+    /// The value, and the greatest one.
     fn NtQuerySemaphore(
+        handle: HANDLE,
+        class: u32,
+        information: *mut [i32; 2],
+        length: u32,
+        returned: *mut u32,
+    ) -> i32;
+
+    /// 1 less the times that it is held; and two bytes: whether the calling thread holds it, and whether who held it last has ended.
+    fn NtQueryMutant(
+        handle: HANDLE,
+        class: u32,
+        information: *mut [i32; 2],
+        length: u32,
+        returned: *mut u32,
+    ) -> i32;
+
+    /// Whether it resets itself, and whether it is set.
+    fn NtQueryEvent(
         handle: HANDLE,
         class: u32,
         information: *mut [i32; 2],
@@ -65,43 +126,54 @@ unsafe extern "system" {
     ) -> i32;
 }
 
-fn is_semaphore(handle: RawHandle) -> bool {
-    let mut counts = [0; 2];
-    // SAFETY: any number can be asked about; what is asked for (class 0) are two numbers of 32 bits, the value
-    // and the greatest one, for which there is room.
-    unsafe { NtQuerySemaphore(handle, 0, &raw mut counts, 8, ptr::null_mut()) == 0 }
+fn ask(handle: RawHandle, query: Query) -> Option<[i32; 2]> {
+    let mut answer = [0; 2];
+    // SAFETY: any number can be asked about; what each of them tells as class 0 takes eight bytes, for which there is room.
+    let status = unsafe { query(handle, 0, &raw mut answer, 8, ptr::null_mut()) };
+    (status == 0).then_some(answer)
 }
+
+/// Waits for so many milliseconds at most, and for an event besides.
+fn wait(
+    handle: &OwnedHandle,
+    milliseconds: u32,
+    event: Option<BorrowedHandle<'_>>,
+) -> Result<Waited, LastError> {
+    let mut handles = [handle.as_raw_handle(), ptr::null_mut()];
+    let mut count = 1;
+    if let Some(event) = event {
+        handles[1] = event.as_raw_handle();
+        count = 2;
+    }
+    // SAFETY: so many open handles, as long as they are borrowed.
+    let result = unsafe { WaitForMultipleObjectsEx(count, handles.as_ptr(), 0, milliseconds, 0) };
+    match result {
+        WAIT_OBJECT_0 => Ok(Waited::Taken),
+        WAIT_ABANDONED_0 => Ok(Waited::Abandoned),
+        WAIT_TIMEOUT => Ok(Waited::TimedOut),
+        WAIT_FAILED => Err(LastError::get()),
+        _ => Ok(Waited::Interrupted),
+    }
+}
+
+/// The success of a call that tells it by a number that is not 0.
+fn succeeded(result: i32) -> Result<(), LastError> {
+    if result == 0 { Err(LastError::get()) } else { Ok(()) }
+}
+
+/// An open semaphore.
+#[derive(Clone, Debug)]
+pub(crate) struct Sem(Handle);
 
 impl Sem {
     /// `CreateSemaphoreW`, without a name: it is reached by handles alone.
     pub(crate) fn create(value: i32, maxvalue: i32) -> Result<Self, LastError> {
-        // SAFETY: without attributes and a name nothing is read.
-        let handle = unsafe { CreateSemaphoreW(ptr::null(), value, maxvalue, ptr::null()) };
-        if handle.is_null() {
-            return Err(LastError::get());
-        }
-        // SAFETY: a new handle, nobody else's.
-        Ok(Self::register(&mut open(), unsafe { OwnedHandle::from_raw_handle(handle) }))
+        // SAFETY: without attributes and a name nothing is read; what it gives is new.
+        unsafe { created(CreateSemaphoreW(ptr::null(), value, maxvalue, ptr::null())) }.map(Self)
     }
 
-    /// The semaphore of this handle: one that is open here, or one that was handed to this process, which is taken over.
     pub(crate) fn from_handle(number: usize) -> Option<Self> {
-        let mut open = open();
-        if let Some(known) = open.get(&number).and_then(Weak::upgrade) {
-            return Some(Self(known));
-        }
-        let handle: RawHandle = ptr::without_provenance_mut::<c_void>(number);
-        // SAFETY: a semaphore's handle that no `Sem` has: whoever passes its number passes the handle.
-        is_semaphore(handle)
-            .then(|| Self::register(&mut open, unsafe { OwnedHandle::from_raw_handle(handle) }))
-    }
-
-    fn register(open: &mut BTreeMap<usize, Weak<OwnedHandle>>, handle: OwnedHandle) -> Self {
-        // Numbers of handles that were closed are used again.
-        open.retain(|_, known| known.strong_count() > 0);
-        let sem = Self(Arc::new(handle));
-        open.insert(sem.handle(), Arc::downgrade(&sem.0));
-        sem
+        from_number(number, NtQuerySemaphore).map(Self)
     }
 
     pub(crate) fn handle(&self) -> usize {
@@ -119,27 +191,12 @@ impl Sem {
         }
     }
 
-    /// Waits for so many milliseconds at most, and for an event besides.
     pub(crate) fn wait(
         &self,
         milliseconds: u32,
         event: Option<BorrowedHandle<'_>>,
     ) -> Result<Waited, LastError> {
-        let mut handles = [self.0.as_raw_handle(), ptr::null_mut()];
-        let mut count = 1;
-        if let Some(event) = event {
-            handles[1] = event.as_raw_handle();
-            count = 2;
-        }
-        // SAFETY: so many open handles; the second one as long as it is borrowed.
-        let result =
-            unsafe { WaitForMultipleObjectsEx(count, handles.as_ptr(), 0, milliseconds, 0) };
-        match result {
-            WAIT_OBJECT_0 => Ok(Waited::Taken),
-            WAIT_TIMEOUT => Ok(Waited::TimedOut),
-            WAIT_FAILED => Err(LastError::get()),
-            _ => Ok(Waited::Interrupted),
-        }
+        wait(&self.0, milliseconds, event)
     }
 
     /// `ReleaseSemaphore` of one; the value before.
@@ -149,5 +206,87 @@ impl Sem {
         // SAFETY: an open handle, and a place for a number.
         let done = unsafe { ReleaseSemaphore(self.0.as_raw_handle(), 1, &raw mut before) };
         if done == 0 { Err(LastError::get()) } else { Ok(before) }
+    }
+}
+
+/// An open mutex, which the thread that waits for it owns. (So the system calls it, that std's keep their name.)
+#[derive(Clone, Debug)]
+pub(crate) struct Mutant(Handle);
+
+/// How often it is held, and whether by the calling thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) times: u32,
+    pub(crate) by_caller: bool,
+}
+
+impl Mutant {
+    /// `CreateMutexW`, without a name, and held by nobody.
+    pub(crate) fn create() -> Result<Self, LastError> {
+        // SAFETY: without attributes and a name nothing is read; what it gives is new.
+        unsafe { created(CreateMutexW(ptr::null(), 0, ptr::null())) }.map(Self)
+    }
+
+    pub(crate) fn from_handle(number: usize) -> Option<Self> {
+        from_number(number, NtQueryMutant).map(Self)
+    }
+
+    pub(crate) fn handle(&self) -> usize {
+        self.0.as_raw_handle().addr()
+    }
+
+    pub(crate) fn held(&self) -> Held {
+        // It is one, and open: that answers.
+        let [free, flags] = ask(self.0.as_raw_handle(), NtQueryMutant).unwrap_or([1, 0]);
+        let times = u32::try_from(1 - i64::from(free)).unwrap_or_default();
+        Held { times, by_caller: flags.to_ne_bytes()[0] != 0 }
+    }
+
+    pub(crate) fn wait(
+        &self,
+        milliseconds: u32,
+        event: Option<BorrowedHandle<'_>>,
+    ) -> Result<Waited, LastError> {
+        wait(&self.0, milliseconds, event)
+    }
+
+    pub(crate) fn release(&self) -> Result<(), LastError> {
+        // SAFETY: an open handle while `self` lives.
+        succeeded(unsafe { ReleaseMutex(self.0.as_raw_handle()) })
+    }
+}
+
+/// An open event, used as a bit.
+#[derive(Clone, Debug)]
+pub(crate) struct Mark(Handle);
+
+impl Mark {
+    /// `CreateEventW`, without a name; it stays as it was put, and is not set.
+    pub(crate) fn create() -> Result<Self, LastError> {
+        // SAFETY: without attributes and a name nothing is read; what it gives is new.
+        unsafe { created(CreateEventW(ptr::null(), 1, 0, ptr::null())) }.map(Self)
+    }
+
+    pub(crate) fn from_handle(number: usize) -> Option<Self> {
+        from_number(number, NtQueryEvent).map(Self)
+    }
+
+    pub(crate) fn handle(&self) -> usize {
+        self.0.as_raw_handle().addr()
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        // It is one, and open: that answers.
+        ask(self.0.as_raw_handle(), NtQueryEvent).is_some_and(|[_, set]| set != 0)
+    }
+
+    pub(crate) fn set(&self) -> Result<(), LastError> {
+        // SAFETY: an open handle while `self` lives; so below.
+        succeeded(unsafe { SetEvent(self.0.as_raw_handle()) })
+    }
+
+    pub(crate) fn reset(&self) -> Result<(), LastError> {
+        // SAFETY: see above.
+        succeeded(unsafe { ResetEvent(self.0.as_raw_handle()) })
     }
 }
