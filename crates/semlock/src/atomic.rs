@@ -5,7 +5,7 @@ pub(crate) use self::mortal::{AtomicU64, Ordering, killed_after};
 #[cfg(not(loom))]
 #[allow(unused_imports)] // not every system's part needs all of them
 pub(crate) use std::sync::atomic::{
-    AtomicBool, AtomicIsize, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 
 /// loom's atomics, before each of whose operations a process can be killed.

@@ -11,6 +11,9 @@ pub(crate) mod fork;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 pub(crate) mod futex;
+#[cfg(unix)]
+#[allow(unsafe_code)]
+pub(crate) mod known;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 pub(crate) mod mapping;

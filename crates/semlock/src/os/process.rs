@@ -4,12 +4,12 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open, test_kill_process};
 
+use super::known::Known;
 use super::mapping::Memory;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
@@ -34,8 +34,8 @@ pub(crate) struct Namespaces {
 /// The calling process, found out once for each: a child that was forked by whatever means finds this
 /// page wiped.
 pub(crate) fn identity() -> Identity {
-    static PAGE: OnceLock<Option<Memory>> = OnceLock::new();
-    let page = PAGE.get_or_init(|| Memory::private_wiped_on_fork(5).ok());
+    static PAGE: Known<Option<Memory>> = Known::new();
+    let page = PAGE.get(|| Memory::private_wiped_on_fork(5).ok());
     let Some(page) = page else { return find_out() };
     let [pid, start, pid_namespace, time_namespace] = [1, 2, 3, 4].map(|at| &page.words()[at]);
     let known: &AtomicU64 = &page.words()[0];
@@ -112,17 +112,24 @@ pub(crate) struct Suspect {
     descriptor: Option<OwnedFd>,
     /// The descriptor is of the process that was meant, and not of one that got its number.
     verified: bool,
+    /// There was none to be had, in this process or at all.
+    lacks_descriptor: bool,
 }
 
 impl Suspect {
     /// The process of this number and start time, in the namespaces of the caller; a start of 0
     /// is not known.
     pub(crate) fn new(pid: u32, start: u64) -> Self {
-        Self { pid, start, descriptor: None, verified: false }
+        Self { pid, start, descriptor: None, verified: false, lacks_descriptor: false }
     }
 
     pub(crate) fn is(&self, pid: u32, start: u64) -> bool {
         (self.pid, self.start) == (pid, start)
+    }
+
+    /// Whether the last answer was given without a look, for want of a descriptor.
+    pub(crate) fn lacks_descriptor(&self) -> bool {
+        self.lacks_descriptor
     }
 
     /// Whether it is certain that it is dead. Who cannot be asked for, lives.
@@ -138,7 +145,10 @@ impl Suspect {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return false };
         if self.descriptor.is_none() {
             match pidfd_open(pid, PidfdFlags::empty()) {
-                Ok(descriptor) => self.descriptor = Some(descriptor),
+                Ok(descriptor) => {
+                    self.descriptor = Some(descriptor);
+                    self.lacks_descriptor = false;
+                }
                 Err(Errno::SRCH) => return rule("judge/no-such-process"),
                 // The number is a thread's now. Where it is a process's, this is no answer.
                 Err(Errno::INVAL | Errno::NOENT)
@@ -146,7 +156,10 @@ impl Suspect {
                 {
                     return rule("judge/a-threads-number");
                 }
-                Err(_) => return self.is_dead_by_signal_and_proc(pid),
+                Err(errno) => {
+                    self.lacks_descriptor = matches!(errno, Errno::MFILE | Errno::NFILE);
+                    return self.is_dead_by_signal_and_proc(pid);
+                }
             }
         }
         let Some(descriptor) = &self.descriptor else { return false };
@@ -201,8 +214,8 @@ impl Suspect {
 
 /// Whether `pidfd_open(2)` works at all: old kernels do not have it, and old filters refuse it.
 fn can_open_processes() -> bool {
-    static CAN: OnceLock<bool> = OnceLock::new();
-    *CAN.get_or_init(|| pidfd_open(getpid(), PidfdFlags::empty()).is_ok())
+    static CAN: Known<bool> = Known::new();
+    *CAN.get(|| pidfd_open(getpid(), PidfdFlags::empty()).is_ok())
 }
 
 /// Whether `/proc` numbers processes as this process does.
