@@ -558,6 +558,57 @@ def test_the_nodes_of_dead_waiters_are_used_again() -> None:
         assert children[1].hear() is True
 
 
+def many_that_wait(count: int, wait: Callable[[], object], say: Callable[[], int]) -> Body:
+    """As many threads of a child that wait."""
+
+    def body(line: Line) -> None:
+        threading.stack_size(128 * 1024)
+        for _ in range(count):
+            threading.Thread(target=wait, daemon=True).start()
+        wait_until(lambda: say() >= count, "all wait")
+        line.say("waiting")
+        line.hear()
+
+    return body
+
+
+def test_the_nodes_of_those_who_died_notified_are_used_again_though_nobody_is_left_there() -> None:
+    for _ in range(8):
+        condition = semlock.Condition()
+
+        def wait(condition: Any = condition) -> None:
+            with condition:
+                condition.wait()
+
+        def waiting(condition: Any = condition) -> int:
+            with condition:
+                return int(condition._sleeping_count.get_value())
+
+        with forked(many_that_wait(600, wait, waiting)) as child:
+            assert child.hear() == "waiting"
+            with condition:
+                condition.notify_all()
+                die(child)
+    another = semlock.Condition()
+    with another:
+        assert another.wait(0.001) is False
+
+
+def test_the_nodes_of_members_that_all_died_are_used_again() -> None:
+    barriers = [semlock.Barrier(1000) for _ in range(8)]
+    for barrier in barriers:
+        body = many_that_wait(600, barrier.wait, lambda barrier=barrier: barrier.n_waiting)  # type: ignore[misc]
+        with forked(body) as child:
+            assert child.hear() == "waiting"
+            die(child)
+    condition = semlock.Condition()
+    with condition:
+        assert condition.wait(0.001) is False
+    # Which they are not for those who come later.
+    with pytest.raises(threading.BrokenBarrierError):
+        barriers[0].wait(PATIENCE)
+
+
 # ---- Events ----
 
 

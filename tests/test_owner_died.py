@@ -1021,6 +1021,17 @@ def test_a_lock_that_was_taken_after_a_fork_is_robust() -> None:
         assert take(lock) == recovered_from(child.pid)
 
 
+def test_a_recovered_lock_that_another_released_tells_of_no_death_any_more() -> None:
+    lock = semlock.Lock()
+    with holder(lock) as child:
+        die(child)
+        assert take(lock) == recovered_from(child.pid)
+        in_a_child(lock.release)
+        assert lock.recovered is None
+        assert take(lock) == TAKEN
+        lock.release()
+
+
 def test_an_rlock_of_a_parent_that_ended_is_not_its_childs() -> None:
     # Only the thread that took it could release it, and a fork has no such thread.
     lock = semlock.RLock()

@@ -1093,3 +1093,70 @@ def body():
 """
     )
     assert program(source) is None
+
+
+def test_a_handler_that_looks_at_a_queue_in_the_middle_of_a_message_does_not_break_it(
+    program: Program,
+) -> None:
+    source = (
+        KILLS
+        + """
+def body():
+    context = semlock.get_context("fork")
+    for kind in ALL_KINDS:
+        queue = getattr(context, kind)()
+        seen = []
+        signal.signal(signal.SIGUSR1, lambda *_: seen.append(queue.empty()))
+        writer = context.Process(target=queue._writer.send, args=(LARGE,))
+        writer.start()
+        read = os.read
+
+        def read_and_look(*arguments):
+            piece = read(*arguments)
+            if not seen:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return piece
+
+        ours.os = System(read=read_and_look)
+        assert queue._reader.recv() == LARGE
+        writer.join()
+        assert seen, kind
+        queue._writer.send(7)
+        assert queue._reader.recv() == 7
+    return "whole"
+"""
+    )
+    assert program(source) == "whole"
+
+
+def test_an_exception_in_a_put_into_a_full_queue_takes_no_places_along(program: Program) -> None:
+    source = (
+        KILLS
+        + """
+def body():
+    class Alarm(Exception):
+        pass
+
+    def handler(*_):
+        raise Alarm
+
+    signal.signal(signal.SIGALRM, handler)
+    count = 2000
+    queue = semlock.get_context("fork").Queue(count)
+    for item in range(count):
+        queue.put(item)
+    while queue.qsize() < count or queue._sem._sent.get_value() < count:
+        time.sleep(0.01)
+    for n in range(30):
+        signal.setitimer(signal.ITIMER_REAL, 0.001 + n / 5000)
+        try:
+            queue.put(None)
+        except Alarm:
+            pass
+        assert queue._sem._unsent.get_value() == count
+    for item in range(count):
+        assert queue.get() == item
+    return queue._sem.get_value() == count
+"""
+    )
+    assert program(source) is True

@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import threading
 from typing import Any
 
 import pytest
 import semlock
 from children import Line, forked, wait_until, wait_until_asleep
 from families import holder, let_go, recovered_from, take
+from words import Words
 
 pytestmark = pytest.mark.usefixtures("a_segment")
-
-# Where slots begin, and words of a slot: see `segment.rs`.
-HEADER, NODES = 512, 9
-GATE, WATCH = 1, 2
-
-
-class Words:
-    """What the shared words of a lock say."""
-
-    def __init__(self, lock: Any) -> None:
-        self.descriptor = lock._descriptor()
-        self.slot = HEADER + self.at(NODES) * 2 + lock._address()[1] * 8
-
-    def at(self, word: int) -> int:
-        return int.from_bytes(os.pread(self.descriptor, 8, word * 8), "little")
-
-    def wake_ups(self) -> int:
-        """Counts on with each wake-up that is sent through the gate, and with nothing else."""
-        return self.at(self.slot + GATE) & 0xFFFF_FFFF
-
-    def is_watched(self) -> bool:
-        return self.at(self.slot + WATCH) != 0
 
 
 def waits_until_told(lock: Any) -> Any:
@@ -82,6 +63,33 @@ def test_a_watcher_that_gives_up_wakes_another_to_watch(make: Any) -> None:
             assert other.hear() == recovered_from(first.pid)
             let_go(other)
         let_go(watcher)
+
+
+def test_a_watcher_without_a_descriptor_to_look_with_leaves_it_to_another() -> None:
+    # A zombie is told from the living by a descriptor alone.
+    lock = semlock.Lock()
+    words = Words(lock)
+
+    def at_its_limit(line: Line) -> None:
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # Not the first thread, which leaves off watching now and then.
+        thread = threading.Thread(target=lock.acquire, daemon=True)
+        assert not lock.acquire(False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))
+        thread.start()
+        line.say("waiting")
+        line.hear()
+
+    with holder(lock) as first, forked(at_its_limit) as watcher:
+        assert watcher.hear() == "waiting"
+        wait_until(words.is_watched, "somebody watches")
+        with forked(waits_until_told(lock)) as other:
+            assert other.hear() == "waiting"
+            wait_until_asleep(other)
+            first.kill()
+            assert other.hear() == recovered_from(first.pid)
+            watcher.kill()
+            let_go(other)
 
 
 @pytest.mark.parametrize("make", [semlock.Lock, semlock.RLock], ids=["Lock", "RLock"])

@@ -95,8 +95,9 @@ class _Stream:
 def _is_left_marked(lock: _native.Lock) -> bool:
     """Whether nobody is there any more who could have set the mark of a lock."""
     if lock._semlock._is_mine():
-        # The caller has not: so it was the one whom the caller recovered the lock from.
-        return True
+        # Unless it was this thread, which a signal's handler has interrupted to look here, it was
+        # the one whom the caller recovered the lock from.
+        return not lock._is_moving_message()
     if not lock.acquire(False):
         return False
     try:
@@ -133,14 +134,14 @@ class _End(_Connection):
         lock = self._lock
         # Not ``with``: this is the path of every message.
         is_ours_to_release = not lock._semlock._is_mine()
-        if is_ours_to_release:
-            lock.acquire()
         try:
+            if is_ours_to_release:
+                lock.acquire()
             while True:
-                if self._stream.broken.is_set() or not lock._begin_message():
-                    raise self._stream.breaks()
                 self._moved = False
                 try:
+                    if self._stream.broken.is_set() or not lock._begin_message():
+                        raise self._stream.breaks()
                     result = move(argument)
                     if self._stream.places is not None:
                         self._move_place(self._stream.places)
@@ -148,7 +149,9 @@ class _End(_Connection):
                     if self._moved:
                         self._stream.breaks()
                         raise
-                    lock._end_message()
+                    # Not one that a dead process has left.
+                    if lock._is_moving_message():
+                        lock._end_message()
                     if not isinstance(error, BlockingIOError):
                         raise
                 else:
@@ -156,7 +159,8 @@ class _End(_Connection):
                     return result
                 self._wait(None)
         finally:
-            if is_ours_to_release:
+            # A signal's handler may have raised before it was taken.
+            if is_ours_to_release and lock._semlock._is_mine():
                 lock.release()
 
     def _move_place(self, places: _Places) -> None:
@@ -182,7 +186,6 @@ class _End(_Connection):
 
     def _wait_in_the_middle(self, had_moved: bool) -> None:
         """Waits where a message cannot go on, or raises ``BlockingIOError`` if none has begun."""
-        self._moved = had_moved
         if not had_moved:
             raise BlockingIOError
         while not self._is_ready(_WHILE_MOVING):
@@ -206,6 +209,7 @@ class _ReadingEnd(_End):
             try:
                 piece = os.read(self._handle, min(size, 65536))
             except BlockingIOError:
+                self._moved = had_moved
                 self._wait_in_the_middle(had_moved)
                 continue
             if not piece:
@@ -248,6 +252,7 @@ class _WritingEnd(_End):
             try:
                 count = os.write(self._handle, piece)
             except BlockingIOError:
+                self._moved = had_moved
                 self._wait_in_the_middle(had_moved)
                 continue
             except BrokenPipeError:
@@ -357,13 +362,12 @@ class _Places:
             return self.get_value() > 0 and self._unsent.acquire(False)
 
     def _recover(self) -> None:
-        """Frees places of the dead: those that are left when all that are free are taken."""
+        """Frees places of the dead.
+
+        In one step: an exception in the midst of it must not take a living process's places along.
+        """
         with self._guard:
-            count = 0
-            while self._unsent.acquire(False):
-                count += 1
-            for _ in range(count):
-                self._unsent.release()
+            self._unsent._free_those_of_the_dead()
 
 
 class _UncountedPlaces(_native.BoundedSemaphore):

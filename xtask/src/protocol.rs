@@ -68,6 +68,10 @@ const RULES: &[(&str, Test)] = &[
         Pytest(WAITERS, "test_a_member_that_dies_while_it_waits_breaks_the_barrier"),
     ),
     (
+        "barrier/the-dead-are-no-members-for-ever",
+        Pytest(WAITERS, "test_the_nodes_of_members_that_all_died_are_used_again"),
+    ),
+    (
         "barrier/the-last-looks-after-the-others",
         Shared("the_last_to_come_looks_whether_those_before_still_live"),
     ),
@@ -117,6 +121,10 @@ const RULES: &[(&str, Test)] = &[
     (
         "fork/private-memory-is-wiped",
         Unit("os::mapping::tests::a_forked_child_finds_private_memory_wiped"),
+    ),
+    (
+        "fork/permits-are-no-slots",
+        Pytest(FORKS, "test_a_fork_takes_no_permit_of_a_semaphore_for_a_lock"),
     ),
     ("fork/what-may-be-half-changed-is-made-anew", HELD_MUTEX),
     ("fork/what-may-be-inherited-is-marked", DAEMON),
@@ -181,10 +189,21 @@ const RULES: &[(&str, Test)] = &[
         "judge/what-proc-hides-lives",
         Pytest(OWNERS, "test_where_proc_hides_the_processes_of_others_the_living_keep_their_locks"),
     ),
+    (
+        "judge/who-recovers-is-told-once",
+        Pytest(OWNERS, "test_a_recovered_lock_that_another_released_tells_of_no_death_any_more"),
+    ),
     ("judge/zombie-without-pidfd", ENDED),
     (
         "queue/a-moving-message-is-marked",
         Pytest(QUEUES, "test_a_reader_killed_in_the_middle_breaks_the_queue_for_all"),
+    ),
+    (
+        "queue/who-moves-a-message-has-not-died-of-it",
+        Pytest(
+            QUEUES,
+            "test_a_handler_that_looks_at_a_queue_in_the_middle_of_a_message_does_not_break_it",
+        ),
     ),
     (
         "sleep/gives-a-turn",
@@ -194,6 +213,10 @@ const RULES: &[(&str, Test)] = &[
     ("watch/is-handed-over", Pytest(WATCH, "test_a_watcher_that_gives_up_wakes_another_to_watch")),
     ("watch/judges", REPLACED),
     ("watch/not-by-strangers", STRANGER),
+    (
+        "watch/not-by-who-cannot-look",
+        Pytest(WATCH, "test_a_watcher_without_a_descriptor_to_look_with_leaves_it_to_another"),
+    ),
 ];
 
 const FOLDER: &str = "target/mutation";

@@ -272,6 +272,11 @@ tells!(guard_messages, lock => {
 });
 tells!(begin_message, lock => boolean(lock.raw.begin_message()));
 tells!(is_mid_message, lock => boolean(lock.raw.is_mid_message()));
+tells!(is_moving_message, lock => boolean(lock.raw.is_moving_message()));
+tells!(free_those_of_the_dead, lock => {
+    lock.raw.free_those_of_the_dead();
+    none()
+});
 tells!(end_message, lock => {
     lock.raw.end_message();
     none()
@@ -852,13 +857,15 @@ static SEMLOCK_METHODS: Constant<[ffi::PyMethodDef; 15]> = Constant(shared_metho
     ]
 ));
 
-static SEMAPHORE_METHODS: Constant<[ffi::PyMethodDef; 2]> = Constant([
+static SEMAPHORE_METHODS: Constant<[ffi::PyMethodDef; 3]> = Constant([
     method!(c"get_value", METH_NOARGS, PyCFunction: get_value,
         c"get_value($self, /)\n--\n\nThe number of free permits."),
+    method!(c"_free_those_of_the_dead", METH_NOARGS, PyCFunction: free_those_of_the_dead,
+        c"_free_those_of_the_dead($self, /)\n--\n\nFree permits whose holders died, and tell nobody."),
     ffi::PyMethodDef::zeroed(),
 ]);
 
-static LOCK_METHODS: Constant<[ffi::PyMethodDef; 6]> = Constant([
+static LOCK_METHODS: Constant<[ffi::PyMethodDef; 7]> = Constant([
     method!(c"holder", METH_NOARGS, PyCFunction: holder,
         c"holder($self, /)\n--\n\nThe pid of the process that holds it, or None."),
     method!(c"_guard_messages", METH_NOARGS, PyCFunction: guard_messages,
@@ -869,6 +876,8 @@ static LOCK_METHODS: Constant<[ffi::PyMethodDef; 6]> = Constant([
         c"_end_message($self, /)\n--\n\nRemove that mark."),
     method!(c"_is_mid_message", METH_NOARGS, PyCFunction: is_mid_message,
         c"_is_mid_message($self, /)\n--\n\nWhether that mark is set."),
+    method!(c"_is_moving_message", METH_NOARGS, PyCFunction: is_moving_message,
+        c"_is_moving_message($self, /)\n--\n\nWhether this thread has set it."),
     ffi::PyMethodDef::zeroed(),
 ]);
 

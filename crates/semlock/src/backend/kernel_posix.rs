@@ -7,12 +7,12 @@
 //! by `sem_init` in anonymous shared memory. That works where no tmpfs is mounted, leaves nothing
 //! behind if the process is killed in between, and takes fewer system calls.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::os::known::Known;
 use crate::os::nap::{Naps, Rested};
 use crate::os::sem_open::{self, ClockWait, HAS_ONLY_THE_LEAST, Sem, TimedWait};
 use crate::{Deadline, Error, Name, Naming, Wait};
@@ -84,12 +84,12 @@ impl Semaphore {
     /// Sleeps until a permit was taken, the deadline has passed, or a signal arrived.
     pub(crate) fn wait(&self, deadline: Deadline) -> Result<Wait, Error> {
         /// The best that this system has, found out once.
-        static WAY: OnceLock<Way> = OnceLock::new();
+        static WAY: Known<Way> = Known::new();
 
         if deadline == Deadline::NEVER {
             return outcome(self.0.wait()).map_err(Error::os("sem_wait"));
         }
-        WAY.get_or_init(Way::best).wait(&self.0, deadline)
+        WAY.get(Way::best).wait(&self.0, deadline)
     }
 
     #[inline]

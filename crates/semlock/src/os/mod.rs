@@ -27,6 +27,9 @@ pub(crate) mod fork;
 pub(crate) mod futex;
 #[cfg(unix)]
 #[allow(unsafe_code)]
+pub(crate) mod known;
+#[cfg(unix)]
+#[allow(unsafe_code)]
 pub(crate) mod mapping;
 #[cfg(unix)]
 pub(crate) mod nap;

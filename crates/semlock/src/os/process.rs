@@ -1,9 +1,8 @@
 //! Who this process is, and whether another is dead.
 
-use std::sync::OnceLock;
-
 use rustix::process::{Pid, getpid};
 
+use super::known::Known;
 use super::mapping::Memory;
 use super::system::process::{Asked, find_out, tell};
 use crate::atomic::{AtomicU64, Ordering};
@@ -33,8 +32,8 @@ pub(crate) struct Namespaces {
 /// kernel does not see to that, it is asked for its number each time, for a child may come here before the handler that
 /// wipes: see `wiped`.
 pub(crate) fn identity() -> Identity {
-    static PAGE: OnceLock<Option<Memory>> = OnceLock::new();
-    let page = PAGE.get_or_init(|| Memory::private_wiped_on_fork(5).ok());
+    static PAGE: Known<Option<Memory>> = Known::new();
+    let page = PAGE.get(|| Memory::private_wiped_on_fork(5).ok());
     let Some(page) = page else { return find_out() };
     let [pid, start, pid_namespace, time_namespace] = [1, 2, 3, 4].map(|at| &page.words()[at]);
     let known: &AtomicU64 = &page.words()[0];
@@ -78,6 +77,11 @@ impl Suspect {
 
     pub(crate) fn is(&self, pid: u32, start: u64) -> bool {
         (self.pid, self.start) == (pid, start)
+    }
+
+    /// Whether the last answer was given without a look, for want of a descriptor.
+    pub(crate) fn lacks_descriptor(&self) -> bool {
+        self.asked.lacks_descriptor()
     }
 
     /// Whether it is certain that it is dead. Who cannot be asked for, lives.

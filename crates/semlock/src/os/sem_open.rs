@@ -23,7 +23,7 @@ use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::io;
 use std::mem::{size_of, transmute_copy};
 use std::ptr::{self, NonNull};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use libc::{clockid_t, sem_t, timespec};
 #[cfg(not(target_vendor = "apple"))]
@@ -31,7 +31,7 @@ use libc::{sem_getvalue, sem_init};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-use super::at_fork::on_fork;
+use super::at_fork::{Forking, Registered, on_fork};
 
 #[cfg(target_vendor = "apple")]
 unsafe extern "C" {
@@ -107,11 +107,9 @@ impl Drop for Mapping {
 type Table = BTreeMap<usize, Weak<Mapping>>;
 
 fn open() -> MutexGuard<'static, Table> {
-    static SEEN_BY_FORKS: Once = Once::new();
-    SEEN_BY_FORKS.call_once(|| {
-        // Where there is no memory even for this, forks are as they would be without.
-        let _ = on_fork(before_fork, after_fork, after_fork);
-    });
+    static SEEN_BY_FORKS: Registered = Registered::new();
+    // Where there is no memory even for this, forks are as they would be without.
+    let _ = SEEN_BY_FORKS.once(|| on_fork(before_fork, after_fork, after_fork));
     table()
 }
 
@@ -121,24 +119,32 @@ fn table() -> MutexGuard<'static, Table> {
     OPEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+static FORKING: Forking = Forking::new();
+
 /// The table's guard while a fork has it.
-struct Forking(UnsafeCell<Option<MutexGuard<'static, Table>>>);
+struct Kept(UnsafeCell<Option<MutexGuard<'static, Table>>>);
 
 // SAFETY: only a thread that has the table's mutex reaches the cell, and it is the one that forks:
 // the guard comes from and goes in that thread, or its copy in the child.
-unsafe impl Sync for Forking {}
+unsafe impl Sync for Kept {}
 
-static FORKING: Forking = Forking(UnsafeCell::new(None));
+static KEPT: Kept = Kept(UnsafeCell::new(None));
 
 extern "C" fn before_fork() {
+    if !FORKING.is_new() {
+        return;
+    }
     let guard = table();
+    FORKING.begin();
     // SAFETY: this thread has the mutex, and no reference to the cell lives on.
-    unsafe { *FORKING.0.get() = Some(guard) };
+    unsafe { *KEPT.0.get() = Some(guard) };
 }
 
 extern "C" fn after_fork() {
-    // SAFETY: `before_fork` left this thread the mutex. The guard is taken out before it unlocks.
-    drop(unsafe { (*FORKING.0.get()).take() });
+    if FORKING.end() {
+        // SAFETY: `before_fork` left this thread the mutex. The guard is taken out before it unlocks.
+        drop(unsafe { (*KEPT.0.get()).take() });
+    }
 }
 
 /// Out of line, to keep what it needs off the callers' hot paths.

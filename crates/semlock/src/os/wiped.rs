@@ -24,7 +24,7 @@ use std::ptr::{NonNull, null_mut};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
-use super::at_fork::on_fork_in_child;
+use super::at_fork::{Registered, on_fork_in_child};
 use crate::Error;
 use crate::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
@@ -101,16 +101,10 @@ fn new_entry() -> &'static Entry {
     }
 }
 
-/// Once a process, and a child has its parent's handlers.
 fn watch_forks() -> Result<(), Error> {
-    static WATCHED: AtomicUsize = AtomicUsize::new(0);
-    // Several threads may do this at once, and wipe twice. (No `Once`: a child that was forked while another thread is
-    // in one could never get through.)
-    if WATCHED.load(Ordering::Acquire) == 0 {
-        on_fork_in_child(wipe)?;
-        WATCHED.store(1, Ordering::Release);
-    }
-    Ok(())
+    static WATCHED: Registered = Registered::new();
+    // If it is there twice, it wipes twice.
+    WATCHED.once(|| on_fork_in_child(wipe))
 }
 
 /// In a child, before anything else of semlock runs there.

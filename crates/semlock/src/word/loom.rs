@@ -948,14 +948,22 @@ impl Table {
         notified
     }
 
+    /// There is one condition.
+    fn before(&self) -> impl Fn(u64) -> u64 + '_ {
+        |slot| {
+            assert_eq!(slot, self.condition().slot);
+            self.notified_at.load(Ordering::Relaxed)
+        }
+    }
+
     fn pass_on(&self, me: Process) {
         let is_dead = &mut |process| self.life.is_over(process);
-        self.condition().pass_on(&self.futex, &self.notified_at, me, is_dead);
+        self.condition().pass_on(&self.futex, &self.before(), me, is_dead);
     }
 
     fn reclaim(&self, me: Process) {
         let is_dead = &mut |process| self.life.is_over(process);
-        self.condition().reclaim(&self.futex, &self.notified_at, me, is_dead);
+        self.condition().reclaim(&self.futex, &self.before(), me, is_dead);
     }
 
     fn has_passed(&self, node: &Node) -> bool {
@@ -983,8 +991,8 @@ impl Table {
     }
 
     fn tidy_with(&self, is_dead: &mut impl FnMut(Process) -> bool) {
-        self.condition().pass_on(&self.futex, &self.notified_at, C, is_dead);
-        self.condition().reclaim(&self.futex, &self.notified_at, C, is_dead);
+        self.condition().pass_on(&self.futex, &self.before(), C, is_dead);
+        self.condition().reclaim(&self.futex, &self.before(), C, is_dead);
     }
 }
 
@@ -1257,7 +1265,7 @@ fn a_notification_that_is_abandoned_reaches_one_who_was_there() {
             let abandons = with(&table, move |table| {
                 table.life.killed_after(steps, || {
                     let is_dead = &mut |_| false;
-                    let before = &table.notified_at;
+                    let before = &table.before();
                     table.condition().abandon(&table.futex, &doomed, before, D, is_dead);
                 });
             });
@@ -1352,8 +1360,9 @@ fn a_full_table_takes_the_nodes_of_those_who_died_anywhere() {
     }
 }
 
+/// Nobody may be left who would do it there.
 #[test]
-fn a_reclaim_leaves_to_another_condition_what_it_has_to_pass_on() {
+fn a_reclaim_passes_on_what_another_condition_has_notified() {
     model_with(2, || {
         let table = Table::new(2);
         table.enter(D);
@@ -1362,12 +1371,25 @@ fn a_reclaim_leaves_to_another_condition_what_it_has_to_pass_on() {
         table.life.end();
         let other = with(&table, |table| {
             let is_dead = &mut |process| table.life.is_over(process);
-            table.barrier().reclaim(&table.futex, &table.tickets[1], B, is_dead);
+            table.barrier().reclaim(&table.futex, &table.before(), B, is_dead);
         });
         assert_eq!(table.notify(1, C), 1);
         other.join().unwrap();
-        table.pass_on(C);
         assert!(table.has_passed(&patient));
+        assert_eq!(table.node(0), [0; 2]);
+    });
+}
+
+/// It is the oldest itself, and has not left yet.
+#[test]
+fn who_hands_the_watch_over_wakes_another() {
+    model(|| {
+        let table = Table::new(2);
+        let watcher = table.enter(A);
+        table.enter(B);
+        let other = table.futex.lie_down(&table.nodes[3], None);
+        table.condition().nudge_another(&table.futex, &watcher);
+        assert!(!table.futex.lies(other));
     });
 }
 
@@ -1546,9 +1568,9 @@ fn a_member_is_not_taken_for_the_dead_one_that_had_its_node_before() {
     });
 }
 
-/// Its node was another's since, and somebody had it for a moment who could do nothing with it.
+/// Its node was another barrier's since, and somebody had it for a moment who could do nothing with it.
 #[test]
-fn a_member_is_not_taken_for_a_dead_waiter_whose_node_was_given_back() {
+fn a_member_is_not_taken_for_a_dead_one_whose_node_was_given_back() {
     model_with(3, || {
         let table = Table::new(1);
         let member = table.barrier().enter(A).unwrap();
@@ -1556,12 +1578,10 @@ fn a_member_is_not_taken_for_a_dead_waiter_whose_node_was_given_back() {
             table.barrier().has_dead_waiter(&mut |process| table.life.is_over(process))
         });
         table.barrier().leave(&member);
-        table.enter(D);
-        table.futex.lie_down(&table.nodes[1], None);
-        assert_eq!(table.notify(1, B), 1);
+        let another = Queue { slot: table.barrier().slot + 1, ..table.barrier() };
+        assert!(another.enter(D).is_some());
         table.life.end();
-        let is_dead = &mut |process| table.life.is_over(process);
-        table.barrier().reclaim(&table.futex, &table.tickets[1], C, is_dead);
+        table.reclaim(C);
         assert_eq!(table.node(0)[0], D.word());
         assert!(!watcher.join().unwrap());
     });

@@ -37,6 +37,7 @@
 //! - Entering counts the tickets after `state` is WAITING (Release): who knows of the ticket (Acquire)
 //!   knows of the wait, and of all that lies before it, how far the table is used among that.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::permit::Process;
@@ -135,6 +136,12 @@ impl<'a> Waiters<'a> {
         let all = self.nodes.len() / NODE_WORDS;
         // Shared memory: whatever stands there must not lead out of the table.
         usize::try_from(self.used.load(Ordering::Relaxed)).map_or(all, |used| used.min(all))
+    }
+
+    /// The slots of the barriers that somebody is in, dead or alive.
+    pub(crate) fn barriers(&self) -> BTreeSet<u64> {
+        let states = (0..self.used()).map(|index| self.state(index).load(Ordering::Acquire));
+        states.filter(|state| state & WHAT == MEMBER).map(slot_of).collect()
     }
 
     fn claim(&self, me: Process) -> Option<usize> {
@@ -275,13 +282,13 @@ impl Queue<'_> {
             .is_ok()
     }
 
-    /// Passes on what the dead were notified of, and clears their nodes. `before` is a word with
-    /// the number of tickets when the last `notify` began: those who entered later were not there,
+    /// Passes on what the dead were notified of, and clears their nodes. `before` tells of a condition's slot
+    /// the number of tickets when its last `notify` began: those who entered later were not there,
     /// and get nothing.
     pub(crate) fn pass_on(
         &self,
         futex: &impl Futex,
-        before: &AtomicU64,
+        before: &impl Fn(u64) -> u64,
         me: Process,
         is_dead: &mut impl FnMut(Process) -> bool,
     ) {
@@ -294,7 +301,7 @@ impl Queue<'_> {
         &self,
         futex: &impl Futex,
         index: usize,
-        before: &AtomicU64,
+        before: &impl Fn(u64) -> u64,
         me: Process,
         is_dead: &mut impl FnMut(Process) -> bool,
     ) {
@@ -305,13 +312,13 @@ impl Queue<'_> {
         if self.waiters.take_over(index, who, me).is_some()
             && !self.clear(futex, index, before, me, is_dead)
         {
-            // It is a dead one's again, which that condition finds.
+            // It is a dead one's again, which that barrier finds.
             self.waiters.who(index).store(who.word(), Ordering::Release);
         }
     }
 
     /// Clears a node that the caller has, after what it was notified of was passed on: in that order,
-    /// so that a death in the middle can only wake one more. False if another condition or barrier has to.
+    /// so that a death in the middle can only wake one more. False if its barrier has to break first.
     ///
     /// What was seen of the node before the caller had it may have been another wait's, and until
     /// it is cleared it may be notified: so this looks, and changes nothing else than it saw.
@@ -319,7 +326,7 @@ impl Queue<'_> {
         &self,
         futex: &impl Futex,
         index: usize,
-        before: &AtomicU64,
+        before: &impl Fn(u64) -> u64,
         me: Process,
         is_dead: &mut impl FnMut(Process) -> bool,
     ) -> bool {
@@ -331,13 +338,14 @@ impl Queue<'_> {
                 return false;
             }
             if seen & WHAT == NOTIFIED {
-                if !self.is_of_slot(seen) && rule("waiters/each-condition-passes-on-its-own") {
-                    return false;
-                }
+                // Perhaps of another condition, of whose waiters nobody may be left to do it.
+                let its = Queue { slot: slot_of(seen), ..*self };
+                let its =
+                    if rule("waiters/it-is-passed-on-where-it-came-from") { its } else { *self };
                 // Read after the notification was seen, that is the number of this one or a later one.
-                let before = before.load(Ordering::Relaxed);
+                let before = before(its.slot);
                 if rule("waiters/what-a-dead-one-was-notified-of-is-passed-on") {
-                    self.notify(futex, 1, before, me, is_dead);
+                    its.notify(futex, 1, before, me, is_dead);
                 }
             }
             // No test needs more than Relaxed here: one who is killed between passing on and clearing
@@ -360,7 +368,7 @@ impl Queue<'_> {
         &self,
         futex: &impl Futex,
         node: &Node,
-        before: &AtomicU64,
+        before: &impl Fn(u64) -> u64,
         me: Process,
         is_dead: &mut impl FnMut(Process) -> bool,
     ) {
@@ -378,19 +386,23 @@ impl Queue<'_> {
         })
     }
 
-    /// Wakes the oldest that waits, without notifying it: it may have to watch from now on.
-    pub(crate) fn nudge_oldest(&self, futex: &impl Futex) {
-        let oldest = self.all(WAITING).min_by_key(|&(_, state)| state >> TICKET_SHIFT);
+    /// Wakes the oldest of the others that wait, without notifying it: it may have to watch from now on.
+    pub(crate) fn nudge_another(&self, futex: &impl Futex, me: &Node) {
+        // Who watched was the oldest itself, mostly, and has not left yet.
+        let others = self.all(WAITING).filter(|&(index, _)| {
+            index != me.index || !rule("waiters/who-hands-the-watch-over-is-no-other")
+        });
+        let oldest = others.min_by_key(|&(_, state)| state >> TICKET_SHIFT);
         if let Some((index, _)) = oldest {
             futex.wake_one(self.waiters.state(index));
         }
     }
 
-    /// Clears the nodes of the dead in the whole table, but for notifications of other conditions.
+    /// Clears the nodes of the dead in the whole table, but for members of barriers that are not broken.
     pub(crate) fn reclaim(
         &self,
         futex: &impl Futex,
-        before: &AtomicU64,
+        before: &impl Fn(u64) -> u64,
         me: Process,
         is_dead: &mut impl FnMut(Process) -> bool,
     ) {
@@ -401,7 +413,7 @@ impl Queue<'_> {
     }
 
     fn is_of_slot(&self, state: u64) -> bool {
-        state >> SLOT_SHIFT & ((1 << SLOT_BITS) - 1) == self.slot
+        slot_of(state) == self.slot
     }
 
     /// The nodes of this slot whose state is `what`.
@@ -411,4 +423,9 @@ impl Queue<'_> {
             (state & WHAT == what && self.is_of_slot(state)).then_some((index, state))
         })
     }
+}
+
+/// Whose waiter it is.
+const fn slot_of(state: u64) -> u64 {
+    state >> SLOT_SHIFT & ((1 << SLOT_BITS) - 1)
 }

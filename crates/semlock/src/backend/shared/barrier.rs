@@ -2,6 +2,7 @@
 
 use std::os::fd::{BorrowedFd, RawFd};
 
+use super::condvar::notified_at;
 use super::lock::Lock;
 use super::object::{Kernel, Object};
 use super::patrol::{Duty, Patrol, Suspects};
@@ -104,6 +105,12 @@ impl Barrier {
         Ok(Self { lock: Lock { object, tag } })
     }
 
+    /// What lives in a slot, if that is a barrier.
+    fn over(object: Object) -> Option<Self> {
+        let tag = Tag::from_word(object.address().tag)?;
+        (tag.kind == Kind::Barrier).then_some(Self { lock: Lock { object, tag } })
+    }
+
     /// Where it lives.
     #[must_use]
     pub fn address(&self) -> Address {
@@ -197,8 +204,8 @@ impl Barrier {
                 self.break_it();
                 return Some(Ok(Entered::Broken));
             }
-            // (No barrier's member is ever notified: it does not matter of how many tickets.)
-            queue.reclaim(&Kernel, queue.tickets, me, is_dead);
+            break_barriers_of_the_dead(&self.lock.object, is_dead);
+            queue.reclaim(&Kernel, &notified_at(&self.lock.object), me, is_dead);
             node = queue.enter(me);
         }
         let Some(node) = node else { return Some(Err(Error::TooManyWaiters)) };
@@ -223,7 +230,13 @@ impl Barrier {
     }
 
     /// Waits until all have come, a deadline, or a signal.
+    ///
+    /// For a child that was forked meanwhile, by a signal's handler, that is over at once
+    /// ([`Passed::Broken`]): its parent is the member.
     pub fn sleep(&self, member: &Member<'_>, deadline: Deadline) -> Passed {
+        if !self.is_mine(member) {
+            return Passed::Broken;
+        }
         let mut patrol = self.patrol(deadline);
         let result = loop {
             let seen = self.phases().see();
@@ -265,8 +278,12 @@ impl Barrier {
         }
     }
 
-    /// After the action: lets all through, or breaks the barrier if it failed.
+    /// After the action: lets all through, or breaks the barrier if it failed. A child that was forked in
+    /// the action leaves that to its parent.
     pub fn finish(&self, mut member: Member<'_>, succeeded: bool) -> Passed {
+        if !self.is_mine(&member) {
+            return Passed::Broken;
+        }
         let passed = self.locked(|| {
             // Meanwhile it may have been broken or reset.
             let is_on = self.queue().progress(&member.node) == Progress::Waiting;
@@ -288,7 +305,7 @@ impl Barrier {
     }
 
     fn leave(&self, member: &Member<'_>) {
-        if member.who != self.lock.object.me() && rule("fork/a-child-is-no-member-for-its-parent") {
+        if !self.is_mine(member) {
             return;
         }
         let leave = || {
@@ -307,6 +324,10 @@ impl Barrier {
         } else {
             self.queue().leave(&member.node);
         }
+    }
+
+    fn is_mine(&self, member: &Member<'_>) -> bool {
+        member.who == self.lock.object.me() || !rule("fork/a-child-is-no-member-for-its-parent")
     }
 
     fn break_it(&self) {
@@ -344,14 +365,21 @@ impl Barrier {
                     }
                 });
             }
+            if patrol.rests() {
+                self.wake_another();
+            }
         }
     }
 
     fn end(&self, patrol: &mut Patrol<'_>) {
         if patrol.end() {
-            // Somebody else has to watch now.
-            Kernel.wake_one(self.lock.object.word(PHASE));
+            self.wake_another();
         }
+    }
+
+    /// Somebody else has to watch now.
+    fn wake_another(&self) {
+        Kernel.wake_one(self.lock.object.word(PHASE));
     }
 
     fn patrol(&self, deadline: Deadline) -> Patrol<'_> {
@@ -364,5 +392,31 @@ impl Barrier {
 
     fn phases(&self) -> Phases<'_> {
         Phases(self.lock.object.word(PHASE))
+    }
+}
+
+/// Breaks the barriers of a segment that somebody has died in, of which nobody may be left to do it: their
+/// nodes can be reclaimed then, and not before. A barrier whose lock is taken stays as it is, because its holder may be
+/// looking for nodes too, and want ours.
+pub(super) fn break_barriers_of_the_dead(
+    object: &Object,
+    is_dead: &mut impl FnMut(Process) -> bool,
+) {
+    for slot in object.segment().waiters().barriers() {
+        let Some(barrier) = object.neighbour(slot).and_then(Barrier::over) else { continue };
+        if !rule("barrier/the-dead-are-no-members-for-ever")
+            || !barrier.queue().has_dead_waiter(is_dead)
+        {
+            continue;
+        }
+        let acquired = barrier.lock.try_acquire();
+        if acquired == Wait::TimedOut {
+            continue;
+        }
+        // Meanwhile it may have been broken and reset.
+        if matches!(acquired, Wait::OwnerDied(_)) || barrier.queue().has_dead_waiter(is_dead) {
+            barrier.break_it();
+        }
+        let _ = barrier.lock.release();
     }
 }

@@ -5,10 +5,11 @@
 
 use std::os::fd::{BorrowedFd, RawFd};
 
+use super::barrier::break_barriers_of_the_dead;
 use super::object::{Kernel, Object};
 use super::patrol::{Duty, Patrol, Suspects};
 use super::segment::{Kind, Tag};
-use crate::atomic::{AtomicU64, Ordering};
+use crate::atomic::Ordering;
 use crate::mutation::rule;
 use crate::word::Slept;
 use crate::word::permit::Process;
@@ -92,14 +93,21 @@ impl Condvar {
         let mut suspects = Suspects::new(me);
         let is_dead = &mut |process| suspects.is_dead(process);
         if rule("condition/reclaims-nodes-of-the-dead") {
-            self.queue().reclaim(&Kernel, self.notified_at(), me, is_dead);
+            break_barriers_of_the_dead(&self.object, is_dead);
+            self.queue().reclaim(&Kernel, &notified_at(&self.object), me, is_dead);
         }
         let node = self.queue().enter(me).ok_or(Error::TooManyWaiters)?;
         Ok(Waiting { node, who: me })
     }
 
     /// Sleeps until it is notified ([`Wait::Acquired`]), a deadline or a signal; without the lock.
+    ///
+    /// For a child that was forked in the middle of a wait, by a signal's handler, that is over at once
+    /// ([`Wait::TimedOut`]): it is its parent's.
     pub fn sleep(&self, waiting: &Waiting, deadline: Deadline) -> Wait {
+        if !self.is_mine(waiting) {
+            return Wait::TimedOut;
+        }
         let queue = self.queue();
         let me = self.object.me();
         let mut patrol = Patrol::new(Some(self.object.word(WATCH)), deadline, me);
@@ -114,7 +122,10 @@ impl Condvar {
             if patrol.duty() == Duty::Judge && rule("condition/the-watcher-passes-on") {
                 let suspects = patrol.suspects();
                 let is_dead = &mut |process| suspects.is_dead(process);
-                queue.pass_on(&Kernel, self.notified_at(), me, is_dead);
+                queue.pass_on(&Kernel, &notified_at(&self.object), me, is_dead);
+                if patrol.rests() {
+                    queue.nudge_another(&Kernel, &waiting.node);
+                }
             }
             if patrol.gives_a_turn() {
                 break Wait::Interrupted;
@@ -122,7 +133,7 @@ impl Condvar {
         };
         if patrol.end() {
             // Somebody else has to watch now.
-            queue.nudge_oldest(&Kernel);
+            queue.nudge_another(&Kernel, &waiting.node);
         }
         result
     }
@@ -145,7 +156,7 @@ impl Condvar {
         let me = self.object.me();
         let mut suspects = Suspects::new(me);
         let is_dead = &mut |process| suspects.is_dead(process);
-        self.queue().abandon(&Kernel, &waiting.node, self.notified_at(), me, is_dead);
+        self.queue().abandon(&Kernel, &waiting.node, &notified_at(&self.object), me, is_dead);
     }
 
     /// Notifies at most so many, oldest first, and returns how many; with the lock held.
@@ -162,7 +173,7 @@ impl Condvar {
     fn notify_before(&self, tickets: u64, most: u32) -> u32 {
         let queue = self.queue();
         if rule("condition/those-who-come-later-get-nothing") {
-            self.notified_at().store(tickets, Ordering::Release);
+            self.object.word(NOTIFIED_AT).store(tickets, Ordering::Release);
         }
         let me = self.object.me();
         let mut suspects = Suspects::new(me);
@@ -183,13 +194,14 @@ impl Condvar {
         self.object.word(TICKETS).load(Ordering::Acquire)
     }
 
-    fn notified_at(&self) -> &AtomicU64 {
-        self.object.word(NOTIFIED_AT)
-    }
-
     /// How many wait and are not notified.
     #[must_use]
     pub fn waiting(&self) -> u32 {
         u32::try_from(self.queue().waiting()).unwrap_or(u32::MAX)
     }
+}
+
+/// Of each condition in the segment of an object, for who finds a dead one that it has notified.
+pub(super) fn notified_at(object: &Object) -> impl Fn(u64) -> u64 + '_ {
+    |slot| object.segment().word_of(slot, NOTIFIED_AT)
 }

@@ -85,10 +85,13 @@ impl Event {
         // Who set it may have been killed before it woke anybody; so nobody sleeps for ever.
         let mut patrol = Patrol::new(None, deadline, self.object.me());
         loop {
+            // The deadline is looked at first: this process may be stopped in between, and what was set
+            // before the deadline counts.
+            let nap = patrol.nap();
             if self.word().passed(epoch) {
                 return Wait::Acquired;
             }
-            let Some(nap) = patrol.nap() else { return Wait::TimedOut };
+            let Some(nap) = nap else { return Wait::TimedOut };
             if self.word().sleep(&Kernel, epoch, Some(nap)) == Slept::Interrupted {
                 return Wait::Interrupted;
             }

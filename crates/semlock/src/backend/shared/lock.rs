@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!                     0             1                2                    3
-//!  mutex              owner thread  depth            recovered from: pid
+//!  mutex              owner thread  depth            recovered from: pid  who moves a message: thread
 //!  robust semaphore   owner thread  permits held     recovered from: pid
 //!  semaphore          owner thread  count, as `count::Count` keeps it
 //! ```
@@ -224,6 +224,10 @@ impl Lock {
 
     #[inline]
     fn took_mutex(&self) {
+        // Here, and not as it is released: that may be another's doing, who does not know this process's entry.
+        if rule("judge/who-recovers-is-told-once") {
+            self.recovered_from().store(0, Ordering::Relaxed);
+        }
         self.owner().store(thread::current() as u64, Ordering::Relaxed);
         self.depth().store(1, Ordering::Release);
         // Who waits for a mutex waits for its holder. A barrier's lock, held for moments, has no seat.
@@ -296,14 +300,14 @@ impl Lock {
 
     /// Notes a permit that was taken.
     fn took(&self, taken: Taken) -> Wait {
-        if let Taken::OwnerDied(dead) = taken {
-            self.recovered_from().store(dead.pid().into(), Ordering::Relaxed);
-        }
         if self.tag.kind == Kind::Semaphore {
             self.owner().store(thread::current() as u64, Ordering::Relaxed);
             self.depth().fetch_add(1, Ordering::AcqRel);
         } else {
             self.took_mutex();
+        }
+        if let Taken::OwnerDied(dead) = taken {
+            self.recovered_from().store(dead.pid().into(), Ordering::Relaxed);
         }
         match taken {
             Taken::Clean => Wait::Acquired,
@@ -375,6 +379,9 @@ impl Lock {
                 if let Some(taken) = self.judge(patrol.suspects()) {
                     break taken;
                 }
+                if patrol.rests() {
+                    self.gate().wake_one(&Kernel);
+                }
             }
             if patrol.gives_a_turn() {
                 break Wait::Interrupted;
@@ -435,7 +442,6 @@ impl Lock {
     fn forget_mutex(&self) {
         self.depth().store(0, Ordering::Relaxed);
         self.owner().store(0, Ordering::Relaxed);
-        self.recovered_from().store(0, Ordering::Relaxed);
     }
 
     // Not cold: recursive mutexes and semaphores are released here.
@@ -524,6 +530,23 @@ impl Lock {
         self.depth().store(depth.into(), Ordering::Release);
     }
 
+    /// Frees the permits of a robust semaphore whose holders have died, for those to whom it does not matter
+    /// whose they were; at most once in 50 ms, all together. Takes none meanwhile.
+    pub fn free_those_of_the_dead(&self) {
+        let me = self.object.me();
+        let has_holders = self.tag.kind == Kind::Semaphore && self.tag.robust;
+        if !has_holders || !is_due(self.object.word(JUDGED), me) {
+            return;
+        }
+        let mut suspects = Suspects::new(me);
+        for word in self.permits() {
+            let State::Held(holder) = Permit(word).state() else { continue };
+            if suspects.is_dead(holder) && Permit(word).free_if_held_by(holder) {
+                self.gate().wake_one(&Kernel);
+            }
+        }
+    }
+
     // ---- Asking ----
 
     /// Whether the calling thread was the last of this process to take it, and it is still taken.
@@ -594,7 +617,10 @@ impl Lock {
     #[must_use]
     pub fn recovered(&self) -> Option<u32> {
         let is_counter = self.tag.kind == Kind::Semaphore && !self.tag.robust;
-        let pid = if is_counter { 0 } else { self.recovered_from().load(Ordering::Relaxed) };
+        if is_counter || self.count() == 0 {
+            return None;
+        }
+        let pid = self.recovered_from().load(Ordering::Relaxed);
         u32::try_from(pid).ok().filter(|&pid| pid != 0)
     }
 
@@ -610,16 +636,32 @@ impl Lock {
     /// it never came to the end.
     #[must_use]
     pub fn begin_message(&self) -> bool {
-        !rule("queue/a-moving-message-is-marked")
+        let begins = !rule("queue/a-moving-message-is-marked")
             || self
                 .message()
                 .compare_exchange(WHOLE, MOVING, Ordering::AcqRel, Ordering::Acquire)
-                .is_ok()
+                .is_ok();
+        if begins {
+            self.mover().store(thread::current() as u64, Ordering::Relaxed);
+        }
+        begins
     }
 
     /// Notes that the message was moved whole.
     pub fn end_message(&self) {
+        self.mover().store(0, Ordering::Relaxed);
         self.message().store(WHOLE, Ordering::Release);
+    }
+
+    /// Whether the calling thread has noted that it moves a message, and not yet that it was moved whole.
+    #[must_use]
+    pub fn is_moving_message(&self) -> bool {
+        self.mover().load(Ordering::Relaxed) == thread::current() as u64
+            && rule("queue/who-moves-a-message-has-not-died-of-it")
+    }
+
+    fn mover(&self) -> &AtomicU64 {
+        &self.object.private()[3]
     }
 
     /// Whether a message is being moved, or was left in the middle.

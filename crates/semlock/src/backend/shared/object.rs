@@ -69,6 +69,13 @@ impl Object {
         Ok(Self { place, slot: address.slot, shared: AtomicBool::new(true), forks: 0 })
     }
 
+    /// What lives in another slot of the same segment.
+    pub(crate) fn neighbour(&self, slot: u64) -> Option<Self> {
+        let slot = u32::try_from(slot).ok()?;
+        let place = segment::place(self.place.keeps(), slot)?;
+        Some(Self { place, slot, shared: AtomicBool::new(true), forks: 0 })
+    }
+
     pub(crate) fn address(&self) -> Address {
         let tag = self.word(TAG).load(Ordering::Relaxed);
         Address { segment: self.segment().id(), slot: self.slot, tag }

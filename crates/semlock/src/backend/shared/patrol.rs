@@ -35,6 +35,8 @@ pub(crate) struct Patrol<'a> {
     /// When it first slept, and when its nap is over: nanoseconds of the clock.
     began: u64,
     until: u64,
+    /// It does not watch until then, whether or not another does.
+    rests: bool,
     suspects: Suspects,
 }
 
@@ -52,7 +54,7 @@ impl<'a> Patrol<'a> {
         // A stranger would keep those who can judge from watching.
         let watches = me.can_be_judged() || !rule("watch/not-by-strangers");
         let watch = watch.filter(|_| watches).map(Watch);
-        Self { watch, watching: None, deadline, began: 0, until: 0, suspects }
+        Self { watch, watching: None, deadline, began: 0, until: 0, rests: false, suspects }
     }
 
     /// How long to sleep now, at most; `None` if the deadline has passed.
@@ -69,7 +71,9 @@ impl<'a> Patrol<'a> {
         if !rule("sleep/is-bounded") {
             return Some(left.unwrap_or(Duration::from_secs(3_600)));
         }
+        self.rests &= !is_over;
         let began = match self.watching {
+            None if self.rests => false,
             None => {
                 self.watching = self.watch.and_then(|watch| watch.begin(now));
                 self.watching.is_some()
@@ -97,6 +101,19 @@ impl<'a> Patrol<'a> {
     pub(crate) fn duty(&self) -> Duty {
         let judges = self.watching.is_some() && clock::now() >= self.until;
         if judges && rule("watch/judges") { Duty::Judge } else { Duty::None }
+    }
+
+    /// Whether it has just stopped watching, because it had no descriptor left to look with: then another has to be
+    /// woken, who may have one.
+    pub(crate) fn rests(&mut self) -> bool {
+        let in_vain = std::mem::take(&mut self.suspects.in_vain);
+        if !in_vain || !rule("watch/not-by-who-cannot-look") || !self.end() {
+            return false;
+        }
+        let now = clock::now();
+        self.until = now + NAP.0 + jitter(now) % NAP.1;
+        self.rests = true;
+        true
     }
 
     /// Whether the caller is to have a turn. A signal that arrives just before the sleep does not
@@ -144,6 +161,8 @@ pub(crate) struct Suspects {
     /// Who asks.
     me: Process,
     known: Vec<Suspect>,
+    /// There was no descriptor to look with.
+    in_vain: bool,
 }
 
 /// More than this many descriptors are not kept open for one wait.
@@ -151,7 +170,7 @@ const MOST_SUSPECTS: usize = 8;
 
 impl Suspects {
     pub(crate) fn new(me: Process) -> Self {
-        Self { me, known: Vec::new() }
+        Self { me, known: Vec::new(), in_vain: false }
     }
 
     /// Whether it is certain that this process is dead.
@@ -168,10 +187,13 @@ impl Suspects {
         }
         let (pid, start) = (process.pid(), process.start());
         if let Some(known) = self.known.iter_mut().find(|known| known.is(pid, start)) {
-            return known.is_dead();
+            let dead = known.is_dead();
+            self.in_vain |= known.lacks_descriptor();
+            return dead;
         }
         let mut suspect = Suspect::new(pid, start);
         let dead = suspect.is_dead();
+        self.in_vain |= suspect.lacks_descriptor();
         if self.known.len() == MOST_SUSPECTS {
             self.known.remove(0);
         }

@@ -23,7 +23,7 @@
 //!
 //! ```text
 //!  word 0  how this process is called in this segment; 0: not known yet        4 + 4 × slot  an entry
-//!  entry:  0  owner thread   1  depth | permits held | count   2  recovered from (pid) | count   3  count
+//!  entry:  0  owner thread   1  depth | permits held | count   2  recovered from (pid) | count   3  count | mover
 //! ```
 //!
 //! Only the process that made a segment takes slots of it, and only it writes word 11. Slots
@@ -38,7 +38,7 @@ use std::sync::{Arc, Weak};
 use super::lock::MESSAGE;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
-use crate::os::at_fork::on_fork;
+use crate::os::at_fork::{Forking, Registered, on_fork};
 use crate::os::fork::ForkMutex;
 use crate::os::mapping::{Holds, Memory, PRIVATE_WORDS, Place, SHARED_WORDS, Shared, random};
 use crate::os::process::{START_BITS, identity};
@@ -208,6 +208,14 @@ impl Segment {
         &self.shared.words()[at..at + words]
     }
 
+    /// What a word of some slot says; 0 of one that there is not.
+    pub(crate) fn word_of(&self, slot: u64, number: usize) -> u64 {
+        let slot = usize::try_from(slot).ok().filter(|&slot| slot < self.slots);
+        slot.map_or(0, |slot| {
+            self.shared.words()[self.slot_at(slot) + number].load(Ordering::Relaxed)
+        })
+    }
+
     pub(crate) fn waiters(&self) -> Waiters<'_> {
         let nodes = &self.shared.words()[HEADER_WORDS..][..self.nodes * NODE_WORDS];
         Waiters { nodes, used: self.header(12) }
@@ -267,13 +275,21 @@ impl Segment {
         if me.word() == 0 {
             return;
         }
-        for slot in 0..self.used() {
+        let mut next = 0;
+        while next < self.used() {
+            let slot = next;
+            let tag = self.tag(slot);
+            // A robust semaphore's permits are no tags, whatever they look like.
+            next += match tag {
+                Some(tag) if rule("fork/permits-are-no-slots") => tag.slots(),
+                _ => 1,
+            };
             let words = &self.shared.words()[self.slot_at(slot)..];
             let may_be_left = |tag: Tag| {
                 tag.kind == Kind::Mutex
                     || tag.kind == Kind::ReentrantMutex && !rule("fork/an-rlock-is-left-to-nobody")
             };
-            if self.tag(slot).is_some_and(may_be_left)
+            if tag.is_some_and(may_be_left)
                 && (words[MESSAGE].load(Ordering::Relaxed) == 0
                     || !rule("fork/a-queues-lock-is-left-to-nobody"))
             {
@@ -305,6 +321,8 @@ struct Registry {
 }
 
 static REGISTRY: ForkMutex<Registry> = ForkMutex::new();
+
+static FORKING: Forking = Forking::new();
 
 /// How often this process was forked, as far as it was told.
 static FORKS: AtomicU64 = AtomicU64::new(0);
@@ -356,6 +374,12 @@ pub(crate) fn give_back(place: &Place<Segment>, slot: u32, forks: u64) {
     {
         registry.free.push(slot);
     }
+}
+
+/// The place of a slot that is in use.
+pub(crate) fn place(segment: &Arc<Segment>, slot: u32) -> Option<Place<Segment>> {
+    let slot = usize::try_from(slot).ok().filter(|&slot| slot < segment.used())?;
+    segment.place(slot)
 }
 
 /// The place at an address, in a segment that this process has, or that the descriptor is.
@@ -424,11 +448,8 @@ impl Registry {
 
     fn watch_forks(&mut self) -> Result<(), Error> {
         if !self.sees_forks {
-            static SEEN: std::sync::Once = std::sync::Once::new();
-            let mut result = Ok(());
-            // Once a process, and a child has its parent's handlers.
-            SEEN.call_once(|| result = on_fork(before_fork, after_fork, after_fork));
-            result?;
+            static SEEN: Registered = Registered::new();
+            SEEN.once(|| on_fork(before_fork, after_fork, after_fork))?;
             self.sees_forks = true;
         }
         Ok(())
@@ -439,7 +460,11 @@ impl Registry {
 /// are marked, because nobody can say any more whose death frees them. What is recursive, or a
 /// queue's, belongs to the thread that took it, which the child does not have.
 extern "C" fn before_fork() {
+    if !FORKING.is_new() {
+        return;
+    }
     REGISTRY.lock_for_fork(|registry| {
+        FORKING.begin();
         FORKS.fetch_add(1, Ordering::Relaxed);
         // Nothing that was made before can be used again.
         registry.free.clear();
@@ -450,5 +475,7 @@ extern "C" fn before_fork() {
 }
 
 extern "C" fn after_fork() {
-    REGISTRY.unlock_after_fork();
+    if FORKING.end() {
+        REGISTRY.unlock_after_fork();
+    }
 }

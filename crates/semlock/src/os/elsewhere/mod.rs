@@ -1,5 +1,7 @@
 //! Any other Unix: what POSIX has, and nobody is judged, because nobody knows here what the system hides from whom.
 
+#[path = "../by_number.rs"]
+mod by_number;
 #[path = "../portable/clock.rs"]
 pub(crate) mod clock;
 #[path = "../portable/cpu.rs"]

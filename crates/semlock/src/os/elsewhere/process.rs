@@ -2,7 +2,8 @@
 
 use rustix::process::{Pid, getpid};
 
-use crate::os::process::{Identity, Namespaces, Told, is_dead_by_number};
+pub(crate) use super::by_number::Asked;
+use crate::os::process::{Identity, Namespaces, Told};
 
 pub(crate) fn find_out() -> Identity {
     // Without a namespace everybody is a stranger to everybody.
@@ -15,14 +16,4 @@ pub(crate) fn find_out() -> Identity {
 
 pub(crate) fn tell(_: Pid) -> Told {
     Told::Unknown
-}
-
-/// How a process is asked for: not at all.
-#[derive(Debug, Default)]
-pub(crate) struct Asked;
-
-impl Asked {
-    pub(crate) fn is_dead(&mut self, pid: Pid, start: u64) -> bool {
-        is_dead_by_number(pid, start)
-    }
 }

@@ -1,5 +1,7 @@
 //! FreeBSD.
 
+#[path = "../by_number.rs"]
+mod by_number;
 #[path = "../linux/clock.rs"]
 pub(crate) mod clock;
 #[path = "../portable/cpu.rs"]

@@ -10,7 +10,8 @@ use std::ptr::{from_mut, null};
 
 use rustix::process::{Pid, getpid};
 
-use crate::os::process::{Identity, Namespaces, START_BITS, Told, is_dead_by_number};
+pub(crate) use super::by_number::Asked;
+use crate::os::process::{Identity, Namespaces, START_BITS, Told};
 
 pub(crate) fn find_out() -> Identity {
     let pid = getpid();
@@ -128,14 +129,4 @@ unsafe fn read<T>(name: &[c_int]) -> Result<T, c_int> {
     }
     // SAFETY: filled whole; and the caller's promise.
     Ok(unsafe { told.assume_init() })
-}
-
-/// How a process is asked for: by its number, each time.
-#[derive(Debug, Default)]
-pub(crate) struct Asked;
-
-impl Asked {
-    pub(crate) fn is_dead(&mut self, pid: Pid, start: u64) -> bool {
-        is_dead_by_number(pid, start)
-    }
 }

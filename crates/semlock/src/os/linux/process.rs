@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -11,6 +10,7 @@ use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use super::proc::{Stat, is_of_my_namespace};
 pub(crate) use super::proc::{find_out, tell};
 use crate::mutation::rule;
+use crate::os::known::Known;
 use crate::os::process::{identity, is_dead_by_number};
 
 /// How a process is asked for: by a descriptor of it, which is opened once.
@@ -19,13 +19,18 @@ pub(crate) struct Asked {
     descriptor: Option<OwnedFd>,
     /// The descriptor is of the process that was meant, and not of one that got its number.
     verified: bool,
+    /// There was none to be had, in this process or at all.
+    lacks_descriptor: bool,
 }
 
 impl Asked {
     pub(crate) fn is_dead(&mut self, pid: Pid, start: u64) -> bool {
         if self.descriptor.is_none() {
             match pidfd_open(pid, PidfdFlags::empty()) {
-                Ok(descriptor) => self.descriptor = Some(descriptor),
+                Ok(descriptor) => {
+                    self.descriptor = Some(descriptor);
+                    self.lacks_descriptor = false;
+                }
                 Err(Errno::SRCH) => return rule("judge/no-such-process"),
                 // The number is a thread's now. Where it is a process's, this is no answer.
                 Err(Errno::INVAL | Errno::NOENT)
@@ -33,8 +38,11 @@ impl Asked {
                 {
                     return rule("judge/a-threads-number");
                 }
-                // The kernel or a filter has none.
-                Err(_) => return is_dead_by_number(pid, start),
+                // The kernel or a filter has none, or this process no room for it.
+                Err(errno) => {
+                    self.lacks_descriptor = matches!(errno, Errno::MFILE | Errno::NFILE);
+                    return is_dead_by_number(pid, start);
+                }
             }
         }
         let Some(descriptor) = &self.descriptor else { return false };
@@ -69,12 +77,17 @@ impl Asked {
             _ => !rule("judge/what-proc-hides-lives"),
         }
     }
+
+    /// Whether the last answer was given without a look, for want of a descriptor.
+    pub(crate) fn lacks_descriptor(&self) -> bool {
+        self.lacks_descriptor
+    }
 }
 
 /// Whether `pidfd_open(2)` works at all: old kernels do not have it, and old filters refuse it.
 fn can_open_processes() -> bool {
-    static CAN: OnceLock<bool> = OnceLock::new();
-    *CAN.get_or_init(|| pidfd_open(getpid(), PidfdFlags::empty()).is_ok())
+    static CAN: Known<bool> = Known::new();
+    *CAN.get(|| pidfd_open(getpid(), PidfdFlags::empty()).is_ok())
 }
 
 #[cfg(test)]

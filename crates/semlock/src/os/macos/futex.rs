@@ -13,7 +13,6 @@ use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem::transmute_copy;
 use std::ptr::NonNull;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use libc::{
@@ -24,6 +23,7 @@ use libc::{
 use super::napping;
 use crate::atomic::AtomicU32;
 use crate::os::futex::{Reach, Waited, Woke};
+use crate::os::known::Known;
 
 type Wait = unsafe extern "C" fn(*mut c_void, u64, usize, u32) -> c_int;
 type WaitWithTimeout = unsafe extern "C" fn(*mut c_void, u64, usize, u32, u32, u64) -> c_int;
@@ -39,8 +39,8 @@ struct Functions {
 
 /// What this system has, found out once.
 fn functions() -> Option<&'static Functions> {
-    static FOUND: OnceLock<Option<Functions>> = OnceLock::new();
-    FOUND.get_or_init(find).as_ref()
+    static FOUND: Known<Option<Functions>> = Known::new();
+    FOUND.get(find).as_ref()
 }
 
 fn find() -> Option<Functions> {

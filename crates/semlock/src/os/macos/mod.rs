@@ -1,5 +1,7 @@
 //! macOS.
 
+#[path = "../by_number.rs"]
+mod by_number;
 #[allow(unsafe_code)]
 pub(crate) mod clock;
 #[path = "../portable/cpu.rs"]

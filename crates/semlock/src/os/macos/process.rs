@@ -9,7 +9,8 @@ use std::mem::MaybeUninit;
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid, test_kill_process};
 
-use crate::os::process::{Identity, Namespaces, START_BITS, Told, is_dead_by_number};
+pub(crate) use super::by_number::Asked;
+use crate::os::process::{Identity, Namespaces, START_BITS, Told};
 
 pub(crate) fn find_out() -> Identity {
     let pid = getpid();
@@ -63,14 +64,4 @@ fn start_of(process: &libc::proc_bsdinfo) -> u64 {
     let seconds = process.pbi_start_tvsec.wrapping_mul(1_000);
     let milliseconds = seconds.wrapping_add(process.pbi_start_tvusec / 1_000);
     milliseconds & ((1 << START_BITS) - 1)
-}
-
-/// How a process is asked for: by its number, each time.
-#[derive(Debug, Default)]
-pub(crate) struct Asked;
-
-impl Asked {
-    pub(crate) fn is_dead(&mut self, pid: Pid, start: u64) -> bool {
-        is_dead_by_number(pid, start)
-    }
 }

@@ -1,5 +1,7 @@
 //! Linux, doing with what macOS has: to test there what has to do.
 
+#[path = "../by_number.rs"]
+mod by_number;
 pub(crate) mod clock;
 pub(crate) mod cpu;
 #[path = "../napping.rs"]
