@@ -37,11 +37,11 @@ fn toolchain(folder: Option<&Path>) -> Result<Option<Toolchain>> {
 }
 
 impl Toolchain {
-    fn cargo<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    fn cargo(&self, arguments: &[&str]) -> Result<()> {
         let (environment, cargo) = (self.environment.to_string_lossy(), cargo());
         let cargo = cargo.to_string_lossy();
         let sourced = ["-c", r#". "$0" && exec "$@""#, &environment, &cargo];
-        run("sh".as_ref(), sourced.into_iter().chain(arguments))
+        run("sh".as_ref(), sourced.iter().chain(arguments))
     }
 }
 
@@ -62,7 +62,7 @@ fn checked(toolchain: &Toolchain) -> Result<()> {
         let check = ["check", "--workspace", "--quiet", "--target", target];
         let library = ["-Zbuild-std=std,panic_unwind", "--target-dir=target/cross"];
         let strict = ["-Zwarnings", "--config=build.warnings='deny'"];
-        toolchain.cargo(check.into_iter().chain(library).chain(strict))?;
+        toolchain.cargo(&[&check[..], &library, &strict].concat())?;
     }
     Ok(())
 }

@@ -22,9 +22,9 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    pub(crate) fn is_dead(&mut self, pid: Pid, start: u64) -> bool {
+    pub(crate) fn is_dead(&mut self, process: Pid, start: u64) -> bool {
         if self.descriptor.is_none() {
-            match pidfd_open(pid, PidfdFlags::empty()) {
+            match pidfd_open(process, PidfdFlags::empty()) {
                 Ok(descriptor) => self.descriptor = Some(descriptor),
                 Err(Errno::SRCH) => return rule("judge/no-such-process"),
                 // The number is a thread's now. Where it is a process's, this is no answer.
@@ -34,7 +34,7 @@ impl Asked {
                     return rule("judge/a-threads-number");
                 }
                 // The kernel or a filter has none.
-                Err(_) => return is_dead_by_number(pid, start),
+                Err(_) => return is_dead_by_number(process, start),
             }
         }
         let Some(descriptor) = &self.descriptor else { return false };
@@ -51,7 +51,7 @@ impl Asked {
         if self.verified || unknown || !is_of_my_namespace(identity().pid) {
             return false;
         }
-        let pid = pid.as_raw_pid().cast_unsigned();
+        let pid = process.as_raw_pid().cast_unsigned();
         // `/proc` may show a stranger under this number: it has to agree with the descriptor.
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", descriptor.as_raw_fd()));
         let agrees = !rule("judge/proc-agrees-with-pidfd")
@@ -61,8 +61,8 @@ impl Asked {
                 })
             });
         match Stat::of(pid) {
-            Some(stat) if agrees => {
-                self.verified = stat.start == start;
+            Some(shown) if agrees => {
+                self.verified = shown.start == start;
                 rule("judge/start-time") && !self.verified
             }
             // hidepid, or no such file: unknown.
