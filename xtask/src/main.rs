@@ -69,7 +69,7 @@ enum Task {
         #[command(flatten)]
         python: Python,
         /// The folder of a compiler that builds the standard library for other systems, with an `env.sh` [default:
-        /// $SEMLOCK_WINDOWS, or semlock/windows in the user's cache, if it is there]
+        /// `$SEMLOCK_WINDOWS`, or semlock/windows in the user's cache, if it is there]
         #[arg(long, value_name = "FOLDER")]
         cross: Option<PathBuf>,
     },

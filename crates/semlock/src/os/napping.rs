@@ -15,7 +15,7 @@ use super::super::futex::{Reach, Waited, Woke};
 use super::super::nap::{Naps, Rested};
 use crate::atomic::{AtomicU32, Ordering};
 
-/// No nap is longer: 200 looks a second cost some hundredths of a percent of a processor each... of one waiter.
+/// No nap is longer: 200 looks a second, of some microseconds each, cost about a thousandth of a processor.
 const LONGEST_NAP: Duration = Duration::from_millis(5);
 /// After so long a sleeper gets up for nothing.
 const LONGEST: Duration = Duration::from_millis(90);

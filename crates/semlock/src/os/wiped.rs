@@ -129,7 +129,9 @@ extern "C" fn wipe() {
                     let words = unsafe {
                         std::slice::from_raw_parts(start, bytes / size_of::<AtomicU64>())
                     };
-                    words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+                    for word in words {
+                        word.store(0, Ordering::Relaxed);
+                    }
                 }
             }
         }

@@ -115,7 +115,7 @@ impl Gate<'_> {
             Woke::One => false,
             Woke::Nobody => true,
             Woke::Unknown => {
-                let all = low(moved) % ALL_EACH == 0;
+                let all = low(moved).is_multiple_of(ALL_EACH);
                 if all {
                     futex.wake_all(self.0);
                 }

@@ -24,9 +24,9 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    pub(crate) fn is_dead(&mut self, pid: Pid, start: u64) -> bool {
+    pub(crate) fn is_dead(&mut self, process: Pid, start: u64) -> bool {
         if self.descriptor.is_none() {
-            match pidfd_open(pid, PidfdFlags::empty()) {
+            match pidfd_open(process, PidfdFlags::empty()) {
                 Ok(descriptor) => {
                     self.descriptor = Some(descriptor);
                     self.lacks_descriptor = false;
@@ -41,7 +41,7 @@ impl Asked {
                 // The kernel or a filter has none, or this process no room for it.
                 Err(errno) => {
                     self.lacks_descriptor = matches!(errno, Errno::MFILE | Errno::NFILE);
-                    return is_dead_by_number(pid, start);
+                    return is_dead_by_number(process, start);
                 }
             }
         }
@@ -59,7 +59,7 @@ impl Asked {
         if self.verified || unknown || !is_of_my_namespace(identity().pid) {
             return false;
         }
-        let pid = pid.as_raw_pid().cast_unsigned();
+        let pid = process.as_raw_pid().cast_unsigned();
         // `/proc` may show a stranger under this number: it has to agree with the descriptor.
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", descriptor.as_raw_fd()));
         let agrees = !rule("judge/proc-agrees-with-pidfd")
@@ -69,8 +69,8 @@ impl Asked {
                 })
             });
         match Stat::of(pid) {
-            Some(stat) if agrees => {
-                self.verified = stat.start == start;
+            Some(shown) if agrees => {
+                self.verified = shown.start == start;
                 rule("judge/start-time") && !self.verified
             }
             // hidepid, or no such file: unknown.
