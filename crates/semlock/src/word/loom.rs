@@ -627,27 +627,25 @@ fn a_counter_gives_no_more_than_it_has_and_takes_no_more_than_it_may() {
 #[test]
 fn a_count_that_is_told_was_the_count_of_all_at_one_moment() {
     model_with(4, || {
-        let shared = Arc::new((Permits::new(0), [word(0), word(0), word(0)]));
-        let tally = |of: &(Permits, [AtomicU64; 3]), delta, me| {
-            Count::of(of.1.each_ref()).add(delta, me);
+        let shared = Arc::new((word(0), [word(0), word(0), word(0)]));
+        let tally = |words: &[AtomicU64; 3], delta, me| {
+            Count::of(words.each_ref()).add(delta, me);
         };
         for delta in [1, -1, 1] {
-            tally(&shared, delta, 1);
+            tally(&shared.1, delta, 1);
         }
-        let holder = with(&shared, move |it| {
-            let permit = Counter(&it.0.value);
-            tally(it, -1, 1);
-            assert!(permit.give(1));
-            if permit.try_take() {
-                tally(it, 1, 1);
+        let holder = with(&shared, move |(permit, words)| {
+            tally(words, -1, 1);
+            assert!(Counter(permit).give(1));
+            if Counter(permit).try_take() {
+                tally(words, 1, 1);
             }
         });
-        let other = with(&shared, move |it| {
-            let permit = Counter(&it.0.value);
-            if permit.try_take() {
-                tally(it, 1, 2);
-                tally(it, -1, 2);
-                assert!(permit.give(1));
+        let other = with(&shared, move |(permit, words)| {
+            if Counter(permit).try_take() {
+                tally(words, 1, 2);
+                tally(words, -1, 2);
+                assert!(Counter(permit).give(1));
             }
         });
         let told = Count::of(shared.1.each_ref()).get();
