@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import process as executors
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.popen_fork import Popen
@@ -25,6 +26,10 @@ warnings.simplefilter("ignore", semlock.OwnerDiedWarning)
 # Forks from threads are what is wanted here.
 warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
 
+
+# A child that ends wakes the threads of the executors that it knows of. Those are its parent's, and
+# whoever held one's lock at the fork never gives it back.
+os.register_at_fork(after_in_child=executors._threads_wakeups.clear)  # type: ignore[attr-defined]
 
 FORKING = threading.Lock()
 os.register_at_fork(after_in_child=FORKING._at_fork_reinit)  # type: ignore[attr-defined]

@@ -1229,7 +1229,8 @@ def test_an_interpreter_ends_with_daemon_threads_that_get_what_they_wait_for_in_
         for target in [lock.acquire, event.wait, wait] * 3:
             threading.Thread(target=target, daemon=True).start()
 
-        def give():
+        # Without the GIL, other globals have gone before `late`.
+        def give(lock=lock, event=event, condition=condition):
             if lock.locked():
                 lock.release()
             event.set()
@@ -1238,7 +1239,7 @@ def test_an_interpreter_ends_with_daemon_threads_that_get_what_they_wait_for_in_
                 condition.release()
 
         class Late:
-            def __del__(self):
+            def __del__(self, give=give):
                 give()
 
         late = Late()

@@ -57,7 +57,8 @@ def test_an_interpreter_ends_with_a_daemon_thread_that_gets_its_permit_in_the_en
             threading.Thread(target=lock.acquire, daemon=True).start()
 
         class Late:
-            def __del__(self):
+            # Without the GIL, other globals have gone before this one.
+            def __del__(self, lock=lock):
                 lock.release()
 
         late = Late()
