@@ -70,7 +70,10 @@ fn checked(toolchain: &Toolchain) -> Result<()> {
         ];
         let library = ["-Zbuild-std=std,panic_unwind", "--target-dir=target/cross"];
         let strict = ["-Zwarnings", "--config=build.warnings='deny'"];
-        toolchain.cargo(&[&check[..], &library, &strict].concat())?;
+        // An extension is a shared library, which musl's target makes only if it is told to.
+        let shared = "--config=build.rustflags=['-Ctarget-feature=-crt-static']";
+        let shared: &[&str] = if target == MUSL { &[shared] } else { &[] };
+        toolchain.cargo(&[&check[..], &library, &strict, shared].concat())?;
     }
     Ok(())
 }
