@@ -30,7 +30,10 @@ ARCHITECTURES = {
         0xC000003E,
         {"clone": 56, "exit": 60, "madvise": 28, "memfd_create": 319, "open": 2, "openat": 257},
     ),
-    "aarch64": (0xC00000B7, {"clone": 220, "exit": 93, "madvise": 233, "memfd_create": 279, "openat": 56}),
+    "aarch64": (
+        0xC00000B7,
+        {"clone": 220, "exit": 93, "madvise": 233, "memfd_create": 279, "openat": 56},
+    ),
 }
 ARCHITECTURE, NUMBERS = ARCHITECTURES.get(platform.machine(), (0, {}))
 NUMBERS = {"pidfd_open": 434, "openat2": 437, **NUMBERS}

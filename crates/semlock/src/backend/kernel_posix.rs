@@ -160,9 +160,12 @@ fn outcome(result: Result<(), Errno>) -> Result<Wait, Errno> {
     }
 }
 
-/// The last second that a timespec can tell. (Its type's name is deprecated where it will be wider.)
+/// A timespec's seconds. (The name is deprecated where they will be wider.)
 #[allow(deprecated)]
-const LATEST: libc::time_t = libc::time_t::MAX;
+type Seconds = libc::time_t;
+
+/// The last second that a timespec can tell.
+const LATEST: Seconds = Seconds::MAX;
 
 /// When the deadline comes, as a time of this clock.
 fn moment(clock: ClockId, deadline: Deadline) -> libc::timespec {
@@ -174,7 +177,7 @@ fn moment(clock: ClockId, deadline: Deadline) -> libc::timespec {
         .saturating_add(now.tv_sec)
         .saturating_add(nanoseconds / NANOSECONDS);
     libc::timespec {
-        tv_sec: libc::time_t::try_from(seconds).unwrap_or(LATEST),
+        tv_sec: Seconds::try_from(seconds).unwrap_or(LATEST),
         // Below 10^9, which fits wherever there is a `c_long`.
         tv_nsec: (nanoseconds % NANOSECONDS) as libc::c_long,
     }
