@@ -27,21 +27,25 @@ pub fn test(
         deaths()?;
     }
     let environments = set_up(python, others, also)?;
-    for environment in &environments {
+    let versions = environments.iter().map(|environment| environment.interpreter.version);
+    let ends = [versions.clone().min(), versions.max()];
+    let is_end = |environment: &&Environment| ends.contains(&Some(environment.interpreter.version));
+    // Between the oldest and the newest only what was asked for: the tasks' own is not, unless it was named.
+    let tested: Vec<_> = environments
+        .iter()
+        .filter(|it| others != Others::OldestAndNewest || python.is_some() || is_end(it))
+        .collect();
+    for environment in &tested {
         environment.run(["-m", "pytest"])?;
     }
     if others != Others::None {
-        // The main one runs them as well where it is the oldest or the newest, or all are wanted.
-        let versions = environments.iter().map(|environment| environment.interpreter.version);
-        let ends = [versions.clone().min(), versions.max()];
-        let runs = |environment: &&Environment| {
-            others == Others::All || ends.contains(&Some(environment.interpreter.version))
-        };
-        let pythons: Vec<_> = environments.iter().filter(runs).map(Environment::python).collect();
+        let runs = |environment: &&Environment| others == Others::All || is_end(environment);
+        let pythons: Vec<_> =
+            tested.iter().copied().filter(runs).map(Environment::python).collect();
         let runner = [PathBuf::from("tests/cpython/run.py")];
         environments[0].run(runner.iter().chain(&pythons))?;
     }
-    let versions = environments.iter().map(|environment| environment.interpreter.to_string());
+    let versions = tested.iter().map(|environment| environment.interpreter.to_string());
     println!("\nAll passed, on CPython {}.", versions.collect::<Vec<_>>().join(", "));
     Ok(())
 }

@@ -49,13 +49,21 @@ fn model_with(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
     explore(Some(preemptions), run);
 }
 
-/// On each kind of futex, if there is one in the model.
+/// On each kind of futex, if there is one in the model; on those that differ from Linux's with at most
+/// `OTHERS` interruptions.
 fn explore(preemptions: Option<usize>, run: impl Fn() + Send + Sync + 'static) {
+    const OTHERS: usize = 2;
+
     let mut builder = Builder::new();
-    builder.preemption_bound = preemptions;
     builder.max_branches = 10_000;
     let run = Arc::new(run);
     for kind in [FutexKind::Telling, FutexKind::Silent, FutexKind::Napping] {
+        builder.preemption_bound = match kind {
+            FutexKind::Telling => preemptions,
+            FutexKind::Silent | FutexKind::Napping => {
+                Some(preemptions.unwrap_or(OTHERS).min(OTHERS))
+            }
+        };
         FUTEX_KIND.set(kind);
         IS_SLEPT.set(false);
         let run = Arc::clone(&run);
