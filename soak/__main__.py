@@ -281,7 +281,7 @@ def main() -> None:
     if sys.platform != "linux":
         sys.exit("soak: this looks at processes through Linux's /proc, which is not here")
     if sys.version_info < (3, 11):
-        sys.exit("soak: threads start processes here, which multiprocessing stands from CPython 3.11")
+        sys.exit("soak: CPython 3.10 does not stand threads that start processes")
     if chosen.rounds is not None and chosen.rounds < FEWEST:
         parser.error(f"fewer than {FEWEST} rounds show no trend")
     if not 0 < chosen.minutes < float("inf"):
