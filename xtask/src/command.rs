@@ -17,6 +17,18 @@ pub fn root() -> PathBuf {
     manifest.parent().expect("xtask lies in the workspace").to_owned()
 }
 
+/// A folder that an environment variable names.
+pub fn folder_in(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|it| !it.is_empty()).map(PathBuf::from)
+}
+
+/// semlock's folder in the user's cache: tools and interpreters for testing it lie there.
+pub fn cache() -> Option<PathBuf> {
+    let cache = folder_in("XDG_CACHE_HOME");
+    let cache = cache.or_else(|| Some(std::env::home_dir()?.join(".cache")));
+    cache.map(|cache| cache.join("semlock"))
+}
+
 /// The cargo that runs this task.
 pub fn cargo() -> PathBuf {
     std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)

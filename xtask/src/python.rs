@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{output, root, run, say};
+use crate::command::{cache, output, root, run, say};
 
 const OLDEST: Version = (3, 10, 0);
 
@@ -164,10 +164,7 @@ fn pyenv() -> Vec<PathBuf> {
 
 /// Those that are kept for testing semlock, as `semlock/python3.14` in the user's cache.
 fn cached() -> Vec<PathBuf> {
-    let folder = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
-    folder.map_or_else(Vec::new, |folder| installed(&folder.join("semlock"), "python"))
+    cache().map_or_else(Vec::new, |folder| installed(&folder, "python"))
 }
 
 /// The interpreters of installations side by side in a folder, whose names begin so.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::command::{cargo, run_with};
+use crate::command::{cache, cargo, folder_in, run_with};
 
 #[derive(Debug)]
 pub struct Tools {
@@ -24,13 +24,8 @@ impl Tools {
         if let Some(folder) = folder {
             return Self::at(folder).map(Some);
         }
-        let variable = |name| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
-        let cache = || {
-            let cache = variable("XDG_CACHE_HOME");
-            let cache = cache.or_else(|| Some(std::env::home_dir()?.join(".cache")));
-            cache.map(|cache| cache.join("semlock/windows"))
-        };
-        let folder = variable("SEMLOCK_WINDOWS").or_else(cache);
+        let of_cache = || cache().map(|cache| cache.join("windows"));
+        let folder = folder_in("SEMLOCK_WINDOWS").or_else(of_cache);
         let folder = folder.context("there is no home folder: set SEMLOCK_WINDOWS")?;
         if !script(&folder).is_file() {
             println!(
