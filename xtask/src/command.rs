@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use wait_timeout::ChildExt;
@@ -34,7 +34,7 @@ pub fn cargo() -> PathBuf {
     std::env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
 }
 
-/// Runs a program with this terminal, says so, and fails unless it succeeds.
+/// Runs a program with this terminal, says so and how long it took, and fails unless it succeeds.
 pub fn run<I: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = I>) -> Result<()> {
     run_with(program, arguments, &[])
 }
@@ -49,6 +49,7 @@ pub fn run_with<I: AsRef<OsStr>>(
     command.args(arguments).current_dir(root()).stdin(Stdio::null());
     command.envs(variables.iter().map(|(name, value)| (name, value)));
     println!("\n$ {}", shown(&command));
+    let began = Instant::now();
     let mut child =
         command.spawn().with_context(|| format!("{} cannot be started", shown(&command)))?;
     let Some(status) = child.wait_timeout(LIMIT)? else {
@@ -59,6 +60,7 @@ pub fn run_with<I: AsRef<OsStr>>(
     if !status.success() {
         bail!("{} failed: {status}", shown(&command));
     }
+    println!("({} s)", began.elapsed().as_secs());
     Ok(())
 }
 
