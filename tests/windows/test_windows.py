@@ -175,11 +175,12 @@ def test_ctrl_c_ends_a_long_wait_in_the_main_thread(make: Callable[[], Any]) -> 
         calls.append(number)
         handled.release()
         # The first can come before the wait, the last cannot.
-        if len(calls) == 20:
+        if len(calls) == 1000:
             raise KeyboardInterrupt
 
     def press() -> None:
-        for _ in range(20):
+        # Also between a handler and the next wait.
+        for _ in range(1000):
             # What Ctrl-C's own thread does.
             signal.raise_signal(signal.SIGINT)
             handled.acquire()
@@ -197,7 +198,7 @@ def test_ctrl_c_ends_a_long_wait_in_the_main_thread(make: Callable[[], Any]) -> 
         is_over.set()
         for thread in threads:
             thread.join()
-    assert len(calls) == 20
+    assert len(calls) == 1000
 
 
 # ---- Sockets ----

@@ -77,14 +77,12 @@ pub(crate) fn wait(
 ) -> Option<Wait> {
     let event = Interpreter::find().and_then(Interpreter::event);
     crate::capi::wait(|| {
-        if let Some(event) = event {
+        let waited = wait_or(event);
+        if let (Ok(Wait::Interrupted), Some(event)) = (&waited, event) {
+            // The interpreter notes a signal, and then sets the event. So between this and the next wait the handlers have
+            // to be run: what is noted before that is handled there, and the event of what comes later ends the wait.
             // SAFETY: an event that is there as long as the interpreter.
             unsafe { ResetEvent(event.as_raw_handle()) };
-        }
-        let waited = wait_or(event);
-        if waited == Ok(Wait::Interrupted) {
-            // The event is set before the handler is noted.
-            std::thread::sleep(Duration::from_millis(1));
         }
         waited
     })

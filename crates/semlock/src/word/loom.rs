@@ -1540,6 +1540,23 @@ fn who_is_killed_as_it_lets_the_members_through_leaves_nobody_waiting() {
     }
 }
 
+/// Whoever looks for the dead visits barriers that it has never used.
+#[test]
+fn who_finds_a_barrier_by_its_member_sees_it_as_it_was_made() {
+    model(|| {
+        let table = Table::new(1);
+        let member = with(&table, |table| {
+            table.protected.write();
+            table.barrier().enter(D).unwrap();
+        });
+        if table.waiters().barriers().contains(&BARRIER) {
+            table.protected.read();
+        }
+        member.join().unwrap();
+        assert!(table.waiters().barriers().contains(&BARRIER));
+    });
+}
+
 #[test]
 fn a_dead_member_is_found_and_nobody_else_for_it() {
     model(|| {
