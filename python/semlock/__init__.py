@@ -12,7 +12,7 @@
 import sys
 from typing import Any
 
-from ._native import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
+from . import _native
 
 # isort: split
 # _native has made this module.
@@ -20,6 +20,9 @@ from ._multiprocessing import SemLock as _SemLock
 from .context import get_context
 from .errors import OwnerDiedWarning, QueueBrokenError
 from .install import install, uninstall
+
+if _native.HAS_SHARED:
+    from ._native import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
 
 __all__ = [
     "Barrier",
@@ -67,9 +70,12 @@ def _reduce_semlock(lock: _SemLock) -> tuple[Any, ...]:
     return rebuild, (handle, lock.kind, lock.maxvalue, lock.name), added_state(lock)
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("semlock")
+    if name in __all__:
+        # What stands in for semlock's own classes is imported when it is asked for.
+        return getattr(_native, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -314,8 +314,8 @@ def _replacements(backend: str, stock: ModuleType | None) -> list[_Replacement]:
 
 def _renamed(names: Iterable[str], before: ModuleType, after: ModuleType) -> Iterable[_Replacement]:
     for name in names:
-        if name in vars(before) and name in vars(after):
-            yield _Replacement(name, vars(before)[name], vars(after)[name])
+        if name in vars(before) and hasattr(after, name):
+            yield _Replacement(name, vars(before)[name], getattr(after, name))
 
 
 def _methods(backend: str) -> list[_Replacement]:

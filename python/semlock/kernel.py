@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from multiprocessing import context, process, synchronize
-from types import FunctionType, ModuleType, TracebackType
+from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import _multiprocessing, _native
@@ -32,7 +32,6 @@ __all__ = [
     "RLock",
     "SemLock",
     "Semaphore",
-    "fill_in",
 ]
 
 _RECURSIVE_MUTEX, _SEMAPHORE = 0, 1
@@ -50,12 +49,6 @@ _StockSemaphore: Any = synchronize.Semaphore
 _StockCondition: Any = synchronize.Condition
 _StockEvent: Any = synchronize.Event
 _StockBarrier: Any = synchronize.Barrier
-
-
-def fill_in(native: ModuleType) -> None:
-    """Adds the classes that a build of ``semlock._native`` does not have."""
-    for name in set(__all__) - {"fill_in"}:
-        setattr(native, name, globals()[name])
 
 
 def _over_ours(function: FunctionType) -> Callable[..., Any]:

@@ -80,6 +80,9 @@ GROUPS = set()
 class Interpreter:
     """An interpreter with semlock installed in it."""
 
+    # What is not run on it with the shared backend.
+    exceptions = EXCEPTIONS
+
     def __init__(self, path):
         # Not resolved: a virtual environment's is a link.
         self.path = os.path.abspath(path)
@@ -134,7 +137,7 @@ class Run:
             request = {
                 "modules": names,
                 "tests": tests,
-                "exceptions": sorted(EXCEPTIONS) if is_shared else [],
+                "exceptions": sorted(interpreter.exceptions) if is_shared else [],
                 "seconds": seconds,
                 "result": interpreter.named(result),
             }
@@ -183,6 +186,11 @@ class Run:
     def end_group(group):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
+
+
+def end_groups():
+    for group in list(GROUPS):
+        Run.end_group(group)
 
 
 def loadable(test):
@@ -299,8 +307,7 @@ def main():
             failed += bool(wrong)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for group in list(GROUPS):
-            Run.end_group(group)
+        end_groups()
     # Some of CPython's tests kill a process and its resource tracker.
     if orphans := unlink_orphans(semaphores() - before):
         print(f"note: unlinked {len(orphans)} semaphores that tests had left behind")

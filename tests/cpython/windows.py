@@ -1,6 +1,6 @@
 """CPython's own suite of multiprocessing on a Windows CPython that Wine runs.
 
-Usage: python windows.py [--full] PYTHON SITE
+Usage: python windows.py [--full] [--jobs N] PYTHON SITE
 
 PYTHON is a program of this system that runs the Windows interpreter, and SITE the folder that has
 semlock for it. What the suite defines for spawn runs on the interpreter's own module, on semlock's
@@ -11,6 +11,8 @@ on semlock. One that does is run alone, several times on either, before it is he
 
 import argparse
 import collections
+import concurrent.futures
+import os
 import subprocess
 import sys
 
@@ -28,9 +30,12 @@ RERUNS = 3
 class Windows(run.Interpreter):
     """A Windows interpreter that Wine runs; it sees this system's files on a drive."""
 
+    # There the classes are multiprocessing's own.
+    exceptions = frozenset()
+
     def __init__(self, path, site):
         super().__init__(path)
-        self.site = site
+        self.site = os.path.abspath(site)
 
     def named(self, path):
         return "Z:" + str(path).replace("/", "\\")
@@ -80,6 +85,7 @@ def judged(interpreter, backend, test, outcome):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="all of the suite")
+    parser.add_argument("--jobs", type=int, default=3, help="classes to run at the same time")
     parser.add_argument("python")
     parser.add_argument("site")
     arguments = parser.parse_args()
@@ -94,14 +100,24 @@ def main():
             groups["the minimum"].append(test)
     found = {backend: {} for backend in SHOWN}
     whose = {backend: collections.Counter() for backend in SHOWN}
-    for name, tests in groups.items():
-        line = []
-        for backend in SHOWN:
-            of_these, locks = outcomes(interpreter, backend, tests)
-            found[backend].update(of_these)
-            whose[backend].update(locks)
-            line.append(f"{SHOWN[backend]}: {counted(of_these)}")
-        print(f"  {name}: {'; '.join(line)}", flush=True)
+    pool = concurrent.futures.ThreadPoolExecutor(arguments.jobs)
+    try:
+        runs = {
+            (name, backend): pool.submit(outcomes, interpreter, backend, tests)
+            for name, tests in groups.items()
+            for backend in SHOWN
+        }
+        for name in groups:
+            line = []
+            for backend in SHOWN:
+                of_these, locks = runs[name, backend].result()
+                found[backend].update(of_these)
+                whose[backend].update(locks)
+                line.append(f"{SHOWN[backend]}: {counted(of_these)}")
+            print(f"  {name}: {'; '.join(line)}", flush=True)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        run.end_groups()
 
     wrong = 0
     for test in [test for tests in groups.values() for test in tests]:

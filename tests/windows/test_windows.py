@@ -201,6 +201,27 @@ def test_ctrl_c_ends_a_long_wait_in_the_main_thread(make: Callable[[], Any]) -> 
     assert len(calls) == 1000
 
 
+def test_a_module_of_that_name_can_be_it_whoever_asks_first(tmp_path: Path) -> None:
+    shim = "import sys, semlock._multiprocessing as it; sys.modules[__name__] = it"
+    (tmp_path / "_multiprocessing.py").write_text(shim)
+    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    for first in ("multiprocessing.synchronize", "_multiprocessing", "semlock"):
+        program = f"""if 1:
+            import {first}
+            import multiprocessing, semlock, _multiprocessing
+            assert _multiprocessing is semlock._multiprocessing
+            lock = multiprocessing.Lock()
+            assert type(lock._semlock) is semlock._multiprocessing.SemLock
+            assert issubclass(semlock.Lock, type(lock))
+            with lock, semlock.Lock():
+                print("works")
+        """
+        command = [sys.executable, "-W", "ignore", "-c", program]
+        environment = {**os.environ, "PYTHONPATH": path}
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=LONG, env=environment)
+        assert (ran.stdout, ran.stderr) == ("works\n", "")
+
+
 # ---- Sockets ----
 
 

@@ -25,6 +25,7 @@ pub(crate) struct Barrier {
 }
 
 struct State {
+    /// Used detached, wherever it may wait for its own lock: who holds that may have been stopped.
     raw: raw::Barrier,
     /// Gone when the garbage collector has cleared it. (An action is often a method of the barrier's
     /// own subclass, which refers to the barrier.)
@@ -56,17 +57,25 @@ impl State {
     /// The last one lets the others go, once the action is done.
     fn let_go(&self, py: Python<'_>, member: raw::Member) -> PyResult<Passed> {
         let acted = self.action(py).map_or(Ok(()), |action| action.call0(py).map(drop));
-        let passed = self.raw.finish(member, acted.is_ok());
+        let succeeded = acted.is_ok();
+        let passed = py.detach(|| self.raw.finish(member, succeeded));
         acted.map(|()| passed)
     }
 
-    fn sleep(&self, py: Python<'_>, member: &raw::Member, deadline: Deadline) -> PyResult<Passed> {
-        loop {
-            match py.detach(|| self.raw.sleep(member, deadline)) {
-                Passed::Interrupted => py.check_signals()?,
-                passed => return Ok(passed),
+    /// One whose handlers raise leaves the barrier to the others.
+    fn sleep(&self, py: Python<'_>, member: raw::Member, deadline: Deadline) -> PyResult<Passed> {
+        let passed = loop {
+            match py.detach(|| self.raw.sleep(&member, deadline)) {
+                Passed::Interrupted => {
+                    if let Err(raised) = py.check_signals() {
+                        break Err(raised);
+                    }
+                }
+                passed => break Ok(passed),
             }
-        }
+        };
+        py.detach(|| drop(member));
+        passed
     }
 }
 
@@ -134,13 +143,12 @@ impl Barrier {
                 Err(error) => return Err(exception(py, error)),
             }
         };
-        // What raises in here drops the member, which leaves the barrier to the others.
         let (index, passed) = match entered {
             Entered::Last(member) => (member.index(), state.let_go(py, member)?),
-            Entered::Waits(member) => (member.index(), state.sleep(py, &member, deadline)?),
+            Entered::Waits(member) => (member.index(), state.sleep(py, member, deadline)?),
             Entered::TimedOut => {
                 // As one that has entered: the others are not to wait for it.
-                state.raw.abort();
+                py.detach(|| state.raw.abort());
                 (0, Passed::TimedOut)
             }
             Entered::Broken | Entered::Interrupted => (0, Passed::Broken),
@@ -154,14 +162,16 @@ impl Barrier {
     }
 
     /// Make it as new; those that wait get a `BrokenBarrierError`.
-    fn reset(&self) -> PyResult<()> {
-        self.state()?.raw.reset();
+    fn reset(&self, py: Python<'_>) -> PyResult<()> {
+        let state = self.state()?;
+        py.detach(|| state.raw.reset());
         Ok(())
     }
 
     /// Break it: those that wait, or will, get a `BrokenBarrierError` until it is reset.
-    fn abort(&self) -> PyResult<()> {
-        self.state()?.raw.abort();
+    fn abort(&self, py: Python<'_>) -> PyResult<()> {
+        let state = self.state()?;
+        py.detach(|| state.raw.abort());
         Ok(())
     }
 

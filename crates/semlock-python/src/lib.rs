@@ -25,8 +25,12 @@ mod objects;
 #[allow(unsafe_code)]
 mod windows;
 
+#[cfg(not(unix))]
+use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+#[cfg(not(unix))]
+use pyo3::types::PyString;
 
 /// The native classes of semlock.
 #[pymodule(gil_used = false)]
@@ -37,13 +41,33 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     add_shared(module)
 }
 
-/// Adds what stands in for the classes that this system does not have.
+/// Has what stands in for the classes that this system does not have be added when the first of them is asked for: it
+/// builds on `multiprocessing.synchronize`, which may be half imported yet, and asking for `_multiprocessing`.
 #[cfg(not(unix))]
 fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
     #[cfg(windows)]
     module.setattr("_RobustMutex", module.py().get_type::<windows::RobustMutex>())?;
     module.setattr("HAS_SHARED", false)?;
-    module.py().import("semlock.kernel")?.call_method1("fill_in", (module,)).map(drop)
+    module.setattr("__getattr__", wrap_pyfunction!(stand_in, module)?)
+}
+
+/// One of those classes, which from then on is there.
+#[cfg(not(unix))]
+#[pyfunction(name = "__getattr__", pass_module)]
+fn stand_in<'py>(
+    module: &Bound<'py, PyModule>,
+    name: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyAny>> {
+    if !name.to_cow()?.starts_with('_') {
+        let kernel = module.py().import("semlock.kernel")?;
+        if kernel.getattr("__all__")?.contains(name)? {
+            let class = kernel.getattr(name)?;
+            module.setattr(name, &class)?;
+            return Ok(class);
+        }
+    }
+    let message = format!("module 'semlock._native' has no attribute {}", name.repr()?);
+    Err(PyAttributeError::new_err(message))
 }
 
 /// Adds what lives in memory that processes share.

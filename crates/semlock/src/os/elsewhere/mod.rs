@@ -9,9 +9,11 @@ pub(crate) mod cpu;
 #[path = "../napping.rs"]
 pub(crate) mod futex;
 #[path = "../portable/memory.rs"]
-#[allow(unsafe_code)]
 pub(crate) mod memory;
 pub(crate) mod process;
+#[path = "../unassisted_memory.rs"]
+#[allow(unsafe_code)]
+mod unassisted_memory;
 
 /// Whether the calling thread is the one that the process began with: it may be, for a wait that gives its caller
 /// a turn too often loses nothing else.

@@ -8,12 +8,14 @@ pub(crate) mod clock;
 pub(crate) mod cpu;
 #[allow(unsafe_code)]
 pub(crate) mod futex;
-#[allow(unsafe_code)]
 pub(crate) mod memory;
 #[path = "../napping.rs"]
 mod napping;
 #[allow(unsafe_code)]
 pub(crate) mod process;
+#[path = "../unassisted_memory.rs"]
+#[allow(unsafe_code)]
+mod unassisted_memory;
 
 /// Whether the calling thread is the one that the process began with, or that forked it.
 #[allow(unsafe_code)]

@@ -1,17 +1,11 @@
 //! Memory, where there is POSIX and nothing else.
 
 use std::os::fd::BorrowedFd;
-use std::ptr::NonNull;
 
 use rustix::fs::{FallocateFlags, fallocate, ftruncate};
 use rustix::io::Errno;
 
-use crate::atomic::AtomicU64;
-use crate::os::mapping::{Way, unlinked_file, unlinked_shared_memory};
-
-/// In the order in which they are tried.
-pub(crate) const WAYS: &[(&str, Way)] =
-    &[("shm_open", unlinked_shared_memory), ("a file in the temporary directory", unlinked_file)];
+pub(crate) use super::unassisted_memory::{WAYS, random, wipe_on_fork};
 
 /// Has all of a new shared memory object be there.
 pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
@@ -22,18 +16,4 @@ pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), 
 pub(crate) fn allocate_file(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
     ftruncate(file, bytes)?;
     fallocate(file, FallocateFlags::empty(), 0, bytes)
-}
-
-/// The kernel wipes nothing.
-pub(crate) fn wipe_on_fork(_: NonNull<AtomicU64>, _: usize) -> Result<(), Errno> {
-    Err(Errno::NOSYS)
-}
-
-/// `getentropy(3)`.
-pub(crate) fn random(bytes: &mut [u8; 16]) -> Result<(), Errno> {
-    // SAFETY: room for so many bytes; it gives 256 at most.
-    match unsafe { libc::getentropy(bytes.as_mut_ptr().cast(), bytes.len()) } {
-        0 => Ok(()),
-        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
-    }
 }

@@ -6,11 +6,13 @@ pub(crate) mod clock;
 pub(crate) mod cpu;
 #[path = "../napping.rs"]
 pub(crate) mod futex;
-#[allow(unsafe_code)]
 pub(crate) mod memory;
 #[path = "../proc.rs"]
 mod proc;
 pub(crate) mod process;
+#[path = "../unassisted_memory.rs"]
+#[allow(unsafe_code)]
+mod unassisted_memory;
 
 /// Whether the calling thread is the one that the process began with, or that forked it.
 pub(crate) fn is_first_thread() -> bool {

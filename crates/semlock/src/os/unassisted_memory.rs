@@ -1,0 +1,26 @@
+//! Memory where there are neither memfds nor a kernel that wipes: what there is of it, beside how it is allocated.
+
+use std::ptr::NonNull;
+
+use rustix::io::Errno;
+
+use crate::atomic::AtomicU64;
+use crate::os::mapping::{Way, unlinked_file, unlinked_shared_memory};
+
+/// In the order in which they are tried.
+pub(crate) const WAYS: &[(&str, Way)] =
+    &[("shm_open", unlinked_shared_memory), ("a file in the temporary directory", unlinked_file)];
+
+/// The kernel wipes nothing.
+pub(crate) fn wipe_on_fork(_: NonNull<AtomicU64>, _: usize) -> Result<(), Errno> {
+    Err(Errno::NOSYS)
+}
+
+/// `getentropy(3)`.
+pub(crate) fn random(bytes: &mut [u8; 16]) -> Result<(), Errno> {
+    // SAFETY: room for so many bytes; it gives 256 at most.
+    match unsafe { libc::getentropy(bytes.as_mut_ptr().cast(), bytes.len()) } {
+        0 => Ok(()),
+        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+    }
+}
