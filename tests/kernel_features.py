@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import EOPNOTSUPP
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +110,21 @@ def deny(*denied: Denied) -> None:
     checked(result, "prctl(PR_SET_SECCOMP)")
 
 
-O_CREAT_OR_TMPFILE = 0o100 | 0o20000000  # __O_TMPFILE; O_TMPFILE also has O_DIRECTORY
+TMPFILE = 0o20000000  # __O_TMPFILE; O_TMPFILE also has O_DIRECTORY
 
 
 def new_files_denied(errno: int) -> list[Denied]:
     """No new file anywhere in the file system: what is there can be opened."""
     return [
-        Denied("open", errno, 1, O_CREAT_OR_TMPFILE),
-        Denied("openat", errno, 2, O_CREAT_OR_TMPFILE),
+        Denied("open", errno, 1, os.O_CREAT | TMPFILE),
+        Denied("openat", errno, 2, os.O_CREAT | TMPFILE),
         Denied("openat2", errno),
     ]
+
+
+def nameless_files_denied() -> list[Denied]:
+    """As on a file system that has no files without a name."""
+    return [Denied("open", EOPNOTSUPP, 1, TMPFILE), Denied("openat", EOPNOTSUPP, 2, TMPFILE)]
 
 
 # ---- Namespaces ----

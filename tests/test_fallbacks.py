@@ -1,7 +1,7 @@
 """Where there is no memfd, shared memory comes from elsewhere, and all works as before.
 
-In this order: memfd, `shm_open` and unlink, an unlinked file in the temporary directory, and then
-an error that names all three and says why each of them failed.
+In this order: memfd, a file in `/dev/shm`, one in the temporary directory, both without a name, and
+then an error that names all three and says why each of them failed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from kernel_features import (
     have_own_mounts,
     in_a_child,
     mount,
+    nameless_files_denied,
     needs_own_mounts,
     needs_seccomp,
     new_files_denied,
@@ -80,11 +81,23 @@ def no_memfd_and_no_shm(directory: str) -> None:
     os.mknod("/dev/urandom", 0o20666, os.makedev(1, 9))
 
 
+def no_memfd_and_no_nameless_files(directory: str) -> None:
+    no_memfd(directory)
+    deny(*nameless_files_denied())
+
+
+def no_memfd_no_nameless_files_and_a_read_only_shm(directory: str) -> None:
+    no_memfd_and_a_read_only_shm(directory)
+    deny(*nameless_files_denied())
+
+
 def nothing_at_all(_: str) -> None:
     deny(Denied("memfd_create", errno.ENOSYS), *new_files_denied(errno.EROFS))
 
 
-MEMFD, SHM, FILE = "/memfd:", "/dev/shm/", "the temporary directory"
+MEMFD, SHM, UNLINKED_SHM = "/memfd:", "/dev/shm/#", "/dev/shm/semlock-"
+# Of the temporary directory; the first may be the second where its file system has no other.
+FILE, UNLINKED_FILE = "{}/", "{}/semlock-"
 
 WAYS: dict[str, tuple[Callable[[str], None], str]] = {
     "everything": (everything, MEMFD),
@@ -95,6 +108,11 @@ WAYS: dict[str, tuple[Callable[[str], None], str]] = {
     "a full shm": (no_memfd_and_a_full_shm, FILE),
     "no inodes in shm": (no_memfd_and_no_inodes_in_shm, FILE),
     "no shm": (no_memfd_and_no_shm, FILE),
+    "no nameless files": (no_memfd_and_no_nameless_files, UNLINKED_SHM),
+    "no nameless files, a read-only shm": (
+        no_memfd_no_nameless_files_and_a_read_only_shm,
+        UNLINKED_FILE,
+    ),
 }
 
 every_way = pytest.mark.parametrize("way", WAYS)
@@ -114,7 +132,7 @@ def after(way: str, directory: str) -> None:
 def is_where_it_should_be(lock: Any, way: str, directory: str) -> None:
     expected = WAYS[way][1]
     path = kind_of_segment(lock)
-    assert path.startswith(directory + "/" if expected == FILE else expected), path
+    assert path.startswith(expected.format(directory)), path
     assert path.endswith(" (deleted)"), path
     status = os.fstat(lock._descriptor())
     assert status.st_nlink == 0

@@ -93,7 +93,8 @@ pub enum Error {
 /// Why one of the ways to get memory that can be shared failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// `memfd_create`, `shm_open`, or a file in the temporary directory; nothing where a system has one less.
+    /// `memfd_create`, a file in `/dev/shm` (elsewhere `shm_open`), or one in the temporary directory; nothing where a
+    /// system has one less.
     pub way: &'static str,
     /// Its `errno(3)`.
     pub errno: i32,

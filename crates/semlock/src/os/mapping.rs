@@ -119,7 +119,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// New memory, all zero, allocated whole: memory that is full says so now (`ENOSPC`), and not as a
     /// SIGBUS later. It has no name: a memfd, or else a shared memory object or a file of the temporary
-    /// directory, either unlinked at once.
+    /// directory, which never had one or are unlinked at once.
     ///
     /// # Errors
     /// [`Error::NoSharedMemory`], with what each of them said.

@@ -1,10 +1,13 @@
-//! Memory: memfds, and `MADV_WIPEONFORK`.
+//! Memory: memfds, files that never had a name, and `MADV_WIPEONFORK`.
 
+use std::env::temp_dir;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::ptr::NonNull;
 
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
+    FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate,
+    memfd_create, open,
 };
 use rustix::io::Errno;
 use rustix::mm::{Advice, madvise};
@@ -16,8 +19,8 @@ use crate::os::mapping::{Way, unlinked_file, unlinked_shared_memory};
 /// In the order in which they are tried.
 pub(crate) const WAYS: &[(&str, Way)] = &[
     ("memfd_create", memfd),
-    ("shm_open", unlinked_shared_memory),
-    ("a file in the temporary directory", unlinked_file),
+    ("a file in /dev/shm", |bytes| nameless("/dev/shm".as_ref(), unlinked_shared_memory, bytes)),
+    ("a file in the temporary directory", |bytes| nameless(&temp_dir(), unlinked_file, bytes)),
 ];
 
 fn memfd(bytes: u64) -> Result<OwnedFd, Errno> {
@@ -32,6 +35,20 @@ fn memfd(bytes: u64) -> Result<OwnedFd, Errno> {
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     fcntl_add_seals(&descriptor, seals)?;
     Ok(descriptor)
+}
+
+/// A new file of a folder that is in no folder, so that whoever dies leaves none behind; where a file system has none
+/// such, another.
+fn nameless(folder: &Path, otherwise: Way, bytes: u64) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::TMPFILE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+    match open(folder, flags, Mode::RUSR | Mode::WUSR) {
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => otherwise(bytes),
+        file => {
+            let file = file?;
+            allocate_file(file.as_fd(), bytes)?;
+            Ok(file)
+        }
+    }
 }
 
 /// Has all of a new shared memory object be there: it is a file of a tmpfs.
