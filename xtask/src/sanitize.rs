@@ -1,9 +1,10 @@
 //! Runs the Rust tests where undefined behaviour is an error: under Miri, what makes no system calls; with the
 //! compiler's sanitizers, what one process can show.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::command::{output, run, say};
+use crate::tools::Tools;
 
 /// Modules without system calls, and tests of the shared backend among threads.
 const UNDER_MIRI: [&str; 5] = ["word::", "address::", "count::", "deadline::", "error::"];
@@ -31,14 +32,13 @@ pub fn sanitize() -> Result<()> {
         println!("Miri: skipped, for it is absent: rustup component add miri --toolchain nightly");
     }
     sanitized("address", &host, &[])?;
+    // It has to see what the standard library does, too.
     if has(&installed, "rust-src") {
-        // It has to see what the standard library does, too.
         sanitized("thread", &host, &["-Zbuild-std"])?;
+    } else if let Some(tools) = Tools::find(None, "ThreadSanitizer")? {
+        thread_sanitized_with(&tools, &host)?;
     } else {
-        println!(
-            "ThreadSanitizer: skipped, for the library's source is absent: \
-             rustup component add rust-src --toolchain nightly"
-        );
+        println!("(or: rustup component add rust-src --toolchain nightly)");
     }
     Ok(())
 }
@@ -47,8 +47,34 @@ fn has(installed: &str, component: &str) -> bool {
     installed.lines().any(|line| line.starts_with(component))
 }
 
-fn sanitized(sanitizer: &str, host: &str, more: &[&str]) -> Result<()> {
+/// With another compiler, which has the library's source, and the nightly toolchain's sanitizer and linker.
+fn thread_sanitized_with(tools: &Tools, host: &str) -> Result<()> {
+    begin("thread");
+    let libraries =
+        output("rustup".as_ref(), &["run", "nightly", "rustc", "--print=target-libdir"])
+            .context("the nightly toolchain does not say where its libraries are")?;
+    let flags = [
+        "-Zsanitizer=thread".to_owned(),
+        "-Zexternal-clangrt".to_owned(),
+        format!(
+            "-Clink-arg=-Wl,--whole-archive,{libraries}/librustc-nightly_rt.tsan.a,--no-whole-archive"
+        ),
+        "-Clink-arg=-lm".to_owned(),
+        "-Clink-arg=-lc".to_owned(),
+        format!("-Clink-arg=-B{libraries}/../bin/gcc-ld"),
+        "-Clink-arg=-fuse-ld=lld".to_owned(),
+    ];
+    let flags = format!("--config=build.rustflags=['{}']", flags.join("', '"));
+    let test = ["test", "--package=semlock", &*flags].into_iter().chain(SANITIZED);
+    tools.cargo(&test.collect::<Vec<_>>(), host, "target/sanitize-thread")
+}
+
+fn begin(sanitizer: &str) {
     say(&format!("{sanitizer} sanitizer: threads of one process, and what they map"));
+}
+
+fn sanitized(sanitizer: &str, host: &str, more: &[&str]) -> Result<()> {
+    begin(sanitizer);
     // What runs while building is not to be sanitized: hence a target, even if it is the host.
     let (target, elsewhere) =
         (format!("--target={host}"), format!("--target-dir=target/sanitize-{sanitizer}"));

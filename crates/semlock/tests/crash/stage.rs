@@ -11,8 +11,8 @@ use nix::unistd::{Pid, alarm};
 
 use crate::forked::Forked;
 
-/// Longer than anything takes here, also on a busy machine: a watchdog.
-const LONGEST_SECONDS: u32 = 100;
+/// Longer than anything takes here, also on a busy machine, where each step may wait for its turn: a watchdog.
+const LONGEST_SECONDS: u32 = 600;
 
 /// How far the call goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
