@@ -119,10 +119,11 @@ def executors(world: World, _: Random) -> int:
 # ---- Sending locks ----
 
 
-def use(things: list[Any], counter: Any) -> None:
-    for thing in things:
+def use(things: list[Any], counters: Any) -> None:
+    # One for each: two processes may be at different things at the same time.
+    for index, thing in enumerate(things):
         with thing:
-            counter.value += 1
+            counters[index] += 1
 
 
 def sent(world: World, _: Random) -> int:
@@ -131,10 +132,10 @@ def sent(world: World, _: Random) -> int:
     operations = 0
     for _ in range(3):
         things = [context.Lock(), context.RLock(), context.Semaphore(1), context.Condition()]
-        counter = context.RawValue("l", 0)
-        with running(world, (use, things, counter)):
-            use(things, counter)
-        equal(counter.value, 2 * len(things))
+        counters = context.RawArray("l", len(things))
+        with running(world, (use, things, counters)):
+            use(things, counters)
+        equal(list(counters), [2] * len(things))
         operations += 2 * len(things)
         # A resident of the fork context has no way to what was made after it but messages.
         if world.is_robust:
