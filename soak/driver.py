@@ -39,7 +39,15 @@ from installs import installs
 from leaks import LEAKS
 from locks import counters, exceptions, expired, made_and_dropped, meetings, signals
 from messages import executors, pools, queues, sent
-from processes import PATIENCE, Workload, World, check, fork_one_at_a_time, reap
+from processes import (
+    PATIENCE,
+    Workload,
+    World,
+    check,
+    fork_one_at_a_time,
+    poll_one_at_a_time,
+    reap,
+)
 
 WORKLOADS: tuple[Workload, ...] = (
     counters,
@@ -299,6 +307,7 @@ def main() -> None:
     for name in IMPORTED:
         importlib.import_module(name)
     fork_one_at_a_time()
+    poll_one_at_a_time()
     fill_segments()
     world = World(context, is_robust=backend != "kernel")
     if chosen.leak:

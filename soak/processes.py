@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import process as executors
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import connection, popen_forkserver
 from multiprocessing.popen_fork import Popen
 from random import Random
 from typing import Any
@@ -31,8 +32,9 @@ warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
 # whoever held one's lock at the fork never gives it back.
 os.register_at_fork(after_in_child=executors._threads_wakeups.clear)  # type: ignore[attr-defined]
 
-FORKING = threading.Lock()
-os.register_at_fork(after_in_child=FORKING._at_fork_reinit)  # type: ignore[attr-defined]
+FORKING, POLLING = threading.Lock(), threading.Lock()
+for lock in (FORKING, POLLING):
+    os.register_at_fork(after_in_child=lock._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def fork_one_at_a_time() -> None:
@@ -48,6 +50,23 @@ def fork_one_at_a_time() -> None:
             launch(self, process)
 
     Popen._launch = launch_alone
+
+
+def poll_one_at_a_time() -> None:
+    """For all that have children of a fork server in threads of this process.
+
+    Two threads can ask for the same child, since whoever starts one asks for all. Where both see
+    its end, CPython has the one that finds its exit code taken away make it 255 (gh-130895).
+    """
+    poll = popen_forkserver.Popen.poll
+
+    def poll_alone(self: Any, flag: int = os.WNOHANG) -> Any:
+        if flag != os.WNOHANG and self.returncode is None:
+            connection.wait([self.sentinel])
+        with POLLING:
+            return poll(self, flag)
+
+    popen_forkserver.Popen.poll = poll_alone  # type: ignore[method-assign]
 
 
 @dataclass
