@@ -66,7 +66,7 @@ fn thread_sanitized_with(tools: &Tools, host: &str) -> Result<()> {
     ];
     let flags = format!("--config=build.rustflags=['{}']", flags.join("', '"));
     let test = ["test", "--package=semlock", &*flags].into_iter().chain(SANITIZED);
-    tools.cargo(&test.collect::<Vec<_>>(), host, "target/sanitize-thread")
+    tools.cargo(&test.collect::<Vec<_>>(), &[host], "target/sanitize-thread")
 }
 
 fn begin(sanitizer: &str) {

@@ -59,13 +59,15 @@ impl Tools {
         Ok(Self { folder, variables })
     }
 
-    /// Runs cargo with this compiler, which builds the standard library as well, into a folder below `target`.
-    pub fn cargo(&self, arguments: &[&str], target: &str, folder: &str) -> Result<()> {
+    /// Runs cargo with this compiler, which builds the standard library as well, for such systems, into a folder below `target`.
+    pub fn cargo(&self, arguments: &[&str], targets: &[&str], folder: &str) -> Result<()> {
         let (task, arguments) = arguments.split_first().context("no task for cargo")?;
-        let common = ["-Zbuild-std=std,panic_unwind", "--target", target, "--target-dir", folder];
+        let common = ["-Zbuild-std=std,panic_unwind", "--target-dir", folder];
+        let targets = targets.iter().flat_map(|target| ["--target", target]);
         // A warning is an error in what is ours.
         let strict = ["-Zwarnings", "--config=build.warnings='deny'"];
-        let all = [*task].into_iter().chain(common).chain(strict).chain(arguments.iter().copied());
+        let own = arguments.iter().copied();
+        let all = [*task].into_iter().chain(common).chain(targets).chain(strict).chain(own);
         run_with(&cargo(), all, &self.variables)
     }
 

@@ -19,10 +19,10 @@ pub fn test(folder: Option<&Path>, python: Option<&Path>, all: bool) -> Result<(
     let Some(tools) = Tools::find(folder, "Windows")? else { return Ok(()) };
     say("Windows: the Rust tests");
     let tests = ["test", "--package=semlock", "--lib", "--tests"];
-    tools.cargo(&tests, TARGET, FOLDER)?;
+    tools.cargo(&tests, &[TARGET], FOLDER)?;
 
     say("Windows: the extension, in a Windows CPython");
-    tools.cargo(&["build", "--package=semlock-python"], TARGET, FOLDER)?;
+    tools.cargo(&["build", "--package=semlock-python"], &[TARGET], FOLDER)?;
     let site = lay_out()?;
     let environment = Environment::main(Interpreter::choose(python)?)?;
     let pytest = install_pytest(&environment)?;
