@@ -9,6 +9,7 @@ import ctypes
 import os
 import random
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -385,6 +386,43 @@ def test_an_exception_that_crosses_a_notify_passes_it_on() -> None:
                 assert second.hear() is True
             else:
                 assert nobody_woke([second])
+
+
+@pytest.mark.usefixtures("switches_threads_only_where_they_wait")
+def test_a_signal_that_comes_as_the_wait_is_notified_passes_it_on() -> None:
+    if hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled():
+        pytest.skip("it takes the GIL to have both come at once")
+    condition = semlock.Condition()
+
+    def handler(*_: Any) -> None:
+        raise LookupError
+
+    def wait_when_told(line: Line) -> None:
+        line.hear()
+        waiting(condition)(line)
+
+    def notify_and_interrupt() -> None:
+        with condition:
+            pass  # the main thread waits
+        younger.say()
+        assert younger.hear() == "waiting"
+        notify(condition)
+        # It was woken by the notification, and waits for the GIL, which this thread still has.
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    with forked(wait_when_told) as younger:
+        before = signal.signal(signal.SIGUSR1, handler)
+        thread = threading.Thread(target=notify_and_interrupt)
+        try:
+            with condition:
+                thread.start()
+                with pytest.raises(LookupError):
+                    condition.wait()
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        thread.join()
+        assert younger.hear() is True
+        younger.say()
 
 
 @both

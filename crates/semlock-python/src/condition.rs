@@ -252,8 +252,11 @@ impl Condition {
         if let Wait::OwnerDied(pid) = taken {
             self.tell_that_owner_died(pid);
         }
-        // SAFETY: attached.
-        let failed = slept.is_none() || !unsafe { ffi::PyErr_Occurred() }.is_null();
+        // A signal can have come as it was notified, and interrupted no sleep: what its handler raises now
+        // comes out of the wait, and a moment later would cross what it returns.
+        // SAFETY: attached; handlers run where nothing is set.
+        let failed = slept.is_none()
+            || unsafe { !ffi::PyErr_Occurred().is_null() || ffi::PyErr_CheckSignals() < 0 };
         if failed {
             // If it was notified, somebody else is to make use of that.
             self.raw.abandon(waiting);
