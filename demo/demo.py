@@ -201,8 +201,8 @@ KILLED_POOL = (
     + """
 pool = context.Pool(4)
 pool.map(abs, range(100))
-# One of the idle workers holds the lock of the queue that their tasks come through.
-while not pool._inqueue._rlock._semlock._is_zero():
+# All are idle: nobody is in the middle of a result, and one holds the lock that tasks come through.
+while pool._outqueue._wlock._semlock._is_zero() or not pool._inqueue._rlock._semlock._is_zero():
     time.sleep(0.001)
 workers = list(pool._pool)
 for worker in workers:
