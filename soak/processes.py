@@ -33,8 +33,8 @@ warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
 os.register_at_fork(after_in_child=executors._threads_wakeups.clear)  # type: ignore[attr-defined]
 
 FORKING, POLLING = threading.Lock(), threading.Lock()
-for lock in (FORKING, POLLING):
-    os.register_at_fork(after_in_child=lock._at_fork_reinit)  # type: ignore[attr-defined]
+os.register_at_fork(after_in_child=FORKING._at_fork_reinit)  # type: ignore[attr-defined]
+os.register_at_fork(after_in_child=POLLING._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def fork_one_at_a_time() -> None:

@@ -188,9 +188,16 @@ class Run:
             os.killpg(group, signal.SIGKILL)
 
 
-def end_groups():
-    for group in list(GROUPS):
-        Run.end_group(group)
+@contextlib.contextmanager
+def at_the_same_time(jobs):
+    """Threads for so many runs; what still runs when they are left is ended."""
+    pool = concurrent.futures.ThreadPoolExecutor(jobs)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for group in list(GROUPS):
+            Run.end_group(group)
 
 
 def loadable(test):
@@ -286,16 +293,15 @@ def main():
     arguments = parser.parse_args()
     interpreters = [Interpreter(path) for path in arguments.python]
     failed, before = 0, semaphores()
-    pool = concurrent.futures.ThreadPoolExecutor(arguments.jobs)
-    runs = {
-        pool.submit(check, interpreter, suite, backend): (
-            f"CPython {interpreter.version} {suite} on {backend}"
-        )
-        for suite in arguments.suite or SUITES
-        for backend in arguments.backend or BACKENDS
-        for interpreter in interpreters
-    }
-    try:
+    with at_the_same_time(arguments.jobs) as pool:
+        runs = {
+            pool.submit(check, interpreter, suite, backend): (
+                f"CPython {interpreter.version} {suite} on {backend}"
+            )
+            for suite in arguments.suite or SUITES
+            for backend in arguments.backend or BACKENDS
+            for interpreter in interpreters
+        }
         for run in concurrent.futures.as_completed(runs):
             try:
                 line, wrong, remarks = run.result()
@@ -305,9 +311,6 @@ def main():
             for problem in wrong:
                 print(f"  WRONG: {problem}", flush=True)
             failed += bool(wrong)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        end_groups()
     # Some of CPython's tests kill a process and its resource tracker.
     if orphans := unlink_orphans(semaphores() - before):
         print(f"note: unlinked {len(orphans)} semaphores that tests had left behind")

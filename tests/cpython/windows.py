@@ -11,13 +11,12 @@ on semlock. One that does is run alone, several times on either, before it is he
 
 import argparse
 import collections
-import concurrent.futures
 import os
 import subprocess
 import sys
 
 import run
-from run import STOCK, Run, loadable
+from run import STOCK, Run, at_the_same_time, loadable
 
 OURS = ("kernel", "shared")
 SHOWN = {STOCK: "stock", "kernel": "semlock._multiprocessing", "shared": "semlock.install()"}
@@ -100,8 +99,7 @@ def main():
             groups["the minimum"].append(test)
     found = {backend: {} for backend in SHOWN}
     whose = {backend: collections.Counter() for backend in SHOWN}
-    pool = concurrent.futures.ThreadPoolExecutor(arguments.jobs)
-    try:
+    with at_the_same_time(arguments.jobs) as pool:
         runs = {
             (name, backend): pool.submit(outcomes, interpreter, backend, tests)
             for name, tests in groups.items()
@@ -115,9 +113,6 @@ def main():
                 whose[backend].update(locks)
                 line.append(f"{SHOWN[backend]}: {counted(of_these)}")
             print(f"  {name}: {'; '.join(line)}", flush=True)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        run.end_groups()
 
     wrong = 0
     for test in [test for tests in groups.values() for test in tests]:
