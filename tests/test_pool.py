@@ -221,6 +221,43 @@ def body():
     assert program(source, "fork", entrance, side) == ["QueueBrokenError"]
 
 
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_a_pool_that_is_closed_while_it_breaks_ends(entrance: str, program: Program) -> None:
+    source = (
+        HEAD
+        + """
+started = os.pipe()
+
+
+def wait_to_be_ended():
+    os.write(started[1], b".")
+    signal.pause()
+
+
+def body():
+    pool = context().Pool(1)
+    job = pool.apply_async(wait_to_be_ended)
+    os.read(started[0], 1)
+    put = pool._change_notifier.put
+
+    def close_first(what):
+        # Called to say that the pool's other threads have been told to end.
+        pool._change_notifier.put = put
+        pool.close()
+        put(what)
+
+    pool._change_notifier.put = close_first
+    # Its only worker is busy, and does not find out.
+    pool._outqueue._reader._stream.broken.set()
+    said = outcome(job.get)
+    pool._result_handler.join()
+    pool.join()
+    return said
+"""
+    )
+    assert program(source, "fork", entrance) == "QueueBrokenError"
+
+
 @pytest.mark.parametrize("side", SIDES)
 def test_workers_of_a_broken_pool_are_not_replaced(side: str, program: Program) -> None:
     source = (

@@ -351,7 +351,7 @@ def _methods_of_queues() -> list[_Replacement]:
     names = "Queue", "SimpleQueue"
     classes = ((vars(stocks_queues)[name], vars(queues)[name]) for name in names)
     methods = [_Replacement("__init__", stocks, ours) for stocks, ours in classes]
-    for name in ("_repopulate_pool", "_check_running", "terminate"):
+    for name in ("_repopulate_pool", "_check_running", "close", "terminate"):
         methods.append(_Replacement(name, stocks_pool.Pool, pool.Pool))
     return methods
 

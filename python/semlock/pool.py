@@ -34,6 +34,7 @@ _IMapIterator: Any = pool.IMapIterator
 _MapResult: Any = pool.MapResult
 _stocks_repopulate_pool: Callable[[Any], None] = _StockPool._repopulate_pool
 _stocks_check_running: Callable[[Any], None] = _StockPool._check_running
+_stocks_close: Callable[[Any], None] = _StockPool.close
 _stocks_terminate: Callable[[Any], None] = _StockPool.terminate
 
 # What _watch() gives a pool other things in the place of.
@@ -54,6 +55,14 @@ class Pool(_StockPool):  # type: ignore[misc]
         _stocks_check_running(self)
         if isinstance(self._taskqueue, _Submitted):
             self._taskqueue.check()
+
+    def close(self) -> None:
+        _stocks_close(self)
+        if isinstance(self._taskqueue, _Submitted) and self._taskqueue.is_refused():
+            # _break() may have told that thread to end, and was contradicted: it would stay, for
+            # jobs and workers that are waiting for it to end.
+            self._worker_handler._state = pool.TERMINATE
+            self._change_notifier.put(None)
 
     def terminate(self) -> None:
         _stocks_terminate(self)
@@ -118,6 +127,13 @@ class _Submitted:
         for stream in self._streams:
             stream.check()
 
+    def is_refused(self) -> bool:
+        try:
+            self.check()
+        except QueueBrokenError:
+            return True
+        return False
+
     def put(self, job: Any) -> None:
         if job is not None:
             self.check()
@@ -126,12 +142,10 @@ class _Submitted:
 
 def _start(process: Callable[..., Any], submitted: _Submitted, *args: Any, **kwargs: Any) -> Any:
     """Makes a worker, unless it would have nothing to do but to end."""
-    try:
-        submitted.check()
-    except QueueBrokenError:
+    if submitted.is_refused():
         # This is the thread that replaces workers, and what it does at its end.
         submitted.put(None)
-        raise SystemExit from None
+        raise SystemExit
     return process(*args, **kwargs)
 
 

@@ -10,8 +10,14 @@ use crate::command::{cargo, output, run, say};
 use crate::tools::Tools;
 
 const MUSL: &str = "x86_64-unknown-linux-musl";
-const CHECKED: [&str; 4] =
-    ["aarch64-apple-darwin", "x86_64-unknown-freebsd", MUSL, "aarch64-unknown-linux-gnu"];
+/// NetBSD for all Unixes that semlock has nothing of their own for.
+const CHECKED: [&str; 5] = [
+    "aarch64-apple-darwin",
+    "x86_64-unknown-freebsd",
+    "x86_64-unknown-netbsd",
+    MUSL,
+    "aarch64-unknown-linux-gnu",
+];
 
 pub fn cross(folder: Option<&Path>) -> Result<()> {
     if let Some(tools) = Tools::find(folder, "Other systems")? {

@@ -58,6 +58,7 @@ fn stand_in<'py>(
     module: &Bound<'py, PyModule>,
     name: &Bound<'py, PyString>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    // The import system asks for `__path__`, which is not worth an import.
     if !name.to_cow()?.starts_with('_') {
         let kernel = module.py().import("semlock.kernel")?;
         if kernel.getattr("__all__")?.contains(name)? {

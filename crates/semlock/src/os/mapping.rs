@@ -12,9 +12,7 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use rustix::shm;
 
-use super::system::memory::{
-    WAYS, allocate_file, allocate_object, random as system_random, wipe_on_fork,
-};
+use super::system::memory::{WAYS, allocate_file, allocate_object, wipe_on_fork};
 use super::wiped::Region;
 use crate::atomic::AtomicU64;
 use crate::mutation::rule;
@@ -215,12 +213,11 @@ pub(super) fn unlinked_file(bytes: u64) -> Result<OwnedFd, Errno> {
 
 /// 128 bits that nobody else gets.
 pub(crate) fn random() -> Result<[u64; 2], Errno> {
-    let mut bytes = [0; 16];
-    system_random(&mut bytes)?;
-    let [mut a, mut b] = [[0; 8]; 2];
-    a.copy_from_slice(&bytes[..8]);
-    b.copy_from_slice(&bytes[8..]);
-    Ok([a, b].map(u64::from_ne_bytes))
+    let one = || {
+        getrandom::u64()
+            .map_err(|error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
+    };
+    Ok([one()?, one()?])
 }
 
 /// A name that nobody else has: of 24 bytes, because macOS takes 30 at most, with a slash before them.

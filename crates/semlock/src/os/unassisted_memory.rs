@@ -15,12 +15,3 @@ pub(crate) const WAYS: &[(&str, Way)] =
 pub(crate) fn wipe_on_fork(_: NonNull<AtomicU64>, _: usize) -> Result<(), Errno> {
     Err(Errno::NOSYS)
 }
-
-/// `getentropy(3)`.
-pub(crate) fn random(bytes: &mut [u8; 16]) -> Result<(), Errno> {
-    // SAFETY: room for so many bytes; it gives 256 at most.
-    match unsafe { libc::getentropy(bytes.as_mut_ptr().cast(), bytes.len()) } {
-        0 => Ok(()),
-        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
-    }
-}

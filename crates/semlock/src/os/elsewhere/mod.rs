@@ -8,11 +8,9 @@ pub(crate) mod clock;
 pub(crate) mod cpu;
 #[path = "../napping.rs"]
 pub(crate) mod futex;
-#[path = "../portable/memory.rs"]
 pub(crate) mod memory;
 pub(crate) mod process;
 #[path = "../unassisted_memory.rs"]
-#[allow(unsafe_code)]
 mod unassisted_memory;
 
 /// Whether the calling thread is the one that the process began with: it may be, for a wait that gives its caller

@@ -48,19 +48,6 @@ pub(crate) fn wipe_on_fork(start: NonNull<AtomicU64>, bytes: usize) -> Result<()
     // SAFETY: the caller's own mapping, whole, which nothing but numbers is in.
     match unsafe { libc::minherit(start.as_ptr().cast(), bytes, libc::INHERIT_ZERO) } {
         0 => Ok(()),
-        _ => Err(errno()),
+        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
     }
-}
-
-/// `getentropy(3)`.
-pub(crate) fn random(bytes: &mut [u8; 16]) -> Result<(), Errno> {
-    // SAFETY: room for so many bytes; it gives 256 at most.
-    match unsafe { libc::getentropy(bytes.as_mut_ptr().cast(), bytes.len()) } {
-        0 => Ok(()),
-        _ => Err(errno()),
-    }
-}
-
-fn errno() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

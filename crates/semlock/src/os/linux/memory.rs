@@ -11,7 +11,6 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::mm::{Advice, madvise};
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::atomic::AtomicU64;
 use crate::os::mapping::{Way, unlinked_file, unlinked_shared_memory};
@@ -66,19 +65,6 @@ pub(crate) fn allocate_file(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errn
 pub(crate) fn wipe_on_fork(start: NonNull<AtomicU64>, bytes: usize) -> Result<(), Errno> {
     // SAFETY: the caller's own mapping, whole, which nothing but numbers is in.
     unsafe { madvise(start.as_ptr().cast(), bytes, Advice::LinuxWipeOnFork) }
-}
-
-/// `getrandom(2)`.
-pub(crate) fn random(bytes: &mut [u8; 16]) -> Result<(), Errno> {
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
-            Ok(more) => filled += more,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ mod napping;
 #[allow(unsafe_code)]
 pub(crate) mod process;
 #[path = "../unassisted_memory.rs"]
-#[allow(unsafe_code)]
 mod unassisted_memory;
 
 /// Whether the calling thread is the one that the process began with, or that forked it.

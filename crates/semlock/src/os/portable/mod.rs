@@ -11,7 +11,6 @@ pub(crate) mod memory;
 mod proc;
 pub(crate) mod process;
 #[path = "../unassisted_memory.rs"]
-#[allow(unsafe_code)]
 mod unassisted_memory;
 
 /// Whether the calling thread is the one that the process began with, or that forked it.
