@@ -277,3 +277,24 @@ def test_without_permission_a_foreign_semaphore_is_refused_as_on_stock(name: str
         "FileExistsError",
         "PermissionError",
     ]
+
+
+def test_a_subinterpreter_is_told_that_it_cannot_have_semlock() -> None:
+    script = """if True:
+        import sys
+        import semlock
+
+        code = '''if True:
+            try:
+                import semlock._multiprocessing
+            except ImportError as error:
+                print(error, flush=True)
+        '''
+        if sys.version_info >= (3, 13):
+            import _interpreters
+            _interpreters.exec(_interpreters.create("legacy"), code)
+        else:
+            import _xxsubinterpreters
+            _xxsubinterpreters.run_string(_xxsubinterpreters.create(isolated=False), code)
+    """
+    assert output("-c", script) == "semlock cannot be used in subinterpreters\n"

@@ -1524,3 +1524,35 @@ def test_no_notification_is_lost_when_waiters_are_killed_at_random() -> None:
             condition.notify_all()
         for child in consumers:
             child.result()
+
+
+@both
+def test_what_a_signals_handler_took_during_a_wait_it_still_has(family: Any) -> None:
+    condition = family.Condition()
+
+    def waits(line: Line) -> list[int]:
+        handled = threading.Event()
+
+        def handler(*_: Any) -> None:
+            condition.acquire()
+            handled.set()
+
+        def sends() -> None:
+            wait_until(lambda: condition._sleeping_count.get_value() == 1, "it waits")
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+        signal.signal(signal.SIGUSR1, handler)
+        with condition:
+            thread = threading.Thread(target=sends)
+            thread.start()
+            while not handled.is_set():
+                condition.wait(0.2)
+            counts = [condition._lock._semlock._count()]
+            thread.join()
+        counts.append(condition._lock._semlock._count())
+        condition.release()
+        counts.append(condition._lock._semlock._count())
+        return counts
+
+    with forked(waits) as child:
+        assert child.result() == [2, 1, 0]

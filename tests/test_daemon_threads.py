@@ -66,3 +66,82 @@ def test_an_interpreter_ends_with_a_daemon_thread_that_gets_its_permit_in_the_en
         print("end")
     """
     assert output("-c", script) == "end\n"
+
+
+# Where a daemon thread can be in Python code that semlock has called.
+CALLED = {
+    "predicate": """
+        condition = semlock.Condition()
+        condition.acquire()
+        go = lambda: condition.wait_for(linger)
+    """,
+    "action": """
+        go = semlock.Barrier(1, linger).wait
+    """,
+    "lock-of-a-condition": """
+        class Own(semlock.Lock):
+            def acquire(self, *_):
+                linger()
+        go = semlock.Condition(Own()).acquire
+    """,
+    "warning": """
+        lock = semlock.Lock()
+        if os.fork() == 0:
+            lock.acquire()
+            os._exit(0)
+        os.wait()
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda *_, **__: linger()
+        go = lock.acquire
+    """,
+    "getstate": """
+        class Own(semlock.Barrier):
+            def __getstate__(self):
+                linger()
+        go = lambda barrier=Own(2): pickle.dumps(barrier)
+    """,
+}
+
+
+@pytest.mark.parametrize("called", CALLED.values(), ids=CALLED)
+def test_an_interpreter_ends_with_a_daemon_thread_in_what_semlock_calls(called: str) -> None:
+    # Up to 3.13, such a thread is ended where it comes back to Python.
+    script = f"""if True:
+        import os, pickle, threading, time, warnings
+        import semlock
+
+        started = threading.Event()
+
+        def linger():
+            started.set()
+            while True:
+                time.sleep(0.001)
+        {called}
+        class Late:
+            # Lives in a global, so it goes when the interpreter has nearly ended.
+            def __del__(self, sleep=time.sleep):
+                sleep(0.05)
+
+        late = Late()
+        threading.Thread(target=go, daemon=True).start()
+        started.wait()
+        print("end")
+    """
+    assert output("-c", script) == "end\n"
+
+
+def test_a_barrier_that_breaks_when_the_interpreter_has_nearly_ended_says_so() -> None:
+    script = """if True:
+        import builtins
+        import semlock
+
+        class Late:
+            def __del__(self, barrier=semlock.Barrier(2), print=print):
+                try:
+                    barrier.wait(0)
+                except BaseException as error:
+                    print(type(error).__name__)
+
+        builtins.late = Late()
+    """
+    assert output("-c", script) == "BrokenBarrierError\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import shutil
 from collections.abc import Callable
@@ -666,3 +667,83 @@ def body():
 """
     ours = "_Submitted" if backend == "shared" else "SimpleQueue"
     assert program(source, moment) == [["theirs"], ours, ["theirs"], "SimpleQueue"]
+
+
+# ---- In children that begin in any directory ----
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_what_lies_in_the_current_directory_is_none_of_a_childs_business(
+    method: str, backend: str, tmp_path: Path
+) -> None:
+    (tmp_path / "queue.py").write_text("raise RuntimeError('imported by mistake')\n")
+    path = tmp_path / "below" / "program.py"
+    path.parent.mkdir()
+    body = """
+def body():
+    install()
+    return ask(multiprocessing.get_context(sys.argv[1]), 1)
+"""
+    path.write_text(f"BACKEND = {backend!r}\n{HEAD}{body}{TAIL}")
+    assert json.loads(output(path, method, cwd=tmp_path)) == ["semlock", "semlock"]
+
+
+def test_a_package_without_its_sources_reaches_children(tmp_path: Path) -> None:
+    package = tmp_path / "semlock"
+    shutil.copytree(Path(semlock.__file__).parent, package)
+    assert compileall.compile_dir(package, quiet=1, legacy=True)
+    for source in package.glob("*.py"):
+        source.unlink()
+    body = """
+def body():
+    install()
+    assert semlock.__file__.endswith(".pyc")
+    return [ask(multiprocessing.get_context(method)) for method in ("spawn", "forkserver")]
+"""
+    path = tmp_path / "program.py"
+    path.write_text(f"BACKEND = 'shared'\n{HEAD}{body}{TAIL}")
+    assert json.loads(output(path, cwd=tmp_path)) == [["semlock"], ["semlock"]]
+
+
+# ---- While it is being installed ----
+
+
+def test_at_each_step_of_install_and_uninstall_everything_can_be_made(
+    program: Program,
+) -> None:
+    source = """
+import multiprocessing.synchronize as synchronize
+import semlock.install as _
+
+ARGUMENTS = {"Barrier": (2,)}
+NAMES = (
+    "Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier", "Queue",
+    "SimpleQueue", "JoinableQueue",
+)
+STOCKS = {name: getattr(synchronize, name) for name in NAMES if hasattr(synchronize, name)}
+STEPS = []
+
+
+def make_all(_=None):
+    context = multiprocessing.get_context()
+    STEPS.append(0)
+    for name in NAMES:
+        made = getattr(multiprocessing, name)(*ARGUMENTS.get(name, ()))
+        # As somebody who has the class from before makes it.
+        if name in STOCKS:
+            STOCKS[name](*ARGUMENTS.get(name, ()), ctx=context)
+
+
+def body():
+    module = sys.modules["semlock.install"]
+    for change in module._Change, module._MethodChange, module._ReducerChange:
+        for step in ("make", "undo"):
+            def stepping(self, step=getattr(change, step)):
+                step(self)
+                make_all()
+            setattr(change, step, stepping)
+    install()
+    semlock.uninstall()
+    return len(STEPS) > 10
+"""
+    assert program(source)

@@ -1365,3 +1365,50 @@ def test_a_plain_lock_may_not_know_its_holder_but_says_whether_it_is_free() -> N
     with lock:
         assert lock.holder() in (None, os.getpid())
     assert lock.holder() is None
+
+
+def test_a_lock_that_was_refused_for_its_warning_is_left_to_who_took_it_meanwhile() -> None:
+    lock = semlock.Lock()
+    with holder(lock) as dead:
+        die(dead)
+    taken, done = threading.Event(), threading.Event()
+
+    def takes() -> None:
+        with lock:
+            taken.set()
+            done.wait()
+
+    thread = threading.Thread(target=takes)
+
+    def hook(*_: Any, **__: Any) -> None:
+        lock.release()
+        thread.start()
+        taken.wait()
+        raise LookupError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = hook
+        with pytest.raises(LookupError):
+            lock.acquire()
+    assert not lock.acquire(False)
+    done.set()
+    thread.join()
+    assert take(lock, False) == TAKEN
+    lock.release()
+
+
+@pytest.mark.parametrize(
+    "use", ["value.value", "value.value = 1", "value.get_lock().acquire()", "array[0]"]
+)
+def test_a_warning_shows_where_the_program_used_what_has_the_lock(use: str) -> None:
+    context = semlock.get_context("fork")
+    value, array = context.Value("i"), context.Array("i", 1)
+    shared = array if "array" in use else value
+    with holder(shared.get_lock()) as dead:
+        die(dead)
+    names = {"__name__": __name__, "value": value, "array": array}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        exec(compile(use, __file__, "exec"), names)
+    assert [warning.filename for warning in caught] == [__file__]

@@ -708,6 +708,168 @@ def body():
     assert program(source, method) == ["BrokenProcessPool"] * 3
 
 
+@pytest.mark.parametrize("shutdown", ["shutdown", "no shutdown"])
+@pytest.mark.parametrize("imported", ["before", "after"])
+@pytest.mark.parametrize("method", METHODS)
+def test_an_executor_that_hands_out_more_when_it_is_broken_already_fails_all_futures(
+    method: str, imported: str, shutdown: str, program: Program
+) -> None:
+    source = (
+        KILLS
+        + """
+def die_in_the_next_task():
+    wait_until(lambda: os.path.exists("go"))
+    # Whichever class its queue is of.
+    from multiprocessing.connection import Connection
+
+    Connection._recv = after_calls(1, Connection._recv, die)
+    ours.os = System(read=after_calls(1, os.read, die))
+
+
+def body():
+    if sys.argv[2] == "before":
+        import concurrent.futures.process
+    semlock.install()
+    from concurrent.futures import ProcessPoolExecutor
+
+    executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method()))
+    workers, reader = executor._processes, executor._call_queue._reader
+    futures, found_out = [], threading.Event()
+
+    def find_out(_):
+        (worker,) = workers.values()
+        wait_until(lambda: worker.exitcode is not None)
+        if hasattr(reader, "_stream"):
+            # As any of its processes does, sooner or later.
+            raised(reader._stream.check)
+        # This thread is going to hand out what is submitted meanwhile.
+        futures.extend(executor.submit(abs, -1) for _ in range(20))
+        if sys.argv[3] == "shutdown":
+            executor.shutdown(wait=False)
+        found_out.set()
+
+    executor.submit(die_in_the_next_task).add_done_callback(find_out)
+    futures.append(executor.submit(abs, -1))
+    open("go", "x").close()
+    found_out.wait()
+    said = sorted({raised(future.result) for future in futures})
+    executor.shutdown()
+    return said
+"""
+    )
+    assert program(source, method, imported, shutdown) == ["BrokenProcessPool"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_subclasses_that_were_there_before_install_say_that_they_are_broken(
+    method: str, program: Program
+) -> None:
+    source = (
+        KILLS
+        + """
+import multiprocessing.queues as stocks
+
+
+class EarlyQueue(stocks.Queue):
+    pass
+
+
+class EarlySimpleQueue(stocks.SimpleQueue):
+    pass
+
+
+class EarlyJoinableQueue(stocks.JoinableQueue):
+    pass
+
+
+def use(queue):
+    if hasattr(queue, "get_nowait"):
+        said = [raised(queue.get, True, 60), raised(queue.get_nowait)]
+    else:
+        said = [raised(queue.get)] * 2
+    return [*said, queue.empty()]
+
+
+def use_in_a_child(queue, results):
+    results.send(use(queue))
+
+
+def body():
+    semlock.install()
+    context = multiprocessing.get_context(method())
+    said = []
+    for kind in (EarlyQueue, EarlySimpleQueue, EarlyJoinableQueue):
+        queue = kind(ctx=context)
+        queue.put("message")
+        said.append(killed(run(context, get_and_die_in_the_middle, queue)))
+        said.append(use(queue))
+        reader, writer = context.Pipe(False)
+        child = run(context, use_in_a_child, queue, writer)
+        said.append(reader.recv())
+        child.join()
+    said.append(raised(queue.join))
+    return said
+"""
+    )
+    broken = "QueueBrokenError"
+    each = [True, *[[broken, broken, False]] * 2]
+    assert program(source, method) == [*each * 3, broken]
+
+
+def test_an_interrupt_where_somebody_looks_after_the_others_leaves_no_lock_taken(
+    program: Program,
+) -> None:
+    source = (
+        KILLS
+        + """
+class Interrupt(Exception):
+    pass
+
+
+class Interrupted:
+    '''A lock in whose acquire() a signal arrives.'''
+
+    def __init__(self, lock):
+        self._lock = lock
+
+    def __getattr__(self, name):
+        return getattr(self._lock, name)
+
+    def acquire(self, *arguments):
+        self._lock.acquire(*arguments)
+        raise Interrupt
+
+
+def body():
+    lock = semlock.get_context("fork").SimpleQueue()._rlock
+    return [raised(ours._is_left_marked, Interrupted(lock)), lock.locked()]
+"""
+    )
+    assert program(source) == ["Interrupt", False]
+
+
+def test_an_end_that_is_closed_while_somebody_waits_at_it_does_not_break_the_queue(
+    program: Program,
+) -> None:
+    source = (
+        KILLS
+        + """
+def body():
+    context = semlock.get_context("fork")
+    said = []
+    queue = context.SimpleQueue()
+    queue._reader._wait = lambda timeout: queue._reader.close()
+    said += [raised(queue.get), queue._writer._stream.broken.is_set()]
+    queue = context.SimpleQueue()
+    queue._writer._wait = lambda timeout: queue._writer.close()
+    while not queue._writer.closed:
+        last = raised(queue.put, b"x" * 1000)
+    return [*said, last, queue._reader._stream.broken.is_set()]
+"""
+    )
+    assert program(source) == ["OSError", False] * 2
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", ["SimpleQueue", "Queue"])
 def test_whoever_is_killed_at_random_messages_are_whole_or_the_queue_is_broken(

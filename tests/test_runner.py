@@ -451,3 +451,44 @@ def test_help_says_how_it_is_used(flag: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: ")
     assert "-m MODULE" in done.stdout
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("form", [as_script, as_script_elsewhere, as_module, as_directory])
+def test_a_program_and_its_children_import_their_own_modules(
+    form: Form, method: str, both: Both, tmp_path: Path
+) -> None:
+    source = NAMES_SEMAPHORES + (
+        f"""
+import multiprocessing
+import queue
+
+
+def work(lock):
+    with lock:
+        print(queue.__file__)
+
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context({method!r})
+    lock = context.Lock()
+    child = context.Process(target=work, args=(lock,))
+    child.start()
+    child.join()
+    print(queue.__file__)
+"""
+    )
+    # semlock imports that of the standard library, and a program that has locks alone does not.
+    program = form(tmp_path, source)
+    (tmp_path / "queue.py").write_text("")
+    own = form is as_script or form is as_module
+    assert both(*program).stdout.count(str(tmp_path / "queue.py")) == (2 if own else 0)
+
+
+def test_a_script_runs_where_the_current_directory_is_gone(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = tmp_path / "script.py"
+    script.write_text("print(__file__)")
+    done = run("-m", "semlock", script, cwd=gone, preexec_fn=gone.rmdir)
+    assert (done.stdout, done.stderr) == (f"{script}\n", "")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import semlock
 from children import Line, forked, wait_until, wait_until_asleep
-from families import holder, let_go, recovered_from, take
-from words import Words
+from families import NOT_TAKEN, Taken, holder, let_go, recovered_from, take
+from words import WATCH, Words
 
 pytestmark = pytest.mark.usefixtures("a_segment")
 
@@ -110,3 +110,41 @@ def test_a_watcher_that_is_killed_with_the_holder_is_replaced(make: Any) -> None
             watcher.kill()
             assert other.hear() == recovered_from(first.pid)
             let_go(other)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_descriptors_that_others_closed_tell_a_watcher_nothing(dies: bool) -> None:
+    lock = semlock.Lock()
+    words = Words(lock)
+
+    def closes_all(line: Line) -> bool:
+        taken: list[Taken] = []
+        limit = (True,) if dies else (True, 1.0)
+        thread = threading.Thread(target=lambda: taken.append(take(lock, *limit)))
+        thread.start()
+        wait_until(words.is_watched, "it watches")
+        began = words.at(words.slot + WATCH)
+        wait_until(lambda: words.at(words.slot + WATCH) != began, "it has looked once")
+        # As daemons do; and what is opened then gets the numbers.
+        kept = line.connection.fileno()
+        os.closerange(3, kept)
+        os.closerange(kept + 1, 100)
+        if dies:
+            # Never readable, as the descriptor of a process that lives.
+            opened = [end for _ in range(8) for end in os.pipe()]
+        else:
+            opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(16)]
+        line.say("closed")
+        thread.join()
+        for descriptor in opened:
+            os.fstat(descriptor)
+        assert taken == [recovered_from(first.pid) if dies else NOT_TAKEN]
+        return True
+
+    with holder(lock) as first, forked(closes_all) as watcher:
+        assert watcher.hear() == "closed"
+        if dies:
+            first.kill()
+        assert watcher.result()
+        if not dies:
+            let_go(first)

@@ -10,19 +10,26 @@
 """
 
 import sys
-from typing import Any
 
-from . import _native
+from .startup import StandardLibraryFirst
 
-# isort: split
-# _native has made this module.
-from ._multiprocessing import SemLock as _SemLock
-from .context import get_context
-from .errors import OwnerDiedWarning, QueueBrokenError
-from .install import install, uninstall
+# sys.argv begins so while `python -m` looks for what it is to run.
+with StandardLibraryFirst(sys.argv[:1] == ["-m"]):
+    from typing import TYPE_CHECKING, Any
 
-if _native.HAS_SHARED:
-    from ._native import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
+    from . import _native
+
+    # isort: split
+    # _native has made this module.
+    from ._multiprocessing import SemLock as _SemLock
+    from .context import get_context
+    from .errors import OwnerDiedWarning, QueueBrokenError
+    from .install import install, uninstall
+
+    if _native.HAS_SHARED:
+        from ._native import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
+
+__version__: str
 
 __all__ = [
     "Barrier",
@@ -70,12 +77,18 @@ def _reduce_semlock(lock: _SemLock) -> tuple[Any, ...]:
     return rebuild, (handle, lock.kind, lock.maxvalue, lock.name), added_state(lock)
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # which takes whatever is asked for to be there
 
-        return version("semlock")
-    if name in __all__:
-        # What stands in for semlock's own classes is imported when it is asked for.
-        return getattr(_native, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib import metadata
+
+            try:
+                return metadata.version("semlock")
+            except metadata.PackageNotFoundError as error:
+                # It lies somewhere without having been installed.
+                raise AttributeError(f"semlock has no version here: {error}") from None
+        if name in __all__:
+            # What stands in for semlock's own classes is imported when it is asked for.
+            return getattr(_native, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,6 +22,7 @@ from types import ModuleType, TracebackType
 from typing import Any, NoReturn
 
 from semlock import install
+from semlock.startup import StandardLibraryFirst, before_standard_library, forget_shadowed
 
 USAGE = "usage: python -m semlock [--backend BACKEND] [-m MODULE | SCRIPT] ARGS..."
 
@@ -43,13 +44,16 @@ def main() -> None:
     backend, given = backend_option(sys.argv[1:])
     module, argv = arguments(given)
     try:
-        install(backend)
+        with StandardLibraryFirst(True):
+            install(backend)
     except ValueError as error:
         refuse(str(error))
     try:
         sys.argv = argv
         if module is not None:
             run_module(module)
+        elif os.path.isabs(argv[0]):
+            run_file(argv[0])
         else:
             path = os.path.join(os.getcwd(), argv[0])
             run_file(path if sys.version_info < (3, 11) or argv[0] else os.getcwd())
@@ -114,6 +118,7 @@ def new_main() -> ModuleType:
 
 
 def run_module(name: str, alter_argv: bool = True) -> None:
+    forget_shadowed(before_standard_library(sys.path))
     new_main()
     # What the interpreter itself calls for -m.
     runpy._run_module_as_main(name, alter_argv)  # type: ignore[attr-defined]
@@ -126,6 +131,7 @@ def run_file(path: str) -> None:
         run_module("__main__", alter_argv=False)
         return
     replace_first_path(os.path.dirname(os.path.realpath(path)))
+    forget_shadowed(before_standard_library(sys.path))
     try:
         # Read at once: it can be a pipe.
         with io.open_code(path) as file:

@@ -56,7 +56,7 @@ class SemLock:
 
 class Lock(SemLock):
     def __init__(
-        self, *, ctx: Any = None, robust: bool = True, on_owner_died: _OnOwnerDied = "warn"
+        self, *, ctx: Any = None, robust: bool | None = True, on_owner_died: _OnOwnerDied = "warn"
     ) -> None: ...
     def holder(self) -> int | None: ...
     def _guard_messages(self) -> None: ...
@@ -67,7 +67,7 @@ class Lock(SemLock):
 
 class RLock(SemLock):
     def __init__(
-        self, *, ctx: Any = None, robust: bool = True, on_owner_died: _OnOwnerDied = "warn"
+        self, *, ctx: Any = None, robust: bool | None = True, on_owner_died: _OnOwnerDied = "warn"
     ) -> None: ...
     def holder(self) -> int | None: ...
 
@@ -77,7 +77,7 @@ class Semaphore(SemLock):
         value: SupportsIndex = 1,
         *,
         ctx: Any = None,
-        robust: bool = False,
+        robust: bool | None = False,
         on_owner_died: _OnOwnerDied = "warn",
     ) -> None: ...
     def get_value(self) -> int: ...
@@ -89,7 +89,7 @@ class BoundedSemaphore(Semaphore):
         value: SupportsIndex = 1,
         *,
         ctx: Any = None,
-        robust: bool = False,
+        robust: bool | None = False,
         on_owner_died: _OnOwnerDied = "warn",
     ) -> None: ...
 

@@ -6,7 +6,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Iterable
 from multiprocessing import context
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from . import _native
 
@@ -38,6 +38,15 @@ def get_context(method: str | None = None) -> Context:
 
 class Context(context.BaseContext):
     """What semlock's contexts have in common."""
+
+    if TYPE_CHECKING:
+        # Each has one of its own. For these, typeshed knows no locks but multiprocessing's.
+        Process: ClassVar[type[Any]]
+
+        def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True) -> Any: ...  # noqa: N802
+        def Array(  # noqa: N802
+            self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True
+        ) -> Any: ...
 
     def __reduce__(self) -> tuple[Callable[[str], Context], tuple[str]]:
         return get_context, (self.get_start_method(),)

@@ -1,5 +1,8 @@
 """What semlock's own warnings and exceptions are."""
 
+import sys
+import warnings
+
 __all__ = ["OwnerDiedWarning", "QueueBrokenError"]
 
 
@@ -18,3 +21,27 @@ class QueueBrokenError(RuntimeError):
     What is left in the pipe begins in the middle of a message, so nobody can read it, and nothing
     can be written behind it. The queue stays so: make a new one.
     """
+
+
+def warn_that_owner_died(pid: int, name: str) -> None:
+    warnings.warn(
+        f"process {pid} died while it held this {name}: what the {name} protects may be "
+        "half-written, so check or restore it before you rely on it. (`recovered` is the dead "
+        'process until release; one made with on_owner_died="ignore" does not warn.)',
+        OwnerDiedWarning,
+        level_of_caller(),
+    )
+
+
+def level_of_caller() -> int:
+    """The stack level, for ``warnings.warn`` in the function that asks, of who called semlock.
+
+    What ``multiprocessing.sharedctypes`` generates runs in a namespace without a name.
+    """
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "semlock").split(".")[0] in _PACKAGES:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+_PACKAGES = ("multiprocessing", "semlock")

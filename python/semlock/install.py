@@ -27,6 +27,7 @@ from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from . import _multiprocessing as _ours
+from .startup import before_standard_library
 
 __all__ = ["install", "uninstall"]
 
@@ -50,10 +51,15 @@ _NAMES_OF_QUEUES = ("Queue", "JoinableQueue", "SimpleQueue")
 _KEY = "semlock"
 
 # Run in a fresh interpreter. It loads this very package by its place, because nothing is on
-# `sys.path` yet, and a child that cannot have it still works, on the interpreter's own module.
+# `sys.path` yet but the current directory, which is none of its business (see `startup`). A child
+# that cannot have it still works, on the interpreter's own module.
 _BOOTSTRAP = """\
-import importlib.util, sys
+import importlib.util, os, sys
+path = sys.path[:]
 try:
+    library = os.path.dirname(getattr(os, "__file__", ""))
+    if library in path:
+        del sys.path[:path.index(library)]
     if "semlock" not in sys.modules:
         spec = importlib.util.spec_from_file_location("semlock", {init!r})
         sys.modules["semlock"] = module = importlib.util.module_from_spec(spec)
@@ -64,6 +70,8 @@ try:
             raise
     from semlock.install import {function}
     {function}({backend!r})
+    from semlock.startup import forget_shadowed
+    forget_shadowed({own!r})
 except Exception as error:
     import warnings
     warnings.warn(
@@ -71,6 +79,8 @@ except Exception as error:
         f"own semaphores: {{type(error).__name__}}: {{error}}",
         RuntimeWarning,
     )
+finally:
+    sys.path[:] = path
 """
 
 
@@ -200,10 +210,11 @@ class _Installation:
             sys.modules["_multiprocessing"] = _ours
         # All that is to be changed is known before anything is.
         self.replacements = _replacements(backend, stock)
+        # The methods first: those of the stdlib's locks keep what they name, for whoever has them.
         self.changes: list[_Change | _MethodChange | _ReducerChange] = [
+            *(self.redirected(method) for method in _methods(backend)),
             *_globals_to_replace(self.replacements, list(sys.modules.values())),
             *(_ReducerChange(cls) for cls in self.stocks_classes().values()),
-            *(self.redirected(method) for method in _methods(backend)),
             self.wrapped(spawn, "get_preparation_data", self.get_preparation_data),
             self.wrapped(util, "spawnv_passfds", self.spawnv_passfds),
         ]
@@ -231,15 +242,15 @@ class _Installation:
         ]
         back = [_Replacement(name, after, before) for name, before, after in self.replacements]
         changes = _globals_to_replace(back, since)
-        self.active = False
         if sys.modules.get("_multiprocessing") is _ours:
             del sys.modules["_multiprocessing"]
             if self.stock is not None:
                 sys.modules["_multiprocessing"] = self.stock
-        for since_then in changes:
+        for since_then in reversed(changes):
             since_then.make()
-        for change in self.changes:
+        for change in reversed(self.changes):
             change.undo()
+        self.active = False
 
     def wrapped(self, module: ModuleType, name: str, wrapper: Callable[..., Any]) -> _Change:
         """Has a function called through one of the methods below."""
@@ -273,13 +284,14 @@ class _Installation:
 
     def get_preparation_data(self, before: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         data = before(*args, **kwargs)
-        data[_KEY] = _InstallsWhenUnpickled(self.backend)
+        data[_KEY] = _InstallsWhenUnpickled(self.backend, data.get("sys_path", []))
         return data
 
     def spawnv_passfds(
         self, before: Callable[..., Any], path: Any, args: Sequence[Any], passfds: Any
     ) -> Any:
-        first = f"exec({_bootstrap(_install_in_fork_server, self.backend)!r}, {{}}); "
+        code = _bootstrap(_install_in_fork_server, self.backend, sys.path)
+        first = f"exec({code!r}, {{}}); "
         args = [
             first + arg
             if option == "-c" and "from multiprocessing.forkserver import main" in arg
@@ -351,8 +363,10 @@ def _methods_of_queues() -> list[_Replacement]:
     names = "Queue", "SimpleQueue"
     classes = ((vars(stocks_queues)[name], vars(queues)[name]) for name in names)
     methods = [_Replacement("__init__", stocks, ours) for stocks, ours in classes]
-    for name in ("_repopulate_pool", "_check_running", "close", "terminate"):
-        methods.append(_Replacement(name, stocks_pool.Pool, pool.Pool))
+    # The stdlib's `join` would wait for ever.
+    stocks_joinable: Any = vars(stocks_queues)["JoinableQueue"]
+    methods.append(_Replacement("join", stocks_joinable, queues.JoinableQueue))
+    methods.append(_Replacement("_repopulate_pool", stocks_pool.Pool, pool.Pool))
     return methods
 
 
@@ -418,20 +432,21 @@ def _new_of_stocks(module: str, name: str) -> object:
 class _InstallsWhenUnpickled:
     """Something to pickle that installs where it is unpickled, and is ``None`` there."""
 
-    def __init__(self, backend: str) -> None:
-        self.code = _bootstrap(install, backend)
+    def __init__(self, backend: str, path: Sequence[str]) -> None:
+        self.code = _bootstrap(install, backend, path)
 
     def __reduce__(self) -> tuple[Callable[..., None], tuple[str, dict[str, Any]]]:
         # A namespace of its own, or the code would run in that of whoever unpickles it.
         return exec, (self.code, {})
 
 
-# Absolute, whatever becomes the current directory.
-_INIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__init__.py")
+# Absolute, whatever becomes the current directory; a .pyc where there is no source.
+_INIT = os.path.abspath(vars(sys.modules[__package__])["__file__"])
 
 
-def _bootstrap(function: Callable[[str], None], backend: str) -> str:
-    return _BOOTSTRAP.format(init=_INIT, function=function.__name__, backend=backend)
+def _bootstrap(function: Callable[[str], None], backend: str, path: Sequence[str]) -> str:
+    own = [entry for entry in before_standard_library([*path]) if type(entry) is str]
+    return _BOOTSTRAP.format(init=_INIT, function=function.__name__, backend=backend, own=own)
 
 
 def _install_in_fork_server(backend: str) -> None:

@@ -21,7 +21,7 @@ from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import _multiprocessing, _native
-from .errors import OwnerDiedWarning
+from .errors import OwnerDiedWarning, level_of_caller
 
 __all__ = [
     "Barrier",
@@ -234,7 +234,7 @@ if sys.platform == "win32":
             owner_died = super()._acquire(bool(block), timeout)
             if owner_died and not self.ignores_dead_owners:
                 try:
-                    warnings.warn(_OWNER_DIED, OwnerDiedWarning, _level_of_caller())
+                    warnings.warn(_OWNER_DIED, OwnerDiedWarning, level_of_caller())
                 except BaseException:
                     self._let_go()
                     raise
@@ -303,16 +303,5 @@ def _say_once() -> None:
         "semaphores: a process that dies while it holds one leaves it taken, as in "
         "multiprocessing. (Made with robust=False, they do not warn.)",
         RuntimeWarning,
-        _level_of_caller(),
+        level_of_caller(),
     )
-
-
-def _level_of_caller() -> int:
-    """The stack level, for ``warnings.warn`` in the function that asks, of who called semlock."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _PACKAGES:
-        level, frame = level + 1, frame.f_back
-    return level
-
-
-_PACKAGES = ("multiprocessing", "semlock")

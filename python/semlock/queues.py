@@ -58,6 +58,7 @@ else:
     _StockQueue = queues.Queue
     _StockJoinableQueue = queues.JoinableQueue
     _StockSimpleQueue = queues.SimpleQueue
+_stocks_init: Any = _StockQueue.__init__
 
 
 class _Stream:
@@ -98,12 +99,12 @@ def _is_left_marked(lock: _native.Lock) -> bool:
         # Unless it was this thread, which a signal's handler has interrupted to look here, it was
         # the one whom the caller recovered the lock from.
         return not lock._is_moving_message()
-    if not lock.acquire(False):
-        return False
     try:
-        return lock._is_mid_message()
+        return lock.acquire(False) and lock._is_mid_message()
     finally:
-        lock.release()
+        # A signal's handler may have raised as soon as it was taken.
+        if lock._semlock._is_mine():
+            lock.release()
 
 
 class _End(_Connection):
@@ -112,7 +113,6 @@ class _End(_Connection):
     A message moves through it whole, or breaks the queue.
     """
 
-    _handle: Any
     # What poll() is to wait for.
     _event: int
 
@@ -205,9 +205,10 @@ class _ReadingEnd(_End):
     def _recv(self, size: int) -> io.BytesIO:
         received = io.BytesIO()
         while size > 0:
+            handle = self.fileno()  # if another thread has not closed it
             had_moved, self._moved = self._moved, True
             try:
-                piece = os.read(self._handle, min(size, 65536))
+                piece = os.read(handle, min(size, 65536))
             except BlockingIOError:
                 self._moved = had_moved
                 self._wait_in_the_middle(had_moved)
@@ -226,14 +227,7 @@ class _ReadingEnd(_End):
         places.give_back()
 
     def _poll(self, timeout: float | None) -> bool:
-        """For ``poll()``: in a broken queue there is never anything to be read."""
-        try:
-            return self._wait(timeout)
-        except QueueBrokenError:
-            return False
-
-    def poll_or_broken(self, timeout: float | None = 0.0) -> bool:
-        """Whether reading would not wait: there is a message, or an error."""
+        """For ``poll()``: whether reading would not wait. There is a message, or an error."""
         try:
             return self._wait(timeout)
         except QueueBrokenError:
@@ -248,9 +242,10 @@ class _WritingEnd(_End):
 
     def _send(self, piece: Any) -> None:
         while True:
+            handle = self.fileno()  # if another thread has not closed it
             had_moved, self._moved = self._moved, True
             try:
-                count = os.write(self._handle, piece)
+                count = os.write(handle, piece)
             except BlockingIOError:
                 self._moved = had_moved
                 self._wait_in_the_middle(had_moved)
@@ -272,7 +267,8 @@ def _rebuild_end(cls: type[_ReadingEnd | _WritingEnd], descriptor: Any, stream: 
 
 
 def _new_end(cls: type[_ReadingEnd | _WritingEnd], handle: int, stream: _Stream) -> _End:
-    return cls(handle, stream, stream.reading if cls is _ReadingEnd else stream.writing)
+    is_reading = issubclass(cls, _ReadingEnd)
+    return cls(handle, stream, stream.reading if is_reading else stream.writing)
 
 
 class _Places:
@@ -408,15 +404,6 @@ def _open_pipe(queue: Any, ctx: Any) -> _Stream:
     return stream
 
 
-def _poll_of(queue: Any) -> Any:
-    """How a queue looks for messages. A broken one must not look empty.
-
-    Its pipe can be the stdlib's: when it comes from a process that has not installed semlock to
-    one where the stdlib's names stand for our classes.
-    """
-    return getattr(queue._reader, "poll_or_broken", queue._reader.poll)
-
-
 class Queue(_StockQueue):
     """``multiprocessing.Queue``, whose messages arrive whole or not at all."""
 
@@ -424,6 +411,13 @@ class Queue(_StockQueue):
         # In the place of the stdlib's, which opens a pipe of its own. `self` can be an instance of
         # a subclass of the stdlib's queue that was there before install(), so nothing but the
         # stdlib's fields and methods is relied on.
+        if type(self).__module__ == "concurrent.futures.process":
+            # An executor expects no error of its queue, and ends all its workers when one is
+            # killed. So here it is as in the stdlib: without marks, and with locks that stay taken.
+            _stocks_init(self, maxsize, ctx=ctx)
+            self._rlock = _native.Lock(ctx=ctx, robust=False)
+            self._wlock = _native.Lock(ctx=ctx, robust=False)
+            return
         if maxsize <= 0:
             maxsize = SemLock.SEM_VALUE_MAX
         self._maxsize = maxsize
@@ -435,13 +429,8 @@ class Queue(_StockQueue):
         else:
             self._sem = _UncountedPlaces(maxsize, ctx=ctx, stream=stream)
         self._ignore_epipe = False
-        self._reset()
-        self._poll = _poll_of(self)
+        self._reset()  # type: ignore[attr-defined]
         util.register_after_fork(self, _StockQueue._after_fork)  # type: ignore[attr-defined]
-
-    def _reset(self, after_fork: bool = False) -> None:
-        super()._reset(after_fork)  # type: ignore[misc]
-        self._poll = _poll_of(self)
 
 
 class JoinableQueue(Queue, _StockJoinableQueue):
@@ -455,6 +444,7 @@ class JoinableQueue(Queue, _StockJoinableQueue):
         self._cond = _native.Condition(lock, ctx=ctx)
 
     def join(self) -> None:
+        # `self` can be one of the stdlib's, or have its pipe from a process without semlock.
         with self._cond:
             while not self._unfinished_tasks._semlock._is_zero():
                 # Who finished the last task can have died before it told so.
@@ -467,9 +457,9 @@ class JoinableQueue(Queue, _StockJoinableQueue):
 class SimpleQueue(_StockSimpleQueue):
     """``multiprocessing.SimpleQueue``, whose messages arrive whole or not at all."""
 
+    _reader: _ReadingEnd
+    _writer: _WritingEnd
+
     def __init__(self, *, ctx: Any) -> None:
         _open_pipe(self, ctx)
-        self._poll = _poll_of(self)
-
-    def empty(self) -> bool:
-        return not _poll_of(self)()
+        self._poll = self._reader.poll

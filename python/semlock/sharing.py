@@ -210,12 +210,14 @@ class ReceivedSegment:
         except LookupError:
             pass  # It is not mapped here.
         tried = []
+        is_refused = False
         for place in self.places:
             name = f"/proc/{place[0]}/fd/{place[1]}"
             try:
                 descriptor = _open(*place)
             except OSError as error:
                 tried.append(f"{name}: {error.strerror}")
+                is_refused |= isinstance(error, PermissionError)
                 continue
             try:
                 return cls._rebuild(self.segment, slot, tag, descriptor, *besides)
@@ -236,8 +238,14 @@ class ReceivedSegment:
                     os.close(descriptor)
         raise RuntimeError(
             f"cannot reach the shared memory of a received {cls.__name__} (tried "
-            f"{'; '.join(tried)}): the process that made it has exited or let go of it, and so has "
-            "the one that sent it. Keep the lock alive in the sender until it has arrived."
+            f"{'; '.join(tried)}): "
+            + (
+                "the process that has it is another user's, or may not be looked into. Start the "
+                "receiver with the lock, as an argument of its process."
+                if is_refused
+                else "the process that made it has exited or let go of it, and so has the one that "
+                "sent it. Keep the lock alive in the sender until it has arrived."
+            )
         )
 
 

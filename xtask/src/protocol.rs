@@ -190,6 +190,12 @@ const RULES: &[(&str, Test)] = &[
         Pytest(OWNERS, "test_where_proc_hides_the_processes_of_others_the_living_keep_their_locks"),
     ),
     (
+        "judge/who-is-seen-alive-lives",
+        Unit(
+            "os::system::process::tests::what_is_not_a_processes_descriptor_any_more_proves_nothing",
+        ),
+    ),
+    (
         "judge/who-recovers-is-told-once",
         Pytest(OWNERS, "test_a_recovered_lock_that_another_released_tells_of_no_death_any_more"),
     ),

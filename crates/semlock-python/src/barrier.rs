@@ -4,16 +4,21 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::import_exception;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple, PyType};
 use semlock::raw::{self, Entered, Passed};
 use semlock::{Deadline, Error};
 
-use crate::capi::exception;
+use crate::capi::{call_bound, exception};
 use crate::objects::place_of;
 
-import_exception!(threading, BrokenBarrierError);
+static BROKEN: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+/// `threading.BrokenBarrierError`: kept when semlock is imported, because nothing can be when the interpreter ends.
+pub(crate) fn broken_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    BROKEN.import(py, "threading", "BrokenBarrierError")
+}
 
 /// A place where so many threads, of any processes, wait until all are there.
 ///
@@ -56,7 +61,8 @@ impl State {
 
     /// The last one lets the others go, once the action is done.
     fn let_go(&self, py: Python<'_>, member: raw::Member) -> PyResult<Passed> {
-        let acted = self.action(py).map_or(Ok(()), |action| action.call0(py).map(drop));
+        let acted =
+            self.action(py).map_or(Ok(()), |action| call_bound(action.bind(py), []).map(drop));
         let succeeded = acted.is_ok();
         let passed = py.detach(|| self.raw.finish(member, succeeded));
         acted.map(|()| passed)
@@ -156,7 +162,7 @@ impl Barrier {
         match passed {
             Passed::Through => Ok(index),
             Passed::Broken | Passed::TimedOut | Passed::Interrupted => {
-                Err(BrokenBarrierError::new_err(()))
+                Err(PyErr::from_type(broken_error(py)?.clone(), ()))
             }
         }
     }
@@ -273,7 +279,8 @@ impl Barrier {
 
     /// Pickle by where it lives.
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        slf.py().import("semlock.sharing")?.call_method1("reduce_shared", (slf,))
+        let reduce = slf.py().import("semlock.sharing")?.getattr("reduce_shared")?;
+        call_bound(&reduce, [slf.as_any()])
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -19,6 +19,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_long, c_ulong, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pyo3::exceptions::PyImportError;
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
 use semlock::{Error, Wait};
@@ -103,6 +104,16 @@ pub(crate) unsafe fn make_type<'py>(
 
 /// Whether this interpreter is CPython 3.12 or newer. Set when the module is made, and only read after.
 static SINCE_3_12: AtomicBool = AtomicBool::new(false);
+
+/// Refuses all interpreters of a process but the one that it began with: types and exceptions are made once, and would be
+/// other objects than those of the same names there.
+pub(crate) fn check_interpreter() -> PyResult<()> {
+    // SAFETY: attached, so there is one.
+    match unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) } {
+        0 => Ok(()),
+        _ => Err(PyImportError::new_err("semlock cannot be used in subinterpreters")),
+    }
+}
 
 /// Looks at the interpreter, before anything else of this file is called.
 pub(crate) fn prepare(py: Python<'_>) {
@@ -315,10 +326,47 @@ pub(crate) fn packed<const N: usize>(values: [*mut PyObject; N]) -> *mut PyObjec
 
 // ---- Looking up and calling ----
 
+/// Does what may run Python code, with functions that are declared to let unwind.
+///
+/// Up to CPython 3.13 a daemon thread that comes back to Python while the interpreter ends is ended there. With glibc that
+/// unwinds its stack, which must not cross frames that know nothing of it; and what is below is not to be ended, for the
+/// rest of the process still uses it. So the thread stops here for good, as it does by itself since 3.14.
+fn unwound_no_further<R>(call: impl FnOnce() -> R) -> R {
+    struct Stops;
+
+    impl Drop for Stops {
+        fn drop(&mut self) {
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+
+    let stops = Stops;
+    let result = call();
+    std::mem::forget(stops);
+    result
+}
+
+/// A function of `pyo3::ffi`'s, which are declared not to unwind, as one that may. (Two declarations of one function would
+/// become one, and that would not unwind.)
+macro_rules! unwinding {
+    ($function:path, ($($argument:ty),*) -> $result:ty) => {{
+        let function = $function as unsafe extern "C" fn($($argument),*) -> $result;
+        // In an unsafe block: these two are called alike.
+        std::hint::black_box(std::mem::transmute::<
+            unsafe extern "C" fn($($argument),*) -> $result,
+            unsafe extern "C-unwind" fn($($argument),*) -> $result,
+        >(function))
+    }};
+}
+
 /// Something of a module's, imported if need be: a new reference; null: exception set.
 pub(crate) fn imported(module: &CStr, name: &CStr) -> *mut PyObject {
     // SAFETY: attached, and C strings.
-    let module = unsafe { ffi::PyImport_ImportModule(module.as_ptr()) };
+    let module = unwound_no_further(|| unsafe {
+        unwinding!(ffi::PyImport_ImportModule, (*const c_char) -> *mut PyObject)(module.as_ptr())
+    });
     // SAFETY: null with an exception set, or a new reference.
     unsafe { attribute_of_new(module, name) }
 }
@@ -340,30 +388,70 @@ pub(crate) unsafe fn attribute_of_new(of: *mut PyObject, name: &CStr) -> *mut Py
     }
 }
 
-/// Calls something with one argument or, where that is null, none: a new reference; null: exception
-/// set.
+/// Calls something: a new reference; null: exception set.
 ///
 /// # Safety
-/// `function` is alive; `argument` is null or alive.
-pub(crate) unsafe fn call(function: *mut PyObject, argument: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached; live objects, and the arguments end with a null one.
-    unsafe { ffi::PyObject_CallFunctionObjArgs(function, argument, ptr::null_mut::<PyObject>()) }
+/// Attached; `function` is alive, `args` a tuple and `kwargs` a dictionary or null.
+pub(crate) unsafe fn call(
+    function: *mut PyObject,
+    args: *mut PyObject,
+    kwargs: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: as for this function.
+    unwound_no_further(|| unsafe {
+        unwinding!(
+            ffi::PyObject_Call,
+            (*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject
+        )(function, args, kwargs)
+    })
 }
 
-/// The same where the reference to the function is given up.
+/// Calls something to which the reference is given up, with new references, which are given up too: a new reference;
+/// null: exception set.
 ///
 /// # Safety
-/// `function` is null with an exception set, or a reference of the caller's; `argument` is null or
-/// alive.
-pub(crate) unsafe fn call_new(function: *mut PyObject, argument: *mut PyObject) -> *mut PyObject {
-    if function.is_null() {
-        return function;
-    }
-    // SAFETY: as for this function.
+/// All are null with an exception set, or references of the caller's.
+pub(crate) unsafe fn call_new<const N: usize>(
+    function: *mut PyObject,
+    args: [*mut PyObject; N],
+) -> *mut PyObject {
+    let args = packed(args);
+    let mut result = ptr::null_mut();
+    // SAFETY: attached; live objects, and references that are ours or null.
     unsafe {
-        let result = call(function, argument);
-        ffi::Py_DECREF(function);
-        result
+        if !function.is_null() && !args.is_null() {
+            result = call(function, args, ptr::null_mut());
+        }
+        ffi::Py_XDECREF(args);
+        ffi::Py_XDECREF(function);
+    }
+    result
+}
+
+/// The same for what is not written against the C interface.
+pub(crate) fn call_bound<'py, const N: usize>(
+    function: &Bound<'py, PyAny>,
+    args: [&Bound<'py, PyAny>; N],
+) -> PyResult<Bound<'py, PyAny>> {
+    let args = args.map(|argument| argument.clone().into_ptr());
+    // SAFETY: attached, as there are bound objects; new references.
+    unsafe {
+        let result = call_new(function.clone().into_ptr(), args);
+        Bound::from_owned_ptr_or_err(function.py(), result)
+    }
+}
+
+/// Whether something is true; `None`: exception set.
+///
+/// # Safety
+/// Attached; `object` is alive.
+pub(crate) unsafe fn is_true(object: *mut PyObject) -> Option<bool> {
+    // SAFETY: as for this function.
+    match unwound_no_further(|| unsafe {
+        unwinding!(ffi::PyObject_IsTrue, (*mut PyObject) -> c_int)(object)
+    }) {
+        -1 => None,
+        truth => Some(truth != 0),
     }
 }
 
@@ -386,10 +474,7 @@ pub(crate) unsafe fn truth(object: *mut PyObject) -> Option<bool> {
     // CPython 3.12 began to take anything for a truth value where it took an int before.
     if SINCE_3_12.load(Ordering::Relaxed) {
         // SAFETY: a live object.
-        match unsafe { ffi::PyObject_IsTrue(object) } {
-            -1 => None,
-            truth => Some(truth != 0),
-        }
+        unsafe { is_true(object) }
     } else {
         // SAFETY: a live object.
         unsafe { integer(object) }.map(|integer| integer != 0)

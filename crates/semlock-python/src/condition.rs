@@ -80,7 +80,7 @@ unsafe fn delegate(
         let keywords = capi::keywords(args, nargs, kwnames);
         let mut result = ptr::null_mut();
         if !tuple.is_null() && !keywords.is_null() {
-            result = ffi::PyObject_Call(function, tuple, keywords);
+            result = capi::call(function, tuple, keywords);
         }
         ffi::Py_XDECREF(keywords);
         ffi::Py_XDECREF(tuple);
@@ -335,15 +335,15 @@ unsafe fn wait_until_true(
     unsafe {
         let mut since = None;
         loop {
-            let result = capi::call(predicate, ptr::null_mut());
+            let result = capi::call_new(ffi::Py_NewRef(predicate), []);
             if result.is_null() {
                 return result;
             }
-            let truth = ffi::PyObject_IsTrue(result);
-            if truth > 0 {
+            let truth = capi::is_true(result);
+            if truth == Some(true) {
                 return result;
             }
-            let left = if truth < 0 { None } else { seconds_left(timeout, &mut since) };
+            let left = truth.and_then(|_false| seconds_left(timeout, &mut since));
             let waited = match left {
                 None => ptr::null_mut(),
                 Some(Some(left)) if left <= 0.0 => return result,
@@ -388,10 +388,7 @@ unsafe fn wait_once(slf: *mut PyObject, timeout: Option<f64>) -> *mut PyObject {
         if timeout.is_null() {
             return timeout;
         }
-        let function = ffi::PyObject_GetAttrString(slf, c"wait".as_ptr());
-        let result = capi::call_new(function, timeout);
-        ffi::Py_DECREF(timeout);
-        result
+        capi::call_new(ffi::PyObject_GetAttrString(slf, c"wait".as_ptr()), [timeout])
     }
 }
 

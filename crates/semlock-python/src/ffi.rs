@@ -580,7 +580,7 @@ fn reopen(
 
 unsafe extern "C" fn reduce(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: attached; a new reference or null, and `slf` comes from Python.
-    unsafe { call_new(imported(c"semlock", c"_reduce_semlock"), slf) }
+    unsafe { call_new(imported(c"semlock", c"_reduce_semlock"), [ffi::Py_NewRef(slf)]) }
 }
 
 unsafe extern "C" fn sem_unlink(_: *mut PyObject, name: *mut PyObject) -> *mut PyObject {

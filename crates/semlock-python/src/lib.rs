@@ -36,6 +36,7 @@ use pyo3::types::PyString;
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    capi::check_interpreter()?;
     capi::prepare(py);
     add_multiprocessing(py)?;
     add_shared(module)
@@ -78,6 +79,7 @@ fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.setattr("HAS_SHARED", true)?;
     let locks = locks::types(py)?;
     let conditions = condition::types(py)?;
+    barrier::broken_error(py)?;
     // setattr, because add would make an `__all__`.
     for (name, class) in [
         ("SemLock", &locks.semlock),

@@ -9,7 +9,7 @@
 //! What every function in the tables relies on is told at the heads of `capi` and `objects`: the types
 //! of this file hold a `Lock`, but for `_SemLockView`, whose instances begin with a `View`.
 
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::ptr;
 
 use pyo3::ffi::{self, METH_FASTCALL, METH_NOARGS, METH_STATIC, Py_ssize_t, PyObject};
@@ -24,7 +24,7 @@ use crate::capi::{
     raise_as, seconds, slot, string, text, truth, unsigned,
 };
 use crate::objects::{
-    class_name, class_of, dealloc, fill, get, held, make_type, name_of, new_with, place, shared,
+    class_of, dealloc, fill, get, held, make_type, name_of, new_with, place, shared,
     shared_methods, weakrefs_member,
 };
 
@@ -175,25 +175,12 @@ pub(crate) unsafe fn tell_that_owner_died(slf: *mut PyObject, lock: &Lock, pid: 
     if lock.ignores_dead_owners {
         return true;
     }
-    let warning = imported(c"semlock.errors", c"OwnerDiedWarning");
-    if warning.is_null() {
-        return false;
-    }
-    // SAFETY: attached; `slf` is alive. The warning's class is ours to give back.
+    // SAFETY: attached; `slf` is alive; new references, each given up or given back once.
     unsafe {
-        let warned = class_name(slf).and_then(|name| {
-            let message = format!(
-                "process {pid} died while it held this {name}: what the {name} protects may be \
-                 half-written, so check or restore it before you rely on it. \
-                 (`recovered` is the dead process until release; one made with \
-                 on_owner_died=\"ignore\" does not warn.)"
-            );
-            let message = CString::new(message).unwrap_or_default();
-            // Where the caller is: there is no Python frame of ours.
-            (ffi::PyErr_WarnEx(warning, message.as_ptr(), 1) == 0).then_some(())
-        });
-        ffi::Py_DECREF(warning);
-        warned.is_some()
+        let warn = imported(c"semlock.errors", c"warn_that_owner_died");
+        let warned = call_new(warn, [long(pid), class_of(slf)]);
+        ffi::Py_XDECREF(warned);
+        !warned.is_null()
     }
 }
 
@@ -298,7 +285,7 @@ unsafe extern "C" fn make_name(_: *mut PyObject, _: *mut PyObject) -> *mut PyObj
     let nothing = ptr::null_mut();
     // SAFETY: attached; each step gives up a reference of ours, or null with an exception set.
     unsafe {
-        let process = call_new(imported(c"multiprocessing.process", c"current_process"), nothing);
+        let process = call_new(imported(c"multiprocessing.process", c"current_process"), []);
         let config = attribute_of_new(process, c"_config");
         if config.is_null() {
             return nothing;
@@ -308,8 +295,8 @@ unsafe extern "C" fn make_name(_: *mut PyObject, _: *mut PyObject) -> *mut PyObj
         if prefix.is_null() {
             return nothing;
         }
-        let names = call_new(imported(c"tempfile", c"_get_candidate_names"), nothing);
-        let random = call_new(attribute_of_new(names, c"__next__"), nothing);
+        let names = call_new(imported(c"tempfile", c"_get_candidate_names"), []);
+        let random = call_new(attribute_of_new(names, c"__next__"), []);
         formatted(c"%S-%S", prefix, random)
     }
 }
@@ -358,12 +345,12 @@ fn caller() -> *mut PyObject {
     let nothing = ptr::null_mut();
     // SAFETY: attached; each step gives up a reference of ours, or null with an exception set.
     unsafe {
-        let thread = call_new(imported(c"threading", c"current_thread"), nothing);
+        let thread = call_new(imported(c"threading", c"current_thread"), []);
         let thread = attribute_of_new(thread, c"name");
         if thread.is_null() {
             return nothing;
         }
-        let process = call_new(imported(c"multiprocessing.process", c"current_process"), nothing);
+        let process = call_new(imported(c"multiprocessing.process", c"current_process"), []);
         let process = attribute_of_new(process, c"name");
         if ffi::PyUnicode_Check(thread) != 0
             && ffi::PyUnicode_CompareWithASCIIString(thread, c"MainThread".as_ptr()) == 0
@@ -455,7 +442,7 @@ unsafe fn settings(
 ) -> Option<Settings> {
     // SAFETY: as for this function.
     unsafe {
-        let robust = if robust.is_null() { by_default } else { truth(robust)? };
+        let robust = if is_none(robust) { by_default } else { truth(robust)? };
         Some(Settings { robust, ignores_dead_owners: ignores(on_owner_died)? })
     }
 }
@@ -1081,12 +1068,17 @@ pub(crate) unsafe fn mutex<'a>(object: *mut PyObject) -> Option<(&'a Lock, bool)
         let class = ffi::Py_TYPE(object);
         let mutexes = [&types.lock, &types.rlock].map(|class| class.as_ptr().cast());
         if !mutexes.iter().any(|&mutex| ffi::PyType_IsSubtype(class, mutex) != 0) {
-            if let Some(given) = class_name(object) {
+            let named = |what| attribute_of_new(ffi::Py_NewRef(class.cast()), what);
+            let given = formatted(c"%S.%S", named(c"__module__"), named(c"__qualname__"));
+            if !given.is_null() {
                 let message = format!(
-                    "a condition's lock has to be a semlock.Lock or a semlock.RLock, not {given}: \
-                     make it with semlock, or leave it out to get a new RLock"
+                    "a condition's lock has to be a semlock.Lock or a semlock.RLock, not {}: make \
+                     it with semlock (after install(), if that is called), or leave it out to get \
+                     a new RLock",
+                    text(given).unwrap_or_default()
                 );
                 raise_as(Exception::Type, message);
+                ffi::Py_DECREF(given);
             }
             return None;
         }

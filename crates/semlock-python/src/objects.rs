@@ -365,7 +365,7 @@ pub(crate) unsafe extern "C" fn itself(slf: *mut PyObject, _: *mut PyObject) -> 
 
 pub(crate) unsafe extern "C" fn reduce(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: attached; a new reference or null, and `slf` comes from Python.
-    unsafe { call_new(imported(c"semlock.sharing", c"reduce_shared"), slf) }
+    unsafe { call_new(imported(c"semlock.sharing", c"reduce_shared"), [ffi::Py_NewRef(slf)]) }
 }
 
 /// A place in a segment, and a descriptor of that if one came with it.

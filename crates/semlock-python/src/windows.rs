@@ -7,7 +7,7 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use pyo3::exceptions::{PySystemError, PyTypeError};
+use pyo3::exceptions::{PyMemoryError, PySystemError, PyTypeError};
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
@@ -260,7 +260,9 @@ fn recv<'py>(args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyBytes>> {
     let length = usize::try_from(size).map_err(|_negative| {
         PySystemError::new_err("Negative size passed to PyBytes_FromStringAndSize")
     })?;
-    let mut buffer = vec![0; length];
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(length).map_err(|_full| PyMemoryError::new_err(()))?;
+    buffer.resize(length, 0);
     // SAFETY: a buffer of this size.
     let received = winsock(args.py(), || unsafe { receive(socket, buffer.as_mut_ptr(), size, 0) })?;
     Ok(PyBytes::new(args.py(), &buffer[..received.unsigned_abs() as usize]))

@@ -1,21 +1,10 @@
-//! Asking for a process by its number, each time: where there are no descriptors of processes.
+//! Asking for a process by its number: where there are no descriptors of processes.
 
 use rustix::process::Pid;
 
 use crate::os::process::is_dead_by_number;
 
-/// How a process is asked for: nothing is kept for the next time.
-#[derive(Debug, Default)]
-pub(crate) struct Asked {}
-
-#[expect(clippy::unused_self, reason = "systems that have descriptors of processes keep one here")]
-impl Asked {
-    pub(crate) fn is_dead(&mut self, pid: Pid, start: u64) -> bool {
-        is_dead_by_number(pid, start)
-    }
-
-    /// Whether the last answer was given without a look, for want of a descriptor: none is needed.
-    pub(crate) fn lacks_descriptor(&self) -> bool {
-        false
-    }
+/// Whether it is certain that a process is dead: see [`crate::os::process::is_dead`]. It is always identified, and never asked in vain.
+pub(crate) fn is_dead(process: Pid, start: u64, _identifies: bool, _in_vain: &mut bool) -> bool {
+    is_dead_by_number(process, start)
 }

@@ -4,7 +4,7 @@ use rustix::process::{Pid, getpid};
 
 use super::known::Known;
 use super::mapping::Memory;
-use super::system::process::{Asked, find_out, tell};
+use super::system::process::{self, find_out, tell};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 
@@ -60,43 +60,17 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-/// A process that may be dead: asked again and again, it is opened once, where the system can.
-#[derive(Debug)]
-pub(crate) struct Suspect {
-    pid: u32,
-    start: u64,
-    asked: Asked,
-}
-
-impl Suspect {
-    /// The process of this number and start time, in the namespaces of the caller; a start of 0
-    /// is not known.
-    pub(crate) fn new(pid: u32, start: u64) -> Self {
-        Self { pid, start, asked: Asked::default() }
+/// Whether it is certain that the process of this number and start time, in the namespaces of the caller, is dead; a start of
+/// 0 is not known. Unless it `identifies` it, whatever has its number now may be taken for it, where that is less work.
+/// Who cannot be asked for, lives; `in_vain` becomes true where that was for want of a descriptor to look with.
+pub(crate) fn is_dead(pid: u32, start: u64, identifies: bool, in_vain: &mut bool) -> bool {
+    let me = identity();
+    if pid == me.pid {
+        // It is dead if its number is mine by now.
+        return rule("judge/my-own-number") && start != 0 && me.start != 0 && start != me.start;
     }
-
-    pub(crate) fn is(&self, pid: u32, start: u64) -> bool {
-        (self.pid, self.start) == (pid, start)
-    }
-
-    /// Whether the last answer was given without a look, for want of a descriptor.
-    pub(crate) fn lacks_descriptor(&self) -> bool {
-        self.asked.lacks_descriptor()
-    }
-
-    /// Whether it is certain that it is dead. Who cannot be asked for, lives.
-    pub(crate) fn is_dead(&mut self) -> bool {
-        let me = identity();
-        if self.pid == me.pid {
-            // It is dead if its number is mine by now.
-            return rule("judge/my-own-number")
-                && self.start != 0
-                && me.start != 0
-                && self.start != me.start;
-        }
-        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-        pid.is_some_and(|pid| self.asked.is_dead(pid, self.start))
-    }
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| process::is_dead(pid, start, identifies, in_vain))
 }
 
 /// What the system tells of a number.
@@ -152,32 +126,32 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
         let (pid, start) = (child.id(), start_of(child.id()));
         let number = Pid::from_child(&child);
-        let mut kept = Suspect::new(pid, start);
-        assert!(!kept.is_dead() && !is_dead_by_number(number, start));
+        let is_dead = |pid, start| super::is_dead(pid, start, true, &mut false);
+        assert!(!is_dead(pid, start) && !is_dead_by_number(number, start));
         child.kill().unwrap();
         // Left a zombie.
         let options =
             rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
         rustix::process::waitid(rustix::process::WaitId::Pid(number), options).unwrap();
-        assert!(kept.is_dead());
-        assert!(Suspect::new(pid, start).is_dead());
+        assert!(is_dead(pid, start));
         assert!(is_dead_by_number(number, start));
         child.wait().unwrap();
-        assert!(Suspect::new(pid, start).is_dead());
+        assert!(is_dead(pid, start));
         assert!(is_dead_by_number(number, start));
     }
 
     #[test]
     fn a_number_that_another_process_has_now_is_a_dead_ones() {
         let me = identity();
-        assert!(!Suspect::new(me.pid, me.start).is_dead());
-        assert!(Suspect::new(me.pid, me.start + 1).is_dead());
+        let is_dead = |pid, start| super::is_dead(pid, start, true, &mut false);
+        assert!(!is_dead(me.pid, me.start));
+        assert!(is_dead(me.pid, me.start + 1));
         // Of the parent, for which the system is asked.
         let parent = std::os::unix::process::parent_id();
         let start = start_of(parent);
-        assert!(!Suspect::new(parent, start).is_dead());
-        assert!(Suspect::new(parent, start - 1).is_dead());
-        assert!(!Suspect::new(parent, 0).is_dead());
+        assert!(!is_dead(parent, start));
+        assert!(is_dead(parent, start - 1));
+        assert!(!is_dead(parent, 0));
         let pid = Pid::from_raw(parent.cast_signed()).unwrap();
         assert!(!is_dead_by_number(pid, start));
         assert!(is_dead_by_number(pid, start - 1));

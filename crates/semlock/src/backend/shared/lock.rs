@@ -491,16 +491,23 @@ impl Lock {
         if freed { Ok(()) } else { Err(Error::NotHeldHere) }
     }
 
-    /// Gives back what was taken from an owner that died, as it was: the next who takes it is told too.
+    /// Gives back what the calling thread took from an owner that died, if it still has it, as it was: the next who takes it
+    /// is told too.
     pub fn give_back_as_owner_died(&self, pid: u32) {
         let me = self.object.me();
         let dead = Process::new(pid, 0, false);
         if self.tag.kind == Kind::Semaphore {
             let one_less = |held: u64| held.checked_sub(1);
-            let _ = self.depth().fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less);
+            if self.depth().fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less).is_err() {
+                return;
+            }
             self.recovered_from().store(0, Ordering::Relaxed);
             self.permits().iter().any(|word| Permit(word).free_as_owner_died(me, dead));
         } else {
+            // What was asked meanwhile may have released it, and another thread have taken it.
+            if !self.is_mine() || self.recovered() != Some(pid) {
+                return;
+            }
             self.forget_mutex();
             if rule("judge/the-next-is-told-too") {
                 self.permit().free_as_owner_died(me, dead);
@@ -525,9 +532,11 @@ impl Lock {
         Ok(u32::try_from(depth).unwrap_or(u32::MAX))
     }
 
-    /// What `release_all` has counted, after the mutex was taken again.
+    /// Adds what `release_all` has counted, after the mutex was taken again: whom a signal's handler took it for in between
+    /// still has it.
     pub fn restore_depth(&self, depth: u32) {
-        self.depth().store(depth.into(), Ordering::Release);
+        let taken = self.depth().load(Ordering::Relaxed);
+        self.depth().store(taken - 1 + u64::from(depth), Ordering::Release);
     }
 
     /// Frees the permits of a robust semaphore whose holders have died, for those to whom it does not matter

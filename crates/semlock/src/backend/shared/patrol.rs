@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::Deadline;
 use crate::atomic::AtomicU64;
 use crate::mutation::rule;
-use crate::os::process::Suspect;
+use crate::os::process::is_dead;
 use crate::os::{clock, thread};
 use crate::word::permit::Process;
 use crate::word::watch::{Judged, Watch, Watching};
@@ -156,21 +156,24 @@ pub(crate) fn is_due(judged: &AtomicU64, me: Process) -> bool {
         && Judged(judged).is_due(clock::about_now(), PAUSE)
 }
 
-/// Those whose death matters to a wait: each is opened once.
+/// So long it is believed that a number is still the process's that had it: a look that finds that out costs ten times as much.
+const BELIEVED: u64 = 1_000_000_000;
+/// And of so many at most.
+const MOST_BELIEVED: usize = 8;
+
+/// How the deaths that matter to a wait are found out.
 pub(crate) struct Suspects {
     /// Who asks.
     me: Process,
-    known: Vec<Suspect>,
+    /// Whom it has identified, and until when that is believed.
+    believed: Vec<(Process, u64)>,
     /// There was no descriptor to look with.
     in_vain: bool,
 }
 
-/// More than this many descriptors are not kept open for one wait.
-const MOST_SUSPECTS: usize = 8;
-
 impl Suspects {
     pub(crate) fn new(me: Process) -> Self {
-        Self { me, known: Vec::new(), in_vain: false }
+        Self { me, believed: Vec::new(), in_vain: false }
     }
 
     /// Whether it is certain that this process is dead.
@@ -185,19 +188,13 @@ impl Suspects {
         if process.word() == 0 {
             return false;
         }
-        let (pid, start) = (process.pid(), process.start());
-        if let Some(known) = self.known.iter_mut().find(|known| known.is(pid, start)) {
-            let dead = known.is_dead();
-            self.in_vain |= known.lacks_descriptor();
-            return dead;
+        let now = clock::now();
+        self.believed.retain(|&(_, until)| now < until);
+        let identifies = !self.believed.iter().any(|&(known, _)| known.word() == process.word());
+        let dead = is_dead(process.pid(), process.start(), identifies, &mut self.in_vain);
+        if !dead && identifies && self.believed.len() < MOST_BELIEVED {
+            self.believed.push((process, now + BELIEVED));
         }
-        let mut suspect = Suspect::new(pid, start);
-        let dead = suspect.is_dead();
-        self.in_vain |= suspect.lacks_descriptor();
-        if self.known.len() == MOST_SUSPECTS {
-            self.known.remove(0);
-        }
-        self.known.push(suspect);
         dead
     }
 }
