@@ -750,6 +750,8 @@ def body():
 
     executor.submit(die_in_the_next_task).add_done_callback(find_out)
     futures.append(executor.submit(abs, -1))
+    # It has been handed out.
+    wait_until(futures[0].running)
     open("go", "x").close()
     found_out.wait()
     said = sorted({raised(future.result) for future in futures})
