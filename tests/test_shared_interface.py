@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import shutil
 import sys
 import threading
 import time
@@ -18,12 +19,13 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import process, synchronize
+from pathlib import Path
 from typing import Any
 
 import pytest
 import semlock
-from children import Line, forked, wait_until
-from families import STOCK, both, both_locks, holder, let_go
+from children import Line, forked, output, wait_until
+from families import STOCK, both, both_locks, die, holder, let_go, recovered_from, take
 from kernel_features import in_a_child
 
 pytestmark = pytest.mark.usefixtures("a_segment")
@@ -1099,3 +1101,26 @@ def test_many_locks_cost_few_descriptors() -> None:
         assert len(os.listdir("/proc/self/fd")) - before <= 1
 
     in_a_child(body)
+
+
+def test_robust_is_what_the_class_is_by_default_where_it_is_none() -> None:
+    for name in LOCKS:
+        lock = getattr(semlock, name)(robust=None)
+        with holder(lock) as child:
+            pid = die(child)
+        assert take(lock) == recovered_from(pid)
+        lock.release()
+    semaphore = semlock.Semaphore(robust=None)
+    # A robust one is only for those that have a permit to release.
+    semaphore.release()
+    assert semaphore.get_value() == 2
+
+
+def test_a_package_that_was_not_installed_has_no_version(tmp_path: Path) -> None:
+    package = tmp_path / "semlock"
+    shutil.copytree(Path(semlock.__file__).parent, package)
+    script = "import semlock; print(semlock.__path__, getattr(semlock, '__version__', 'none'))"
+    path = {"PYTHONPATH": str(tmp_path)}
+    alone = output("-S", "-c", script, env=path)
+    assert alone == f"[{str(package)!r}] none\n"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", semlock.__version__)

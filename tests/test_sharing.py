@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -344,6 +345,36 @@ def test_a_pickle_whose_sender_has_exited_says_what_was_tried() -> None:
     assert "the process that made it has exited" in said
     assert "Keep the lock alive in the sender until it has arrived" in said
     assert clean == "True"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_receiver_of_another_user_is_told_why_a_lock_cannot_arrive(program: Program) -> None:
+    source = """
+def receive(pipe):
+    os.setgid(65534)
+    os.setuid(65534)
+    pipe.send("ready")
+    try:
+        pipe.recv()
+    except RuntimeError as error:
+        pipe.send(str(error))
+
+
+def body():
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=receive, args=(theirs,))
+    child.start()
+    ours.recv()
+    lock = semlock.Lock()
+    ours.send(lock)
+    said = ours.recv()
+    child.join()
+    return said
+"""
+    said = program(source)
+    assert "Permission denied" in said
+    assert "is another user's" in said
+    assert "exited" not in said
 
 
 def test_a_number_that_has_become_something_elses_is_not_taken_for_the_segment() -> None:
