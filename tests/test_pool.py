@@ -279,6 +279,8 @@ def body():
     break_pipes(pool)
     pool._result_handler.join()
     # As the thread does that looks after them, if it is not told to end before it finds out.
+    for worker in pool._pool:
+        worker.join()
     pool._pool.clear()
     said = [outcome(pool.apply, square, (1,)), outcome(pool.map, square, [1])]
     with pool:

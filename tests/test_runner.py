@@ -454,7 +454,7 @@ def test_help_says_how_it_is_used(flag: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-@pytest.mark.parametrize("form", [as_script, as_script_elsewhere, as_module, as_directory])
+@pytest.mark.parametrize("form", [as_script, as_script_elsewhere, as_module])
 def test_a_program_and_its_children_import_their_own_modules(
     form: Form, method: str, both: Both, tmp_path: Path
 ) -> None:
