@@ -724,14 +724,15 @@ STOCKS = {name: getattr(synchronize, name) for name in NAMES if hasattr(synchron
 STEPS = []
 
 
-def make_all(_=None):
-    context = multiprocessing.get_context()
+def make_all():
     STEPS.append(0)
-    for name in NAMES:
-        made = getattr(multiprocessing, name)(*ARGUMENTS.get(name, ()))
-        # As somebody who has the class from before makes it.
-        if name in STOCKS:
-            STOCKS[name](*ARGUMENTS.get(name, ()), ctx=context)
+    for method in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context(method)
+        for name in NAMES:
+            getattr(context, name)(*ARGUMENTS.get(name, ()))
+            # As somebody who has the class from before makes it.
+            if name in STOCKS:
+                STOCKS[name](*ARGUMENTS.get(name, ()), ctx=context)
 
 
 def body():
@@ -741,6 +742,7 @@ def body():
             def stepping(self, step=getattr(change, step)):
                 step(self)
                 make_all()
+
             setattr(change, step, stepping)
     install()
     semlock.uninstall()

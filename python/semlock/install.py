@@ -348,9 +348,9 @@ def _methods(backend: str) -> list[_Replacement]:
     methods = _methods_of_queues() if _native.HAS_SHARED else []
     for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "SemLock"):
         stocks_lock: Any = vars(synchronize)[name]
-        method = "_make_name" if name == "SemLock" else "__init__"
-        same = staticmethod(_with_its_globals(getattr(stocks_lock, method)))
-        methods.append(_Replacement(method, stocks_lock, type(name, (), {method: same})))
+        for method in ("__init__", "_make_name") if name == "SemLock" else ("__init__",):
+            same = staticmethod(_with_its_globals(getattr(stocks_lock, method)))
+            methods.append(_Replacement(method, stocks_lock, type(name, (), {method: same})))
     return [method for method in methods if method.name in vars(method.before)]
 
 
@@ -371,11 +371,11 @@ def _methods_of_queues() -> list[_Replacement]:
 
 
 def _with_its_globals(function: FunctionType) -> FunctionType:
-    """The same function, for which all names stay what they are now.
+    """The same function, for which all names stay what they are now, but for ``_multiprocessing``.
 
     The stdlib's locks say ``SemLock``, and mean their own base class.
     """
-    names = dict(function.__globals__)
+    names = {**function.__globals__, "_multiprocessing": _ours}
     same = FunctionType(
         function.__code__, names, function.__name__, function.__defaults__, function.__closure__
     )
