@@ -291,10 +291,13 @@ def test_a_subinterpreter_is_told_that_it_cannot_have_semlock() -> None:
                 print(error, flush=True)
         '''
         if sys.version_info >= (3, 13):
-            import _interpreters
-            _interpreters.exec(_interpreters.create("legacy"), code)
+            import _interpreters as interpreters
+            other = interpreters.create("legacy")
+            interpreters.exec(other, code)
         else:
-            import _xxsubinterpreters
-            _xxsubinterpreters.run_string(_xxsubinterpreters.create(isolated=False), code)
+            import _xxsubinterpreters as interpreters
+            other = interpreters.create(isolated=False)
+            interpreters.run_string(other, code)
+        interpreters.destroy(other)
     """
     assert output("-c", script) == "semlock cannot be used in subinterpreters\n"
