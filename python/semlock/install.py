@@ -54,12 +54,10 @@ _KEY = "semlock"
 # `sys.path` yet but the current directory, which is none of its business (see `startup`). A child
 # that cannot have it still works, on the interpreter's own module.
 _BOOTSTRAP = """\
-import importlib.util, os, sys
+import importlib.util, sys
 path = sys.path[:]
 try:
-    library = os.path.dirname(getattr(os, "__file__", ""))
-    if library in path:
-        del sys.path[:path.index(library)]
+    sys.path[:] = [entry for entry in path if entry and entry not in {own!r}]
     if "semlock" not in sys.modules:
         spec = importlib.util.spec_from_file_location("semlock", {init!r})
         sys.modules["semlock"] = module = importlib.util.module_from_spec(spec)

@@ -20,6 +20,8 @@ __all__ = ["StandardLibraryFirst", "before_standard_library", "forget_shadowed"]
 _known = frozenset(sys.modules)
 # A frozen program may have none.
 _STANDARD_LIBRARY = os.path.dirname(getattr(os, "__file__", "")) or None
+# On Windows a part of it, and before it.
+_EXTENSIONS = os.path.join(sys.base_exec_prefix, "DLLs")
 # These are what the program is to run on.
 _NEVER_FORGOTTEN = ("multiprocessing", "semlock")
 
@@ -33,7 +35,8 @@ class StandardLibraryFirst:
     def __enter__(self) -> None:
         self._path = sys.path[:]
         if self._wanted:
-            del sys.path[: len(before_standard_library(sys.path))]
+            own = before_standard_library(sys.path)
+            sys.path[:] = [entry for entry in sys.path if entry not in own]
 
     def __exit__(self, *_: object) -> None:
         sys.path[:] = self._path
@@ -41,7 +44,10 @@ class StandardLibraryFirst:
 
 def before_standard_library(path: list[str]) -> list[str]:
     """What comes before the standard library on a ``sys.path``."""
-    return path[: path.index(_STANDARD_LIBRARY)] if _STANDARD_LIBRARY in path else []
+    if _STANDARD_LIBRARY not in path:
+        return []
+    before = path[: path.index(_STANDARD_LIBRARY)]
+    return [entry for entry in before if entry != _EXTENSIONS]
 
 
 def forget_shadowed(own: list[str]) -> None:
