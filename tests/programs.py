@@ -51,6 +51,37 @@ def killed(process):
 
 """
 )
+
+# How programs have a process killed, or interrupted, in the middle of a queue's message.
+KILLS = '''
+import semlock.queues as ours
+
+LARGE = b"x" * 300_000  # more than a pipe holds
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def after_calls(count, function, then):
+    """`function` so many times, then something else."""
+    def replacement(*arguments):
+        nonlocal count
+        if count == 0:
+            then()
+        count -= 1
+        return function(*arguments)
+    return replacement
+
+
+class System:
+    """The os module as queues see it, with some functions replaced."""
+
+    def __init__(self, **replaced):
+        self.__dict__.update(vars(os), **replaced)
+
+
+'''
 TAIL = '\n\nif __name__ == "__main__":\n    main()\n'
 
 Program = Callable[..., Any]

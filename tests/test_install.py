@@ -87,6 +87,13 @@ TAIL = '\n\nif __name__ == "__main__":\n    main()\n'
 Program = Callable[..., Any]
 
 
+def written(directory: Path, backend: str, source: str) -> Path:
+    """The file of a program whose function `body` returns what it has to say."""
+    path = directory / "program.py"
+    path.write_text(f"BACKEND = {backend!r}\n{HEAD}{source}{TAIL}")
+    return path
+
+
 @pytest.fixture(params=["shared", "kernel"])
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -97,8 +104,7 @@ def program(tmp_path: Path, backend: str) -> Program:
     """Runs a program in a file of its own, whose function `body` returns what it has to say."""
 
     def program(source: str, *arguments: str) -> Any:
-        path = tmp_path / "program.py"
-        path.write_text(f"BACKEND = {backend!r}\n{HEAD}{source}{TAIL}")
+        path = written(tmp_path, backend, source)
         return json.loads(output(path, *arguments, cwd=tmp_path))
 
     return program
@@ -677,14 +683,14 @@ def test_what_lies_in_the_current_directory_is_none_of_a_childs_business(
     method: str, backend: str, tmp_path: Path
 ) -> None:
     (tmp_path / "queue.py").write_text("raise RuntimeError('imported by mistake')\n")
-    path = tmp_path / "below" / "program.py"
-    path.parent.mkdir()
+    below = tmp_path / "below"
+    below.mkdir()
     body = """
 def body():
     install()
     return ask(multiprocessing.get_context(sys.argv[1]), 1)
 """
-    path.write_text(f"BACKEND = {backend!r}\n{HEAD}{body}{TAIL}")
+    path = written(below, backend, body)
     assert json.loads(output(path, method, cwd=tmp_path)) == ["semlock", "semlock"]
 
 
@@ -700,8 +706,7 @@ def body():
     assert semlock.__file__.endswith(".pyc")
     return [ask(multiprocessing.get_context(method)) for method in ("spawn", "forkserver")]
 """
-    path = tmp_path / "program.py"
-    path.write_text(f"BACKEND = 'shared'\n{HEAD}{body}{TAIL}")
+    path = written(tmp_path, "shared", body)
     assert json.loads(output(path, cwd=tmp_path)) == [["semlock"], ["semlock"]]
 
 

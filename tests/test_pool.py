@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from programs import METHODS, Program, run_program
+from programs import KILLS, METHODS, Program, run_program
 
 ENTRANCES = ["get_context", "install"]
 
@@ -15,11 +15,10 @@ def program(tmp_path: Path) -> Program:
     return lambda source, *arguments: run_program(tmp_path, source, *arguments)
 
 
-HEAD = '''
+HEAD = (
+    KILLS
+    + '''
 import semlock.pool
-import semlock.queues as ours
-
-LARGE = b"x" * 300_000  # more than a pipe holds
 
 
 def context():
@@ -27,27 +26,6 @@ def context():
         return semlock.get_context(method())
     semlock.install()
     return multiprocessing.get_context(method())
-
-
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def after_calls(count, function, then):
-    def replacement(*arguments):
-        nonlocal count
-        if count == 0:
-            then()
-        count -= 1
-        return function(*arguments)
-    return replacement
-
-
-class System:
-    """The os module as queues see it, with some functions replaced."""
-
-    def __init__(self, **replaced):
-        self.__dict__.update(vars(os), **replaced)
 
 
 def die_in_the_result(_):
@@ -103,6 +81,7 @@ def broken_pool(processes):
 
 
 '''
+)
 
 SIDES = ["task", "result"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import programs
 import pytest
 from programs import METHODS, Program, run_program
 
@@ -13,34 +14,10 @@ def program(tmp_path: Path) -> Program:
     return lambda source, *arguments: run_program(tmp_path, source, *arguments)
 
 
-# How programs have a process killed, or interrupted, in the middle of a message.
-KILLS = '''
-import semlock.queues as ours
-
+KILLS = (
+    programs.KILLS
+    + '''
 ALL_KINDS = ("SimpleQueue", "Queue", "JoinableQueue")
-LARGE = b"x" * 300_000  # more than a pipe holds
-
-
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def after_calls(count, function, then):
-    """`function` so many times, then something else."""
-    def replacement(*arguments):
-        nonlocal count
-        if count == 0:
-            then()
-        count -= 1
-        return function(*arguments)
-    return replacement
-
-
-class System:
-    """The os module as queues see it, with some functions replaced."""
-
-    def __init__(self, **replaced):
-        self.__dict__.update(vars(os), **replaced)
 
 
 def get_and_die_in_the_middle(queue, reads=1):
@@ -81,6 +58,7 @@ def done_with(*queues):
 
 
 '''
+)
 
 
 # ---- As the stdlib's ----
