@@ -25,6 +25,7 @@ from random import SystemRandom
 from typing import Any
 
 from growth import FEWEST, NAMELESS, PERSISTENT, Growth, more, trend
+from interpreters import unfit
 from leaks import LEAKS
 from watch import Sample, sample
 
@@ -280,8 +281,8 @@ def main() -> None:
     chosen = parser.parse_args()
     if sys.platform != "linux":
         sys.exit("soak: this looks at processes through Linux's /proc, which is not here")
-    if sys.version_info < (3, 11):
-        sys.exit("soak: CPython 3.10 does not stand threads that start processes")
+    if reason := unfit():
+        sys.exit(f"soak: {reason}")
     if chosen.rounds is not None and chosen.rounds < FEWEST:
         parser.error(f"fewer than {FEWEST} rounds show no trend")
     if not 0 < chosen.minutes < float("inf"):

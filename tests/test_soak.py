@@ -18,12 +18,10 @@ from children import run
 SOAK = Path(__file__).resolve().parent.parent / "soak"
 sys.path.append(str(SOAK))
 from growth import ALLOWANCES, mann_kendall, slope, trend  # noqa: E402
+from interpreters import unfit  # noqa: E402
 
-# In 3.10, one thread that starts a process trips over another that closes one: `_cleanup` of
-# multiprocessing.process asks a closed one whether it has ended. 3.11 does not.
-pytestmark = pytest.mark.skipif(
-    sys.version_info < (3, 11), reason="CPython 3.10 does not stand threads that start processes"
-)
+UNFIT = unfit()
+fit = pytest.mark.skipif(UNFIT is not None, reason=str(UNFIT))
 
 HAS_MALLINFO2 = hasattr(ctypes.CDLL(None), "mallinfo2")
 
@@ -32,6 +30,7 @@ def soak(kind: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return run(SOAK, "--rounds", "6", "--seed", "1", "--only", kind, *arguments)
 
 
+@fit
 @pytest.mark.parametrize("kind", ["fork", "installed", "kernel-fork"])
 def test_nothing_grows(kind: str) -> None:
     done = soak(kind)
@@ -39,6 +38,7 @@ def test_nothing_grows(kind: str) -> None:
     assert "Nothing grows, and everything came out right." in done.stdout
 
 
+@fit
 @pytest.mark.parametrize(
     ("leak", "what"),
     [

@@ -129,6 +129,13 @@ MUTEXES: dict[str, Callable[[str], Raw | Native]] = {
 }
 
 
+# Seen on 3.13: a thread that has just released reads the count that the next one has set, and then,
+# as the owner, itself.
+of_the_gil = pytest.mark.skipif(
+    FREE_THREADED, reason="the stdlib's own _is_mine needs the GIL to tell whose a lock is"
+)
+
+
 def take(lock: Any, random: Random) -> None:
     """Acquires it in one of the ways there are."""
     way = random.randrange(4)
@@ -151,7 +158,10 @@ def give(lock: Any, random: Random) -> None:
 
 
 @seeds
-@pytest.mark.parametrize("kind", MUTEXES)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(it, marks=of_the_gil if it.startswith("stock") else ()) for it in MUTEXES],
+)
 def test_one_thread_at_a_time_has_a_mutex_and_knows_that_it_has(
     kind: str, seed: int, name: str
 ) -> None:
