@@ -14,10 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
 import semlock
-from children import PATIENCE, Line, forked, started, wait_until_asleep
+from children import PATIENCE, Line, forked, started, wait_until, wait_until_asleep
+from families import Taken, die, holder, recovered_from, take
 
 # A child of one thread. It says "waiting" when it waits next, and ends when told.
 HEAD = """if True:
@@ -321,3 +323,75 @@ def test_a_signal_that_interrupts_no_sleep_is_handled_soon(wait: Callable[[], No
         wait_until_asleep(child)
         child.say()
         assert child.hear() == "handled"
+
+
+# ---- Signals that come more often than a watcher looks ----
+
+
+def be_interrupted_all_the_time() -> None:
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+
+
+@pytest.mark.usefixtures("a_segment")
+@pytest.mark.parametrize(
+    "make",
+    [semlock.Lock, semlock.RLock, lambda: semlock.Semaphore(robust=True)],
+    ids=["Lock", "RLock", "Semaphore"],
+)
+def test_signals_all_the_time_do_not_keep_a_dead_owner_from_being_found(
+    make: Callable[[], Any],
+) -> None:
+    lock = make()
+
+    def wait(line: Line) -> Taken:
+        be_interrupted_all_the_time()
+        line.say("waiting")
+        return take(lock)
+
+    with holder(lock) as owner, forked(wait) as waiter:
+        assert waiter.hear() == "waiting"
+        wait_until_asleep(waiter)
+        pid = die(owner)
+        assert waiter.result() == recovered_from(pid)
+
+
+@pytest.mark.usefixtures("a_segment")
+def test_signals_all_the_time_do_not_keep_a_dead_ones_notification_from_the_next() -> None:
+    condition = semlock.Condition()
+
+    def wait(line: Line) -> bool:
+        with condition:
+            line.say("waiting")
+            return condition.wait()
+
+    def wait_between_signals(line: Line) -> bool:
+        be_interrupted_all_the_time()
+        return wait(line)
+
+    with forked(wait) as first:
+        assert first.hear() == "waiting"
+        with condition:
+            pass
+        with forked(wait_between_signals) as second:
+            assert second.hear() == "waiting"
+            first.stop()
+            with condition:
+                condition.notify()
+            first.kill()
+            assert second.result() is True
+
+
+@pytest.mark.usefixtures("a_segment")
+def test_signals_all_the_time_do_not_keep_a_barrier_with_a_dead_member_from_breaking() -> None:
+    barrier = semlock.Barrier(3)
+
+    def wait_between_signals(line: Line) -> None:
+        be_interrupted_all_the_time()
+        with pytest.raises(threading.BrokenBarrierError):
+            barrier.wait()
+
+    with forked(lambda _: barrier.wait()) as first, forked(wait_between_signals) as second:
+        wait_until(lambda: barrier.n_waiting == 2, "both wait")
+        first.kill()
+        second.result()

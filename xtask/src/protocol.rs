@@ -137,6 +137,10 @@ const RULES: &[(&str, Test)] = &[
     ),
     ("judge/a-threads-number", THREAD),
     ("judge/an-unknown-start-proves-nothing", RECYCLED),
+    (
+        "judge/between-signals",
+        Pytest(SIGNALS, "test_signals_all_the_time_do_not_keep_a_dead_owner_from_being_found"),
+    ),
     ("judge/by-those-who-try", STRANGER),
     ("judge/my-own-number", RECYCLED),
     ("judge/no-strangers-and-no-heirs", DAEMON),
@@ -227,13 +231,15 @@ const RULES: &[(&str, Test)] = &[
 
 const FOLDER: &str = "target/mutation";
 
-/// Tries all rules, or those whose name contains `only`.
-pub fn mutants(python: Option<&Path>, only: Option<&str>) -> Result<()> {
+/// Tries all rules, or those whose name contains `only`; returns how many.
+pub fn mutants(python: Option<&Path>, only: Option<&str>) -> Result<usize> {
     let began = Instant::now();
     ensure_table_is_whole()?;
     let rules: Vec<_> =
         RULES.iter().filter(|(rule, _)| only.is_none_or(|only| rule.contains(only))).collect();
-    ensure!(!rules.is_empty(), "no rule is called so");
+    if rules.is_empty() {
+        return Ok(0);
+    }
     // What a test leaves behind becomes this process's child, which ends it.
     set_child_subreaper(Some(rustix::process::getpid()))?;
 
@@ -269,7 +275,7 @@ pub fn mutants(python: Option<&Path>, only: Option<&str>) -> Result<()> {
         began.elapsed().as_secs()
     );
     ensure!(survive == 0, "{survive} rules are kept for no test's sake");
-    Ok(())
+    Ok(rules.len())
 }
 
 /// The table names each rule of the code once, and nothing else.

@@ -14,7 +14,7 @@
 //!                  └───► MEMBER ───► THROUGH | BROKEN ──┘
 //! ```
 //!
-//! Each arrow is one compare-exchange (or a swap by the owner of the node), so that neither a
+//! Each arrow is one compare-exchange where several may draw it (by who owns the node alone, a swap or a store), so that neither a
 //! death nor a lock that a stranger released can tear the table. Tickets of a slot count up and are
 //! used once: a compare-exchange that names a ticket meets the wait that it means, or fails.
 //!
@@ -28,8 +28,7 @@
 //! passes on) are single changes of one word.
 //!
 //! - `who` is freed after `state` was cleared (Release), and claimed (Acquire) before it is used: a claimed
-//!   node is IDLE. Who reads a later `who` (Acquire) and then `state` sees no wait of before that: so
-//!   `who` is given back with a Release too.
+//!   node is IDLE. Who reads a later `who` (Acquire) and then `state` sees no wait of before that.
 //! - `state` is WAITING after `who` was claimed (Release); all who look through the table load it
 //!   (Acquire), and so see whose it is, and settle the wait with a Release: who finds itself notified,
 //!   or leaves so (Acquire), sees what was written before.
@@ -257,6 +256,12 @@ impl Queue<'_> {
         {
             return true;
         }
+        // It may have left, and have died in another wait, in the same node. What it was notified of then is not this one's;
+        // and now that it is dead, nobody but who takes the node over clears that.
+        let state = self.waiters.state(index).load(Ordering::Relaxed);
+        if state != waiting & !WHAT | NOTIFIED && rule("waiters/what-died-in-another-wait-stays") {
+            return true;
+        }
         // The dead one's notification goes to another, and then its node is cleared. Where somebody
         // has taken the node over already, that one does it.
         if self.waiters.take_over(index, who, me).is_none() {
@@ -309,16 +314,18 @@ impl Queue<'_> {
         if who.word() == 0 || who == me || !is_dead(who) {
             return;
         }
-        if self.waiters.take_over(index, who, me).is_some()
-            && !self.clear(futex, index, before, me, is_dead)
-        {
-            // It is a dead one's again, which that barrier finds.
-            self.waiters.who(index).store(who.word(), Ordering::Release);
+        // Its barrier has to find it, and to break first. Nothing else becomes a member here, for it is dead.
+        let state = self.waiters.state(index).load(Ordering::Relaxed);
+        if state & WHAT == MEMBER && rule("waiters/a-dead-member-stays-until-its-barrier-breaks") {
+            return;
+        }
+        if self.waiters.take_over(index, who, me).is_some() {
+            self.clear(futex, index, before, me, is_dead);
         }
     }
 
     /// Clears a node that the caller has, after what it was notified of was passed on: in that order,
-    /// so that a death in the middle can only wake one more. False if its barrier has to break first.
+    /// so that a death in the middle can only wake one more.
     ///
     /// What was seen of the node before the caller had it may have been another wait's, and until
     /// it is cleared it may be notified: so this looks, and changes nothing else than it saw.
@@ -329,14 +336,10 @@ impl Queue<'_> {
         before: &impl Fn(u64) -> u64,
         me: Process,
         is_dead: &mut impl FnMut(Process) -> bool,
-    ) -> bool {
+    ) {
         let state = self.waiters.state(index);
         let mut seen = state.load(Ordering::Acquire);
         loop {
-            if seen & WHAT == MEMBER && rule("waiters/a-dead-member-stays-until-its-barrier-breaks")
-            {
-                return false;
-            }
             if seen & WHAT == NOTIFIED {
                 // Perhaps of another condition, of whose waiters nobody may be left to do it.
                 let its = Queue { slot: slot_of(seen), ..*self };
@@ -360,7 +363,6 @@ impl Queue<'_> {
             }
         }
         self.waiters.free(index);
-        true
     }
 
     /// Leaves the table, for one whose wait does not count: what it was notified of goes to another.

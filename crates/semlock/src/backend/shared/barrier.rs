@@ -3,9 +3,9 @@
 use std::os::fd::{BorrowedFd, RawFd};
 
 use super::condvar::notified_at;
-use super::lock::Lock;
+use super::lock::{JUDGED, Lock};
 use super::object::{Kernel, Object};
-use super::patrol::{Duty, Patrol, Suspects};
+use super::patrol::{Duty, Patrol, Suspects, is_due_between_signals};
 use super::segment::{Kind, Tag};
 use crate::mutation::rule;
 use crate::word::barrier::{Phase, Phases};
@@ -178,6 +178,7 @@ impl Barrier {
             // The action of those before runs.
             let Some(nap) = patrol.nap() else { break Ok(Entered::TimedOut) };
             if self.phases().sleep(&Kernel, seen, Some(nap)) == Slept::Interrupted {
+                self.judge_between_signals(&mut patrol);
                 break Ok(Entered::Interrupted);
             }
             self.judge(&mut patrol);
@@ -255,6 +256,7 @@ impl Barrier {
                 continue;
             };
             if self.phases().sleep(&Kernel, seen, Some(nap)) == Slept::Interrupted {
+                self.judge_between_signals(&mut patrol);
                 break Passed::Interrupted;
             }
             self.judge(&mut patrol);
@@ -347,27 +349,38 @@ impl Barrier {
         result
     }
 
-    /// Breaks the barrier if it is this one's turn to look, and a member has died, or one that was
-    /// telling the members something: that one may have told itself already.
+    /// Looks, if it is this one's turn.
     fn judge(&self, patrol: &mut Patrol<'_>) {
         if patrol.duty() == Duty::Judge {
-            let suspects = patrol.suspects();
-            let is_dead = &mut |process| suspects.is_dead(process);
-            let half_done =
-                rule("barrier/its-own-lock-is-watched") && self.lock.is_held_by_dead(is_dead);
-            let member_died =
-                rule("barrier/members-are-watched") && self.queue().has_dead_waiter(is_dead);
-            if half_done || member_died {
-                self.locked(|| {
-                    // Meanwhile it may have been broken and reset.
-                    if self.queue().has_dead_waiter(is_dead) {
-                        self.break_it();
-                    }
-                });
-            }
+            self.look(patrol.suspects());
             if patrol.rests() {
                 self.wake_another();
             }
+        }
+    }
+
+    fn judge_between_signals(&self, patrol: &mut Patrol<'_>) {
+        let object = &self.lock.object;
+        if is_due_between_signals(object.word(JUDGED), object.me()) {
+            self.look(patrol.suspects());
+        }
+    }
+
+    /// Breaks the barrier if a member has died, or one that was telling the members something: that one may have told
+    /// itself already.
+    fn look(&self, suspects: &mut Suspects) {
+        let is_dead = &mut |process| suspects.is_dead(process);
+        let half_done =
+            rule("barrier/its-own-lock-is-watched") && self.lock.is_held_by_dead(is_dead);
+        let member_died =
+            rule("barrier/members-are-watched") && self.queue().has_dead_waiter(is_dead);
+        if half_done || member_died {
+            self.locked(|| {
+                // Meanwhile it may have been broken and reset.
+                if self.queue().has_dead_waiter(is_dead) {
+                    self.break_it();
+                }
+            });
         }
     }
 

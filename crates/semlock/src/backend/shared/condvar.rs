@@ -7,7 +7,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use super::barrier::break_barriers_of_the_dead;
 use super::object::{Kernel, Object};
-use super::patrol::{Duty, Patrol, Suspects};
+use super::patrol::{Duty, Patrol, Suspects, is_due_between_signals};
 use super::segment::{Kind, Tag};
 use crate::atomic::Ordering;
 use crate::mutation::rule;
@@ -22,6 +22,7 @@ const NOTIFIED_AT: usize = 1;
 const WATCH: usize = 2;
 /// How many tickets there were before a look that found nobody waiting.
 const EMPTY_AT: usize = 3;
+const JUDGED: usize = 5;
 
 /// Where waiters sleep until they are notified, oldest first.
 #[derive(Debug)]
@@ -117,12 +118,13 @@ impl Condvar {
             }
             let Some(nap) = patrol.nap() else { break Wait::TimedOut };
             if queue.sleep(&Kernel, &waiting.node, Some(nap)) == Slept::Interrupted {
+                if is_due_between_signals(self.object.word(JUDGED), me) {
+                    self.pass_on(patrol.suspects());
+                }
                 break Wait::Interrupted;
             }
             if patrol.duty() == Duty::Judge && rule("condition/the-watcher-passes-on") {
-                let suspects = patrol.suspects();
-                let is_dead = &mut |process| suspects.is_dead(process);
-                queue.pass_on(&Kernel, &notified_at(&self.object), me, is_dead);
+                self.pass_on(patrol.suspects());
                 if patrol.rests() {
                     queue.nudge_another(&Kernel, &waiting.node);
                 }
@@ -136,6 +138,13 @@ impl Condvar {
             queue.nudge_another(&Kernel, &waiting.node);
         }
         result
+    }
+
+    /// Passes on what those were notified of who died.
+    fn pass_on(&self, suspects: &mut Suspects) {
+        let is_dead = &mut |process| suspects.is_dead(process);
+        let (me, notified_at) = (self.object.me(), notified_at(&self.object));
+        self.queue().pass_on(&Kernel, &notified_at, me, is_dead);
     }
 
     /// Ends a wait, with the lock held again; tells whether it was notified, also if that came as the

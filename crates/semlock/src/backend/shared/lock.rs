@@ -24,7 +24,7 @@
 use std::os::fd::{BorrowedFd, RawFd};
 
 use super::object::{Kernel, Object};
-use super::patrol::{Duty, PAUSE, Patrol, Suspects, is_due};
+use super::patrol::{Duty, PAUSE, Patrol, Suspects, is_due, is_due_between_signals};
 use super::segment::{Kind, Tag};
 use super::spin::{Seat, try_for_a_while};
 use crate::atomic::{AtomicU64, Ordering};
@@ -71,7 +71,7 @@ pub struct Lock {
 const WORD: usize = 0;
 const GATE: usize = 1;
 const WATCH: usize = 2;
-const JUDGED: usize = 3;
+pub(super) const JUDGED: usize = 3;
 /// A queue's mark; 0 for every other lock.
 pub(super) const MESSAGE: usize = 5;
 const WHOLE: u64 = 1;
@@ -370,7 +370,10 @@ impl Lock {
                 break found.unwrap_or(Wait::TimedOut);
             };
             if self.gate().sleep(&Kernel, now_announced, Some(nap)) == Slept::Interrupted {
-                break Wait::Interrupted;
+                let is_due = self.tag.robust
+                    && is_due_between_signals(self.object.word(JUDGED), self.object.me());
+                let found = if is_due { self.judge(patrol.suspects()) } else { None };
+                break found.unwrap_or(Wait::Interrupted);
             }
             if let Some(taken) = self.attempt() {
                 break taken;

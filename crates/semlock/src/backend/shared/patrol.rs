@@ -23,7 +23,7 @@ const NAP: (u64, u64) = (1_000_000_000, 500_000_000);
 const FIRST_NAP: (u64, u64) = (220_000_000, 60_000_000);
 /// After so long the caller of a wait may have a turn, when the nap is over.
 const TURN: Duration = Duration::from_millis(800);
-/// Those who only try look so often, all together.
+/// Those who only try, and those whom signals wake all the time, look so often, all together.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
 /// One wait of one thread.
@@ -148,12 +148,20 @@ fn jitter(now: u64) -> u64 {
     (now ^ here).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16
 }
 
-/// Whether it is time to judge, for one who does not sleep. Never for a stranger, whose turn would be
-/// lost for those who can.
+/// Whether it is time to judge, for one who does not sleep.
 pub(crate) fn is_due(judged: &AtomicU64, me: Process) -> bool {
-    me.can_be_judged()
-        && rule("judge/by-those-who-try")
-        && Judged(judged).is_due(clock::about_now(), PAUSE)
+    rule("judge/by-those-who-try") && is_ones_turn(judged, me)
+}
+
+/// Whether it is time to judge, for one whose sleep a signal has ended: where signals come all the time, nobody sleeps for
+/// long enough to be a watcher.
+pub(crate) fn is_due_between_signals(judged: &AtomicU64, me: Process) -> bool {
+    rule("judge/between-signals") && is_ones_turn(judged, me)
+}
+
+/// Never a stranger's, whose turn would be lost for those who can judge.
+fn is_ones_turn(judged: &AtomicU64, me: Process) -> bool {
+    me.can_be_judged() && Judged(judged).is_due(clock::about_now(), PAUSE)
 }
 
 /// So long it is believed that a number is still the process's that had it: a look that finds that out costs ten times as much.

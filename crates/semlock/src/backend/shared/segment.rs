@@ -8,10 +8,15 @@
 //!   512  nodes × 2 words: the waiters' table (`word::waiters`)
 //!   ...  slots × 8 words: one object each, a cache line
 //!
-//!  slot: 0  permit | value | event | the barrier's own permit      4  tag: what lives here
-//!        1  gate                                                   5  tickets | queue's mark
-//!        2  watch                                                  6  seat | barrier: phase
-//!        3  judged                                                 7  barrier: members' watch
+//!  slot: a lock           a condition               a barrier          an event
+//!     0  permit | value   tickets                   its own permit     the flag
+//!     1  gate             tickets at a notify       gate
+//!     2  watch            watch                     watch
+//!     3  judged           tickets when found empty  judged
+//!     4  tag: what lives here, of all of them
+//!     5  queue's mark     judged                    tickets
+//!     6  seat                                       phase
+//!     7                                             members' watch
 //!
 //!  tag:  63         32 31      9    8     7     0
 //!       ┌─────────────┬─────────┬────────┬───────┐   limit: greatest value, permits, or parties
@@ -29,8 +34,8 @@
 //! Only the process that made a segment takes slots of it, and only it writes word 11. Slots
 //! are taken one after the other; one is used again only if no other process can have had the object: no fork and no
 //! pickling since it was made. No count of users crosses a process boundary, so none can be lost:
-//! a process unmaps a segment with the last object that it has in it, and the kernel frees the memory
-//! with the last process.
+//! a process unmaps a segment with the last object that it has in it (but for the one that it makes its
+//! next objects in), and the kernel frees the memory with the last process.
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Weak};
