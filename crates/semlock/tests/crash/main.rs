@@ -4,7 +4,7 @@
 //! that makes the objects, has others hold them or sleep on them, and forks the one that is to die. That one stops
 //! before its call, is single-stepped (`ptrace(2)`) through k instructions of it, and is killed; every other one is
 //! reaped, the others stay zombies. After that, fresh processes see that everything works: the scene says what has to be so.
-//! The first k for which the call returns is the last one.
+//! It ends when the call has returned for several k in a row.
 //!
 //! A system call is one step. One that sleeps is left to sleep, and then there are two deaths: one
 //! asleep and one just after. What lets it go on is part of the scene.
@@ -16,7 +16,8 @@
 //! ```
 //!
 //! (The number of instructions differs from build to build, and a little from run to run, because some of them
-//! look at the clock.)
+//! look at the clock. So that it is a little only, each stage has one processor, but in a sample: who has several tries for a
+//! while before it sleeps.)
 
 // Forks and ptrace.
 #![allow(unsafe_code)]
@@ -54,7 +55,7 @@ struct Arguments {
     #[arg(long, requires = "at")]
     past: bool,
     /// How many stages are there at once. Most of the time they wait.
-    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..))]
     jobs: u64,
     /// Prints the scenes' names.
     #[arg(long)]

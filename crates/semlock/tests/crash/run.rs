@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::forked::Forked;
 use crate::scenes::Scene;
@@ -24,7 +25,8 @@ pub enum Choice {
 const NOTABLE_IN_SAMPLE: usize = 24;
 const BETWEEN: u64 = 12;
 
-/// The call takes a few instructions more or less each time: so many in a row that found it over are its end.
+/// The call takes a few instructions more or less each time: so many in a row that found it over are its end, after as many as
+/// it took when nobody was killed.
 const ENDS: u32 = 8;
 
 struct Progress {
@@ -32,19 +34,34 @@ struct Progress {
     /// What its call does, when nobody is killed.
     trace: Option<Trace>,
     /// To be tried next; after that, with `goes_on`, the numbers from `next` on.
-    planned: VecDeque<Until>,
+    planned: VecDeque<Plan>,
     goes_on: bool,
     next: u64,
     /// That found it over, since one did not.
     ends: u32,
     on_stage: usize,
     points: u32,
+    /// Instructions of the trace that it did not come to, not even step by step.
+    missed: u32,
     failures: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Plan {
+    until: Until,
+    /// Not over an anchor, which the call may not come to: what it does depends on the time that it takes.
+    step_by_step: bool,
+}
+
+impl From<Until> for Plan {
+    fn from(until: Until) -> Self {
+        Self { until, step_by_step: false }
+    }
 }
 
 struct Playing {
     scene: usize,
-    until: Until,
+    plan: Plan,
     stage: Forked,
     report: &'static Report,
 }
@@ -53,9 +70,10 @@ pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
     let mut all: Vec<_> = scenes.into_iter().map(Progress::new).collect();
     let mut reports: Vec<&'static Report> = (0..jobs).map(|_| new_report()).collect();
     let mut playing: Vec<Playing> = Vec::new();
+    let mut started = 0;
     loop {
         while playing.len() < jobs {
-            let Some((scene, until)) = all
+            let Some((scene, plan)) = all
                 .iter_mut()
                 .enumerate()
                 .find_map(|(index, progress)| Some((index, progress.take_next()?)))
@@ -63,7 +81,12 @@ pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
                 break;
             };
             let report = reports.pop().expect("as many as stages");
-            playing.push(Playing::start(scene, &all[scene], until, report));
+            let cpu = match choice {
+                Choice::Sample => None,
+                Choice::All | Choice::One(_) => Some(started),
+            };
+            started += 1;
+            playing.push(Playing::start(scene, &all[scene], plan, report, cpu));
         }
         if playing.is_empty() {
             break;
@@ -72,7 +95,7 @@ pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
         let index = playing.iter().position(|one| Some(one.stage.pid()) == ended.pid());
         let mut ended = playing.swap_remove(index.expect("a stage"));
         let status = ended.stage.wait();
-        all[ended.scene].learn(ended.until, status, ended.report, choice);
+        all[ended.scene].learn(ended.plan, status, ended.report, choice);
         reports.push(ended.report);
     }
     let points: u32 = all.iter().map(|progress| progress.points).sum();
@@ -82,23 +105,44 @@ pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
 }
 
 impl Playing {
-    fn start(scene: usize, played: &Progress, until: Until, report: &'static Report) -> Self {
+    fn start(
+        scene: usize,
+        progress: &Progress,
+        next: Plan,
+        report: &'static Report,
+        cpu: Option<usize>,
+    ) -> Self {
         report.reset();
-        let (name, play) = (played.scene.name, played.scene.play);
-        let anchor = played.trace.as_ref().and_then(|trace| trace.anchor(until));
+        let (name, play) = (progress.scene.name, progress.scene.play);
+        let until = next.until;
+        let trace = progress.trace.as_ref().filter(|_| !next.step_by_step);
+        let anchor = trace.and_then(|trace| trace.anchor(until));
         let stage = Forked::run(move || {
             std::panic::set_hook(Box::new(move |panic| {
                 eprintln!("{name} {}: {panic}", place(until));
             }));
+            if let Some(number) = cpu {
+                stay_on_processor(number);
+            }
             play(&Stage::begin(until, anchor, report));
         });
-        Self { scene, until, stage, report }
+        Self { scene, plan: next, stage, report }
     }
+}
+
+/// Has this process and those that it forks run on one processor: what they do depends on that, for who has several tries for
+/// a while before it sleeps.
+fn stay_on_processor(number: usize) {
+    let allowed = sched_getaffinity(None).expect("sched_getaffinity");
+    let mut all = (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor)).cycle();
+    let mut one = CpuSet::new();
+    one.set(all.nth(number).expect("it runs on one"));
+    sched_setaffinity(None, &one).expect("sched_setaffinity");
 }
 
 impl Progress {
     fn new(scene: Scene) -> Self {
-        let planned = VecDeque::from([Until::Return]);
+        let planned = VecDeque::from([Until::Return.into()]);
         Self {
             scene,
             trace: None,
@@ -108,22 +152,24 @@ impl Progress {
             ends: 0,
             on_stage: 0,
             points: 0,
+            missed: 0,
             failures: 0,
         }
     }
 
-    fn take_next(&mut self) -> Option<Until> {
+    fn take_next(&mut self) -> Option<Plan> {
         let next = self.planned.pop_front().or_else(|| {
             self.goes_on.then(|| {
                 self.next += 1;
-                Until::After(self.next - 1)
+                Until::After(self.next - 1).into()
             })
         })?;
         self.on_stage += 1;
         Some(next)
     }
 
-    fn learn(&mut self, until: Until, status: WaitStatus, report: &Report, choice: &Choice) {
+    fn learn(&mut self, plan: Plan, status: WaitStatus, report: &Report, choice: &Choice) {
+        let until = plan.until;
         self.on_stage -= 1;
         let name = self.scene.name;
         if !matches!(status, WaitStatus::Exited(_, 0)) {
@@ -140,17 +186,23 @@ impl Progress {
             Until::Return => {
                 let trace = Trace::new(report);
                 match choice {
-                    Choice::Sample => self.planned.extend(trace.sample()),
+                    Choice::Sample => self.planned.extend(trace.sample().map(Plan::from)),
                     Choice::All => self.goes_on = true,
-                    Choice::One(until) => self.planned.push_back(*until),
+                    Choice::One(until) => self.planned.push_back((*until).into()),
                 }
                 self.trace = Some(trace);
             }
-            Until::After(_) if returned => {
-                self.ends += 1;
-                self.goes_on &= self.ends < ENDS;
+            Until::After(step) | Until::Past(step) if returned => {
+                let length = self.trace.as_ref().map_or(0, Trace::length);
+                if step < length && !plan.step_by_step {
+                    self.planned.push_back(Plan { until, step_by_step: true });
+                } else if step < length {
+                    self.missed += 1;
+                } else {
+                    self.ends += 1;
+                    self.goes_on &= self.ends < ENDS;
+                }
             }
-            Until::Past(_) if returned => {}
             Until::After(_) | Until::Past(_) => {
                 self.points += 1;
                 self.ends = 0;
@@ -158,11 +210,15 @@ impl Progress {
         }
         if let Until::After(steps) = until {
             if report.asleep.load(Ordering::Relaxed) {
-                self.planned.push_back(Until::Past(steps));
+                self.planned.push_back(Plan { until: Until::Past(steps), ..plan });
             }
         }
         if self.on_stage == 0 && self.planned.is_empty() && !self.goes_on {
-            println!("{name}: {} kill points, {} failures", self.points, self.failures);
+            let Self { points, failures, missed, .. } = self;
+            let length = self.trace.as_ref().map_or(0, Trace::length);
+            println!(
+                "{name}: {points} kill points, {failures} failures (of {length} instructions; {missed} were not met again)"
+            );
         }
     }
 }
@@ -210,6 +266,10 @@ impl Trace {
         Self { notable, anchors }
     }
 
+    fn length(&self) -> u64 {
+        self.anchors.len() as u64
+    }
+
     fn anchor(&self, until: Until) -> Option<Anchor> {
         let (Until::After(step) | Until::Past(step)) = until else { return None };
         // One step is left at least: what sleeps is to be found asleep.
@@ -218,15 +278,15 @@ impl Trace {
     }
 
     /// Before and after what is notable, and evenly between.
-    fn sample(&self) -> Vec<Until> {
+    fn sample(&self) -> impl Iterator<Item = Until> + use<> {
         let every = self.notable.len().div_ceil(NOTABLE_IN_SAMPLE).max(1);
         let notable = self.notable.iter().step_by(every).flat_map(|&step| [step, step + 1]);
-        let all = self.anchors.len() as u64;
+        let all = self.length();
         let mut points: Vec<_> =
             notable.chain((0..BETWEEN).map(|part| all * part / BETWEEN)).collect();
         points.sort_unstable();
         points.dedup();
-        points.into_iter().map(Until::After).collect()
+        points.into_iter().map(Until::After)
     }
 }
 

@@ -1,7 +1,9 @@
 //! One call, in a process that is killed in the middle of it.
 
 use std::fs;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use nix::libc;
 use nix::sys::ptrace;
@@ -86,6 +88,7 @@ pub struct Stage {
     until: Until,
     anchor: Option<Anchor>,
     report: &'static Report,
+    vdso: Range<u64>,
 }
 
 /// The one that was killed. It is a zombie as long as this is kept, or gone already.
@@ -103,7 +106,7 @@ impl Stage {
     pub fn begin(until: Until, anchor: Option<Anchor>, report: &'static Report) -> Self {
         // Who does not end in time is ended; its children die with it.
         alarm::set(LONGEST_SECONDS);
-        Self { until, anchor, report }
+        Self { until, anchor, report, vdso: vdso() }
     }
 
     /// Says what comes next, for those who want to know what it hangs in.
@@ -133,6 +136,9 @@ impl Stage {
         let report = self.report;
         let mut forked = Forked::run(|| {
             let call = prepare();
+            // Who only tries looks after the holder once in 50 ms. So it does, whatever others did before.
+            #[expect(clippy::disallowed_methods, reason = "that time is what is waited for")]
+            std::thread::sleep(Duration::from_millis(60));
             ptrace::traceme().expect("ptrace");
             raise(Signal::SIGSTOP).expect("raise");
             let result = call();
@@ -164,6 +170,7 @@ impl Stage {
             ptrace::step(forked.pid(), None).expect("ptrace");
             steps += 1;
             if has_stopped(&mut forked) {
+                self.leave_vdso(&mut forked);
                 continue;
             }
             if self.until == Until::After(steps) {
@@ -189,15 +196,27 @@ impl Stage {
         Dead { _forked: forked, pid, returned, helped: help.is_none() }
     }
 
+    /// Lets it run out of the kernel's code in its own memory, which reads the clock: it begins anew whenever the clock
+    /// has gone on, and so takes for ever where each step takes longer than that. All of it is one step with the call.
+    fn leave_vdso(&self, forked: &mut Forked) {
+        let pid = forked.pid();
+        let registers = ptrace::getregs(pid).expect("ptrace");
+        if self.vdso.contains(&registers.rip) {
+            // It has just been called.
+            let back = ptrace::read(pid, registers.rsp as ptrace::AddressType).expect("ptrace");
+            let breakpoint = Breakpoint::new(pid, back.cast_unsigned());
+            breakpoint.go();
+            expect_stop(forked.wait(), pid);
+            breakpoint.take_out();
+        }
+    }
+
     /// Lets it run to an anchor, or to its end. Returns the step where it is.
     fn go_to(&self, anchor: Anchor, forked: &mut Forked, help: &mut Option<impl FnOnce()>) -> u64 {
-        const BREAKPOINT: u64 = 0xcc;
-        let (pid, address) = (forked.pid(), anchor.address as ptrace::AddressType);
-        let code = ptrace::read(pid, address).expect("ptrace");
-        let stopping = code & !0xff | BREAKPOINT.cast_signed();
+        let pid = forked.pid();
+        let breakpoint = Breakpoint::new(pid, anchor.address);
         for left in (0..anchor.meetings).rev() {
-            ptrace::write(pid, address, stopping).expect("ptrace");
-            ptrace::cont(pid, None).expect("ptrace");
+            breakpoint.go();
             if !has_stopped(forked) {
                 if self.report.done.load(Ordering::Acquire) {
                     break;
@@ -211,11 +230,7 @@ impl Stage {
                     }
                 }
             }
-            let mut registers = ptrace::getregs(pid).expect("ptrace");
-            assert_eq!(registers.rip, anchor.address + 1, "it stopped elsewhere");
-            registers.rip = anchor.address;
-            ptrace::setregs(pid, registers).expect("ptrace");
-            ptrace::write(pid, address, code).expect("ptrace");
+            breakpoint.take_out();
             if left > 0 {
                 ptrace::step(pid, None).expect("ptrace");
                 expect_stop(forked.wait(), pid);
@@ -232,6 +247,50 @@ impl Stage {
         let word = self.report.trace.get(at).expect("the call is longer than any trace");
         word.store(next | notable, Ordering::Relaxed);
     }
+}
+
+/// A place where a process that is traced is to stop.
+struct Breakpoint {
+    pid: Pid,
+    address: u64,
+    /// What stands there.
+    code: i64,
+}
+
+impl Breakpoint {
+    fn new(pid: Pid, address: u64) -> Self {
+        let code = ptrace::read(pid, address as ptrace::AddressType).expect("ptrace");
+        Self { pid, address, code }
+    }
+
+    fn write(&self, code: i64) {
+        ptrace::write(self.pid, self.address as ptrace::AddressType, code).expect("ptrace");
+    }
+
+    /// Lets the process run.
+    fn go(&self) {
+        const STOP: i64 = 0xcc;
+        self.write(self.code & !0xff | STOP);
+        ptrace::cont(self.pid, None).expect("ptrace");
+    }
+
+    /// After it has stopped there: it is as if it had come there by itself.
+    fn take_out(&self) {
+        let mut registers = ptrace::getregs(self.pid).expect("ptrace");
+        assert_eq!(registers.rip, self.address + 1, "it stopped elsewhere");
+        registers.rip = self.address;
+        ptrace::setregs(self.pid, registers).expect("ptrace");
+        self.write(self.code);
+    }
+}
+
+/// Where the kernel's code is, here and in what this process forks.
+fn vdso() -> Range<u64> {
+    let maps = fs::read_to_string("/proc/self/maps").expect("proc");
+    let line = maps.lines().find(|line| line.ends_with("[vdso]"));
+    let range = line.and_then(|line| line.split(' ').next()?.split_once('-'));
+    let number = |text| u64::from_str_radix(text, 16).expect("an address");
+    range.map_or(0..0, |(from, to)| number(from)..number(to))
 }
 
 /// Whether an instruction locks the bus, or enters the kernel.

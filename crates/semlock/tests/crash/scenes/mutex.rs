@@ -1,5 +1,7 @@
 //! Mutexes: of one that dies with them exactly one successor is told.
 
+use std::time::Duration;
+
 use semlock::raw::{Lock, LockKind, Options};
 use semlock::{Deadline, Wait};
 
@@ -40,10 +42,11 @@ pub fn take(lock: &Lock) -> Told {
     told_by(lock.acquire_until(Deadline::NEVER)).expect("a wait without a deadline")
 }
 
-/// As a process does that has used semlock before.
+/// As a process does that has used semlock before, and has waited: it knows how many processors it has, and more.
 pub fn used_before() {
     let other = mutex();
     take(&other);
+    assert_eq!(other.acquire_until(Deadline::after(Duration::ZERO)), Wait::TimedOut);
     other.release().expect("it is held");
 }
 
@@ -108,6 +111,13 @@ fn assert_told(dead: &Dead, all: &[Told], was_holder: Option<bool>) {
     }
 }
 
+/// Whether it died as the holder, where nobody has taken the lock since; if its call was over, it did so as is expected.
+fn died_as_holder(dead: &Dead, lock: &Lock, expected: bool) -> bool {
+    let was = lock.holder() == Some(dead.pid);
+    assert!(was == expected || !dead.returned, "its call left it otherwise");
+    was
+}
+
 /// If its call was over, that is certain; before, both may be.
 fn if_returned(dead: &Dead, was_holder: bool) -> Option<bool> {
     dead.returned.then_some(was_holder)
@@ -120,7 +130,8 @@ fn acquire_uncontended(stage: &Stage) {
         || take(&lock)
     };
     let dead = stage.kill(prepare, || {});
-    assert_told(&dead, &[works(stage, &lock)], if_returned(&dead, true));
+    let was_holder = died_as_holder(&dead, &lock, true);
+    assert_told(&dead, &[works(stage, &lock)], Some(was_holder));
 }
 
 /// The same lock's segment knows this process after that.
@@ -132,7 +143,8 @@ fn used_before_in(lock: &Lock) {
 fn acquire_first(stage: &Stage) {
     let lock = mutex();
     let dead = stage.kill(|| || take(&lock), || {});
-    assert_told(&dead, &[works(stage, &lock)], if_returned(&dead, true));
+    let was_holder = died_as_holder(&dead, &lock, true);
+    assert_told(&dead, &[works(stage, &lock)], Some(was_holder));
 }
 
 fn acquire_contended(stage: &Stage) {
@@ -177,10 +189,11 @@ fn acquire_timeout_does_not(stage: &Stage) {
         || assert_eq!(lock.acquire_until(in_an_hour()), Wait::Acquired)
     };
     let dead = stage.kill(prepare, || holder.go());
+    let was_holder = died_as_holder(&dead, &lock, true);
     if !dead.helped {
         holder.go();
     }
-    assert_told(&dead, &[works(stage, &lock)], if_returned(&dead, true));
+    assert_told(&dead, &[works(stage, &lock)], Some(was_holder));
     holder.join();
 }
 
@@ -208,7 +221,8 @@ fn release_nobody_waits(stage: &Stage) {
         || lock.release().expect("it is held")
     };
     let dead = stage.kill(prepare, || {});
-    assert_told(&dead, &[works(stage, &lock)], if_returned(&dead, false));
+    let was_holder = died_as_holder(&dead, &lock, false);
+    assert_told(&dead, &[works(stage, &lock)], Some(was_holder));
 }
 
 fn release_two_wait(stage: &Stage) {
@@ -234,15 +248,12 @@ fn dead_holder(lock: &Lock) -> Peer {
     holder
 }
 
-/// The last who takes it is told of one of the two deaths, and of the second one if that held it.
-fn assert_one_of_two_deaths(dead: &Dead, first: &Peer, told: Told) {
-    let may_be_first = !dead.returned && told == first.number();
-    assert!(
-        told == dead.pid || may_be_first,
-        "told {told} instead of {} or {}",
-        dead.pid,
-        first.number()
-    );
+/// The next who takes it is told of the second one's death if that held it, and of the first one's otherwise.
+fn tells_of_the_last(stage: &Stage, lock: &Lock, dead: &Dead, first: &Peer) {
+    let last = lock.holder();
+    assert!([first.number(), dead.pid].map(Some).contains(&last), "{last:?} holds it");
+    assert!(last == Some(dead.pid) || !dead.returned, "it did not recover it");
+    assert_eq!(Some(works(stage, lock)), last, "told of another death");
 }
 
 fn recovery_by_trying(stage: &Stage) {
@@ -253,7 +264,7 @@ fn recovery_by_trying(stage: &Stage) {
         || assert_eq!(lock.try_acquire(), Wait::OwnerDied(first.number()))
     };
     let dead = stage.kill(prepare, || {});
-    assert_one_of_two_deaths(&dead, &first, works(stage, &lock));
+    tells_of_the_last(stage, &lock, &dead, &first);
 }
 
 fn recovery_by_watching(stage: &Stage) {
@@ -268,7 +279,7 @@ fn recovery_by_watching(stage: &Stage) {
     if !dead.helped {
         first.kill();
     }
-    assert_one_of_two_deaths(&dead, &first, works(stage, &lock));
+    tells_of_the_last(stage, &lock, &dead, &first);
 }
 
 fn recovery_for_others(stage: &Stage) {
@@ -325,16 +336,19 @@ fn recovery_of_one_that_recovered(stage: &Stage) {
     let lock = mutex();
     let _first = dead_holder(&lock);
     let second = dead_holder(&lock);
+    assert_eq!(lock.holder(), Some(second.number()), "the second recovered it");
+    let prepare = || {
+        used_before();
+        || assert_eq!(lock.try_acquire(), Wait::OwnerDied(second.number()))
+    };
+    let dead = stage.kill(prepare, || {});
+    let last = lock.holder();
+    assert!([second.number(), dead.pid].map(Some).contains(&last), "{last:?} holds it");
     let mut sleeper = sleeper_beside_a_dead_holder(&lock);
-    let dead = stage.kill(|| || lock.try_acquire(), || {});
     stage.expects("the sleeper to get the lock");
     let all = [sleeper.expect(), works(stage, &lock)];
-    let told: Vec<_> = all.into_iter().filter(|&told| told != 0).collect();
-    let (second, dead) = (second.number(), dead.pid);
-    assert!(
-        [vec![second], vec![dead], vec![second, dead]].contains(&told),
-        "told {told:?} of {second} and {dead}"
-    );
+    let told: Vec<_> = all.into_iter().filter(|&told| told != 0).map(Some).collect();
+    assert_eq!(told, [last], "told of another death");
     sleeper.join();
 }
 
@@ -362,7 +376,8 @@ fn given_back(stage: &Stage) {
 fn reentrant_acquire(stage: &Stage) {
     let lock = mutex_of(LockKind::ReentrantMutex);
     let dead = stage.kill(|| || take(&lock), || {});
-    assert_told(&dead, &[works(stage, &lock)], if_returned(&dead, true));
+    let was_holder = died_as_holder(&dead, &lock, true);
+    assert_told(&dead, &[works(stage, &lock)], Some(was_holder));
 }
 
 fn reentrant_again(stage: &Stage) {
