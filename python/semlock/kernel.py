@@ -123,7 +123,10 @@ class RLock(SemLock, _StockRLock):  # type: ignore[misc]
         super().__init__(_RECURSIVE_MUTEX, 1, 1, ctx=ctx)
 
     def holder(self) -> int | None:
-        """This process, if it is; None where it is another, or the system does not tell."""
+        """This process, if it is; None where it is another, or the system does not tell.
+
+        With ``robust=True``, also where it is another thread of this process.
+        """
         return os.getpid() if self._semlock._count() > 0 else None
 
     @property
@@ -200,6 +203,21 @@ class Condition(_StockCondition):  # type: ignore[misc]
 
     def __init__(self, lock: Any = None, *, ctx: Any = None) -> None:
         super().__init__(lock, ctx=_Parts(ctx))
+
+    if sys.platform == "win32":
+
+        def wait(self, timeout: float | None = None) -> bool:
+            mutex = self._lock._semlock
+            if not isinstance(mutex, _RecoveredMutex):
+                return bool(super().wait(timeout))
+            held = mutex._count()
+            try:
+                return bool(super().wait(timeout))
+            except OwnerDiedWarning:
+                # The one who waits holds the lock, and is to let go of it, whatever comes out.
+                while mutex._count() < held:
+                    mutex._acquire(True, None)
+                raise
 
 
 class Event(_StockEvent):  # type: ignore[misc]
@@ -295,7 +313,9 @@ _has_said = False
 def _say_once() -> None:
     """Warns that locks are not robust, in the process that the program began with."""
     global _has_said
-    if _has_said or process.parent_process() is not None:
+    # A child that imports the main module, or what it was started with, has no parent yet.
+    is_child = getattr(process.current_process(), "_inheriting", False)
+    if _has_said or is_child or process.parent_process() is not None:
         return
     _has_said = True
     warnings.warn(

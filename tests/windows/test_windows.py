@@ -249,6 +249,8 @@ def test_sockets_send_and_receive() -> None:
         ("recv", (1, 2**40)),
         ("send", (99999, b"x")),
         ("send", (99999, "x")),
+        ("send", (99999, memoryview(b"abcd")[::2])),
+        ("send", (99999, memoryview(bytes(8)).cast("d"))),
         ("send", ()),
     ],
 )
@@ -294,6 +296,9 @@ def test_what_cannot_be_robust_says_so_and_what_is(name: str) -> None:
 
 PROGRAM = """\
 import multiprocessing, concurrent.futures, sys
+
+# Children make one too, as they import this.
+mine = multiprocessing.Lock()
 
 def work(number):
     with lock:
@@ -485,3 +490,26 @@ def test_a_condition_waits_on_it() -> None:
         finally:
             child.kill()
             child.join()
+
+
+def notify_and_die(condition: Any) -> None:
+    with condition:
+        condition.notify_all()
+        os.kill(os.getpid(), signal.SIGTERM)  # TerminateProcess
+
+
+def test_if_the_warning_is_an_error_who_waited_for_a_condition_has_its_lock() -> None:
+    lock = semlock.RLock(robust=True)
+    condition = semlock.Condition(lock)
+    child = spawn.Process(target=notify_and_die, args=(condition,))
+    with condition, condition, warnings.catch_warnings():
+        warnings.simplefilter("error", semlock.OwnerDiedWarning)
+        child.start()
+        try:
+            with pytest.raises(semlock.OwnerDiedWarning):
+                condition.wait(LONG)
+            assert (lock._semlock._count(), lock.recovered) == (2, 0)
+        finally:
+            child.kill()
+            child.join()
+    assert not lock.locked()

@@ -185,15 +185,11 @@ pub(crate) fn raise_of_system(errno: c_int) -> *mut PyObject {
 /// Sets the `OSError` of what `GetLastError` said; null, to return.
 #[cfg(windows)]
 pub(crate) fn raise_of_system(error: c_int) -> *mut PyObject {
-    // SAFETY: attached.
-    unsafe { PyErr_SetFromWindowsErr(error) }
-}
-
-// Of the stable interface, and not among PyO3's.
-#[cfg(windows)]
-#[link(name = "python3", kind = "raw-dylib")]
-unsafe extern "C" {
-    fn PyErr_SetFromWindowsErr(error: c_int) -> *mut PyObject;
+    if !crate::interpreter::Interpreter::find().set_error(error) {
+        let error = std::io::Error::from_raw_os_error(error);
+        raise_as(Exception::Runtime, error.to_string());
+    }
+    ptr::null_mut()
 }
 
 /// Sets an `OSError` with a number and a message that says more than the number; null, to return.
@@ -739,11 +735,10 @@ pub(crate) unsafe fn parse<const N: usize>(
             places[2],
             places[3],
             places[4],
-            places[5],
         )
     };
     parsed != 0
 }
 
 /// The most that any of our functions takes.
-const MOST_ARGUMENTS: usize = 6;
+const MOST_ARGUMENTS: usize = 5;

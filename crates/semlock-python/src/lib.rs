@@ -15,6 +15,9 @@ mod condition;
 mod event;
 #[allow(unsafe_code)]
 mod ffi;
+#[cfg(windows)]
+#[allow(unsafe_code)]
+mod interpreter;
 #[cfg(unix)]
 #[allow(unsafe_code)]
 mod locks;
@@ -24,6 +27,9 @@ mod objects;
 #[cfg(windows)]
 #[allow(unsafe_code)]
 mod windows;
+
+#[cfg(all(windows, target_pointer_width = "32"))]
+compile_error!("on Windows, semlock is for 64 bits");
 
 #[cfg(not(unix))]
 use pyo3::exceptions::PyAttributeError;

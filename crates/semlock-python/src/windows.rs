@@ -1,81 +1,29 @@
 //! What there is on Windows besides: waits that Ctrl-C ends, a mutex that is recovered, and `_multiprocessing`'s sockets.
 
-use std::ffi::{CStr, c_void};
-use std::mem::transmute;
 use std::os::windows::io::{AsRawHandle, BorrowedHandle};
 use std::ptr;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use pyo3::exceptions::{PyMemoryError, PySystemError, PyTypeError};
+use pyo3::exceptions::{PyBufferError, PyMemoryError, PySystemError, PyTypeError};
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyTuple};
+use pyo3::types::{PyBytes, PySlice, PyString, PyTuple};
 use semlock::{Deadline, Error, Kind, Wait};
 use windows_sys::Win32::Networking::WinSock::{SOCKET, WSAGetLastError};
 use windows_sys::Win32::Networking::WinSock::{closesocket as close, recv as receive, send as put};
-use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleW, GetProcAddress};
 use windows_sys::Win32::System::Threading::ResetEvent;
 
 use crate::capi::{Exception, exception, raise, raise_as, raise_of_system, seconds};
+use crate::interpreter::Interpreter;
 
 // ---- Waits ----
-
-/// What the interpreter does not tell through its stable interface: which thread handles signals, and the event that
-/// Ctrl-C sets.
-#[derive(Clone, Copy)]
-struct Interpreter {
-    is_main_thread: unsafe extern "C" fn() -> i32,
-    sigint_event: unsafe extern "C" fn() -> *mut c_void,
-}
-
-impl Interpreter {
-    /// In the library of this version of Python, if that is where the interpreter is.
-    fn find() -> Option<Self> {
-        static FOUND: OnceLock<Option<Interpreter>> = OnceLock::new();
-        *FOUND.get_or_init(|| {
-            // SAFETY: a C string that lives for ever: "3.11.9 (...".
-            let version = unsafe { CStr::from_ptr(ffi::Py_GetVersion()) }.to_string_lossy();
-            let mut numbers = version.split('.');
-            let name = format!("python{}{}.dll\0", numbers.next()?, numbers.next()?);
-            let name: Vec<u16> = name.encode_utf16().collect();
-            // SAFETY: a string that ends with 0; a module that is loaded stays, being the interpreter.
-            let module = unsafe { GetModuleHandleW(name.as_ptr()) };
-            if module.is_null() {
-                return None;
-            }
-            // SAFETY: the module's handle, and C strings.
-            let [main, event] = [c"_PyOS_IsMainThread", c"_PyOS_SigintEvent"]
-                .map(|name| unsafe { GetProcAddress(module, name.as_ptr().cast()) });
-            // SAFETY: wherever these functions exist they have these signatures.
-            unsafe {
-                Some(Self {
-                    is_main_thread: transmute::<unsafe extern "system" fn() -> isize, _>(main?),
-                    sigint_event: transmute::<unsafe extern "system" fn() -> isize, _>(event?),
-                })
-            }
-        })
-    }
-
-    /// The event, for the thread that is to see it.
-    fn event(self) -> Option<BorrowedHandle<'static>> {
-        // SAFETY: attached.
-        if unsafe { (self.is_main_thread)() } == 0 {
-            return None;
-        }
-        // SAFETY: attached.
-        let event = unsafe { (self.sigint_event)() };
-        // SAFETY: an event that the interpreter keeps as long as it runs.
-        (!event.is_null()).then(|| unsafe { BorrowedHandle::borrow_raw(event) })
-    }
-}
 
 /// Waits, by a function that takes a deadline's place, detached from the interpreter; in the main thread it waits for an event
 /// besides, so that Ctrl-C lets Python's handlers run. Tells how it ended, which is not `Interrupted`; `None`: exception set.
 pub(crate) fn wait(
     mut wait_or: impl FnMut(Option<BorrowedHandle<'static>>) -> Result<Wait, Error> + Send,
 ) -> Option<Wait> {
-    let event = Interpreter::find().and_then(Interpreter::event);
+    let event = Interpreter::find().sigint_event();
     crate::capi::wait(|| {
         let waited = wait_or(event);
         if let (Ok(Wait::Interrupted), Some(event)) = (&waited, event) {
@@ -295,9 +243,14 @@ fn send(args: &Bound<'_, PyTuple>) -> PyResult<i32> {
             |name| PyTypeError::new_err(format!("a bytes-like object is required, not '{name}'")),
         )
     })?;
+    if !bytes.getattr("c_contiguous")?.is_truthy()? {
+        return Err(PyBufferError::new_err("memoryview: underlying buffer is not C-contiguous"));
+    }
+    // As much as can be said in one call; the caller sends the rest.
+    let most = PySlice::new(py, 0, i32::MAX as isize, 1);
+    let bytes = bytes.call_method1("cast", ("B",))?.get_item(most)?;
     let bytes: Bound<'_, PyBytes> = bytes.call_method0("tobytes")?.cast_into()?;
     let data = bytes.as_bytes();
-    // As much as can be said in one call; the caller sends the rest.
     let length = i32::try_from(data.len()).unwrap_or(i32::MAX);
     // SAFETY: data of this length or more, which is alive during the call.
     winsock(py, || unsafe { put(socket, data.as_ptr(), length, 0) })

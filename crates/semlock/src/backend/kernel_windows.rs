@@ -157,11 +157,9 @@ impl RobustMutex {
         if waited == Waited::Interrupted {
             return Ok(Wait::Interrupted);
         }
-        if waited == Waited::Abandoned
-            && let Err(error) = self.died.set()
-        {
-            // It stays this thread's until that ends, for nobody who came next would be told.
-            return Err(os("SetEvent")(error));
+        if waited == Waited::Abandoned {
+            // Where that fails it stays this thread's until that ends, for nobody who came next would be told.
+            self.died.set().map_err(os("SetEvent"))?;
         }
         let is_new = self.mutex.held().times == 1;
         Ok(if is_new && self.died.is_set() { Wait::OwnerDied(0) } else { Wait::Acquired })

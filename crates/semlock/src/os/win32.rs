@@ -4,12 +4,13 @@
 //! each is closed exactly once; a number that is not in it can be one that this process was started with, or that another
 //! process duplicated into it, and is taken over if it is of the kind that is asked for.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::ffi::c_void;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::windows::io::{AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle, RawHandle};
 use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
 use windows_sys::Win32::Foundation::{
     ERROR_NOT_OWNER, ERROR_TOO_MANY_POSTS, HANDLE, WAIT_ABANDONED_0, WAIT_FAILED, WAIT_OBJECT_0,
@@ -51,21 +52,40 @@ pub(crate) enum Waited {
 }
 
 /// A handle. Clones share it; the last one closes it.
-type Handle = Arc<OwnedHandle>;
+type Handle = Arc<Registered>;
+type Table = HashMap<usize, Weak<Registered>>;
 
 /// What this process has open, by number.
-fn open() -> MutexGuard<'static, BTreeMap<usize, Weak<OwnedHandle>>> {
-    static OPEN: Mutex<BTreeMap<usize, Weak<OwnedHandle>>> = Mutex::new(BTreeMap::new());
+fn open() -> MutexGuard<'static, Table> {
+    static OPEN: LazyLock<Mutex<Table>> = LazyLock::new(Mutex::default);
     // A panic in here leaves the map whole: it is changed by single calls only.
     OPEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn register(open: &mut BTreeMap<usize, Weak<OwnedHandle>>, handle: OwnedHandle) -> Handle {
-    // Numbers of handles that were closed are used again.
-    open.retain(|_, known| known.strong_count() > 0);
-    let handle = Arc::new(handle);
-    open.insert(handle.as_raw_handle().addr(), Arc::downgrade(&handle));
-    handle
+/// A handle that is in the table until it is closed, which is one step for who looks there: after it the number is used again.
+#[derive(Debug)]
+struct Registered(ManuallyDrop<OwnedHandle>);
+
+impl Registered {
+    fn new(open: &mut Table, handle: OwnedHandle) -> Handle {
+        let number = handle.as_raw_handle().addr();
+        let handle = Arc::new(Self(ManuallyDrop::new(handle)));
+        open.insert(number, Arc::downgrade(&handle));
+        handle
+    }
+
+    fn as_raw_handle(&self) -> RawHandle {
+        self.0.as_raw_handle()
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut open = open();
+        open.remove(&self.as_raw_handle().addr());
+        // SAFETY: it is not used after this.
+        unsafe { ManuallyDrop::drop(&mut self.0) };
+    }
 }
 
 /// Takes over what a call has just created.
@@ -77,7 +97,7 @@ unsafe fn created(handle: HANDLE) -> Result<Handle, LastError> {
         return Err(LastError::get());
     }
     // SAFETY: as for this function.
-    Ok(register(&mut open(), unsafe { OwnedHandle::from_raw_handle(handle) }))
+    Ok(Registered::new(&mut open(), unsafe { OwnedHandle::from_raw_handle(handle) }))
 }
 
 /// The handle of this number: one that is open here, or one that was handed to this process, which is taken over.
@@ -86,11 +106,12 @@ fn from_number(number: usize, query: Query) -> Option<Handle> {
     let handle: RawHandle = ptr::without_provenance_mut::<c_void>(number);
     // Also of one that is open here: it can be of another kind.
     ask(handle, query)?;
-    if let Some(known) = open.get(&number).and_then(Weak::upgrade) {
-        return Some(known);
+    if let Some(known) = open.get(&number) {
+        // One that is about to be closed is nobody's any more.
+        return known.upgrade();
     }
     // SAFETY: a handle of that kind, which nothing of this file has: whoever passes its number passes the handle.
-    Some(register(&mut open, unsafe { OwnedHandle::from_raw_handle(handle) }))
+    Some(Registered::new(&mut open, unsafe { OwnedHandle::from_raw_handle(handle) }))
 }
 
 /// The functions that tell what an object is at, and fail where a handle is none, or something else's.
@@ -135,7 +156,7 @@ fn ask(handle: RawHandle, query: Query) -> Option<[i32; 2]> {
 
 /// Waits for so many milliseconds at most, and for an event besides.
 fn wait(
-    handle: &OwnedHandle,
+    handle: &Registered,
     milliseconds: u32,
     event: Option<BorrowedHandle<'_>>,
 ) -> Result<Waited, LastError> {
