@@ -577,6 +577,79 @@ def body():
     assert program(source) == [False, True, [1, 0], True]
 
 
+def test_where_proc_cannot_be_entered_a_thousand_messages_keep_one_descriptor(
+    program: Program,
+) -> None:
+    source = (
+        SEGMENTS
+        + """
+import pickle
+from multiprocessing import resource_sharer
+
+from semlock import sharing
+
+
+def closed(*place):
+    raise PermissionError(13, "Permission denied")
+
+
+def has_them(other, pipe):
+    for _ in range(1000):
+        pipe.send(pipe.recv()._address()[0] == other._address()[0])
+
+
+def opens(pipe):
+    lock = pickle.loads(pipe.recv())
+    pipe.send(lock.acquire(False))
+
+
+def body():
+    sharing._open = closed
+    sharing._others_may_enter_our_proc = lambda: False
+    context = semlock.get_context("fork")
+    lock, other = context.Lock(), context.Lock()
+    said = []
+    # Started before there is anything to be inherited.
+    pipes = [context.Pipe() for _ in range(2)]
+    openers = [context.Process(target=opens, args=(theirs,)) for _, theirs in pipes]
+    for opener in openers:
+        opener.start()
+    # A segment that they do not have.
+    kept = [context.Lock() for _ in range(1100)]
+    sent = context.Semaphore()
+    before = of_segment(sent)[0]
+    mine, theirs = context.Pipe()
+    child = context.Process(target=has_them, args=(kept[-1], theirs))
+    child.start()
+    arrived = 0
+    for _ in range(1000):
+        mine.send(sent)
+        arrived += mine.recv()
+    child.join()
+    said.append(arrived)
+    said.append(of_segment(sent)[0] - before)
+    # The same bytes for two.
+    data = pickle.dumps(sent)
+    for mine, _ in pipes:
+        mine.send(data)
+    said.append(sorted(mine.recv() for mine, _ in pipes))
+    for opener in openers:
+        opener.join()
+    said.append(of_segment(sent)[0] - before)
+    # A sharer that was ended is started again.
+    resource_sharer.stop()
+    again = pickle.dumps(sent)
+    said.append(again != data)
+    segment = kept[-1]
+    del sent
+    said.append(of_segment(segment)[0] - before)
+    resource_sharer.stop()
+    return said
+"""
+    )
+    assert program(source) == [1000, 1, [False, True], 1, True, 0]
+
+
 def test_a_process_that_others_may_not_enter_is_told_apart(program: Program) -> None:
     source = """
 import ctypes

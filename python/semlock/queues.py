@@ -418,13 +418,14 @@ class Queue(_StockQueue):
             self._rlock = _native.Lock(ctx=ctx, robust=False)
             self._wlock = _native.Lock(ctx=ctx, robust=False)
             return
-        if maxsize <= 0:
+        is_bounded = maxsize > 0
+        if not is_bounded:
             maxsize = SemLock.SEM_VALUE_MAX
         self._maxsize = maxsize
         stream = _open_pipe(self, ctx)
         self._opid = os.getpid()
         self._sem: _Places | _UncountedPlaces
-        if maxsize <= _MOST_PLACES:
+        if is_bounded and maxsize <= _MOST_PLACES:
             self._sem = stream.places = _Places(maxsize, ctx=ctx, stream=stream)
         else:
             self._sem = _UncountedPlaces(maxsize, ctx=ctx, stream=stream)

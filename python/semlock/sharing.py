@@ -9,8 +9,8 @@ the segment mapped already uses that, and opens nothing. Of the others:
   maker, through ``/proc``. Nothing is kept open for it, so bytes that nobody unpickles leak
   nothing; but one of the two must still have the segment mapped when they are unpickled.
 * Only a sender whose ``/proc`` nobody may enter (one that is not dumpable, or has no ``/proc``)
-  offers a descriptor through ``multiprocessing.resource_sharer``. That serves one receiver, and
-  stays open in the sender if none comes for it.
+  offers a descriptor through ``multiprocessing.resource_sharer``: one for each segment, to
+  whoever comes for it, as long as a lock lives here that was sent so.
 
 Whatever is opened is checked to be the segment before it is used.
 """
@@ -124,12 +124,17 @@ def _new_way_to(shared: Any, segment: bytes, popen: Any) -> SentSegment:
         if places[0] != mine:
             places.insert(0, mine)
     if popen is not None:
-        status = os.fstat(descriptor)
-        file = os.getpid(), status.st_dev, status.st_ino
+        file = os.getpid(), _identity(descriptor)
         return SentSegment(segment, places, reduction.DupFd(descriptor), file)
     if places[0][0] == os.getpid() and not _others_may_enter_our_proc():
-        return SentSegment(segment, places, reduction.DupFd(descriptor))
+        return SentSegment(segment, places, _offer(shared, segment, descriptor))
     return SentSegment(segment, places)
+
+
+def _identity(descriptor: int) -> tuple[int, ...]:
+    """What a segment is told by: on macOS it has neither device nor inode, nor has a socket."""
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino, stat.S_IFMT(status.st_mode), status.st_size
 
 
 def _opened_for_child(place: tuple[int, int], segment: bytes, shared: Any, popen: Any) -> int:
@@ -146,6 +151,92 @@ def _opened_for_child(place: tuple[int, int], segment: bytes, shared: Any, popen
     # It is the segment, or this says what is wrong.
     type(shared)._rebuild(segment, slot, tag, descriptor, *_besides(shared))
     return descriptor
+
+
+class _Offer:
+    """A descriptor that ``multiprocessing.resource_sharer`` hands to all who come for it.
+
+    What is registered there is for one, who takes it out; so this puts it back.
+    """
+
+    def __init__(self, segment: bytes, descriptor: int) -> None:
+        # It imports much that nobody else needs.
+        from multiprocessing import resource_sharer
+
+        self._key = segment, os.getpid()
+        self._descriptor = os.dup(descriptor)
+        # The locks of the segment that were sent, by their ids.
+        self._senders: dict[int, weakref.finalize[Any, Any]] = {}
+        self._sharer: Any = resource_sharer._resource_sharer  # type: ignore[attr-defined]
+        self.way: Any = object.__new__(resource_sharer.DupFd)
+        offered = self._sharer.register(self._send, self._was_sent)
+        self.way._id = offered  # type: ignore[attr-defined]
+
+    def is_there(self) -> bool:
+        return self._descriptor >= 0
+
+    def keep_for(self, shared: Any) -> None:
+        number = id(shared)
+        if number not in self._senders:
+            end = self._senders[number] = weakref.finalize(shared, self._ends, number)
+            end.atexit = False
+
+    def _send(self, receiver: Any, pid: int) -> None:
+        with _offering:
+            descriptor = os.dup(self._descriptor)
+        try:
+            reduction.send_handle(receiver, descriptor, pid)
+        finally:
+            os.close(descriptor)
+
+    def _was_sent(self) -> None:
+        """What the sharer calls after that, and for all it has as it ends, or is a child's."""
+        address, key = self.way._id
+        with _offering:
+            is_ours = self._key[1] == os.getpid() and self._sharer._address == address
+            if is_ours and self.is_there():
+                self._sharer._cache[key] = self._send, self._was_sent
+            else:
+                self._close()
+
+    def _ends(self, number: int) -> None:
+        with _offering:
+            del self._senders[number]
+            if not self._senders:
+                if _offers.get(self._key) is self:
+                    del _offers[self._key]
+                _, key = self.way._id
+                self._sharer._cache.pop(key, None)
+                self._close()
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+_offers: dict[tuple[bytes, int], _Offer] = {}
+# Locks can end at any moment, also in a thread that has this.
+_offering = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_offering._at_fork_reinit)  # type: ignore[attr-defined]
+
+
+def _offer(shared: Any, segment: bytes, descriptor: int) -> Any:
+    """A way to a segment that is there as long as this lock."""
+    key = segment, os.getpid()
+    with _offering:
+        known = _offers.get(key)
+        if known is not None:
+            known.keep_for(shared)
+            if known.is_there():
+                return known.way
+    # Not under our lock: the sharer has one of its own, and calls us with that.
+    new = _Offer(segment, descriptor)
+    with _offering:
+        _offers[key] = new
+        new.keep_for(shared)
+    return new.way
 
 
 def _others_may_enter_our_proc() -> bool:
@@ -175,7 +266,7 @@ class ReceivedSegment:
         segment: bytes,
         places: list[tuple[int, int]],
         passed: Any = None,
-        file: tuple[int, int, int] | None = None,
+        file: tuple[int, tuple[int, ...]] | None = None,
     ) -> None:
         self.inherited = -1
         self.segment = segment
@@ -189,16 +280,16 @@ class ReceivedSegment:
         if self.inherited >= 0:
             os.close(self.inherited)
 
-    def _taken_over(self, passed: Any, sender: int, device: int, inode: int) -> int:
+    def _taken_over(self, passed: Any, sender: int, identity: tuple[int, ...]) -> int:
         if sender == os.getpid() or self.segment in _taken_over:
             return -1
         try:
             descriptor: int = passed.detach()
-            status = os.fstat(descriptor)
+            is_it = _identity(descriptor) == identity
         except (OSError, LookupError, TypeError):
             # Not the child that these bytes are for.
             return -1
-        if (status.st_dev, status.st_ino) != (device, inode):
+        if not is_it:
             return -1
         _taken_over.add(self.segment)
         os.set_inheritable(descriptor, False)

@@ -16,7 +16,7 @@ use pyo3::ffi::{self, METH_FASTCALL, METH_NOARGS, METH_STATIC, Py_ssize_t, PyObj
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use semlock::raw::{self, LockKind, Options};
-use semlock::{Deadline, Error, SEM_VALUE_MAX, Wait};
+use semlock::{Deadline, Error, Wait};
 
 use crate::capi::{
     self, Constant, END_OF_GETTERS, Exception, acquire_arguments, attribute_of_new, boolean,
@@ -498,7 +498,8 @@ unsafe fn permits(object: *mut PyObject) -> Option<u32> {
         .ok()
 }
 
-const GREATEST: u32 = SEM_VALUE_MAX.cast_unsigned();
+/// What a semaphore without a bound can be, whatever the system's own can.
+const GREATEST: u32 = i32::MAX.cast_unsigned();
 
 /// `SemLock.__init__`, with the arguments of `multiprocessing.synchronize.SemLock`'s.
 unsafe extern "C" fn init_semlock(
@@ -957,7 +958,7 @@ fn make_types(py: Python<'_>) -> PyResult<Types> {
         unsafe { make_type::<Lock>(py, name, base, 0, slots) }
     };
     let semlock = make(
-        c"semlock.SemLock",
+        c"semlock._native.SemLock",
         None,
         &[
             end,

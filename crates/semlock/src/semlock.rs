@@ -386,7 +386,8 @@ mod tests {
     }
 
     #[test]
-    #[cfg(unix)] // whose semaphores can begin above the greatest value
+    // Which semaphores can begin above the greatest value, and have one that the system keeps.
+    #[cfg(all(unix, not(target_vendor = "apple")))]
     fn a_post_that_fails_leaves_the_count_as_it_was() {
         let full = unnamed(Kind::RecursiveMutex, crate::SEM_VALUE_MAX.cast_unsigned(), 1);
         full.took();

@@ -111,7 +111,7 @@ pub(crate) struct Shared {
     memory: Memory,
     descriptor: ManuallyDrop<OwnedFd>,
     /// What tells whether the descriptor is still what was opened: anybody can close it.
-    file: (u64, u64),
+    file: File,
 }
 
 impl Shared {
@@ -181,10 +181,16 @@ impl Drop for Shared {
     }
 }
 
-/// Device and inode.
-#[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)] // their types differ, and nobody reckons with them
-fn identify(descriptor: BorrowedFd<'_>) -> Result<(u64, u64), Errno> {
-    fstat(descriptor).map(|file| (file.st_dev as u64, file.st_ino as u64))
+/// Device, inode, what kind of file it is, and how long: on macOS a shared memory object has no device and no inode, and
+/// neither has a socket or a kqueue.
+type File = (u64, u64, u64, u64);
+
+#[allow(clippy::cast_lossless, clippy::cast_sign_loss, clippy::unnecessary_cast)] // their types differ, and nobody reckons with them
+fn identify(descriptor: BorrowedFd<'_>) -> Result<File, Errno> {
+    fstat(descriptor).map(|file| {
+        let kind = file.st_mode as u64 & libc::S_IFMT as u64;
+        (file.st_dev as u64, file.st_ino as u64, kind, file.st_size as u64)
+    })
 }
 
 /// A way to get so many bytes of memory that can be shared, without a name.
@@ -309,7 +315,7 @@ mod tests {
             one.words()[WORDS - 1].store(7, Ordering::Relaxed);
             assert_eq!(other.words()[WORDS - 1].load(Ordering::Relaxed), 7);
             assert!(matches!(
-                Shared::open(descriptor.as_fd(), WORDS + 1),
+                Shared::open(descriptor.as_fd(), WORDS + LARGEST_PAGE / WORD),
                 Err(Error::BadSegment(_))
             ));
         }
@@ -320,7 +326,7 @@ mod tests {
         let shared = Shared::create(WORDS).unwrap();
         let number = shared.descriptor_number();
         assert_eq!(shared.descriptor().unwrap().as_raw_fd(), number);
-        let file = File::open("/proc/self/stat").unwrap();
+        let file = File::open(std::env::current_exe().unwrap()).unwrap();
         // As `os.closerange` and an `open` afterwards would.
         let mut stolen =
             std::mem::ManuallyDrop::new(shared.descriptor().unwrap().try_clone_to_owned().unwrap());

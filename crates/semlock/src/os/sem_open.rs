@@ -43,6 +43,10 @@ unsafe extern "C" {
 /// moment. `--cfg semlock_portable` has other systems do without, too, to test there what has to do.
 pub(crate) const HAS_ONLY_THE_LEAST: bool = cfg!(any(target_vendor = "apple", semlock_portable));
 
+/// Whether each `sem_open` of a semaphore gives another handle: there it is the number of a descriptor, and a number that
+/// comes a second time was closed by somebody else meanwhile.
+const EACH_HAS_ITS_HANDLE: bool = cfg!(target_vendor = "apple");
+
 /// An open semaphore. Clones share it; the last one closes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Sem {
@@ -81,13 +85,16 @@ unsafe impl Sync for Mapping {}
 impl Drop for Mapping {
     fn drop(&mut self) {
         let mut open = open();
+        let mut is_its_own = false;
         if let Entry::Occupied(entry) = open.entry(self.raw.addr()) {
             // Another opener may have been given this address meanwhile: then the entry is its.
-            if ptr::eq(entry.get().as_ptr(), self) {
+            is_its_own = ptr::eq(entry.get().as_ptr(), self);
+            if is_its_own {
                 entry.remove();
             }
         }
         match self.storage {
+            Storage::Named if EACH_HAS_ITS_HANDLE && !is_its_own => {}
             // SAFETY: sem_close wants an address from sem_open that is still open: `from_named`
             // took exactly one reference over, and this is the only place that gives it back.
             Storage::Named => unsafe {
@@ -217,9 +224,16 @@ impl Sem {
         if raw == libc::SEM_FAILED {
             return Err(errno());
         }
+        #[cfg(target_vendor = "apple")]
+        // SAFETY: the number of a descriptor that is new, and stays open.
+        unsafe {
+            // A program that this process becomes has no use for it.
+            libc::fcntl(raw.addr() as c_int, libc::F_SETFD, libc::FD_CLOEXEC);
+        }
         let mut open = open();
+        let known = if EACH_HAS_ITS_HANDLE { None } else { open.get(&raw.addr()) };
         // The C library of Linux gives one address to all who open one semaphore, and counts them.
-        if let Some(mapping) = open.get(&raw.addr()).and_then(Weak::upgrade) {
+        if let Some(mapping) = known.and_then(Weak::upgrade) {
             // SAFETY: sem_open has just counted a reference at this address, and `mapping` holds
             // another: giving one back leaves the memory mapped.
             unsafe { libc::sem_close(raw) };

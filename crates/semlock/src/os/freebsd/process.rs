@@ -1,7 +1,7 @@
 //! Processes, as `sysctl(3)` tells of them: `KERN_PROC_PID`.
 //!
-//! A number means the same everywhere, but who is in a jail sees nobody outside of it: so a jail is a namespace. Other
-//! rules can hide processes of other users, and then "no such process" proves nothing.
+//! A number means the same everywhere, but who is in a jail sees nobody outside of it, and other rules can hide processes of
+//! other users: then "no such process" proves nothing.
 
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::io;
@@ -19,11 +19,7 @@ pub(crate) fn find_out() -> Identity {
     Identity {
         pid: pid.as_raw_pid().cast_unsigned(),
         start: me.as_ref().map_or(0, start_of),
-        namespaces: Namespaces {
-            // A jail's number is positive; 0 is none.
-            pid: me.map_or(0, |me| u64::from(me.ki_jid.cast_unsigned()) + 1),
-            time: 1,
-        },
+        namespaces: Namespaces { pid: 1, time: 1 },
     }
 }
 
@@ -74,7 +70,9 @@ fn booted() -> Option<i64> {
     unsafe { read::<libc::timeval>(&[libc::CTL_KERN, libc::KERN_BOOTTIME]) }.ok().map(microseconds)
 }
 
-/// Whether nothing hides processes from others: see `security(7)`, `mac_seeotheruids(4)`.
+/// Whether nothing hides processes from others: see `jail(8)`, `security(7)`, `mac_seeotheruids(4)`, `mac_biba(4)`, `mac_mls(4)`.
+///
+/// Asked each time: a process can be put into a jail as it runs.
 fn all_can_be_seen() -> bool {
     let is = |name: &CStr, wanted: c_int| {
         let mut value: c_int = 0;
@@ -95,10 +93,13 @@ fn all_can_be_seen() -> bool {
             _ => io::Error::last_os_error().raw_os_error() == Some(libc::ENOENT),
         }
     };
-    is(c"security.bsd.see_other_uids", 1)
+    is(c"security.jail.jailed", 0)
+        && is(c"security.bsd.see_other_uids", 1)
         && is(c"security.bsd.see_other_gids", 1)
         && is(c"security.bsd.see_jail_proc", 1)
         && is(c"security.mac.seeotheruids.enabled", 0)
+        && is(c"security.mac.biba.enabled", 0)
+        && is(c"security.mac.mls.enabled", 0)
 }
 
 /// What `sysctl(3)` tells under a name.

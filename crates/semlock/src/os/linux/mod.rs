@@ -1,4 +1,4 @@
-//! Linux, 4.14 and newer; best from 5.3 on.
+//! Linux; best from 5.3 on. What a kernel or a filter has not, is done without.
 
 pub(crate) mod clock;
 #[allow(unsafe_code)]

@@ -1,7 +1,8 @@
 //! Processes, as `kill(2)` and `proc_pidinfo` (`<libproc.h>`, `<sys/proc_info.h>`) tell of them.
 //!
 //! There are no namespaces, and `kill` says `ESRCH` of no process that there is: neither of another user's, nor of one
-//! that has ended and that nobody has waited for.
+//! that has ended and that nobody has waited for. But of another user's process nobody else is told more: one that got a
+//! dead holder's number before anybody looked keeps the lock taken as long as it lives.
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
