@@ -35,7 +35,7 @@ def estimates(folder: Path) -> dict[str, float]:
 def run_criterion(*arguments: str) -> dict[str, float]:
     # Cargo says who it is to what it runs.
     cargo = os.environ.get("CARGO", "cargo")
-    command = [cargo, "bench", "--quiet", "--package", "semlock", "--bench", "uncontended"]
+    command = [cargo, "bench", "--quiet", "--package", "semlock-bench", "--bench", "uncontended"]
     with tempfile.TemporaryDirectory() as folder:
         ran = subprocess.run(
             [*command, "--", *arguments],

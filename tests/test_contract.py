@@ -759,13 +759,13 @@ def test_a_handle_that_is_closed_is_refused(unlink: bool, name: str) -> None:
     again = SemLock._rebuild(lock.handle, SEMAPHORE, 1, None)
     handle = lock.handle
     del lock, again
-    with pytest.raises(ValueError, match="no semaphore with handle"):
+    with pytest.raises(ValueError, match="no such object with handle"):
         SemLock._rebuild(handle, SEMAPHORE, 1, None)
 
 
 @pytest.mark.parametrize("handle", [0, 1, 2**32, 2**47, 2**63, 2**64 - 1, -1])
 def test_a_handle_that_never_was_is_refused(handle: int) -> None:
-    with pytest.raises(ValueError, match="no semaphore with handle"):
+    with pytest.raises(ValueError, match="no such object with handle"):
         SemLock._rebuild(handle, SEMAPHORE, 1, None)
 
 

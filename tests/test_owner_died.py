@@ -341,6 +341,26 @@ def test_if_the_warning_is_an_error_the_next_is_told_too(make: Make) -> None:
 
 
 @robust_locks
+def test_if_the_warning_is_an_error_who_waited_for_a_condition_has_its_lock(make: Make) -> None:
+    lock = make()
+    condition = semlock.Condition(lock)
+
+    def notify_and_die(line: Line) -> None:
+        with condition:
+            condition.notify()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with condition, warnings.catch_warnings():
+        warnings.simplefilter("error", semlock.OwnerDiedWarning)
+        with forked(notify_and_die) as child:
+            with pytest.raises(semlock.OwnerDiedWarning, match=f"process {child.pid} died"):
+                condition.wait(PATIENCE)
+            assert (lock._semlock._is_mine(), lock._semlock._count()) == (True, 1)
+            assert lock.recovered == child.pid
+    assert take(lock) == TAKEN
+
+
+@robust_locks
 def test_if_the_warning_is_an_error_a_waiter_gets_the_lock_and_is_told(make: Make) -> None:
     lock = make()
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use wait_timeout::ChildExt;
 
-/// No program that a task runs takes longer, unless it hangs.
+/// No program that a task runs takes longer than it was told to, unless it hangs.
 const LIMIT: Duration = Duration::from_secs(80 * 60);
 
 /// The workspace's root, which every program runs in.
@@ -36,11 +36,29 @@ pub fn cargo() -> PathBuf {
 
 /// Runs a program with this terminal, says so and how long it took, and fails unless it succeeds.
 pub fn run<I: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = I>) -> Result<()> {
-    run_with(program, arguments, &[])
+    run_within(LIMIT, program, arguments, &[])
 }
 
 /// The same with more in its environment.
 pub fn run_with<I: AsRef<OsStr>>(
+    program: &Path,
+    arguments: impl IntoIterator<Item = I>,
+    variables: &[(OsString, OsString)],
+) -> Result<()> {
+    run_within(LIMIT, program, arguments, variables)
+}
+
+/// The same for a program that was told to run so long.
+pub fn run_for<I: AsRef<OsStr>>(
+    time: Duration,
+    program: &Path,
+    arguments: impl IntoIterator<Item = I>,
+) -> Result<()> {
+    run_within(time + LIMIT, program, arguments, &[])
+}
+
+fn run_within<I: AsRef<OsStr>>(
+    limit: Duration,
     program: &Path,
     arguments: impl IntoIterator<Item = I>,
     variables: &[(OsString, OsString)],
@@ -52,10 +70,10 @@ pub fn run_with<I: AsRef<OsStr>>(
     let began = Instant::now();
     let mut child =
         command.spawn().with_context(|| format!("{} cannot be started", shown(&command)))?;
-    let Some(status) = child.wait_timeout(LIMIT)? else {
+    let Some(status) = child.wait_timeout(limit)? else {
         child.kill()?;
         child.wait()?;
-        bail!("{} was ended after {} minutes", shown(&command), LIMIT.as_secs() / 60);
+        bail!("{} was ended after {} minutes", shown(&command), limit.as_secs() / 60);
     };
     if !status.success() {
         bail!("{} failed: {status}", shown(&command));

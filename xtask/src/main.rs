@@ -16,6 +16,7 @@ mod windows;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::ensure;
 use clap::{Parser, Subcommand};
 
 use crate::python::Others;
@@ -54,7 +55,7 @@ enum Task {
         /// `semlock/windows` in the user's cache folder, if they are there]
         #[arg(
             long,
-            value_name = "DEST",
+            value_name = "FOLDER",
             num_args = 0..=1,
             conflicts_with_all = ["quick", "all_pythons", "also"]
         )]
@@ -96,7 +97,7 @@ enum Task {
     Mutants {
         /// Only those of this suite [default: all].
         suite: Option<Suite>,
-        /// Only those whose line contains this: `gate.rs`, for instance, or `Relaxed`.
+        /// Only models' whose line contains this, `gate.rs` for instance or `Relaxed`, and rules whose name does.
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
         /// How many to try at a time, where that disturbs nobody.
@@ -120,7 +121,8 @@ enum Suite {
 
 #[derive(clap::Args)]
 struct Python {
-    /// The interpreter to use: CPython 3.10 or newer [default: the first one found on PATH]
+    /// The interpreter to use: CPython 3.10 or newer [default: the first one found on PATH; to measure, pyenv's newest,
+    /// if that is newer]
     #[arg(long = "python", value_name = "PATH")]
     path: Option<PathBuf>,
 }
@@ -147,11 +149,15 @@ fn main() -> ExitCode {
             let (only, python) = (only.as_deref(), python.path.as_deref());
             let models = || mutants::mutants(only, jobs);
             let protocol = || protocol::mutants(python, only);
-            match suite {
+            let tried = match suite {
                 Some(Suite::Models) => models(),
                 Some(Suite::Protocol) => protocol(),
-                None => models().and_then(|()| protocol()),
-            }
+                None => models().and_then(|tried| Ok(tried + protocol()?)),
+            };
+            tried.and_then(|tried| {
+                ensure!(tried > 0, "nothing that is broken is called so");
+                Ok(())
+            })
         }
         Task::Sanitize => sanitize::sanitize(),
         Task::Bench { python, arguments } => tasks::bench(python.path.as_deref(), &arguments),

@@ -29,43 +29,11 @@ use wait_timeout::ChildExt;
 
 use crate::command::{cargo, root, say};
 
-/// What is broken in one kind of code, and who should notice.
-struct Suite {
-    name: &'static str,
-    /// Where the code is, below `crates/semlock/src`.
-    sources: &'static [&'static str],
-    /// Whether memory orderings are weakened: only models notice.
-    orderings: bool,
-    /// Flags for the compiler, beside the one that lets things be broken.
-    rustflags: &'static [&'static str],
-    /// What cargo is to test.
-    targets: &'static [&'static str],
-    /// Of the tests only those whose names begin so.
-    tests: &'static str,
-    folder: &'static str,
-}
-
-const SUITES: [Suite; 1] = [Suite {
-    name: "models",
-    sources: &["word"],
-    orderings: true,
-    rustflags: &["--cfg", "loom"],
-    targets: &["--lib"],
-    tests: "word::loom::",
-    folder: "target/loom-mutants",
-}];
-
-/// Tries all mutants, or those whose line contains `only`.
-pub fn mutants(only: Option<&str>, jobs: usize) -> Result<()> {
-    let mut failures = Vec::new();
-    for suite in &SUITES {
-        suite.run(only, jobs, &mut failures)?;
-    }
-    if !failures.is_empty() {
-        bail!("not as it should be:\n  {}", failures.join("\n  "));
-    }
-    Ok(())
-}
+/// Where the code is that the models check.
+const SOURCES: &str = "crates/semlock/src/word";
+/// Of the tests only those whose names begin so.
+const MODELS: &str = "word::loom::";
+const FOLDER: &str = "target/loom-mutants";
 
 struct Mutant {
     /// `word/gate.rs:57`
@@ -101,193 +69,184 @@ struct Test {
     meets: HashSet<String>,
 }
 
-impl Suite {
-    fn run(&self, only: Option<&str>, jobs: usize, failures: &mut Vec<String>) -> Result<()> {
-        let mut mutants = Vec::new();
-        for file in self.files()? {
-            self.read(&file, &mut mutants)?;
-        }
-        ensure!(!mutants.is_empty(), "nothing to break was found in {:?}", self.sources);
-        mutants.retain(|mutant| only.is_none_or(|part| mutant.to_string().contains(part)));
-
-        let programs = self.build()?;
-        say(&format!("{}: running the tests unbroken", self.name));
-        let tests = self.tests(&programs, jobs)?;
-        say(&format!("{}: {} tests, {} mutants", self.name, tests.len(), mutants.len()));
-
-        let outcomes = in_parallel(jobs, &mutants, |mutant| {
-            let outcome = try_mutant(mutant, &tests)?;
-            let verdict = match (&outcome, &mutant.explanation) {
-                (Outcome::Caught { by, in_time: true }, None) => format!("caught by {by}"),
-                (Outcome::Caught { by, in_time: false }, None) => format!("never ends: {by}"),
-                (Outcome::Caught { by, .. }, Some(_)) => {
-                    format!("EXPLAINED, BUT CAUGHT by {by}")
-                }
-                (_, Some(why)) => format!("survives: {why}"),
-                (Outcome::Survived, None) => "SURVIVES".to_owned(),
-                (Outcome::Unmet, None) => "NO TEST COMES HERE".to_owned(),
-            };
-            println!("{mutant} {verdict}");
-            Ok((outcome, verdict))
-        })?;
-
-        let (mut caught, mut explained, mut wrong) = (0, 0, 0);
-        for (mutant, (outcome, verdict)) in mutants.iter().zip(outcomes) {
-            match (outcome, &mutant.explanation) {
-                (Outcome::Caught { .. }, None) => caught += 1,
-                (Outcome::Survived | Outcome::Unmet, Some(_)) => explained += 1,
-                _ => {
-                    wrong += 1;
-                    failures.push(format!("{mutant} {verdict}"));
-                }
-            }
-        }
-        println!(
-            "{}: {} mutants, {caught} caught, {explained} survive with an explanation, {wrong} unexplained",
-            self.name,
-            mutants.len(),
-        );
-        Ok(())
+/// Tries all mutants, or those whose line contains `only`; returns how many.
+pub fn mutants(only: Option<&str>, jobs: usize) -> Result<usize> {
+    let mut mutants = Vec::new();
+    for file in files()? {
+        read(&file, &mut mutants)?;
+    }
+    ensure!(!mutants.is_empty(), "nothing to break was found in {SOURCES}");
+    mutants.retain(|mutant| only.is_none_or(|part| mutant.to_string().contains(part)));
+    if mutants.is_empty() {
+        return Ok(0);
     }
 
-    fn files(&self) -> Result<Vec<PathBuf>> {
-        let mut files = Vec::new();
-        for folder in self.sources {
-            for entry in fs::read_dir(root().join("crates/semlock/src").join(folder))? {
-                let path = entry?.path();
-                // The models themselves are not what they test.
-                if path.extension().is_some_and(|it| it == "rs") && !path.ends_with("loom.rs") {
-                    files.push(path);
-                }
-            }
-        }
-        files.sort();
-        Ok(files)
-    }
+    let programs = build()?;
+    say("models: running them unbroken");
+    let tests = tests(&programs, jobs)?;
+    say(&format!("models: {} tests, {} mutants", tests.len(), mutants.len()));
 
-    /// Finds everything in a file that can be broken.
-    fn read(&self, path: &Path, mutants: &mut Vec<Mutant>) -> Result<()> {
-        let source = fs::read_to_string(path)?;
-        // A file's own tests stand at its end.
-        let source = source.split("\n#[cfg(all(test").next().unwrap_or_default();
-        let file = path.strip_prefix(root().join("crates/semlock/src"))?.display().to_string();
-        let before = mutants.len();
-        let mut explained = HashSet::new();
-        for (offset, _) in source.match_indices("rule(\"") {
-            let name = source[offset..].split('"').nth(1).context("a rule's name")?;
-            let (line, _) = line_and_column(source, offset);
-            let explanation = explanation(source, line, "this rule", &mut explained);
-            mutants.push(Mutant {
-                place: format!("{file}:{line}"),
-                what: format!("without {}", name.split_once('/').map_or(name, |(_, it)| it)),
-                meets: name.to_owned(),
-                breaks: name.to_owned(),
-                explanation,
-            });
-        }
-        if self.orderings {
-            for access in accesses(source)? {
-                let (line, column) = line_and_column(source, access.offset);
-                for (part, order) in access.orderings {
-                    let site = format!("{file}:{line}:{column}/{part}");
-                    let is_failure = if part == "failure" { "on failure" } else { "here" };
-                    for weaker in weaker(part, &order) {
-                        let than = format!("more than {weaker} {is_failure}");
-                        mutants.push(Mutant {
-                            place: format!("{file}:{line}"),
-                            what: format!("{} {part} {order} → {weaker}", access.called),
-                            meets: site.clone(),
-                            breaks: format!("{site}/{weaker}"),
-                            explanation: explanation(source, line, &than, &mut explained),
-                        });
-                    }
-                }
+    let outcomes = in_parallel(jobs, &mutants, |mutant| {
+        let outcome = try_mutant(mutant, &tests)?;
+        let verdict = match (&outcome, &mutant.explanation) {
+            (Outcome::Caught { by, in_time: true }, None) => format!("caught by {by}"),
+            (Outcome::Caught { by, in_time: false }, None) => format!("never ends: {by}"),
+            (Outcome::Caught { by, .. }, Some(_)) => {
+                format!("EXPLAINED, BUT CAUGHT by {by}")
             }
+            (_, Some(why)) => format!("survives: {why}"),
+            (Outcome::Survived, None) => "SURVIVES".to_owned(),
+            (Outcome::Unmet, None) => "NO TEST COMES HERE".to_owned(),
+        };
+        println!("{mutant} {verdict}");
+        Ok((outcome, verdict))
+    })?;
+
+    let (mut caught, mut explained, mut failures) = (0, 0, Vec::new());
+    for (mutant, (outcome, verdict)) in mutants.iter().zip(outcomes) {
+        match (outcome, &mutant.explanation) {
+            (Outcome::Caught { .. }, None) => caught += 1,
+            (Outcome::Survived | Outcome::Unmet, Some(_)) => explained += 1,
+            _ => failures.push(format!("{mutant} {verdict}")),
         }
-        mutants[before..].sort_by_key(|mutant| {
-            mutant.place.rsplit_once(':').and_then(|(_, line)| line.parse::<u32>().ok())
+    }
+    println!(
+        "models: {} mutants, {caught} caught, {explained} survive with an explanation, {} unexplained",
+        mutants.len(),
+        failures.len(),
+    );
+    if !failures.is_empty() {
+        bail!("not as it should be:\n  {}", failures.join("\n  "));
+    }
+    Ok(mutants.len())
+}
+
+fn files() -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(root().join(SOURCES))? {
+        let path = entry?.path();
+        // The models themselves are not what they test.
+        if path.extension().is_some_and(|it| it == "rs") && !path.ends_with("loom.rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Finds everything in a file that can be broken.
+fn read(path: &Path, mutants: &mut Vec<Mutant>) -> Result<()> {
+    let source = fs::read_to_string(path)?;
+    // A file's own tests stand at its end.
+    let source = source.split("\n#[cfg(all(test").next().unwrap_or_default();
+    let file = path.strip_prefix(root().join("crates/semlock/src"))?.display().to_string();
+    let before = mutants.len();
+    let mut explained = HashSet::new();
+    for (offset, _) in source.match_indices("rule(\"") {
+        let name = source[offset..].split('"').nth(1).context("a rule's name")?;
+        let (line, _) = line_and_column(source, offset);
+        let explanation = explanation(source, line, "this rule", &mut explained);
+        mutants.push(Mutant {
+            place: format!("{file}:{line}"),
+            what: format!("without {}", name.split_once('/').map_or(name, |(_, it)| it)),
+            meets: name.to_owned(),
+            breaks: name.to_owned(),
+            explanation,
         });
-        // What explains nothing was meant for something that is not there any more.
-        for (number, line) in source.lines().enumerate() {
-            let line = line.trim_start();
-            ensure!(
-                !line.starts_with(MARKER) || explained.contains(line),
-                "{file}:{}: this comment stands above nothing that it explains",
-                number + 1
-            );
+    }
+    for access in accesses(source)? {
+        let (line, column) = line_and_column(source, access.offset);
+        for (part, order) in access.orderings {
+            let site = format!("{file}:{line}:{column}/{part}");
+            let is_failure = if part == "failure" { "on failure" } else { "here" };
+            for weaker in weaker(part, &order) {
+                let than = format!("more than {weaker} {is_failure}");
+                mutants.push(Mutant {
+                    place: format!("{file}:{line}"),
+                    what: format!("{} {part} {order} → {weaker}", access.called),
+                    meets: site.clone(),
+                    breaks: format!("{site}/{weaker}"),
+                    explanation: explanation(source, line, &than, &mut explained),
+                });
+            }
         }
-        Ok(())
     }
+    mutants[before..].sort_by_key(|mutant| {
+        mutant.place.rsplit_once(':').and_then(|(_, line)| line.parse::<u32>().ok())
+    });
+    // What explains nothing was meant for something that is not there any more.
+    for (number, line) in source.lines().enumerate() {
+        let line = line.trim_start();
+        ensure!(
+            !line.starts_with(MARKER) || explained.contains(line),
+            "{file}:{}: this comment stands above nothing that it explains",
+            number + 1
+        );
+    }
+    Ok(())
+}
 
-    /// Builds the tests; returns their programs.
-    fn build(&self) -> Result<Vec<PathBuf>> {
-        let quoted = |flag: &&str| format!("'{flag}'");
-        let flags: Vec<_> =
-            self.rustflags.iter().chain(&["--cfg", "semlock_mutation"]).map(quoted).collect();
-        let mut command = Command::new(cargo());
-        command
-            .args(["test", "--package=semlock", "--release", "--no-run"])
-            .arg("--message-format=json-render-diagnostics")
-            .args(self.targets)
-            .arg(format!("--target-dir={}", self.folder))
-            .arg(format!("--config=build.rustflags=[{}]", flags.join(", ")))
-            // Linking would take longer than running.
-            .args([
-                "--config=profile.release.lto='off'",
-                "--config=profile.release.codegen-units=16",
-            ])
-            .current_dir(root())
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit());
-        say(&format!("{}: building", self.name));
-        let output = command.output().context("cargo cannot be started")?;
-        ensure!(output.status.success(), "the tests of {} cannot be built", self.name);
-        let messages = String::from_utf8_lossy(&output.stdout);
-        let programs: Vec<_> = messages
-            .split("\"executable\":\"")
-            .skip(1)
-            .filter_map(|rest| rest.split('"').next().map(PathBuf::from))
-            .collect();
-        ensure!(!programs.is_empty(), "cargo built no tests of {}", self.name);
-        Ok(programs)
-    }
+/// Builds the tests; returns their programs.
+fn build() -> Result<Vec<PathBuf>> {
+    let mut command = Command::new(cargo());
+    command
+        .args(["test", "--package=semlock", "--lib", "--release", "--no-run"])
+        .arg("--message-format=json-render-diagnostics")
+        .args(["--target-dir", FOLDER])
+        .arg("--config=build.rustflags=['--cfg', 'loom', '--cfg', 'semlock_mutation']")
+        // Linking would take longer than running.
+        .args(["--config=profile.release.lto='off'", "--config=profile.release.codegen-units=16"])
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit());
+    say("models: building");
+    let output = command.output().context("cargo cannot be started")?;
+    ensure!(output.status.success(), "the models cannot be built");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let programs: Vec<_> = messages
+        .split("\"executable\":\"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next().map(PathBuf::from))
+        .collect();
+    ensure!(!programs.is_empty(), "cargo built no models");
+    Ok(programs)
+}
 
-    /// Runs each test unbroken, to see how long it takes and what it meets; quickest first.
-    fn tests(&self, programs: &[PathBuf], jobs: usize) -> Result<Vec<Test>> {
-        let mut names = Vec::new();
-        for program in programs {
-            let list = Command::new(program).args(["--list", "--format=terse"]).output()?;
-            let list = String::from_utf8_lossy(&list.stdout).into_owned();
-            names.extend(
-                list.lines()
-                    .filter_map(|line| line.strip_suffix(": test"))
-                    .filter(|name| name.starts_with(self.tests))
-                    .map(|name| (program, name.to_owned())),
-            );
-        }
-        ensure!(!names.is_empty(), "there are no tests {}…", self.tests);
-        let notes = root().join(self.folder).join("seen");
-        fs::create_dir_all(&notes)?;
-        let mut tests = in_parallel(jobs, &names, |(program, name)| {
-            let note = notes.join(name.replace("::", "-"));
-            let _ = fs::remove_file(&note);
-            let mut test = Test {
-                program: (*program).clone(),
-                name: name.clone(),
-                time: LONGEST / MANY,
-                meets: HashSet::new(),
-            };
-            let began = Instant::now();
-            let end = test.run("SEMLOCK_MUTATION_SEEN", &note.to_string_lossy())?;
-            ensure!(end == End::Passed, "{name} fails with nothing broken ({end:?})");
-            test.time = began.elapsed();
-            let seen = fs::read_to_string(&note).unwrap_or_default();
-            test.meets = seen.lines().map(str::to_owned).collect();
-            Ok(test)
-        })?;
-        tests.sort_by_key(|test| test.time);
-        Ok(tests)
+/// Runs each test unbroken, to see how long it takes and what it meets; quickest first.
+fn tests(programs: &[PathBuf], jobs: usize) -> Result<Vec<Test>> {
+    let mut names = Vec::new();
+    for program in programs {
+        let list = Command::new(program).args(["--list", "--format=terse"]).output()?;
+        let list = String::from_utf8_lossy(&list.stdout).into_owned();
+        names.extend(
+            list.lines()
+                .filter_map(|line| line.strip_suffix(": test"))
+                .filter(|name| name.starts_with(MODELS))
+                .map(|name| (program, name.to_owned())),
+        );
     }
+    ensure!(!names.is_empty(), "there are no tests {MODELS}…");
+    let notes = root().join(FOLDER).join("seen");
+    fs::create_dir_all(&notes)?;
+    let mut tests = in_parallel(jobs, &names, |(program, name)| {
+        let note = notes.join(name.replace("::", "-"));
+        let _ = fs::remove_file(&note);
+        let mut test = Test {
+            program: (*program).clone(),
+            name: name.clone(),
+            time: LONGEST / MANY,
+            meets: HashSet::new(),
+        };
+        let began = Instant::now();
+        let end = test.run("SEMLOCK_MUTATION_SEEN", &note.to_string_lossy())?;
+        ensure!(end == End::Passed, "{name} fails with nothing broken ({end:?})");
+        test.time = began.elapsed();
+        let seen = fs::read_to_string(&note).unwrap_or_default();
+        test.meets = seen.lines().map(str::to_owned).collect();
+        Ok(test)
+    })?;
+    tests.sort_by_key(|test| test.time);
+    Ok(tests)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

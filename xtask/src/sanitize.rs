@@ -7,7 +7,7 @@ use crate::command::{output, run, say};
 use crate::tools::Tools;
 
 /// Modules without system calls, and tests of the shared backend among threads.
-const UNDER_MIRI: [&str; 5] = ["word::", "address::", "count::", "deadline::", "error::"];
+const UNDER_MIRI: [&str; 4] = ["word::", "address::", "count::", "deadline::"];
 const SANITIZED: [&str; 6] = ["--lib", "--test", "shared", "--test", "contract", "--quiet"];
 
 pub fn sanitize() -> Result<()> {

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
-use crate::command::{cargo, root, run};
+use crate::command::{cargo, root, run, run_for};
 use crate::cross::cross;
 use crate::python::{Environment, Interpreter, Others, set_up};
 
@@ -110,7 +111,7 @@ pub fn check(python: Option<&Path>, other_systems: Option<&Path>) -> Result<()> 
 pub fn bench(python: Option<&Path>, arguments: &[String]) -> Result<()> {
     let main = Environment::main(Interpreter::choose(python)?)?;
     let wheel = main.build_wheel()?;
-    // Measured on the newest that is there, unless one was named.
+    // Measured on the newest of pyenv's, unless one was named.
     let newest = Interpreter::newest_of_pyenv()
         .filter(|newest| python.is_none() && newest.version > main.interpreter.version);
     let environment = Environment::bench(newest.unwrap_or(main.interpreter))?;
@@ -120,10 +121,13 @@ pub fn bench(python: Option<&Path>, arguments: &[String]) -> Result<()> {
 
 pub fn soak(python: Option<&Path>, minutes: Option<f64>, arguments: &[String]) -> Result<()> {
     let environments = set_up(python, Others::None, &[])?;
+    let time = Duration::try_from_secs_f64(minutes.unwrap_or_default() * 60.0)
+        .context("minutes are not negative")?;
     let minutes = minutes.map(|minutes| format!("--minutes={minutes}"));
     let minutes = minutes.as_deref();
     let arguments = arguments.iter().map(String::as_str);
-    environments[0].run(["soak"].into_iter().chain(minutes).chain(arguments))
+    let soak = ["soak"].into_iter().chain(minutes).chain(arguments);
+    run_for(time, &environments[0].python(), soak)
 }
 
 /// The core takes its atomics from one place, so that a model checker can take std's. (Clippy's

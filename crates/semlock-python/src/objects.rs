@@ -78,7 +78,7 @@ pub(crate) use held;
 #[cold]
 pub(crate) unsafe fn raise_empty(slf: *mut PyObject) -> *mut PyObject {
     // SAFETY: as for this function.
-    if let Some(name) = unsafe { class_name(slf) } {
+    if let Some(name) = unsafe { type_name(slf) } {
         let message = format!(
             "this {name} was never initialised: the __init__ of a subclass has to call \
              super().__init__()"
@@ -86,16 +86,6 @@ pub(crate) unsafe fn raise_empty(slf: *mut PyObject) -> *mut PyObject {
         raise_as(Exception::Runtime, message);
     }
     ptr::null_mut()
-}
-
-/// How messages call an instance's type; `None`: exception set.
-///
-/// # Safety
-/// Attached; `slf` is alive.
-#[cold]
-pub(crate) unsafe fn class_name(slf: *mut PyObject) -> Option<String> {
-    // SAFETY: as for this function.
-    unsafe { type_name(slf) }
 }
 
 /// The start of a representation: the name of an instance's type, a new reference; null: exception
@@ -156,7 +146,7 @@ pub(crate) unsafe fn fill<T>(slf: *mut PyObject, make: impl FnOnce() -> Option<T
     let state = unsafe { &(*object).state };
     if state.compare_exchange(EMPTY, FILLING, Ordering::Relaxed, Ordering::Relaxed).is_err() {
         // SAFETY: a live instance.
-        if let Some(name) = unsafe { class_name(slf) } {
+        if let Some(name) = unsafe { type_name(slf) } {
             let message = format!(
                 "this {name} is initialised already: others may be using it, make a new one"
             );

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// Why a call on a [`SemLock`](crate::SemLock) failed.
+/// Why a call failed.
 ///
 /// Small and without a destructor, so that a `Result` costs the hot paths nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,10 +20,10 @@ pub enum Error {
     #[error("semaphore or lock released too many times")]
     ReleasedTooManyTimes,
 
-    /// No open semaphore of this process has this handle.
+    /// Nothing that is open in this process has this handle.
     #[error(
-        "no semaphore with handle {0:#x} is open in this process: \
-         rebuild it by name, or keep the SemLock that made the handle"
+        "no such object with handle {0:#x} is open in this process: \
+         keep the one that made the handle, or rebuild a semaphore by name"
     )]
     UnknownHandle(usize),
 
@@ -43,7 +43,7 @@ pub enum Error {
     #[error("this process holds no permit of this robust semaphore that it could release")]
     NotHeldHere,
 
-    /// The condition's segment has no node left for another waiter.
+    /// The segment of the condition or barrier has no node left for another waiter.
     #[error(
         "too many waiters: the conditions and barriers that share this one's memory have no room for one more"
     )]

@@ -4,8 +4,9 @@
 //!
 //! * [`Mutex`], [`ReentrantMutex`], [`Semaphore`], [`Condvar`], [`Event`] and [`Barrier`] live in
 //!   memory that processes share. They have no names and leave nothing behind. A holder that dies is found, and what it held
-//!   goes to exactly one of those who wait, who is told so ([`Acquired::OwnerDied`]). Each is one cache line; [`raw`] has them
-//!   without guards, for bindings. (Unix.)
+//!   goes to exactly one of those who wait, who is told so ([`Acquired::OwnerDied`]). Each is one cache line, a robust
+//!   semaphore one more for every eight permits; [`raw`] has them without guards, for bindings. (Unix; Windows has
+//!   `RobustMutex`.)
 //! * [`SemLock`] is the object behind Python's `multiprocessing.Lock`, with the semantics of CPython's
 //!   `Modules/_multiprocessing/semaphore.c` and no Python in it. It stands on what the operating
 //!   system offers (`sem_open` and `sem_init` on POSIX), so a semaphore can be shared by name with any
@@ -71,6 +72,8 @@ mod condvar;
 mod count;
 mod deadline;
 mod error;
+#[cfg(all(unix, not(loom)))]
+mod event;
 #[cfg(any(unix, loom))]
 mod mutation;
 #[cfg(all(unix, not(loom)))]
@@ -102,10 +105,10 @@ pub use condvar::Condvar;
 pub use deadline::{Deadline, Wait};
 pub use error::{Error, Refused};
 #[cfg(all(unix, not(loom)))]
+pub use event::Event;
+#[cfg(all(unix, not(loom)))]
 pub use mutex::{Acquired, Mutex, MutexGuard, ReentrantMutex, ReentrantMutexGuard};
 pub use name::{Name, Naming};
-#[cfg(all(unix, not(loom)))]
-pub use raw::Event;
 #[cfg(all(unix, not(loom)))]
 pub use semaphore::{Permit, Semaphore};
 #[cfg(not(loom))]

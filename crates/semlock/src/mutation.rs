@@ -4,8 +4,8 @@
 //! Built with `--cfg semlock_mutation`, the environment says what is broken:
 //!
 //! ```text
-//! SEMLOCK_MUTATION=gate/an-announced-waiter-tries-again      that rule is not kept
-//! SEMLOCK_MUTATION=word/gate.rs:57:30/success/AcqRel         that access (of a model) has that ordering
+//! SEMLOCK_MUTATION=permit/who-frees-looks-again              that rule is not kept
+//! SEMLOCK_MUTATION=word/gate.rs:LINE:COLUMN/success/AcqRel   that access (of a model) has that ordering
 //! SEMLOCK_MUTATION_SEEN=FILE                                 appends to it each rule and access that is met
 //! ```
 //!

@@ -88,6 +88,9 @@ pub(crate) use shared_between_processes;
 pub struct Mutex(Lock);
 
 /// Holds a [`Mutex`] until it is dropped.
+///
+/// A child that is forked meanwhile has the guard too, and may be the one that goes on with the mutex, as a daemon does: one of
+/// the two, parent or child, has to [`forget`](std::mem::forget) it.
 #[derive(Debug)]
 #[must_use = "dropped at once, it holds nothing"]
 pub struct MutexGuard<'a>(&'a Mutex);

@@ -11,6 +11,9 @@ use crate::{Deadline, Error};
 pub struct Semaphore(Lock);
 
 /// A permit of a [`Semaphore`], until it is dropped.
+///
+/// A child that is forked meanwhile has it too. One of a robust semaphore belongs to the process that took it; of one that is not,
+/// parent or child has to [`forget`](Self::forget) it, or it is given back twice.
 #[derive(Debug)]
 #[must_use = "dropped at once, it holds nothing"]
 pub struct Permit<'a>(&'a Semaphore);
@@ -96,7 +99,7 @@ impl Permit<'_> {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        // It fails in a child that was forked while it was held: the child holds nothing.
+        // A robust one's fails in a child that was forked while it was held: the child holds nothing.
         let _ = self.0.0.release();
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use semlock::raw::{self, Lock, LockKind, Options, Waiting};
-use semlock::{Address, Barrier, Condvar, Error, Event, Mutex, ReentrantMutex, Semaphore};
+use semlock::{Address, Barrier, Condvar, Error, Mutex, ReentrantMutex, Semaphore};
 
 pub const PERMITS: u32 = 3;
 pub const PARTIES: u32 = 3;
@@ -53,7 +53,8 @@ pub struct Objects {
     pub condition: Condvar,
     /// The same, and one that tells how many wait.
     pub condition_waiters: raw::Condvar,
-    pub event: Event,
+    /// One that tells which setting it is.
+    pub event: raw::Event,
     pub barrier: Barrier,
     /// The same, and one that tells how many are in.
     pub barrier_members: raw::Barrier,
@@ -104,7 +105,7 @@ impl Objects {
             condition_mutex: Mutex::new()?,
             condition_waiters: raw::Condvar::open(condition.address(), None)?,
             condition,
-            event: Event::new()?,
+            event: raw::Event::new()?,
             barrier_members: raw::Barrier::open(barrier.address(), None)?,
             barrier,
         };

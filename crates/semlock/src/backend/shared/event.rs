@@ -100,17 +100,4 @@ impl Event {
             }
         }
     }
-
-    /// Waits until it is set; false if it was not before the deadline. Signals do not end the wait.
-    #[must_use]
-    pub fn wait_until(&self, deadline: Deadline) -> bool {
-        let epoch = self.epoch();
-        loop {
-            match self.wait_since(epoch, deadline) {
-                Wait::Acquired | Wait::OwnerDied(_) => return true,
-                Wait::TimedOut => return false,
-                Wait::Interrupted => {}
-            }
-        }
-    }
 }
