@@ -3,7 +3,7 @@
 use std::fs;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::sys::ptrace;
@@ -157,7 +157,10 @@ impl Stage {
         self.expects("the call to end");
         let mut help = Some(help);
         let mut steps = self.anchor.map_or(0, |anchor| self.go_to(anchor, &mut forked, &mut help));
+        // What single steps take longer than the same without: its clock does not go meanwhile.
+        let mut lost = Duration::ZERO;
         let (returned, asleep) = loop {
+            let began = Instant::now();
             if report.done.load(Ordering::Acquire) {
                 break (true, false);
             }
@@ -167,10 +170,15 @@ impl Stage {
             if self.until == Until::Return {
                 self.trace(forked.pid(), steps);
             }
+            let enters_kernel = next_instruction(forked.pid()).1.starts_with(&SYSCALL);
             ptrace::step(forked.pid(), None).expect("ptrace");
             steps += 1;
             if has_stopped(&mut forked) {
-                self.leave_vdso(&mut forked);
+                self.leave_vdso(&mut forked, lost);
+                // A system call may have slept, be it shortly.
+                if !enters_kernel {
+                    lost += began.elapsed();
+                }
                 continue;
             }
             if self.until == Until::After(steps) {
@@ -198,16 +206,34 @@ impl Stage {
 
     /// Lets it run out of the kernel's code in its own memory, which reads the clock: it begins anew whenever the clock
     /// has gone on, and so takes for ever where each step takes longer than that. All of it is one step with the call.
-    fn leave_vdso(&self, forked: &mut Forked) {
+    /// What it reads is so much earlier.
+    fn leave_vdso(&self, forked: &mut Forked, lost: Duration) {
         let pid = forked.pid();
         let registers = ptrace::getregs(pid).expect("ptrace");
-        if self.vdso.contains(&registers.rip) {
-            // It has just been called.
-            let back = ptrace::read(pid, registers.rsp as ptrace::AddressType).expect("ptrace");
-            let breakpoint = Breakpoint::new(pid, back.cast_unsigned());
-            breakpoint.go();
-            expect_stop(forked.wait(), pid);
-            breakpoint.take_out();
+        if !self.vdso.contains(&registers.rip) {
+            return;
+        }
+        // It has just been called.
+        let back = ptrace::read(pid, registers.rsp as ptrace::AddressType).expect("ptrace");
+        let breakpoint = Breakpoint::new(pid, back.cast_unsigned());
+        breakpoint.go();
+        expect_stop(forked.wait(), pid);
+        breakpoint.take_out();
+
+        let monotonic = [libc::CLOCK_MONOTONIC, libc::CLOCK_MONOTONIC_COARSE];
+        if monotonic.iter().any(|&clock| u64::try_from(clock) == Ok(registers.rdi)) {
+            let parts = [registers.rsi, registers.rsi + 8].map(|it| it as ptrace::AddressType);
+            let [seconds, nanoseconds] = parts.map(|at| {
+                ptrace::read(pid, at)
+                    .ok()
+                    .and_then(|part| u64::try_from(part).ok())
+                    .expect("a time")
+            });
+            let time = Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds);
+            let time = time.checked_sub(lost).expect("it lasts less long than the system has run");
+            for (at, part) in parts.into_iter().zip([time.as_secs(), time.subsec_nanos().into()]) {
+                ptrace::write(pid, at, part.cast_signed()).expect("ptrace");
+            }
         }
     }
 
@@ -240,8 +266,7 @@ impl Stage {
     }
 
     fn trace(&self, pid: Pid, step: u64) {
-        let next = ptrace::getregs(pid).expect("ptrace").rip;
-        let code = ptrace::read(pid, next as ptrace::AddressType).expect("ptrace").to_ne_bytes();
+        let (next, code) = next_instruction(pid);
         let notable = if is_notable(code) { NOTABLE } else { 0 };
         let at = usize::try_from(step).unwrap_or(usize::MAX);
         let word = self.report.trace.get(at).expect("the call is longer than any trace");
@@ -293,6 +318,14 @@ fn vdso() -> Range<u64> {
     range.map_or(0..0, |(from, to)| number(from)..number(to))
 }
 
+/// The address of the instruction that comes next, and what stands there.
+fn next_instruction(pid: Pid) -> (u64, [u8; 8]) {
+    let next = ptrace::getregs(pid).expect("ptrace").rip;
+    (next, ptrace::read(pid, next as ptrace::AddressType).expect("ptrace").to_ne_bytes())
+}
+
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+
 /// Whether an instruction locks the bus, or enters the kernel.
 fn is_notable(code: [u8; 8]) -> bool {
     const LOCK: u8 = 0xf0;
@@ -300,7 +333,8 @@ fn is_notable(code: [u8; 8]) -> bool {
         |byte: &u8| matches!(byte, 0x40..=0x4f | 0x64..=0x67 | 0x2e | 0x3e | 0xf2 | 0xf3);
     let mut rest = code.iter().skip_while(|byte| is_prefix(byte));
     match (rest.next(), rest.next()) {
-        (Some(&LOCK), _) | (Some(0x0f), Some(0x05)) => true,
+        (Some(&LOCK), _) => true,
+        (Some(&first), Some(&second)) if [first, second] == SYSCALL => true,
         // `xchg` with memory locks without saying so.
         (Some(0x86 | 0x87), Some(operands)) => operands >> 6 != 0b11,
         _ => false,

@@ -1,13 +1,12 @@
 //! Processes: `pidfd_open(2)`, and `/proc`.
 
-use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
-use super::proc::{Stat, is_of_my_namespace};
+use super::proc::{Stat, is_of_my_namespace, number, read_file};
 pub(crate) use super::proc::{find_out, tell};
 use crate::mutation::rule;
 use crate::os::known::Known;
@@ -54,18 +53,21 @@ fn is_dead_by(descriptor: BorrowedFd<'_>, process: Pid, start: u64, identifies: 
     }
     let pid = process.as_raw_pid().cast_unsigned();
     // `/proc` may show a stranger under this number: it has to agree with the descriptor.
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", descriptor.as_raw_fd()));
-    let agrees = !rule("judge/proc-agrees-with-pidfd")
-        || info.is_ok_and(|info| {
-            info.lines().any(|line| {
-                line.strip_prefix("Pid:").is_some_and(|shown| shown.trim().parse() == Ok(pid))
-            })
-        });
+    let agrees =
+        !rule("judge/proc-agrees-with-pidfd") || pid_of(descriptor.as_raw_fd()) == Some(pid.into());
     match Stat::of(pid) {
         Some(shown) if agrees => rule("judge/start-time") && shown.start != start,
         // hidepid, or no such file: unknown.
         _ => !rule("judge/what-proc-hides-lives"),
     }
+}
+
+/// What `Pid` a descriptor of a process, of this one's, has in `/proc`.
+fn pid_of(descriptor: RawFd) -> Option<u64> {
+    let mut text = [0; 512];
+    let text = read_file(format_args!("/proc/self/fdinfo/{descriptor}"), &mut text)?;
+    let pid = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Pid:"))?;
+    number(pid.trim_ascii())
 }
 
 /// Whether `pidfd_open(2)` works at all: old kernels do not have it, and old filters refuse it.
