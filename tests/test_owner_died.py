@@ -794,7 +794,10 @@ def test_where_pidfd_open_is_denied_a_process_whose_main_thread_has_ended_lives(
 
 
 @needs_seccomp
-@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS, errno.EMFILE, errno.ENOMEM])
+@pytest.mark.parametrize(
+    "error",
+    [errno.EPERM, errno.ENOSYS, errno.EMFILE, errno.ENOMEM, errno.EINVAL, errno.ENOENT],
+)
 def test_a_pidfd_open_that_fails_later_on_takes_nothing_from_the_living(error: int) -> None:
     # What semlock found out about its process before does not hold any more.
     lock = semlock.Lock()

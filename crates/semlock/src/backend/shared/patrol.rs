@@ -164,7 +164,7 @@ fn is_ones_turn(judged: &AtomicU64, me: Process) -> bool {
     me.can_be_judged() && Judged(judged).is_due(clock::about_now(), PAUSE)
 }
 
-/// So long it is believed that a number is still the process's that had it: a look that finds that out costs ten times as much.
+/// So long it is believed that a number is still the process's that had it: a look that finds that out costs several times as much.
 const BELIEVED: u64 = 1_000_000_000;
 /// And of so many at most.
 const MOST_BELIEVED: usize = 8;

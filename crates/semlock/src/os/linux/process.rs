@@ -9,7 +9,6 @@ use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use super::proc::{Stat, is_of_my_namespace, number, read_file};
 pub(crate) use super::proc::{find_out, tell};
 use crate::mutation::rule;
-use crate::os::known::Known;
 use crate::os::process::{Told, identity, is_dead_by_number};
 
 /// Whether it is certain that a process is dead: see [`crate::os::process::is_dead`].
@@ -70,10 +69,9 @@ fn pid_of(descriptor: RawFd) -> Option<u64> {
     number(pid.trim_ascii())
 }
 
-/// Whether `pidfd_open(2)` works at all: old kernels do not have it, and old filters refuse it.
+/// Whether `pidfd_open(2)` works at all: old kernels do not have it, and filters, which can come at any time, refuse it.
 fn can_open_processes() -> bool {
-    static CAN: Known<bool> = Known::new();
-    *CAN.get(|| pidfd_open(getpid(), PidfdFlags::empty()).is_ok())
+    pidfd_open(getpid(), PidfdFlags::empty()).is_ok()
 }
 
 #[cfg(test)]
