@@ -55,7 +55,7 @@ struct Arguments {
     #[arg(long, requires = "at")]
     past: bool,
     /// How many stages are there at once. Most of the time they wait.
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..))]
     jobs: u64,
     /// Prints the scenes' names.
     #[arg(long)]

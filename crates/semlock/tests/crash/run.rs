@@ -49,13 +49,17 @@ struct Progress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Plan {
     until: Until,
-    /// Not over an anchor, which the call may not come to: what it does depends on the time that it takes.
-    step_by_step: bool,
+    /// How often it was tried over an anchor, which the call may not come to: what it does depends on the time that it
+    /// takes, and on a busy machine that differs.
+    tries: u32,
 }
+
+/// After so many tries over an anchor it is tried step by step.
+const TRIES: u32 = 3;
 
 impl From<Until> for Plan {
     fn from(until: Until) -> Self {
-        Self { until, step_by_step: false }
+        Self { until, tries: 0 }
     }
 }
 
@@ -72,10 +76,13 @@ pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
     let mut playing: Vec<Playing> = Vec::new();
     let mut started = 0;
     loop {
-        while playing.len() < jobs {
+        // Nobody disturbs those whose steps are written down.
+        let untraced = all.iter().any(|progress| progress.trace.is_none());
+        while playing.len() < if untraced { 1 } else { jobs } {
             let Some((scene, plan)) = all
                 .iter_mut()
                 .enumerate()
+                .filter(|(_, progress)| !untraced || progress.trace.is_none())
                 .find_map(|(index, progress)| Some((index, progress.take_next()?)))
             else {
                 break;
@@ -115,7 +122,7 @@ impl Playing {
         report.reset();
         let (name, play) = (progress.scene.name, progress.scene.play);
         let until = next.until;
-        let trace = progress.trace.as_ref().filter(|_| !next.step_by_step);
+        let trace = progress.trace.as_ref().filter(|_| next.tries < TRIES);
         let anchor = trace.and_then(|trace| trace.anchor(until));
         let stage = Forked::run(move || {
             std::panic::set_hook(Box::new(move |panic| {
@@ -194,8 +201,8 @@ impl Progress {
             }
             Until::After(step) | Until::Past(step) if returned => {
                 let length = self.trace.as_ref().map_or(0, Trace::length);
-                if step < length && !plan.step_by_step {
-                    self.planned.push_back(Plan { until, step_by_step: true });
+                if step < length && plan.tries < TRIES {
+                    self.planned.push_back(Plan { until, tries: plan.tries + 1 });
                 } else if step < length {
                     self.missed += 1;
                 } else {
