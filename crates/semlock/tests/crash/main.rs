@@ -16,8 +16,8 @@
 //! ```
 //!
 //! (The number of instructions differs from build to build, and a little from run to run, because some of them
-//! look at the clock. So that it is a little only, each stage has one processor, but in a sample: who has several tries for a
-//! while before it sleeps.)
+//! look at the clock. So that it is a little only, each stage has one processor: who has several tries for a while before
+//! it sleeps.)
 
 // Forks and ptrace.
 #![allow(unsafe_code)]

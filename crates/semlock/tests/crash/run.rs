@@ -29,6 +29,9 @@ const BETWEEN: u64 = 12;
 /// it took when nobody was killed.
 const ENDS: u32 = 8;
 
+/// No more than one in so many.
+const MANY_MISSED: u32 = 8;
+
 struct Progress {
     scene: Scene,
     /// What its call does, when nobody is killed.
@@ -88,12 +91,8 @@ pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
                 break;
             };
             let report = reports.pop().expect("as many as stages");
-            let cpu = match choice {
-                Choice::Sample => None,
-                Choice::All | Choice::One(_) => Some(started),
-            };
+            playing.push(Playing::start(scene, &all[scene], plan, report, started));
             started += 1;
-            playing.push(Playing::start(scene, &all[scene], plan, report, cpu));
         }
         if playing.is_empty() {
             break;
@@ -117,7 +116,7 @@ impl Playing {
         progress: &Progress,
         next: Plan,
         report: &'static Report,
-        cpu: Option<usize>,
+        cpu: usize,
     ) -> Self {
         report.reset();
         let (name, play) = (progress.scene.name, progress.scene.play);
@@ -128,9 +127,7 @@ impl Playing {
             std::panic::set_hook(Box::new(move |panic| {
                 eprintln!("{name} {}: {panic}", place(until));
             }));
-            if let Some(number) = cpu {
-                stay_on_processor(number);
-            }
+            stay_on_processor(cpu);
             play(&Stage::begin(until, anchor, report));
         });
         Self { scene, plan: next, stage, report }
@@ -221,8 +218,13 @@ impl Progress {
             }
         }
         if self.on_stage == 0 && self.planned.is_empty() && !self.goes_on {
-            let Self { points, failures, missed, .. } = self;
+            let Self { points, missed, .. } = *self;
             let length = self.trace.as_ref().map_or(0, Trace::length);
+            if missed > (points + missed) / MANY_MISSED {
+                self.failures += 1;
+                eprintln!("{name}: FAILED, for too much of the call was not met again");
+            }
+            let failures = self.failures;
             println!(
                 "{name}: {points} kill points, {failures} failures (of {length} instructions; {missed} were not met again)"
             );
