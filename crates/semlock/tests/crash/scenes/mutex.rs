@@ -320,7 +320,11 @@ fn recovery_after_the_watcher_left(stage: &Stage) {
     let (mut first, mut second) = (holder(&lock), None);
     let prepare = || {
         used_before();
-        || assert_eq!(lock.acquire_until(soon()), Wait::TimedOut)
+        // After it has looked once.
+        || {
+            let deadline = Deadline::after(Duration::from_millis(200));
+            assert_eq!(lock.acquire_until(deadline), Wait::TimedOut);
+        }
     };
     // It sleeps before the other, so that it is the one who watches.
     let dead = stage.kill(prepare, || second = Some(sleeper(&lock)));
