@@ -727,6 +727,7 @@ def body():
         found_out.set()
 
     executor.submit(die_in_the_next_task).add_done_callback(find_out)
+    manager = executor._executor_manager_thread
     futures.append(executor.submit(abs, -1))
     # It has been handed out.
     wait_until(futures[0].running)
@@ -734,6 +735,8 @@ def body():
     found_out.wait()
     said = sorted({raised(future.result) for future in futures})
     executor.shutdown()
+    # As this process ends, CPython 3.10 wakes a thread that is just closing what it is woken by.
+    manager.join()
     return said
 """
     )
