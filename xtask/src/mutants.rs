@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use wait_timeout::ChildExt;
 
-use crate::command::{cargo, root, say};
+use crate::command::{QUICKLY_LINKED, cargo, root, say};
 
 /// Where the code is that the models check.
 const SOURCES: &str = "crates/semlock/src/word";
@@ -190,12 +190,11 @@ fn read(path: &Path, mutants: &mut Vec<Mutant>) -> Result<()> {
 fn build() -> Result<Vec<PathBuf>> {
     let mut command = Command::new(cargo());
     command
-        .args(["test", "--package=semlock", "--lib", "--release", "--no-run"])
+        .args(["test", "--package=semlock", "--lib", "--no-run"])
         .arg("--message-format=json-render-diagnostics")
         .args(["--target-dir", FOLDER])
         .arg("--config=build.rustflags=['--cfg', 'loom', '--cfg', 'semlock_mutation']")
-        // Linking would take longer than running.
-        .args(["--config=profile.release.lto='off'", "--config=profile.release.codegen-units=16"])
+        .args(QUICKLY_LINKED)
         .current_dir(root())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());

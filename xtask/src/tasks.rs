@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{cargo, root, run, run_for};
+use crate::command::{QUICKLY_LINKED, cargo, root, run, run_for};
 use crate::cross::cross;
 use crate::python::{Environment, Interpreter, Others, set_up};
 
@@ -50,13 +50,6 @@ pub fn test(
     println!("\nAll passed, on CPython {}.", versions.collect::<Vec<_>>().join(", "));
     Ok(())
 }
-
-/// A release build in which linking does not take longer than running.
-const QUICKLY_LINKED: [&str; 3] = [
-    "--release",
-    "--config=profile.release.lto='off'",
-    "--config=profile.release.codegen-units=16",
-];
 
 /// What stands in for Linux's own on other systems. Built with another flag, and so elsewhere.
 const PORTABLE: [&str; 2] =

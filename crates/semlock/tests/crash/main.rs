@@ -4,7 +4,7 @@
 //! that makes the objects, has others hold them or sleep on them, and forks the one that is to die. That one stops
 //! before its call, is single-stepped (`ptrace(2)`) through k instructions of it, and is killed; every other one is
 //! reaped, the others stay zombies. After that, fresh processes see that everything works: the scene says what has to be so.
-//! It ends when the call has returned for several k in a row.
+//! It ends when the call has returned for several k in a row, after as many as it took when nobody was killed.
 //!
 //! A system call is one step. One that sleeps is left to sleep, and then there are two deaths: one
 //! asleep and one just after. What lets it go on is part of the scene.

@@ -167,10 +167,11 @@ impl Stage {
             if matches!(self.until, Until::After(most) | Until::Past(most) if steps == most) {
                 break (false, false);
             }
+            let (address, code) = next_instruction(forked.pid());
             if self.until == Until::Return {
-                self.trace(forked.pid(), steps);
+                self.trace(steps, address, code);
             }
-            let enters_kernel = next_instruction(forked.pid()).1.starts_with(&SYSCALL);
+            let enters_kernel = code.starts_with(&SYSCALL);
             ptrace::step(forked.pid(), None).expect("ptrace");
             steps += 1;
             if has_stopped(&mut forked) {
@@ -265,12 +266,11 @@ impl Stage {
         anchor.step
     }
 
-    fn trace(&self, pid: Pid, step: u64) {
-        let (next, code) = next_instruction(pid);
+    fn trace(&self, step: u64, address: u64, code: [u8; 8]) {
         let notable = if is_notable(code) { NOTABLE } else { 0 };
         let at = usize::try_from(step).unwrap_or(usize::MAX);
         let word = self.report.trace.get(at).expect("the call is longer than any trace");
-        word.store(next | notable, Ordering::Relaxed);
+        word.store(address | notable, Ordering::Relaxed);
     }
 }
 
