@@ -286,7 +286,7 @@ def shortened(processes):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=3, help="suites to run at the same time")
+    parser.add_argument("--jobs", type=int, default=4, help="suites to run at the same time")
     parser.add_argument("--suite", action="append", choices=SUITES, help="only this one")
     parser.add_argument("--backend", action="append", choices=BACKENDS, help="only this one")
     parser.add_argument("python", nargs="+")
