@@ -138,9 +138,9 @@ impl Playing {
 /// a while before it sleeps.
 fn stay_on_processor(number: usize) {
     let allowed = sched_getaffinity(None).expect("sched_getaffinity");
-    let mut all = (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor)).cycle();
+    let all: Vec<_> = (0..CpuSet::MAX_CPU).filter(|&it| allowed.is_set(it)).collect();
     let mut one = CpuSet::new();
-    one.set(all.nth(number).expect("it runs on one"));
+    one.set(all[number % all.len()]);
     sched_setaffinity(None, &one).expect("sched_setaffinity");
 }
 
