@@ -7,6 +7,7 @@ import ctypes
 import gc
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,6 +16,9 @@ from pathlib import Path
 import pytest
 from children import PREFIX, wait_until
 from hypothesis import settings
+
+# What is started in a shell's background ignores it, and so does all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Derandomized: a run says of the code, and not of chance, whether it is good.
 settings.register_profile("default", deadline=None, derandomize=True, database=None)

@@ -540,10 +540,8 @@ def body():
     assert program(source, method, tests) == [True, False, False, False, 0]
 
 
-def test_where_proc_cannot_be_entered_the_resource_sharer_brings_it(program: Program) -> None:
-    source = (
-        SEGMENTS
-        + """
+# A program whose /proc/PID/fd nobody else enters, as in a sandbox.
+NO_PROC = """
 from semlock import sharing
 
 
@@ -551,14 +549,22 @@ def closed(*place):
     raise PermissionError(13, "Permission denied")
 
 
+sharing._open = closed
+sharing._others_may_enter_our_proc = lambda: False
+"""
+
+
+def test_where_proc_cannot_be_entered_the_resource_sharer_brings_it(program: Program) -> None:
+    source = (
+        SEGMENTS
+        + NO_PROC
+        + """
 def look(pipe):
     locks = pipe.recv()
     pipe.send([lock.acquire(False) for lock in locks] + [of_segment(locks[0])])
 
 
 def body():
-    sharing._open = closed
-    sharing._others_may_enter_our_proc = lambda: False
     context = semlock.get_context("fork")
     mine, theirs = context.Pipe()
     child = context.Process(target=look, args=(theirs,))
@@ -582,15 +588,10 @@ def test_where_proc_cannot_be_entered_a_thousand_messages_keep_one_descriptor(
 ) -> None:
     source = (
         SEGMENTS
+        + NO_PROC
         + """
 import pickle
 from multiprocessing import resource_sharer
-
-from semlock import sharing
-
-
-def closed(*place):
-    raise PermissionError(13, "Permission denied")
 
 
 def has_them(other, pipe):
@@ -604,8 +605,6 @@ def opens(pipe):
 
 
 def body():
-    sharing._open = closed
-    sharing._others_may_enter_our_proc = lambda: False
     context = semlock.get_context("fork")
     lock, other = context.Lock(), context.Lock()
     said = []

@@ -291,6 +291,8 @@ def main():
     parser.add_argument("--backend", action="append", choices=BACKENDS, help="only this one")
     parser.add_argument("python", nargs="+")
     arguments = parser.parse_args()
+    # What is started in a shell's background ignores it, and so does all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     interpreters = [Interpreter(path) for path in arguments.python]
     failed, before = 0, semaphores()
     with at_the_same_time(arguments.jobs) as pool:

@@ -229,7 +229,9 @@ const RULES: &[(&str, Test)] = &[
     ),
 ];
 
-const FOLDER: &str = "target/mutation";
+/// What cargo is told, also by maturin, to build what rules can be taken out of; and the folder for that.
+pub const FLAGS: &str = "--config=build.rustflags=['--cfg', 'semlock_mutation']";
+pub const FOLDER: &str = "target/mutation";
 
 /// Tries all rules, or those whose name contains `only`; returns how many.
 pub fn mutants(python: Option<&Path>, only: Option<&str>) -> Result<usize> {
@@ -311,16 +313,13 @@ fn collect_rules(folder: &Path, except: &Path, named: &mut BTreeSet<String>) -> 
     Ok(())
 }
 
-/// What cargo is told, also by maturin.
-const FLAGS: &str = "--config=build.rustflags=['--cfg', 'semlock_mutation']";
-
 /// Builds the Rust tests; returns their programs by the targets' names.
 fn build() -> Result<BTreeMap<String, PathBuf>> {
     let mut command = Command::new(cargo());
     command
         .args(["test", "--package=semlock", "--no-run", "--lib", "--test=shared"])
         .arg("--message-format=json-render-diagnostics")
-        .args([&format!("--target-dir={FOLDER}"), FLAGS])
+        .args(["--target-dir", FOLDER, FLAGS])
         .current_dir(root())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());

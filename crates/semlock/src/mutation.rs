@@ -4,7 +4,7 @@
 //! Built with `--cfg semlock_mutation`, the environment says what is broken:
 //!
 //! ```text
-//! SEMLOCK_MUTATION=permit/who-frees-looks-again              that rule is not kept
+//! SEMLOCK_MUTATION=permit/who-frees-looks-again              that rule is not kept (or several: a,b)
 //! SEMLOCK_MUTATION=word/gate.rs:LINE:COLUMN/success/AcqRel   that access (of a model) has that ordering
 //! SEMLOCK_MUTATION_SEEN=FILE                                 appends to it each rule and access that is met
 //! ```
@@ -54,7 +54,7 @@ mod broken {
     /// Whether the rule of this name is kept.
     pub(crate) fn rule(name: &str) -> bool {
         see(|| name.to_owned());
-        WANTED.as_deref() != Some(name)
+        WANTED.as_deref().is_none_or(|wanted| wanted.split(',').all(|one| one != name))
     }
 
     /// The ordering of the access that the caller's caller makes: `part` tells which one, if it has two.

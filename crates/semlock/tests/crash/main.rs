@@ -1,4 +1,4 @@
-//! Kills a process after each instruction of a call, and sees that the others get on.
+//! Kills or stops a process after each instruction of a call, and sees that the others get on.
 //!
 //! For each scene (a call, and those who are there when it is made) and each k there is a *stage*: a process
 //! that makes the objects, has others hold them or sleep on them, and forks the one that is to die. That one stops
@@ -6,8 +6,11 @@
 //! reaped, the others stay zombies. After that, fresh processes see that everything works: the scene says what has to be so.
 //! It ends when the call has returned for several k in a row, after as many as it took when nobody was killed.
 //!
+//! In other scenes it is not killed, but left stopped until the others have done something, and then goes on: nobody is
+//! dead then, so that nobody may be left behind, and all have to agree on what has happened.
+//!
 //! A system call is one step. One that sleeps is left to sleep, and then there are two deaths: one
-//! asleep and one just after. What lets it go on is part of the scene.
+//! asleep and one just after (or two stops). What lets it go on is part of the scene.
 //!
 //! ```text
 //! cargo test --test crash                        a sample: before and after each atomic change and system call, and some between
@@ -40,7 +43,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Kills a process after each instruction of a call.
+/// Kills or stops a process after each instruction of a call.
 #[derive(Parser)]
 struct Arguments {
     /// Only scenes whose names contain this.

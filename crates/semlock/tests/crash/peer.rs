@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 
@@ -52,6 +52,13 @@ impl Peer {
         Self { forked, ended, to, from }
     }
 
+    /// One that sleeps already, or has ended.
+    pub fn settled(life: impl FnOnce(&Line)) -> Self {
+        let mut new = Self::start(life);
+        new.settle();
+        new
+    }
+
     /// What it says next.
     pub fn expect(&mut self) -> u32 {
         let mut ready =
@@ -74,6 +81,18 @@ impl Peer {
         while !is_asleep(self.pid()) {
             let status = self.forked.poll();
             assert_eq!(status, WaitStatus::StillAlive, "it was to sleep");
+            thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Waits until it sleeps for what it wants, or has ended.
+    #[allow(clippy::disallowed_methods)] // the kernel tells nobody when a process falls asleep
+    pub fn settle(&mut self) {
+        let has_ended = |ended| {
+            let now = Some(&Timespec::default());
+            poll(&mut [PollFd::new(ended, PollFlags::IN)], now).is_ok_and(|ready| ready > 0)
+        };
+        while !is_asleep(self.pid()) && !has_ended(&self.ended) {
             thread::sleep(Duration::from_micros(200));
         }
     }

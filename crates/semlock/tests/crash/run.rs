@@ -11,22 +11,22 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::forked::Forked;
-use crate::scenes::Scene;
+use crate::scenes::{End, Scene};
 use crate::stage::{Anchor, LONGEST_TRACE, NOTABLE, Report, Stage, Until};
 
-/// Which deaths are tried.
+/// Which deaths and stops are tried.
 pub enum Choice {
     Sample,
     All,
     One(Until),
 }
 
-/// In a sample, so many deaths where something notable happens, and so many between.
+/// In a sample, so many where something notable happens, and so many between.
 const NOTABLE_IN_SAMPLE: usize = 24;
 const BETWEEN: u64 = 12;
 
 /// The call takes a few instructions more or less each time: so many in a row that found it over are its end, after as many as
-/// it took when nobody was killed.
+/// it took when it was not disturbed.
 const ENDS: u32 = 8;
 
 /// No more than one in so many.
@@ -34,7 +34,7 @@ const MANY_MISSED: u32 = 8;
 
 struct Progress {
     scene: Scene,
-    /// What its call does, when nobody is killed.
+    /// What its call does, when it is not disturbed.
     trace: Option<Trace>,
     /// To be tried next; after that, with `goes_on`, the numbers from `next` on.
     planned: VecDeque<Plan>,
@@ -104,10 +104,15 @@ pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
         all[ended.scene].learn(ended.plan, status, ended.report, choice);
         reports.push(ended.report);
     }
-    let points: u32 = all.iter().map(|progress| progress.points).sum();
-    let failures: u32 = all.iter().map(|progress| progress.failures).sum();
-    println!("kill points: {points} in {} scenes, {failures} failures", all.len());
-    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    for end in [End::Killed, End::Stopped] {
+        let scenes: Vec<_> = all.iter().filter(|progress| progress.scene.end == end).collect();
+        if !scenes.is_empty() {
+            let points: u32 = scenes.iter().map(|progress| progress.points).sum();
+            let failures: u32 = scenes.iter().map(|progress| progress.failures).sum();
+            println!("{end}: {points} in {} scenes, {failures} failures", scenes.len());
+        }
+    }
+    if all.iter().all(|it| it.failures == 0) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 impl Playing {
@@ -225,8 +230,9 @@ impl Progress {
                 eprintln!("{name}: FAILED, for too much of the call was not met again");
             }
             let failures = self.failures;
+            let end = self.scene.end;
             println!(
-                "{name}: {points} kill points, {failures} failures (of {length} instructions; {missed} were not met again)"
+                "{name}: {points} {end}, {failures} failures (of {length} instructions; {missed} were not met again)"
             );
         }
     }

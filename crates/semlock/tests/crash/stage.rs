@@ -1,10 +1,12 @@
-//! One call, in a process that is killed in the middle of it.
+//! One call, in a process that is killed or stopped in the middle of it.
 
 use std::fs;
+use std::io::{Read, Write, pipe};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, raise};
@@ -19,7 +21,7 @@ const LONGEST_SECONDS: u32 = 600;
 /// How far the call goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// So many instructions; if the last of them sleeps, it is killed asleep.
+    /// So many instructions; if the last of them sleeps, that is done to it asleep.
     After(u64),
     /// So many instructions, also if the last of them sleeps.
     Past(u64),
@@ -132,7 +134,67 @@ impl Stage {
         ready: impl FnOnce(Pid),
         help: impl FnOnce(),
     ) -> Dead {
-        self.expects("the one that is to die to be ready");
+        // What it holds it holds until it dies.
+        let mut forked = self.stand_before(prepare, |result| std::mem::forget(result), ready);
+        let mut help = Some(help);
+        self.step(&mut forked, &mut help);
+        forked.signal(Signal::SIGKILL);
+        // A zombie is as dead as one that is gone.
+        if self.report.steps.load(Ordering::Relaxed).is_multiple_of(2) {
+            forked.kill();
+        } else {
+            forked.wait_for_death();
+        }
+        let pid = forked.pid().as_raw().cast_unsigned();
+        let returned = self.report.returned.load(Ordering::Relaxed);
+        Dead { _forked: forked, pid, returned, helped: help.is_none() }
+    }
+
+    /// Forks one that prepares itself and makes the call that `prepare` returns; stops it there until the others have done
+    /// what they do `meanwhile` (before, if its call sleeps before), and lets it go on. `ready` makes the others when it stands
+    /// before its call. Returns what that came to, and the others.
+    pub fn stop<C: FnOnce() -> u32, R>(
+        &self,
+        prepare: impl FnOnce() -> C,
+        ready: impl FnOnce() -> R,
+        meanwhile: impl FnOnce(&mut R),
+    ) -> (u32, R) {
+        let (mut result, said) = pipe().expect("pipe");
+        let say =
+            |result: u32| (&said).write_all(&result.to_ne_bytes()).expect("the stage listens");
+        let mut others = None;
+        let mut forked = self.stand_before(prepare, say, |_pid| others = Some(ready()));
+        drop(said);
+        let mut others = others.expect("it is ready");
+        let mut meanwhile = Some(|| meanwhile(&mut others));
+        self.step(&mut forked, &mut meanwhile);
+        if let Some(meanwhile) = meanwhile {
+            self.expects("the others to have done what they do meanwhile");
+            meanwhile();
+        }
+        self.expects("the one that was stopped to end its call");
+        if self.report.asleep.load(Ordering::Relaxed) {
+            expect_stop(forked.wait(), forked.pid());
+        }
+        match ptrace::detach(forked.pid(), None) {
+            Ok(()) => {}
+            // It runs already: its call was over before it came to where it was to stop.
+            Err(Errno::ESRCH) if self.report.returned.load(Ordering::Relaxed) => {}
+            Err(error) => panic!("ptrace: {error}"),
+        }
+        let mut word = [0; 4];
+        result.read_exact(&mut word).expect("it says what its call came to");
+        (u32::from_ne_bytes(word), others)
+    }
+
+    /// Forks one that prepares itself and makes the call that `prepare` returns, and then `after` with what that returned.
+    fn stand_before<C: FnOnce() -> T, T>(
+        &self,
+        prepare: impl FnOnce() -> C,
+        after: impl FnOnce(T),
+        ready: impl FnOnce(Pid),
+    ) -> Forked {
+        self.expects("the one whose call it is to be ready");
         let report = self.report;
         let mut forked = Forked::run(|| {
             let call = prepare();
@@ -143,8 +205,7 @@ impl Stage {
             raise(Signal::SIGSTOP).expect("raise");
             let result = call();
             report.done.store(true, Ordering::Release);
-            // What it holds it holds until it dies.
-            std::mem::forget(result);
+            after(result);
             loop {
                 std::thread::park();
             }
@@ -153,10 +214,14 @@ impl Stage {
         assert_eq!(stopped, WaitStatus::Stopped(forked.pid(), Signal::SIGSTOP));
         ptrace::setoptions(forked.pid(), ptrace::Options::PTRACE_O_EXITKILL).expect("ptrace");
         ready(forked.pid());
+        forked
+    }
 
+    /// Has it make its call until it is where it is to be, or its call is over; reports that.
+    fn step(&self, forked: &mut Forked, help: &mut Option<impl FnOnce()>) {
         self.expects("the call to end");
-        let mut help = Some(help);
-        let mut steps = self.anchor.map_or(0, |anchor| self.go_to(anchor, &mut forked, &mut help));
+        let report = self.report;
+        let mut steps = self.anchor.map_or(0, |anchor| self.go_to(anchor, forked, help));
         // What single steps take longer than the same without: its clock does not go meanwhile.
         let mut lost = Duration::ZERO;
         let (returned, asleep) = loop {
@@ -174,8 +239,8 @@ impl Stage {
             let enters_kernel = code.starts_with(&SYSCALL);
             ptrace::step(forked.pid(), None).expect("ptrace");
             steps += 1;
-            if has_stopped(&mut forked) {
-                self.leave_vdso(&mut forked, lost);
+            if has_stopped(forked) {
+                self.leave_vdso(forked, lost);
                 // A system call may have slept, be it shortly.
                 if !enters_kernel {
                     lost += began.elapsed();
@@ -193,16 +258,6 @@ impl Stage {
         report.steps.store(steps, Ordering::Relaxed);
         report.asleep.store(asleep, Ordering::Relaxed);
         report.returned.store(returned, Ordering::Relaxed);
-
-        forked.signal(Signal::SIGKILL);
-        // A zombie is as dead as one that is gone.
-        if steps.is_multiple_of(2) {
-            forked.kill();
-        } else {
-            forked.wait_for_death();
-        }
-        let pid = forked.pid().as_raw().cast_unsigned();
-        Dead { _forked: forked, pid, returned, helped: help.is_none() }
     }
 
     /// Lets it run out of the kernel's code in its own memory, which reads the clock: it begins anew whenever the clock

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use semlock::{Barrier, Error};
+use semlock::{Barrier, Deadline, Error};
 
 use super::{Named, in_an_hour, soon};
 use crate::peer::{Peer, fresh};
@@ -19,15 +19,19 @@ pub const SCENES: &[Named] = &[
 ];
 
 /// What one who came was told: it got through, or the barrier was broken.
-const THROUGH: u32 = 1;
-const BROKEN: u32 = 2;
+pub const THROUGH: u32 = 1;
+pub const BROKEN: u32 = 2;
 
 fn barrier(parties: u32) -> Barrier {
     Barrier::new(parties).expect("memory")
 }
 
-fn come(barrier: &Barrier) -> u32 {
-    match barrier.wait() {
+pub fn come(barrier: &Barrier) -> u32 {
+    come_until(barrier, Deadline::NEVER)
+}
+
+pub fn come_until(barrier: &Barrier, deadline: Deadline) -> u32 {
+    match barrier.wait_until(deadline, || {}) {
         Ok(_) => THROUGH,
         Err(Error::BarrierBroken) => BROKEN,
         Err(error) => panic!("{error}"),
@@ -39,13 +43,13 @@ fn member(barrier: &Barrier) -> Peer {
 }
 
 /// One that has come and waits for the others.
-fn sleeper(barrier: &Barrier) -> Peer {
+pub fn sleeper(barrier: &Barrier) -> Peer {
     let mut sleeper = member(barrier);
     sleeper.until_asleep();
     sleeper
 }
 
-fn fate(stage: &Stage, mut member: Peer) -> u32 {
+pub fn fate(stage: &Stage, mut member: Peer) -> u32 {
     stage.expects("one that has come to get through, or to be told that the barrier is broken");
     let fate = member.expect();
     member.join();
@@ -53,7 +57,7 @@ fn fate(stage: &Stage, mut member: Peer) -> u32 {
 }
 
 /// Sees that all get through, again and again, after it was made whole.
-fn works(stage: &Stage, barrier: &Barrier) {
+pub fn works(stage: &Stage, barrier: &Barrier) {
     fresh(|| barrier.reset());
     assert!(!barrier.is_broken());
     for _ in 0..2 {
@@ -90,7 +94,7 @@ fn first(stage: &Stage) {
 }
 
 /// As a process is that has asked for the barrier before.
-fn fresh_enough(barrier: &Barrier) {
+pub fn fresh_enough(barrier: &Barrier) {
     assert!(!barrier.is_broken());
     super::mutex::used_before();
 }

@@ -1,11 +1,11 @@
 //! Conditions: no notification is lost with the one that gives it, and none with the one that gets it.
 
 use semlock::raw::{self, Lock};
-use semlock::{Condvar, Mutex};
+use semlock::{Condvar, Deadline, Mutex};
 
 use super::mutex::works as mutex_works;
 use super::{Named, in_an_hour, soon, told};
-use crate::peer::Peer;
+use crate::peer::{Peer, fresh};
 use crate::stage::{Dead, Stage};
 
 pub const SCENES: &[Named] = &[
@@ -18,13 +18,13 @@ pub const SCENES: &[Named] = &[
     ("condvar/notify-one-past-a-dead-waiter", notify_past_the_dead),
 ];
 
-struct Both {
-    mutex: Mutex,
-    condvar: Condvar,
+pub struct Both {
+    pub mutex: Mutex,
+    pub condvar: Condvar,
 }
 
 impl Both {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { mutex: Mutex::new().expect("memory"), condvar: Condvar::new().expect("memory") }
     }
 
@@ -37,7 +37,7 @@ impl Both {
     }
 
     /// One that sleeps until it is notified; in its order among the others.
-    fn sleeper(&self) -> Peer {
+    pub fn sleeper(&self) -> Peer {
         let before = self.waiting();
         let mut sleeper = Peer::start(|line| {
             let guard = self.mutex.lock().into_guard();
@@ -49,20 +49,45 @@ impl Both {
         sleeper
     }
 
-    /// Has a fresh process notify so many; returns how many it notified.
-    fn notify(&self, stage: &Stage, most: u32) -> u32 {
-        stage.expects("one who notifies to get the mutex");
-        let mut peer = Peer::start(|line| {
+    /// One that waits until it is notified or the deadline has passed, and says whether it was; it sleeps, be it for the mutex.
+    pub fn waiter(&self, deadline: Deadline) -> Peer {
+        Peer::settled(|line| line.say(self.wait(deadline)))
+    }
+
+    /// 1 if it was notified.
+    pub fn wait(&self, deadline: Deadline) -> u32 {
+        let guard = self.mutex.lock().into_guard();
+        self.condvar.wait_until(guard, deadline).expect("there is a node").1.into()
+    }
+
+    /// One that notifies so many, and says how many; it has done that, or sleeps for the mutex.
+    pub fn notifier(&self, most: u32) -> Peer {
+        Peer::settled(|line| {
             let guard = self.mutex.lock().into_guard();
             line.say(self.condvar.notify(&guard, most));
+        })
+    }
+
+    /// Notifies one, who may not have come yet.
+    pub fn notify_as_soon_as_one_waits(&self) {
+        fresh(|| {
+            while !self.condvar.notify_one(&self.mutex.lock().into_guard()) {
+                std::thread::yield_now();
+            }
         });
-        let notified = peer.expect();
-        peer.join();
+    }
+
+    /// Has a fresh process notify so many; returns how many it notified.
+    pub fn notify(&self, stage: &Stage, most: u32) -> u32 {
+        stage.expects("one who notifies to get the mutex");
+        let mut notifier = self.notifier(most);
+        let notified = notifier.expect();
+        notifier.join();
         notified
     }
 
     /// Sees that one who waits is notified, and nobody else was left.
-    fn works(&self, stage: &Stage) {
+    pub fn works(&self, stage: &Stage) {
         stage.expects("a fresh waiter to be notified");
         let mut sleeper = self.sleeper();
         assert_eq!(self.notify(stage, 1), 1);
@@ -78,7 +103,7 @@ fn assert_told(dead: &Dead, told: u32) {
     assert!(told == dead.pid || told == 0 && !dead.returned, "told {told}");
 }
 
-fn get_on(stage: &Stage, mut sleeper: Peer) -> u32 {
+pub fn get_on(stage: &Stage, mut sleeper: Peer) -> u32 {
     stage.expects("one who was notified to get on");
     let told = sleeper.expect();
     sleeper.join();

@@ -19,14 +19,14 @@ fn event() -> Event {
     Event::new().expect("memory")
 }
 
-fn sleeper(event: &Event) -> Peer {
+pub fn sleeper(event: &Event) -> Peer {
     let mut sleeper = Peer::start(|_line| assert!(event.wait_until(Deadline::NEVER)));
     sleeper.until_asleep();
     sleeper
 }
 
 /// Sees that it can be cleared, waited for and set.
-fn works(stage: &Stage, event: &Event) {
+pub fn works(stage: &Stage, event: &Event) {
     stage.expects("a fresh process to see that the event is set");
     fresh(|| event.clear());
     assert!(!event.is_set());

@@ -6,7 +6,9 @@ mod event;
 mod memory;
 mod mutex;
 mod semaphore;
+mod stopped;
 
+use std::fmt;
 use std::time::Duration;
 
 use semlock::{Acquired, Deadline, Wait};
@@ -15,11 +17,28 @@ use crate::stage::Stage;
 
 pub struct Scene {
     pub name: &'static str,
+    pub end: End,
     pub play: fn(&Stage),
 }
 
+/// What happens to the one whose call it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Killed,
+    Stopped,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Killed => "kill points",
+            Self::Stopped => "stops",
+        })
+    }
+}
+
 pub fn all() -> Vec<Scene> {
-    [
+    let killed = [
         mutex::SCENES,
         semaphore::SCENES,
         condvar::SCENES,
@@ -27,10 +46,11 @@ pub fn all() -> Vec<Scene> {
         barrier::SCENES,
         memory::SCENES,
     ]
-    .concat()
-    .into_iter()
-    .map(|(name, play)| Scene { name, play })
-    .collect()
+    .concat();
+    let of = |scenes: &[Named], end| {
+        scenes.iter().map(|&(name, play)| Scene { name, end, play }).collect::<Vec<_>>()
+    };
+    [of(&killed, End::Killed), of(stopped::SCENES, End::Stopped)].into_iter().flatten().collect()
 }
 
 type Named = (&'static str, fn(&Stage));

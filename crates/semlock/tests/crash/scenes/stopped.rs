@@ -1,0 +1,468 @@
+//! One that is stopped in the middle of its call, while the others go on: whatever they do meanwhile, nobody waits for what is
+//! there, and everybody agrees on what has happened.
+//!
+//! A lost wake-up is only a delay, because no sleep is endless. Without the rule `sleep/is-bounded` it is for ever: so these
+//! scenes are for both.
+
+use std::time::{Duration, Instant};
+
+use semlock::raw::{Lock, LockKind, Options};
+use semlock::{Barrier, Deadline, Event, Wait};
+
+use super::barrier::{self, BROKEN, THROUGH, fate};
+use super::condvar::{Both, get_on};
+use super::event;
+use super::mutex::{holder, mutex_of, sleeper, take, used_before};
+use super::{Named, soon, told};
+use crate::peer::{Peer, fresh};
+use crate::stage::Stage;
+
+pub const SCENES: &[Named] = &[
+    ("stopped/mutex/acquire-as-it-is-released", |stage| acquire_as_released(stage, &mutex())),
+    ("stopped/mutex/acquire-behind-another", |stage| acquire_behind_another(stage, &mutex())),
+    ("stopped/mutex/timeout-as-it-is-released", |stage| timeout_as_released(stage, &mutex())),
+    ("stopped/mutex/release-as-one-comes", |stage| release_as_one_comes(stage, &mutex())),
+    ("stopped/mutex/release-as-the-first-comes", |stage| {
+        release_as_the_first_comes(stage, &mutex());
+    }),
+    ("stopped/mutex/release-as-one-leaves", |stage| release_as_one_leaves(stage, &mutex())),
+    ("stopped/reentrant/acquire-as-it-is-released", |stage| {
+        acquire_as_released(stage, &reentrant())
+    }),
+    ("stopped/reentrant/release-as-one-comes", |stage| release_as_one_comes(stage, &reentrant())),
+    ("stopped/semaphore/acquire-as-it-is-released", |stage| {
+        acquire_as_released(stage, &semaphore(false))
+    }),
+    ("stopped/semaphore/acquire-behind-another", |stage| {
+        acquire_behind_another(stage, &semaphore(false))
+    }),
+    ("stopped/semaphore/timeout-as-it-is-released", |stage| {
+        timeout_as_released(stage, &semaphore(false))
+    }),
+    ("stopped/semaphore/release-as-one-comes", |stage| {
+        release_as_one_comes(stage, &semaphore(false))
+    }),
+    ("stopped/semaphore/release-as-one-leaves", |stage| {
+        release_as_one_leaves(stage, &semaphore(false))
+    }),
+    ("stopped/robust-semaphore/acquire-as-it-is-released", |stage| {
+        acquire_as_released(stage, &semaphore(true))
+    }),
+    ("stopped/robust-semaphore/acquire-behind-another", |stage| {
+        acquire_behind_another(stage, &semaphore(true))
+    }),
+    ("stopped/robust-semaphore/timeout-as-it-is-released", |stage| {
+        timeout_as_released(stage, &semaphore(true))
+    }),
+    ("stopped/robust-semaphore/release-as-one-comes", |stage| {
+        release_as_one_comes(stage, &semaphore(true))
+    }),
+    ("stopped/robust-semaphore/release-as-one-leaves", |stage| {
+        release_as_one_leaves(stage, &semaphore(true))
+    }),
+    ("stopped/condvar/wait-as-one-notifies", wait_as_one_notifies),
+    ("stopped/condvar/timeout-as-one-notifies", timeout_as_one_notifies),
+    ("stopped/condvar/notify-as-one-leaves", notify_as_one_leaves),
+    ("stopped/condvar/notify-as-one-comes", notify_as_one_comes),
+    ("stopped/event/wait-as-it-is-set", wait_as_set),
+    ("stopped/event/set-as-one-comes", set_as_one_comes),
+    ("stopped/event/set-as-one-leaves", set_as_one_leaves),
+    ("stopped/event/timeout-as-it-is-pulsed", timeout_as_pulsed),
+    ("stopped/barrier/first-as-the-last-comes", first_as_the_last_comes),
+    ("stopped/barrier/timeout-as-the-last-comes", timeout_as_the_last_comes),
+    ("stopped/barrier/last-as-the-first-leaves", last_as_the_first_leaves),
+    ("stopped/barrier/last-as-the-next-come", last_as_the_next_come),
+    ("stopped/barrier/reset-as-the-last-comes", |stage| {
+        ended_as_the_last_comes(stage, Barrier::reset)
+    }),
+    ("stopped/barrier/abort-as-the-last-comes", |stage| {
+        ended_as_the_last_comes(stage, Barrier::abort)
+    }),
+];
+
+/// What the one that is stopped does, and what that came to.
+type Call<'a> = Box<dyn FnOnce() -> u32 + 'a>;
+
+fn mutex() -> Lock {
+    mutex_of(LockKind::Mutex)
+}
+
+fn reentrant() -> Lock {
+    mutex_of(LockKind::ReentrantMutex)
+}
+
+fn semaphore(robust: bool) -> Lock {
+    let options = Options { kind: LockKind::Semaphore, value: 1, maxvalue: 1, robust };
+    Lock::new(options).expect("memory")
+}
+
+fn give_back(lock: &Lock) {
+    lock.release().expect("it is held");
+}
+
+/// Takes it if it gets it in time, and gives it back.
+fn take_until(lock: &Lock, deadline: Deadline) -> u32 {
+    match lock.acquire_until(deadline) {
+        Wait::Acquired => {
+            give_back(lock);
+            1
+        }
+        Wait::TimedOut => 0,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Sees that it can be taken once, and not twice.
+fn is_free(stage: &Stage, lock: &Lock) {
+    stage.expects("a fresh process to get what is free");
+    fresh(|| {
+        assert_eq!(lock.try_acquire(), Wait::Acquired);
+        fresh(|| assert_eq!(lock.try_acquire(), Wait::TimedOut, "two hold it"));
+        give_back(lock);
+    });
+    assert_eq!(lock.value(), 1);
+}
+
+/// They get what they wait for.
+fn all_get_on(stage: &Stage, lock: &Lock, sleepers: impl IntoIterator<Item = Peer>) {
+    stage.expects("those who sleep to get what is free");
+    sleepers.into_iter().for_each(Peer::join);
+    is_free(stage, lock);
+}
+
+fn acquire_as_released(stage: &Stage, lock: &Lock) {
+    let ready = || holder(lock);
+    let meanwhile = |holder: &mut Peer| {
+        holder.go();
+        holder.settle();
+    };
+    let (_, holder) = stage.stop(taking(lock), ready, meanwhile);
+    all_get_on(stage, lock, [holder]);
+}
+
+/// A call that takes it and gives it back.
+fn taking<'a>(lock: &'a Lock) -> impl FnOnce() -> Call<'a> {
+    move || {
+        used_before();
+        Box::new(move || {
+            assert_eq!(take(lock), 0);
+            give_back(lock);
+            0
+        })
+    }
+}
+
+fn acquire_behind_another(stage: &Stage, lock: &Lock) {
+    let (_, others) = stage.stop(taking(lock), || held_and_wanted(lock), pass_on);
+    all_get_on(stage, lock, others);
+}
+
+/// One that holds it, and one that sleeps for it.
+fn held_and_wanted(lock: &Lock) -> [Peer; 2] {
+    [holder(lock), sleeper(lock)]
+}
+
+fn pass_on(others: &mut [Peer; 2]) {
+    others[0].go();
+    others.iter_mut().for_each(Peer::settle);
+}
+
+fn timeout_as_released(stage: &Stage, lock: &Lock) {
+    let prepare = || {
+        used_before();
+        || take_until(lock, soon())
+    };
+    let (_, others) = stage.stop(prepare, || held_and_wanted(lock), pass_on);
+    all_get_on(stage, lock, others);
+}
+
+/// A call that gives it back.
+fn giving_back<'a>(lock: &'a Lock) -> impl FnOnce() -> Call<'a> {
+    move || {
+        take(lock);
+        Box::new(move || {
+            give_back(lock);
+            0
+        })
+    }
+}
+
+fn release_as_one_comes(stage: &Stage, lock: &Lock) {
+    let meanwhile = |others: &mut Vec<Peer>| others.push(newcomer(lock));
+    let (_, others) = stage.stop(giving_back(lock), || vec![sleeper(lock)], meanwhile);
+    all_get_on(stage, lock, others);
+}
+
+/// One that has come for it, and may have got it.
+fn newcomer(lock: &Lock) -> Peer {
+    Peer::settled(|_line| {
+        take(lock);
+        give_back(lock);
+    })
+}
+
+fn release_as_the_first_comes(stage: &Stage, lock: &Lock) {
+    let meanwhile = |others: &mut Vec<Peer>| others.push(newcomer(lock));
+    let (_, others) = stage.stop(giving_back(lock), Vec::new, meanwhile);
+    all_get_on(stage, lock, others);
+}
+
+fn release_as_one_leaves(stage: &Stage, lock: &Lock) {
+    let ready = || (Leaver::start(SHORT, |deadline| take_until(lock, deadline)), sleeper(lock));
+    let meanwhile = |(leaver, _): &mut (Leaver, Peer)| leaver.leave();
+    let (_, (leaver, stayer)) = stage.stop(giving_back(lock), ready, meanwhile);
+    all_get_on(stage, lock, [leaver.peer, stayer]);
+}
+
+/// One that waits only for some time.
+struct Leaver {
+    peer: Peer,
+    until: Instant,
+}
+
+/// It has not passed when all stand where they are to be, unless the machine is very busy.
+const SHORT: Duration = Duration::from_millis(30);
+/// The same, where the one that is stopped is yet to be forked.
+const LONGER: Duration = Duration::from_millis(150);
+
+impl Leaver {
+    /// It sleeps, if its time has not passed already; and it says what its wait came to.
+    fn start(time: Duration, wait: impl FnOnce(Deadline) -> u32) -> Self {
+        let until = Instant::now() + time;
+        let peer = Peer::settled(|line| {
+            line.say(wait(Deadline::after(until.saturating_duration_since(Instant::now()))));
+        });
+        Self { peer, until }
+    }
+
+    /// Waits until its time has passed, and it has left or sleeps for something else.
+    fn leave(&mut self) {
+        #[expect(clippy::disallowed_methods, reason = "that time is what is waited for")]
+        std::thread::sleep(self.until.saturating_duration_since(Instant::now()));
+        self.peer.settle();
+    }
+}
+
+fn wait_as_one_notifies(stage: &Stage) {
+    let both = Both::new();
+    let prepare = || {
+        let guard = both.mutex.lock().into_guard();
+        || told(&both.condvar.wait(guard).expect("there is a node"))
+    };
+    let meanwhile = |notifier: &mut Option<Peer>| *notifier = Some(both.notifier(1));
+    let (told, notifier) = stage.stop(prepare, || None, meanwhile);
+    assert_eq!(told, 0, "nobody has died");
+    assert_eq!(get_on(stage, notifier.expect("it came")), 1);
+    both.works(stage);
+}
+
+fn timeout_as_one_notifies(stage: &Stage) {
+    let both = Both::new();
+    let prepare = || {
+        let guard = both.mutex.lock().into_guard();
+        || {
+            let waited = both.condvar.wait_until(guard, soon());
+            u32::from(waited.expect("there is a node").1)
+        }
+    };
+    let meanwhile = |others: &mut Vec<Peer>| {
+        others.push(both.waiter(Deadline::NEVER));
+        others.push(both.notifier(1));
+    };
+    let (was_notified, mut others) = stage.stop(prepare, Vec::new, meanwhile);
+    let notified = get_on(stage, others.pop().expect("it came"));
+    assert!(was_notified <= notified, "it was notified by nobody");
+    if notified == was_notified {
+        stage.expects("the younger one to wait");
+        both.notify_as_soon_as_one_waits();
+    }
+    assert_eq!(get_on(stage, others.pop().expect("it came")), 1);
+    both.works(stage);
+}
+
+fn notify_as_one_leaves(stage: &Stage) {
+    let both = Both::new();
+    let mut leaver = Leaver::start(LONGER, |deadline| both.wait(deadline));
+    let stayer = both.sleeper();
+    let prepare = || {
+        let (both, guard) = (&both, both.mutex.lock().into_guard());
+        move || both.condvar.notify_one(&guard).into()
+    };
+    let (notified, ()) = stage.stop(prepare, || {}, |()| leaver.leave());
+    assert_eq!(notified, 1, "one waits for ever");
+    if get_on(stage, leaver.peer) == 1 {
+        assert_eq!(both.notify(stage, 1), 1);
+    }
+    assert_eq!(get_on(stage, stayer), 0);
+    both.works(stage);
+}
+
+fn notify_as_one_comes(stage: &Stage) {
+    let both = Both::new();
+    let older = both.sleeper();
+    let prepare = || {
+        let (both, guard) = (&both, both.mutex.lock().into_guard());
+        move || both.condvar.notify_all(&guard)
+    };
+    let meanwhile = |younger: &mut Option<Peer>| *younger = Some(both.waiter(Deadline::NEVER));
+    let (notified, younger) = stage.stop(prepare, || None, meanwhile);
+    assert_eq!(notified, 1, "notified those who came later");
+    assert_eq!(get_on(stage, older), 0);
+    stage.expects("the younger one to wait");
+    both.notify_as_soon_as_one_waits();
+    assert_eq!(get_on(stage, younger.expect("it came")), 1);
+    both.works(stage);
+}
+
+fn wait_as_set(stage: &Stage) {
+    let event = event();
+    let prepare = || {
+        used_before();
+        || {
+            event.wait();
+            0
+        }
+    };
+    stage.stop(prepare, || {}, |()| fresh(|| event.set()));
+    event::works(stage, &event);
+}
+
+fn event() -> Event {
+    Event::new().expect("memory")
+}
+
+/// A call that sets it.
+fn setting<'a>(event: &'a Event) -> impl FnOnce() -> Call<'a> {
+    move || {
+        used_before();
+        Box::new(move || {
+            event.set();
+            0
+        })
+    }
+}
+
+fn set_as_one_comes(stage: &Stage) {
+    let event = event();
+    let meanwhile = |others: &mut Vec<Peer>| others.push(Peer::settled(|_line| event.wait()));
+    let (_, others) = stage.stop(setting(&event), || vec![event::sleeper(&event)], meanwhile);
+    stage.expects("those who wait for a set event to get on");
+    others.into_iter().for_each(Peer::join);
+    event::works(stage, &event);
+}
+
+fn set_as_one_leaves(stage: &Stage) {
+    let event = event();
+    let ready = || {
+        let wait = |deadline| event.wait_until(deadline).into();
+        (Leaver::start(SHORT, wait), event::sleeper(&event))
+    };
+    let meanwhile = |(leaver, _): &mut (Leaver, Peer)| leaver.leave();
+    let (_, (leaver, stayer)) = stage.stop(setting(&event), ready, meanwhile);
+    stage.expects("those who wait for a set event to get on");
+    leaver.peer.join();
+    stayer.join();
+    event::works(stage, &event);
+}
+
+/// Who waits when it is set gets on, be it cleared at once.
+fn timeout_as_pulsed(stage: &Stage) {
+    let event = event();
+    let prepare = || {
+        used_before();
+        || event.wait_until(soon()).into()
+    };
+    let meanwhile = |_: &mut Peer| {
+        fresh(|| {
+            event.set();
+            event.clear();
+        });
+    };
+    let (_, other) = stage.stop(prepare, || event::sleeper(&event), meanwhile);
+    stage.expects("the other who waits to get on");
+    other.join();
+    event::works(stage, &event);
+}
+
+fn barrier() -> Barrier {
+    Barrier::new(2).expect("memory")
+}
+
+/// A call that comes, and says what it was told.
+fn coming<'a>(barrier: &'a Barrier, time: Option<Duration>) -> impl FnOnce() -> Call<'a> {
+    move || {
+        barrier::fresh_enough(barrier);
+        Box::new(move || match time {
+            None => barrier::come(barrier),
+            Some(time) => barrier::come_until(barrier, Deadline::after(time)),
+        })
+    }
+}
+
+/// One that has come, and waits or has got through.
+fn arrive(barrier: &Barrier, others: &mut Vec<Peer>) {
+    others.push(Peer::settled(|line| line.say(barrier::come(barrier))));
+}
+
+fn fates(stage: &Stage, others: Vec<Peer>) -> Vec<u32> {
+    others.into_iter().map(|other| fate(stage, other)).collect()
+}
+
+fn first_as_the_last_comes(stage: &Stage) {
+    let barrier = barrier();
+    let (first, others) =
+        stage.stop(coming(&barrier, None), Vec::new, |others| arrive(&barrier, others));
+    assert_eq!((first, fates(stage, others)), (THROUGH, vec![THROUGH]));
+    barrier::works(stage, &barrier);
+}
+
+fn timeout_as_the_last_comes(stage: &Stage) {
+    let barrier = barrier();
+    let call = coming(&barrier, Some(Duration::from_millis(2)));
+    let (first, others) = stage.stop(call, Vec::new, |others| arrive(&barrier, others));
+    assert_eq!(vec![first], fates(stage, others), "they do not agree");
+    barrier::works(stage, &barrier);
+}
+
+fn last_as_the_first_leaves(stage: &Stage) {
+    let barrier = barrier();
+    let ready = || Leaver::start(SHORT, |deadline| barrier::come_until(&barrier, deadline));
+    let (last, first) = stage.stop(coming(&barrier, None), ready, Leaver::leave);
+    assert_eq!(last, fate(stage, first.peer), "they do not agree");
+    barrier::works(stage, &barrier);
+}
+
+/// The next two come when one has come already: of these four, whoever is the second one lets the first one go.
+fn last_as_the_next_come(stage: &Stage) {
+    let barrier = barrier();
+    let ready = || vec![barrier::sleeper(&barrier)];
+    let meanwhile = |others: &mut Vec<Peer>| {
+        arrive(&barrier, others);
+        arrive(&barrier, others);
+    };
+    let (last, others) = stage.stop(coming(&barrier, None), ready, meanwhile);
+    assert_eq!((last, fates(stage, others)), (THROUGH, vec![THROUGH; 3]));
+    barrier::works(stage, &barrier);
+}
+
+/// The two get through, or the first is told; then the last is told too, or waits for another.
+fn ended_as_the_last_comes(stage: &Stage, end: fn(&Barrier)) {
+    let barrier = barrier();
+    let prepare = || {
+        barrier::fresh_enough(&barrier);
+        || {
+            end(&barrier);
+            0
+        }
+    };
+    let ready = || vec![barrier::sleeper(&barrier)];
+    let (_, mut others) = stage.stop(prepare, ready, |others| arrive(&barrier, others));
+    let first = fate(stage, others.remove(0));
+    if first == BROKEN && !barrier.is_broken() {
+        arrive(&barrier, &mut others);
+        assert_eq!(fates(stage, others), [THROUGH; 2]);
+    } else {
+        assert_eq!(fates(stage, others), [first], "they do not agree");
+    }
+    barrier::works(stage, &barrier);
+}
