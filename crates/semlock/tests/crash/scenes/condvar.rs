@@ -80,9 +80,9 @@ impl Both {
     /// Has a fresh process notify so many; returns how many it notified.
     pub fn notify(&self, stage: &Stage, most: u32) -> u32 {
         stage.expects("one who notifies to get the mutex");
-        let mut notifier = self.notifier(most);
-        let notified = notifier.expect();
-        notifier.join();
+        let mut peer = self.notifier(most);
+        let notified = peer.expect();
+        peer.join();
         notified
     }
 

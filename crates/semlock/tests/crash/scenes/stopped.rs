@@ -27,38 +27,38 @@ pub const SCENES: &[Named] = &[
     }),
     ("stopped/mutex/release-as-one-leaves", |stage| release_as_one_leaves(stage, &mutex())),
     ("stopped/reentrant/acquire-as-it-is-released", |stage| {
-        acquire_as_released(stage, &reentrant())
+        acquire_as_released(stage, &reentrant());
     }),
     ("stopped/reentrant/release-as-one-comes", |stage| release_as_one_comes(stage, &reentrant())),
     ("stopped/semaphore/acquire-as-it-is-released", |stage| {
-        acquire_as_released(stage, &semaphore(false))
+        acquire_as_released(stage, &semaphore(false));
     }),
     ("stopped/semaphore/acquire-behind-another", |stage| {
-        acquire_behind_another(stage, &semaphore(false))
+        acquire_behind_another(stage, &semaphore(false));
     }),
     ("stopped/semaphore/timeout-as-it-is-released", |stage| {
-        timeout_as_released(stage, &semaphore(false))
+        timeout_as_released(stage, &semaphore(false));
     }),
     ("stopped/semaphore/release-as-one-comes", |stage| {
-        release_as_one_comes(stage, &semaphore(false))
+        release_as_one_comes(stage, &semaphore(false));
     }),
     ("stopped/semaphore/release-as-one-leaves", |stage| {
-        release_as_one_leaves(stage, &semaphore(false))
+        release_as_one_leaves(stage, &semaphore(false));
     }),
     ("stopped/robust-semaphore/acquire-as-it-is-released", |stage| {
-        acquire_as_released(stage, &semaphore(true))
+        acquire_as_released(stage, &semaphore(true));
     }),
     ("stopped/robust-semaphore/acquire-behind-another", |stage| {
-        acquire_behind_another(stage, &semaphore(true))
+        acquire_behind_another(stage, &semaphore(true));
     }),
     ("stopped/robust-semaphore/timeout-as-it-is-released", |stage| {
-        timeout_as_released(stage, &semaphore(true))
+        timeout_as_released(stage, &semaphore(true));
     }),
     ("stopped/robust-semaphore/release-as-one-comes", |stage| {
-        release_as_one_comes(stage, &semaphore(true))
+        release_as_one_comes(stage, &semaphore(true));
     }),
     ("stopped/robust-semaphore/release-as-one-leaves", |stage| {
-        release_as_one_leaves(stage, &semaphore(true))
+        release_as_one_leaves(stage, &semaphore(true));
     }),
     ("stopped/condvar/wait-as-one-notifies", wait_as_one_notifies),
     ("stopped/condvar/timeout-as-one-notifies", timeout_as_one_notifies),
@@ -73,10 +73,10 @@ pub const SCENES: &[Named] = &[
     ("stopped/barrier/last-as-the-first-leaves", last_as_the_first_leaves),
     ("stopped/barrier/last-as-the-next-come", last_as_the_next_come),
     ("stopped/barrier/reset-as-the-last-comes", |stage| {
-        ended_as_the_last_comes(stage, Barrier::reset)
+        ended_as_the_last_comes(stage, Barrier::reset);
     }),
     ("stopped/barrier/abort-as-the-last-comes", |stage| {
-        ended_as_the_last_comes(stage, Barrier::abort)
+        ended_as_the_last_comes(stage, Barrier::abort);
     }),
 ];
 
