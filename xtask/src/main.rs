@@ -47,7 +47,7 @@ enum Task {
         /// An interpreter, or the folder that it is installed in, that is found as well; can be repeated.
         #[arg(long, value_name = "PATH", conflicts_with = "quick")]
         also: Vec<PathBuf>,
-        /// Kills at every instruction and ten thousand times at random, and not only at a sample of them; with
+        /// Kills and stops at every instruction, and kills ten thousand times at random, not only at a sample of them; with
         /// `--windows`, runs all of CPython's suite, and not only what is about locks.
         #[arg(long, conflicts_with = "quick")]
         full: bool,
