@@ -52,13 +52,6 @@ impl Peer {
         Self { forked, ended, to, from }
     }
 
-    /// One that sleeps already, or has ended.
-    pub fn settled(life: impl FnOnce(&Line)) -> Self {
-        let mut new = Self::start(life);
-        new.settle();
-        new
-    }
-
     /// What it says next.
     pub fn expect(&mut self) -> u32 {
         let mut ready =
@@ -75,26 +68,40 @@ impl Peer {
         (&self.to).write_all(&[0]).expect("it listens");
     }
 
+    /// The only thing that it says before it ends, and well.
+    pub fn last_word(mut self) -> u32 {
+        let word = self.expect();
+        self.join();
+        word
+    }
+
     /// Waits until it sleeps for what it wants.
-    #[allow(clippy::disallowed_methods)] // the kernel tells nobody when a process falls asleep
     pub fn until_asleep(&mut self) {
-        while !is_asleep(self.pid()) {
-            let status = self.forked.poll();
-            assert_eq!(status, WaitStatus::StillAlive, "it was to sleep");
-            thread::sleep(Duration::from_micros(200));
-        }
+        assert!(self.falls_asleep(), "it was to sleep: {:?}", self.forked.wait());
     }
 
     /// Waits until it sleeps for what it wants, or has ended.
-    #[allow(clippy::disallowed_methods)] // the kernel tells nobody when a process falls asleep
     pub fn settle(&mut self) {
-        let has_ended = |ended| {
-            let now = Some(&Timespec::default());
-            poll(&mut [PollFd::new(ended, PollFlags::IN)], now).is_ok_and(|ready| ready > 0)
-        };
-        while !is_asleep(self.pid()) && !has_ended(&self.ended) {
+        self.falls_asleep();
+    }
+
+    /// The same, for one that was started just now.
+    pub fn settled(mut self) -> Self {
+        self.settle();
+        self
+    }
+
+    /// Waits until it sleeps (true) or has ended.
+    #[allow(clippy::disallowed_methods)] // the kernel tells nobody when a process falls asleep
+    fn falls_asleep(&self) -> bool {
+        while !is_asleep(self.pid()) {
+            let mut ended = [PollFd::new(&self.ended, PollFlags::IN)];
+            if poll(&mut ended, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
+                return false;
+            }
             thread::sleep(Duration::from_micros(200));
         }
+        true
     }
 
     pub fn pid(&self) -> Pid {

@@ -30,7 +30,7 @@ const BETWEEN: u64 = 12;
 const ENDS: u32 = 8;
 
 /// No more than one in so many.
-const MANY_MISSED: u32 = 4;
+const MANY_MISSED: u32 = 8;
 
 struct Progress {
     scene: Scene,

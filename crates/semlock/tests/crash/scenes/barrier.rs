@@ -22,7 +22,7 @@ pub const SCENES: &[Named] = &[
 pub const THROUGH: u32 = 1;
 pub const BROKEN: u32 = 2;
 
-fn barrier(parties: u32) -> Barrier {
+pub fn barrier(parties: u32) -> Barrier {
     Barrier::new(parties).expect("memory")
 }
 
@@ -38,7 +38,7 @@ pub fn come_until(barrier: &Barrier, deadline: Deadline) -> u32 {
     }
 }
 
-fn member(barrier: &Barrier) -> Peer {
+pub fn member(barrier: &Barrier) -> Peer {
     Peer::start(|line| line.say(come(barrier)))
 }
 
@@ -49,11 +49,9 @@ pub fn sleeper(barrier: &Barrier) -> Peer {
     sleeper
 }
 
-pub fn fate(stage: &Stage, mut member: Peer) -> u32 {
+pub fn fate(stage: &Stage, member: Peer) -> u32 {
     stage.expects("one that has come to get through, or to be told that the barrier is broken");
-    let fate = member.expect();
-    member.join();
-    fate
+    member.last_word()
 }
 
 /// Sees that all get through, again and again, after it was made whole.

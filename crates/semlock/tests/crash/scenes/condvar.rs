@@ -51,7 +51,7 @@ impl Both {
 
     /// One that waits until it is notified or the deadline has passed, and says whether it was; it sleeps, be it for the mutex.
     pub fn waiter(&self, deadline: Deadline) -> Peer {
-        Peer::settled(|line| line.say(self.wait(deadline)))
+        Peer::start(|line| line.say(self.wait(deadline))).settled()
     }
 
     /// 1 if it was notified.
@@ -62,14 +62,16 @@ impl Both {
 
     /// One that notifies so many, and says how many; it has done that, or sleeps for the mutex.
     pub fn notifier(&self, most: u32) -> Peer {
-        Peer::settled(|line| {
+        Peer::start(|line| {
             let guard = self.mutex.lock().into_guard();
             line.say(self.condvar.notify(&guard, most));
         })
+        .settled()
     }
 
     /// Notifies one, who may not have come yet.
-    pub fn notify_as_soon_as_one_waits(&self) {
+    pub fn notify_as_soon_as_one_waits(&self, stage: &Stage) {
+        stage.expects("one to come and wait, to be notified");
         fresh(|| {
             while !self.condvar.notify_one(&self.mutex.lock().into_guard()) {
                 std::thread::yield_now();
@@ -80,10 +82,7 @@ impl Both {
     /// Has a fresh process notify so many; returns how many it notified.
     pub fn notify(&self, stage: &Stage, most: u32) -> u32 {
         stage.expects("one who notifies to get the mutex");
-        let mut peer = self.notifier(most);
-        let notified = peer.expect();
-        peer.join();
-        notified
+        self.notifier(most).last_word()
     }
 
     /// Sees that one who waits is notified, and nobody else was left.
@@ -103,11 +102,9 @@ fn assert_told(dead: &Dead, told: u32) {
     assert!(told == dead.pid || told == 0 && !dead.returned, "told {told}");
 }
 
-pub fn get_on(stage: &Stage, mut sleeper: Peer) -> u32 {
+pub fn get_on(stage: &Stage, sleeper: Peer) -> u32 {
     stage.expects("one who was notified to get on");
-    let told = sleeper.expect();
-    sleeper.join();
-    told
+    sleeper.last_word()
 }
 
 fn wait(stage: &Stage) {

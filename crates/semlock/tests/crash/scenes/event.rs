@@ -15,7 +15,7 @@ pub const SCENES: &[Named] = &[
     ("event/timeout-that-expires", timeout),
 ];
 
-fn event() -> Event {
+pub fn event() -> Event {
     Event::new().expect("memory")
 }
 

@@ -34,7 +34,7 @@ pub fn mutex_of(kind: LockKind) -> Lock {
     Lock::new(Options { kind, value: 1, maxvalue: 1, robust: true }).expect("memory")
 }
 
-fn mutex() -> Lock {
+pub fn mutex() -> Lock {
     mutex_of(LockKind::Mutex)
 }
 
@@ -52,23 +52,24 @@ pub fn used_before() {
 
 /// One that holds it until it is let go.
 pub fn holder(lock: &Lock) -> Peer {
-    let mut holder = Peer::start(|line| {
-        line.say(take(lock));
-        line.hear();
-        lock.release().expect("it is held");
-    });
+    let mut holder = holder_that_says(lock);
     holder.expect();
     holder
 }
 
 /// One that sleeps until it gets it, says what it was told, and gives it back.
 pub fn sleeper(lock: &Lock) -> Peer {
-    let mut sleeper = Peer::start(|line| {
-        line.say(take(lock));
-        lock.release().expect("it is held");
-    });
+    let mut sleeper = taker(lock);
     sleeper.until_asleep();
     sleeper
+}
+
+/// One that says what it was told as soon as it gets it, which may be at once, and gives it back.
+pub fn taker(lock: &Lock) -> Peer {
+    Peer::start(|line| {
+        line.say(take(lock));
+        lock.release().expect("it is held");
+    })
 }
 
 /// Sees that one can take it and nobody else meanwhile, and that it is free after that. Returns what that
@@ -348,20 +349,13 @@ fn recovery_of_one_that_recovered(stage: &Stage) {
     let dead = stage.kill(prepare, || {});
     let last = lock.holder();
     assert!([second.number(), dead.pid].map(Some).contains(&last), "{last:?} holds it");
-    let mut sleeper = sleeper_beside_a_dead_holder(&lock);
+    // It may find the dead one at once, and so never sleep.
+    let mut sleeper = taker(&lock);
     stage.expects("the sleeper to get the lock");
     let all = [sleeper.expect(), works(stage, &lock)];
     let told: Vec<_> = all.into_iter().filter(|&told| told != 0).map(Some).collect();
     assert_eq!(told, [last], "told of another death");
     sleeper.join();
-}
-
-/// It may find the dead one at once, and so never sleep.
-fn sleeper_beside_a_dead_holder(lock: &Lock) -> Peer {
-    Peer::start(|line| {
-        line.say(take(lock));
-        lock.release().expect("it is held");
-    })
 }
 
 fn given_back(stage: &Stage) {
@@ -432,21 +426,14 @@ fn message(stage: &Stage) {
         }
     };
     let dead = stage.kill(prepare, || {});
-    let mut told = 0;
-    fresh_told(&mut told, || {
+    let next = Peer::start(|line| {
         let told = take(&lock);
         // Only who died with the lock can have left something in the middle.
         let was_left_in_the_middle = lock.is_mid_message();
         assert!(told != 0 || !was_left_in_the_middle, "a mark without a death");
         assert_eq!(lock.begin_message(), !was_left_in_the_middle);
         lock.release().expect("it is held");
-        told
+        line.say(told);
     });
-    assert_told(&dead, &[told, works(stage, &lock)], if_returned(&dead, false));
-}
-
-fn fresh_told(told: &mut Told, act: impl FnOnce() -> Told) {
-    let mut peer = Peer::start(|line| line.say(act()));
-    *told = peer.expect();
-    peer.join();
+    assert_told(&dead, &[next.last_word(), works(stage, &lock)], if_returned(&dead, false));
 }

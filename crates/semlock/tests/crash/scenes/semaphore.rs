@@ -28,7 +28,7 @@ fn plain(value: u32) -> Lock {
     Lock::new(options).expect("memory")
 }
 
-fn robust(permits: u32) -> Lock {
+pub fn robust(permits: u32) -> Lock {
     let options =
         Options { kind: LockKind::Semaphore, value: permits, maxvalue: permits, robust: true };
     Lock::new(options).expect("memory")
@@ -36,7 +36,7 @@ fn robust(permits: u32) -> Lock {
 
 /// Takes all that are free, gives them back, and returns how many that were.
 fn count(lock: &Lock) -> u32 {
-    let mut counter = Peer::start(|line| {
+    let counter = Peer::start(|line| {
         let mut taken = 0;
         while lock.try_acquire() == Wait::Acquired {
             taken += 1;
@@ -46,8 +46,7 @@ fn count(lock: &Lock) -> u32 {
         }
         line.say(taken);
     });
-    let taken = counter.expect();
-    counter.join();
+    let taken = counter.last_word();
     assert_eq!(lock.value(), taken);
     taken
 }
@@ -72,13 +71,11 @@ fn plain_acquire(stage: &Stage) {
 /// many were given.
 fn let_get_on(stage: &Stage, lock: &Lock, sleeper: Peer) -> u32 {
     stage.expects("a sleeper beside a free permit to take it");
-    let mut sleeper = sleeper;
     let given = u32::from(lock.value() == 0);
     if given == 1 {
         fresh(|| lock.release().expect("there is room"));
     }
-    sleeper.expect();
-    sleeper.join();
+    sleeper.last_word();
     given
 }
 

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use semlock::raw::{Lock, LockKind, Options};
 use semlock::{Barrier, Deadline, Event, Wait};
 
-use super::barrier::{self, BROKEN, THROUGH, fate};
+use super::barrier::{self, BROKEN, THROUGH, barrier, fate};
 use super::condvar::{Both, get_on};
-use super::event;
-use super::mutex::{holder, mutex_of, sleeper, take, used_before};
+use super::event::{self, event};
+use super::mutex::{holder, mutex, mutex_of, sleeper, take, taker, used_before};
+use super::semaphore::robust;
 use super::{Named, soon, told};
 use crate::peer::{Peer, fresh};
 use crate::stage::Stage;
@@ -21,44 +22,46 @@ pub const SCENES: &[Named] = &[
     ("stopped/mutex/acquire-as-it-is-released", |stage| acquire_as_released(stage, &mutex())),
     ("stopped/mutex/acquire-behind-another", |stage| acquire_behind_another(stage, &mutex())),
     ("stopped/mutex/timeout-as-it-is-released", |stage| timeout_as_released(stage, &mutex())),
-    ("stopped/mutex/release-as-one-comes", |stage| release_as_one_comes(stage, &mutex())),
+    ("stopped/mutex/release-as-one-comes", |stage| release_as_one_comes(stage, &mutex(), 1)),
     ("stopped/mutex/release-as-the-first-comes", |stage| {
-        release_as_the_first_comes(stage, &mutex());
+        release_as_one_comes(stage, &mutex(), 0);
     }),
     ("stopped/mutex/release-as-one-leaves", |stage| release_as_one_leaves(stage, &mutex())),
     ("stopped/reentrant/acquire-as-it-is-released", |stage| {
         acquire_as_released(stage, &reentrant());
     }),
-    ("stopped/reentrant/release-as-one-comes", |stage| release_as_one_comes(stage, &reentrant())),
+    ("stopped/reentrant/release-as-one-comes", |stage| {
+        release_as_one_comes(stage, &reentrant(), 1);
+    }),
     ("stopped/semaphore/acquire-as-it-is-released", |stage| {
-        acquire_as_released(stage, &semaphore(false));
+        acquire_as_released(stage, &plain());
     }),
     ("stopped/semaphore/acquire-behind-another", |stage| {
-        acquire_behind_another(stage, &semaphore(false));
+        acquire_behind_another(stage, &plain());
     }),
     ("stopped/semaphore/timeout-as-it-is-released", |stage| {
-        timeout_as_released(stage, &semaphore(false));
+        timeout_as_released(stage, &plain());
     }),
     ("stopped/semaphore/release-as-one-comes", |stage| {
-        release_as_one_comes(stage, &semaphore(false));
+        release_as_one_comes(stage, &plain(), 1);
     }),
     ("stopped/semaphore/release-as-one-leaves", |stage| {
-        release_as_one_leaves(stage, &semaphore(false));
+        release_as_one_leaves(stage, &plain());
     }),
     ("stopped/robust-semaphore/acquire-as-it-is-released", |stage| {
-        acquire_as_released(stage, &semaphore(true));
+        acquire_as_released(stage, &robust(1));
     }),
     ("stopped/robust-semaphore/acquire-behind-another", |stage| {
-        acquire_behind_another(stage, &semaphore(true));
+        acquire_behind_another(stage, &robust(1));
     }),
     ("stopped/robust-semaphore/timeout-as-it-is-released", |stage| {
-        timeout_as_released(stage, &semaphore(true));
+        timeout_as_released(stage, &robust(1));
     }),
     ("stopped/robust-semaphore/release-as-one-comes", |stage| {
-        release_as_one_comes(stage, &semaphore(true));
+        release_as_one_comes(stage, &robust(1), 1);
     }),
     ("stopped/robust-semaphore/release-as-one-leaves", |stage| {
-        release_as_one_leaves(stage, &semaphore(true));
+        release_as_one_leaves(stage, &robust(1));
     }),
     ("stopped/condvar/wait-as-one-notifies", wait_as_one_notifies),
     ("stopped/condvar/timeout-as-one-notifies", timeout_as_one_notifies),
@@ -83,16 +86,13 @@ pub const SCENES: &[Named] = &[
 /// What the one that is stopped does, and what that came to.
 type Call<'a> = Box<dyn FnOnce() -> u32 + 'a>;
 
-fn mutex() -> Lock {
-    mutex_of(LockKind::Mutex)
-}
-
 fn reentrant() -> Lock {
     mutex_of(LockKind::ReentrantMutex)
 }
 
-fn semaphore(robust: bool) -> Lock {
-    let options = Options { kind: LockKind::Semaphore, value: 1, maxvalue: 1, robust };
+/// A semaphore whose permits nobody owns.
+fn plain() -> Lock {
+    let options = Options { kind: LockKind::Semaphore, value: 1, maxvalue: 1, robust: false };
     Lock::new(options).expect("memory")
 }
 
@@ -187,23 +187,11 @@ fn giving_back<'a>(lock: &'a Lock) -> impl FnOnce() -> Call<'a> {
     }
 }
 
-fn release_as_one_comes(stage: &Stage, lock: &Lock) {
-    let meanwhile = |others: &mut Vec<Peer>| others.push(newcomer(lock));
-    let (_, others) = stage.stop(giving_back(lock), || vec![sleeper(lock)], meanwhile);
-    all_get_on(stage, lock, others);
-}
-
-/// One that has come for it, and may have got it.
-fn newcomer(lock: &Lock) -> Peer {
-    Peer::settled(|_line| {
-        take(lock);
-        give_back(lock);
-    })
-}
-
-fn release_as_the_first_comes(stage: &Stage, lock: &Lock) {
-    let meanwhile = |others: &mut Vec<Peer>| others.push(newcomer(lock));
-    let (_, others) = stage.stop(giving_back(lock), Vec::new, meanwhile);
+/// After those who sleep already.
+fn release_as_one_comes(stage: &Stage, lock: &Lock, sleepers: usize) {
+    let ready = || (0..sleepers).map(|_| sleeper(lock)).collect();
+    let meanwhile = |others: &mut Vec<Peer>| others.push(taker(lock).settled());
+    let (_, others) = stage.stop(giving_back(lock), ready, meanwhile);
     all_get_on(stage, lock, others);
 }
 
@@ -229,9 +217,8 @@ impl Leaver {
     /// It sleeps, if its time has not passed already; and it says what its wait came to.
     fn start(time: Duration, wait: impl FnOnce(Deadline) -> u32) -> Self {
         let until = Instant::now() + time;
-        let peer = Peer::settled(|line| {
-            line.say(wait(Deadline::after(until.saturating_duration_since(Instant::now()))));
-        });
+        let deadline = Deadline::after(time);
+        let peer = Peer::start(|line| line.say(wait(deadline))).settled();
         Self { peer, until }
     }
 
@@ -273,8 +260,7 @@ fn timeout_as_one_notifies(stage: &Stage) {
     let notified = get_on(stage, others.pop().expect("it came"));
     assert!(was_notified <= notified, "it was notified by nobody");
     if notified == was_notified {
-        stage.expects("the younger one to wait");
-        both.notify_as_soon_as_one_waits();
+        both.notify_as_soon_as_one_waits(stage);
     }
     assert_eq!(get_on(stage, others.pop().expect("it came")), 1);
     both.works(stage);
@@ -308,8 +294,7 @@ fn notify_as_one_comes(stage: &Stage) {
     let (notified, younger) = stage.stop(prepare, || None, meanwhile);
     assert_eq!(notified, 1, "notified those who came later");
     assert_eq!(get_on(stage, older), 0);
-    stage.expects("the younger one to wait");
-    both.notify_as_soon_as_one_waits();
+    both.notify_as_soon_as_one_waits(stage);
     assert_eq!(get_on(stage, younger.expect("it came")), 1);
     both.works(stage);
 }
@@ -327,10 +312,6 @@ fn wait_as_set(stage: &Stage) {
     event::works(stage, &event);
 }
 
-fn event() -> Event {
-    Event::new().expect("memory")
-}
-
 /// A call that sets it.
 fn setting<'a>(event: &'a Event) -> impl FnOnce() -> Call<'a> {
     move || {
@@ -344,7 +325,8 @@ fn setting<'a>(event: &'a Event) -> impl FnOnce() -> Call<'a> {
 
 fn set_as_one_comes(stage: &Stage) {
     let event = event();
-    let meanwhile = |others: &mut Vec<Peer>| others.push(Peer::settled(|_line| event.wait()));
+    let meanwhile =
+        |others: &mut Vec<Peer>| others.push(Peer::start(|_line| event.wait()).settled());
     let (_, others) = stage.stop(setting(&event), || vec![event::sleeper(&event)], meanwhile);
     stage.expects("those who wait for a set event to get on");
     others.into_iter().for_each(Peer::join);
@@ -384,24 +366,21 @@ fn timeout_as_pulsed(stage: &Stage) {
     event::works(stage, &event);
 }
 
-fn barrier() -> Barrier {
-    Barrier::new(2).expect("memory")
-}
-
 /// A call that comes, and says what it was told.
-fn coming<'a>(barrier: &'a Barrier, time: Option<Duration>) -> impl FnOnce() -> Call<'a> {
+fn coming<'a>(barrier: &'a Barrier, deadline: fn() -> Deadline) -> impl FnOnce() -> Call<'a> {
     move || {
         barrier::fresh_enough(barrier);
-        Box::new(move || match time {
-            None => barrier::come(barrier),
-            Some(time) => barrier::come_until(barrier, Deadline::after(time)),
-        })
+        Box::new(move || barrier::come_until(barrier, deadline()))
     }
+}
+
+fn never() -> Deadline {
+    Deadline::NEVER
 }
 
 /// One that has come, and waits or has got through.
 fn arrive(barrier: &Barrier, others: &mut Vec<Peer>) {
-    others.push(Peer::settled(|line| line.say(barrier::come(barrier))));
+    others.push(barrier::member(barrier).settled());
 }
 
 fn fates(stage: &Stage, others: Vec<Peer>) -> Vec<u32> {
@@ -409,45 +388,45 @@ fn fates(stage: &Stage, others: Vec<Peer>) -> Vec<u32> {
 }
 
 fn first_as_the_last_comes(stage: &Stage) {
-    let barrier = barrier();
+    let barrier = barrier(2);
     let (first, others) =
-        stage.stop(coming(&barrier, None), Vec::new, |others| arrive(&barrier, others));
+        stage.stop(coming(&barrier, never), Vec::new, |others| arrive(&barrier, others));
     assert_eq!((first, fates(stage, others)), (THROUGH, vec![THROUGH]));
     barrier::works(stage, &barrier);
 }
 
 fn timeout_as_the_last_comes(stage: &Stage) {
-    let barrier = barrier();
-    let call = coming(&barrier, Some(Duration::from_millis(2)));
-    let (first, others) = stage.stop(call, Vec::new, |others| arrive(&barrier, others));
+    let barrier = barrier(2);
+    let (first, others) =
+        stage.stop(coming(&barrier, soon), Vec::new, |others| arrive(&barrier, others));
     assert_eq!(vec![first], fates(stage, others), "they do not agree");
     barrier::works(stage, &barrier);
 }
 
 fn last_as_the_first_leaves(stage: &Stage) {
-    let barrier = barrier();
+    let barrier = barrier(2);
     let ready = || Leaver::start(SHORT, |deadline| barrier::come_until(&barrier, deadline));
-    let (last, first) = stage.stop(coming(&barrier, None), ready, Leaver::leave);
+    let (last, first) = stage.stop(coming(&barrier, never), ready, Leaver::leave);
     assert_eq!(last, fate(stage, first.peer), "they do not agree");
     barrier::works(stage, &barrier);
 }
 
 /// The next two come when one has come already: of these four, whoever is the second one lets the first one go.
 fn last_as_the_next_come(stage: &Stage) {
-    let barrier = barrier();
+    let barrier = barrier(2);
     let ready = || vec![barrier::sleeper(&barrier)];
     let meanwhile = |others: &mut Vec<Peer>| {
         arrive(&barrier, others);
         arrive(&barrier, others);
     };
-    let (last, others) = stage.stop(coming(&barrier, None), ready, meanwhile);
+    let (last, others) = stage.stop(coming(&barrier, never), ready, meanwhile);
     assert_eq!((last, fates(stage, others)), (THROUGH, vec![THROUGH; 3]));
     barrier::works(stage, &barrier);
 }
 
 /// The two get through, or the first is told; then the last is told too, or waits for another.
 fn ended_as_the_last_comes(stage: &Stage, end: fn(&Barrier)) {
-    let barrier = barrier();
+    let barrier = barrier(2);
     let prepare = || {
         barrier::fresh_enough(&barrier);
         || {
