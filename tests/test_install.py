@@ -694,6 +694,33 @@ def body():
     assert json.loads(output(path, method, cwd=tmp_path)) == ["semlock", "semlock"]
 
 
+def test_what_a_fork_server_has_imported_for_its_children_they_have(
+    backend: str, tmp_path: Path
+) -> None:
+    (tmp_path / "imported_once.py").write_text("import os\n\nMADE_IN = os.getpid()\n")
+    body = """
+def tell_of_it(pipe):
+    import imported_once
+
+    pipe.send([imported_once.MADE_IN == os.getppid(), seen()])
+
+
+def body():
+    install()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["imported_once"])
+    reader, writer = context.Pipe(False)
+    child = context.Process(target=tell_of_it, args=(writer,))
+    child.start()
+    try:
+        return reader.recv()
+    finally:
+        child.join()
+"""
+    path = written(tmp_path, backend, body)
+    assert json.loads(output(path, cwd=tmp_path)) == [True, "semlock"]
+
+
 def test_a_package_without_its_sources_reaches_children(tmp_path: Path) -> None:
     package = tmp_path / "semlock"
     shutil.copytree(Path(semlock.__file__).parent, package)

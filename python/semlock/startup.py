@@ -51,7 +51,7 @@ def before_standard_library(path: list[str]) -> list[str]:
 
 
 def forget_shadowed(own: list[str]) -> None:
-    """Forgets what was imported since semlock and is there in one of these folders too."""
+    """Forgets what was imported since semlock and is there, another one, in these folders too."""
     new = {name for name in sys.modules.keys() - _known if "." not in name}
     for name in new.difference(_NEVER_FORGOTTEN):
         spec = getattr(sys.modules[name], "__spec__", None)
@@ -59,6 +59,9 @@ def forget_shadowed(own: list[str]) -> None:
             continue  # What is built in or frozen comes before any folder.
         shadowing = PathFinder.find_spec(name, own)
         # Without a loader it is a folder without an __init__, which comes last.
-        if shadowing is not None and shadowing.loader is not None:
+        if shadowing is None or shadowing.loader is None:
+            continue
+        # The same is what a fork server has imported for its children.
+        if shadowing.origin != spec.origin:
             for module in [it for it in sys.modules if it.split(".")[0] == name]:
                 del sys.modules[module]
