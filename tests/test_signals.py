@@ -330,7 +330,7 @@ def test_a_signal_that_interrupts_no_sleep_is_handled_soon(wait: Callable[[], No
 
 def be_interrupted_all_the_time() -> None:
     signal.signal(signal.SIGALRM, lambda *_: None)
-    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
 
 
 @pytest.mark.usefixtures("a_segment")

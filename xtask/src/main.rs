@@ -47,7 +47,7 @@ enum Task {
         /// An interpreter, or the folder that it is installed in, that is found as well; can be repeated.
         #[arg(long, value_name = "PATH", conflicts_with = "quick")]
         also: Vec<PathBuf>,
-        /// Kills and stops at every instruction, and kills ten thousand times at random, not only at a sample of them; with
+        /// Kills, stops and forks at every instruction, and kills ten thousand times at random, not only a sample of that; with
         /// `--windows`, runs all of CPython's suite, and not only what is about locks.
         #[arg(long, conflicts_with = "quick")]
         full: bool,

@@ -74,7 +74,7 @@ fn models() -> Result<()> {
     run(&cargo(), test.iter().chain(&optimised).chain(&elsewhere))
 }
 
-/// Every death and stop that the ordinary tests try a sample of: of optimised code, as it is used.
+/// Every death, stop and fork that the ordinary tests try a sample of: of optimised code, as it is used.
 fn deaths() -> Result<()> {
     for test in ["crash", "storm"] {
         let test = ["test", "--package=semlock", "--test", test];

@@ -1,4 +1,4 @@
-//! Kills or stops a process after each instruction of a call, and sees that the others get on.
+//! Kills, stops or forks a process after each instruction of a call, and sees that the others get on.
 //!
 //! For each scene (a call, and those who are there when it is made) and each k there is a *stage*: a process
 //! that makes the objects, has others hold them or sleep on them, and forks the one that is to die. That one stops
@@ -9,8 +9,12 @@
 //! In other scenes it is not killed, but left stopped until the others have done something, and then goes on: nobody is
 //! dead then, so that nobody may be left behind, and all have to agree on what has happened.
 //!
+//! And in others another thread of it forks while it is stopped: the child is somebody else, and works as any process does, and
+//! its parent's call ends as if there were no child. (Where the one that is stopped has a lock of the C library's allocator, which
+//! the fork waits for, it goes on until there is the child.)
+//!
 //! A system call is one step. One that sleeps is left to sleep, and then there are two deaths: one
-//! asleep and one just after (or two stops). What lets it go on is part of the scene.
+//! asleep and one just after (or two stops, or forks). What lets it go on is part of the scene.
 //!
 //! ```text
 //! cargo test --test crash                        a sample: before and after each atomic change and system call, and some between
@@ -31,6 +35,8 @@
 #[path = "../forked/mod.rs"]
 mod forked;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod forker;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod peer;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod run;
@@ -43,7 +49,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Kills or stops a process after each instruction of a call.
+/// Kills, stops or forks a process after each instruction of a call.
 #[derive(Parser)]
 struct Arguments {
     /// Only scenes whose names contain this.

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,8 +18,18 @@ use crate::stage::is_asleep;
 /// A process that does one thing, beside the one that is killed.
 #[derive(Debug)]
 pub struct Peer {
-    forked: Forked,
+    /// Not if it is another process's child.
+    forked: Option<Forked>,
+    /// Then it ends with this one.
+    _parent: Option<Forked>,
+    pid: Pid,
     ended: OwnedFd,
+    ours: Ours,
+}
+
+/// What is said to one, and what it says.
+#[derive(Debug)]
+pub struct Ours {
     to: PipeWriter,
     from: PipeReader,
 }
@@ -30,7 +41,34 @@ pub struct Line {
     from: PipeReader,
 }
 
+impl Ours {
+    /// What it says next.
+    pub fn hear(&self) -> u32 {
+        let mut word = [0; 4];
+        (&self.from).read_exact(&mut word).expect("it says something");
+        u32::from_ne_bytes(word)
+    }
+
+    /// Whether it has said something.
+    pub fn has_spoken(&self) -> bool {
+        let mut ready = [PollFd::new(&self.from, PollFlags::IN)];
+        poll(&mut ready, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Lets it hear that it can go on.
+    pub fn go(&self) {
+        (&self.to).write_all(&[0]).expect("it listens");
+    }
+}
+
 impl Line {
+    /// For one that is yet to be forked, and for those who stay.
+    pub fn new() -> (Ours, Self) {
+        let (its_from, to) = pipe().expect("pipe");
+        let (from, its_to) = pipe().expect("pipe");
+        (Ours { to, from }, Self { to: its_to, from: its_from })
+    }
+
     pub fn say(&self, word: u32) {
         (&self.to).write_all(&word.to_ne_bytes()).expect("the stage listens");
     }
@@ -43,29 +81,35 @@ impl Line {
 
 impl Peer {
     pub fn start(life: impl FnOnce(&Line)) -> Self {
-        let (its_from, to) = pipe().expect("pipe");
-        let (from, its_to) = pipe().expect("pipe");
-        let its_end = Line { to: its_to, from: its_from };
+        let (ours, its_end) = Line::new();
         let forked = Forked::run(|| life(&its_end));
-        let pid = rustix::process::Pid::from_raw(forked.pid().as_raw()).expect("a process");
-        let ended = pidfd_open(pid, PidfdFlags::empty()).expect("pidfd_open");
-        Self { forked, ended, to, from }
+        let pid = forked.pid();
+        Self { forked: Some(forked), ..Self::of(pid, ours) }
+    }
+
+    /// One that another process has forked.
+    pub fn of(pid: Pid, ours: Ours) -> Self {
+        let number = rustix::process::Pid::from_raw(pid.as_raw()).expect("a process");
+        let ended = pidfd_open(number, PidfdFlags::empty()).expect("pidfd_open");
+        Self { forked: None, _parent: None, pid, ended, ours }
+    }
+
+    pub fn ends_with(self, parent: Forked) -> Self {
+        Self { _parent: Some(parent), ..self }
     }
 
     /// What it says next.
     pub fn expect(&mut self) -> u32 {
         let mut ready =
-            [PollFd::new(&self.from, PollFlags::IN), PollFd::new(&self.ended, PollFlags::IN)];
+            [PollFd::new(&self.ours.from, PollFlags::IN), PollFd::new(&self.ended, PollFlags::IN)];
         while poll(&mut ready, None) == Err(Errno::INTR) {}
-        assert!(ready[0].revents().contains(PollFlags::IN), "{:?}", self.forked.wait());
-        let mut word = [0; 4];
-        (&self.from).read_exact(&mut word).expect("it says something");
-        u32::from_ne_bytes(word)
+        assert!(ready[0].revents().contains(PollFlags::IN), "{:?}", self.wait());
+        self.ours.hear()
     }
 
     /// Lets it hear that it can go on.
     pub fn go(&mut self) {
-        (&self.to).write_all(&[0]).expect("it listens");
+        self.ours.go();
     }
 
     /// The only thing that it says before it ends, and well.
@@ -77,7 +121,7 @@ impl Peer {
 
     /// Waits until it sleeps for what it wants.
     pub fn until_asleep(&mut self) {
-        assert!(self.falls_asleep(), "it was to sleep: {:?}", self.forked.wait());
+        assert!(self.falls_asleep(), "it was to sleep: {:?}", self.wait());
     }
 
     /// Waits until it sleeps for what it wants, or has ended.
@@ -105,7 +149,7 @@ impl Peer {
     }
 
     pub fn pid(&self) -> Pid {
-        self.forked.pid()
+        self.pid
     }
 
     pub fn number(&self) -> u32 {
@@ -113,13 +157,24 @@ impl Peer {
     }
 
     pub fn kill(&mut self) {
-        self.forked.kill();
+        kill(self.pid, Signal::SIGKILL).expect("kill");
+        self.wait();
     }
 
-    /// Waits until it has ended, and well.
+    /// Waits until it has ended, and well: what another process has forked says so by its last word.
     pub fn join(mut self) {
-        let pid = self.pid();
-        assert_eq!(self.forked.wait(), WaitStatus::Exited(pid, 0));
+        let how = self.wait();
+        assert!(how.is_none_or(|how| how == WaitStatus::Exited(self.pid, 0)), "{how:?}");
+    }
+
+    /// Waits until it has ended. Returns how, if it is this process's child.
+    fn wait(&mut self) -> Option<WaitStatus> {
+        let Some(forked) = &mut self.forked else {
+            let mut ended = [PollFd::new(&self.ended, PollFlags::IN)];
+            while poll(&mut ended, None) == Err(Errno::INTR) {}
+            return None;
+        };
+        Some(forked.wait())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::forked::Forked;
 use crate::scenes::{End, Scene};
 use crate::stage::{Anchor, LONGEST_TRACE, NOTABLE, Report, Stage, Until};
 
-/// Which deaths and stops are tried.
+/// Which deaths, stops and forks are tried.
 pub enum Choice {
     Sample,
     All,
@@ -104,7 +104,7 @@ pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
         all[ended.scene].learn(ended.plan, status, ended.report, choice);
         reports.push(ended.report);
     }
-    for end in [End::Killed, End::Stopped] {
+    for end in [End::Killed, End::Stopped, End::Forked] {
         let scenes: Vec<_> = all.iter().filter(|progress| progress.scene.end == end).collect();
         if !scenes.is_empty() {
             let points: u32 = scenes.iter().map(|progress| progress.points).sum();

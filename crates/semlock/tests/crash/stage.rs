@@ -1,8 +1,9 @@
-//! One call, in a process that is killed or stopped in the middle of it.
+//! One call, in a process that is killed, stopped or forked in the middle of it.
 
-use std::fs;
-use std::io::{Read, Write, pipe};
+use std::fs::{self, File};
+use std::io::{PipeReader, Read, Write, pipe};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, alarm};
 
 use crate::forked::Forked;
+use crate::forker::Forker;
+use crate::peer::{Line, Peer};
 
 /// Longer than anything takes here, also on a busy machine, where each step may wait for its turn: a watchdog.
 const LONGEST_SECONDS: u32 = 600;
@@ -159,21 +162,72 @@ impl Stage {
         ready: impl FnOnce() -> R,
         meanwhile: impl FnOnce(&mut R),
     ) -> (u32, R) {
-        let (mut result, said) = pipe().expect("pipe");
-        let say =
-            |result: u32| (&said).write_all(&result.to_ne_bytes()).expect("the stage listens");
-        let mut others = None;
-        let mut forked = self.stand_before(prepare, say, |_pid| others = Some(ready()));
-        drop(said);
-        let mut others = others.expect("it is ready");
+        let (mut forked, result, mut others) = self.stand_and_say(prepare, ready);
         let mut meanwhile = Some(|| meanwhile(&mut others));
         self.step(&mut forked, &mut meanwhile);
         if let Some(meanwhile) = meanwhile {
             self.expects("the others to have done what they do meanwhile");
             meanwhile();
         }
+        let asleep = self.report.asleep.load(Ordering::Relaxed);
+        (self.let_go_on(&mut forked, asleep, result), others)
+    }
+
+    /// Forks one that prepares itself and makes the call that `prepare` returns; stops it there, has another of its threads
+    /// fork a child, and lets it go on when that child has done what it does, or sleeps. `help` is what lets the call go on when
+    /// it sleeps, and is done in any case. Returns what the call came to, and the child.
+    pub fn fork<C: FnOnce() -> u32>(
+        &self,
+        prepare: impl FnOnce() -> C,
+        help: impl FnOnce(),
+        life: impl FnOnce(&Line) + Send,
+    ) -> (u32, Peer) {
+        let (thread, its_end) = Forker::new();
+        let prepare = || {
+            let call = prepare();
+            its_end.stand_by(life);
+            call
+        };
+        let (mut forked, result, tid) = self.stand_and_say(prepare, || thread.is_ready());
+        let mut help = Some(help);
+        self.step(&mut forked, &mut help);
+        let report = self.report;
+        let mut asleep = report.asleep.load(Ordering::Relaxed);
+        self.expects("the other thread to fork");
+        let child = thread.fork((forked.pid(), tid), || {
+            // It waits for what the one that was stopped has: an allocator's lock, say.
+            if !asleep && !report.returned.load(Ordering::Relaxed) {
+                ptrace::step(forked.pid(), None).expect("ptrace");
+                asleep = !has_stopped(&mut forked);
+            }
+        });
+        self.expects("the child to do what it does");
+        let child = child.settled();
+        if let Some(help) = help {
+            help();
+        }
+        let result = self.let_go_on(&mut forked, asleep, result);
+        (result, child.ends_with(forked))
+    }
+
+    /// Forks one that stands before the call that `prepare` returns, and will say what that comes to.
+    fn stand_and_say<C: FnOnce() -> u32, R>(
+        &self,
+        prepare: impl FnOnce() -> C,
+        ready: impl FnOnce() -> R,
+    ) -> (Forked, PipeReader, R) {
+        let (result, said) = pipe().expect("pipe");
+        let say =
+            |result: u32| (&said).write_all(&result.to_ne_bytes()).expect("the stage listens");
+        let mut others = None;
+        let forked = self.stand_before(prepare, say, |_pid| others = Some(ready()));
+        (forked, result, others.expect("it is ready"))
+    }
+
+    /// Lets one that was stopped, or sleeps, end its call. Returns what it says that came to.
+    fn let_go_on(&self, forked: &mut Forked, asleep: bool, mut result: PipeReader) -> u32 {
         self.expects("the one that was stopped to end its call");
-        if self.report.asleep.load(Ordering::Relaxed) {
+        if asleep {
             expect_stop(forked.wait(), forked.pid());
         }
         match ptrace::detach(forked.pid(), None) {
@@ -184,7 +238,7 @@ impl Stage {
         }
         let mut word = [0; 4];
         result.read_exact(&mut word).expect("it says what its call came to");
-        (u32::from_ne_bytes(word), others)
+        u32::from_ne_bytes(word)
     }
 
     /// Forks one that prepares itself and makes the call that `prepare` returns, and then `after` with what that returned.
@@ -299,17 +353,13 @@ impl Stage {
         let breakpoint = Breakpoint::new(pid, anchor.address);
         for left in (0..anchor.meetings).rev() {
             breakpoint.go();
-            if !has_stopped(forked) {
+            while !has_stopped(forked) {
                 if self.report.done.load(Ordering::Acquire) {
-                    break;
+                    breakpoint.take_out_of_the_running();
+                    return anchor.step;
                 }
                 if let Some(help) = help.take() {
                     help();
-                }
-                while !has_stopped(forked) {
-                    if self.report.done.load(Ordering::Acquire) {
-                        return anchor.step;
-                    }
                 }
             }
             breakpoint.take_out();
@@ -361,6 +411,13 @@ impl Breakpoint {
         registers.rip = self.address;
         ptrace::setregs(self.pid, registers).expect("ptrace");
         self.write(self.code);
+    }
+
+    /// After it has gone another way: so that a child of it does not come there.
+    fn take_out_of_the_running(&self) {
+        let memory = File::options().write(true).open(format!("/proc/{}/mem", self.pid));
+        let written = memory.and_then(|it| it.write_all_at(&self.code.to_ne_bytes(), self.address));
+        written.expect("the memory of a process that is traced");
     }
 }
 
@@ -421,6 +478,11 @@ fn has_stopped(forked: &mut Forked) -> bool {
 
 /// Whether a process sleeps in `futex(2)`.
 pub fn is_asleep(pid: Pid) -> bool {
-    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    is_thread_asleep(pid, pid)
+}
+
+/// Whether a thread of a process does.
+pub fn is_thread_asleep(pid: Pid, tid: Pid) -> bool {
+    let call = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).unwrap_or_default();
     call.split(' ').next() == Some(&libc::SYS_futex.to_string())
 }

@@ -1,7 +1,7 @@
 //! Children by fork, for tests that kill them.
 //!
-//! A program that forks so must have one thread when it does: such tests have a `main` of their own
-//! (`harness = false`).
+//! A program that forks so must have one thread when it does, or do in the child only what is tested to work there: such tests have a
+//! `main` of their own (`harness = false`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub struct Forked {
 impl Forked {
     /// Forks one that runs this and ends: with status 0, or 101 where it panics.
     pub fn run(life: impl FnOnce()) -> Self {
-        // SAFETY: the process has one thread, so that the child finds everything whole.
+        // SAFETY: the process has one thread, so that the child finds everything whole; or that it does is what is tested.
         match unsafe { fork() }.expect("fork") {
             ForkResult::Parent { child } => Self { pid: child, ended: false },
             ForkResult::Child => {

@@ -10,7 +10,7 @@ use semlock::raw::{Lock, LockKind, Options};
 use semlock::{Address, Mutex};
 
 use super::Named;
-use super::mutex::{mutex_of, take, works};
+use super::mutex::{mutex, take, works};
 use crate::peer::{Peer, fresh};
 use crate::stage::{Dead, Stage};
 
@@ -24,10 +24,6 @@ pub const SCENES: &[Named] = &[
     ("drop/last-of-its-segment", drop_last),
     ("drop/one-of-many", drop_one),
 ];
-
-fn mutex() -> Lock {
-    mutex_of(LockKind::Mutex)
-}
 
 fn semaphore(permits: u32) -> Lock {
     let options =
@@ -71,24 +67,24 @@ fn fresh_segment(stage: &Stage) {
 }
 
 /// Where an object of another process lives, and that process's descriptor of it.
-struct Told {
+pub struct Told {
     to: PipeWriter,
     from: PipeReader,
 }
 
 impl Told {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (from, to) = pipe().expect("pipe");
         Self { to, from }
     }
 
-    fn tell(&self, lock: &Lock) {
+    pub fn tell(&self, lock: &Lock) {
         lock.mark_shared();
         let descriptor = lock.descriptor().expect("it is open");
         writeln!(&self.to, "{} {descriptor}", lock.address()).expect("the stage listens");
     }
 
-    fn hear(&self, of: Pid) -> (Address, File) {
+    pub fn hear(&self, of: Pid) -> (Address, File) {
         let mut line = Vec::new();
         while line.last() != Some(&b'\n') {
             let mut byte = [0];

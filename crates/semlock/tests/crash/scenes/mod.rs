@@ -3,6 +3,7 @@
 mod barrier;
 mod condvar;
 mod event;
+mod forked;
 mod memory;
 mod mutex;
 mod semaphore;
@@ -26,6 +27,7 @@ pub struct Scene {
 pub enum End {
     Killed,
     Stopped,
+    Forked,
 }
 
 impl fmt::Display for End {
@@ -33,6 +35,7 @@ impl fmt::Display for End {
         formatter.write_str(match self {
             Self::Killed => "kill points",
             Self::Stopped => "stops",
+            Self::Forked => "forks",
         })
     }
 }
@@ -50,7 +53,10 @@ pub fn all() -> Vec<Scene> {
     let of = |scenes: &[Named], end| {
         scenes.iter().map(|&(name, play)| Scene { name, end, play }).collect::<Vec<_>>()
     };
-    [of(&killed, End::Killed), of(stopped::SCENES, End::Stopped)].into_iter().flatten().collect()
+    [of(&killed, End::Killed), of(stopped::SCENES, End::Stopped), of(forked::SCENES, End::Forked)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 type Named = (&'static str, fn(&Stage));

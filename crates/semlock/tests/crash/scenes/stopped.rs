@@ -84,19 +84,19 @@ pub const SCENES: &[Named] = &[
 ];
 
 /// What the one that is stopped does, and what that came to.
-type Call<'a> = Box<dyn FnOnce() -> u32 + 'a>;
+pub type Call<'a> = Box<dyn FnOnce() -> u32 + 'a>;
 
-fn reentrant() -> Lock {
+pub fn reentrant() -> Lock {
     mutex_of(LockKind::ReentrantMutex)
 }
 
 /// A semaphore whose permits nobody owns.
-fn plain() -> Lock {
+pub fn plain() -> Lock {
     let options = Options { kind: LockKind::Semaphore, value: 1, maxvalue: 1, robust: false };
     Lock::new(options).expect("memory")
 }
 
-fn give_back(lock: &Lock) {
+pub fn give_back(lock: &Lock) {
     lock.release().expect("it is held");
 }
 
@@ -113,7 +113,7 @@ fn take_until(lock: &Lock, deadline: Deadline) -> u32 {
 }
 
 /// Sees that it can be taken once, and not twice.
-fn is_free(stage: &Stage, lock: &Lock) {
+pub fn is_free(stage: &Stage, lock: &Lock) {
     stage.expects("a fresh process to get what is free");
     fresh(|| {
         assert_eq!(lock.try_acquire(), Wait::Acquired);
@@ -141,7 +141,7 @@ fn acquire_as_released(stage: &Stage, lock: &Lock) {
 }
 
 /// A call that takes it and gives it back.
-fn taking<'a>(lock: &'a Lock) -> impl FnOnce() -> Call<'a> {
+pub fn taking<'a>(lock: &'a Lock) -> impl FnOnce() -> Call<'a> {
     move || {
         used_before();
         Box::new(move || {
@@ -177,7 +177,7 @@ fn timeout_as_released(stage: &Stage, lock: &Lock) {
 }
 
 /// A call that gives it back.
-fn giving_back<'a>(lock: &'a Lock) -> impl FnOnce() -> Call<'a> {
+pub fn giving_back<'a>(lock: &'a Lock) -> impl FnOnce() -> Call<'a> {
     move || {
         take(lock);
         Box::new(move || {
@@ -313,7 +313,7 @@ fn wait_as_set(stage: &Stage) {
 }
 
 /// A call that sets it.
-fn setting<'a>(event: &'a Event) -> impl FnOnce() -> Call<'a> {
+pub fn setting<'a>(event: &'a Event) -> impl FnOnce() -> Call<'a> {
     move || {
         used_before();
         Box::new(move || {
@@ -367,14 +367,14 @@ fn timeout_as_pulsed(stage: &Stage) {
 }
 
 /// A call that comes, and says what it was told.
-fn coming<'a>(barrier: &'a Barrier, deadline: fn() -> Deadline) -> impl FnOnce() -> Call<'a> {
+pub fn coming<'a>(barrier: &'a Barrier, deadline: fn() -> Deadline) -> impl FnOnce() -> Call<'a> {
     move || {
         barrier::fresh_enough(barrier);
         Box::new(move || barrier::come_until(barrier, deadline()))
     }
 }
 
-fn never() -> Deadline {
+pub fn never() -> Deadline {
     Deadline::NEVER
 }
 
