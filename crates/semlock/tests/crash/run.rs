@@ -22,8 +22,8 @@ pub enum Choice {
 }
 
 /// In a sample, so many where something notable happens, and so many between.
-const NOTABLE_IN_SAMPLE: usize = 24;
-const BETWEEN: u64 = 12;
+const NOTABLE_IN_SAMPLE: usize = 16;
+const BETWEEN: u64 = 8;
 
 /// The call takes a few instructions more or less each time: so many in a row that found it over are its end, after as many as
 /// it took when it was not disturbed.
@@ -66,22 +66,30 @@ impl From<Until> for Plan {
     }
 }
 
+/// Where one stage can be.
+struct Room {
+    processor: usize,
+    report: &'static Report,
+}
+
 struct Playing {
     scene: usize,
     plan: Plan,
     stage: Forked,
-    report: &'static Report,
+    room: Room,
 }
 
 pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
     let mut all: Vec<_> = scenes.into_iter().map(Progress::new).collect();
-    let mut reports: Vec<&'static Report> = (0..jobs).map(|_| new_report()).collect();
+    let processors = processors();
+    let mut rooms: Vec<_> = (processors.iter().cycle().zip(0..jobs))
+        .map(|(&processor, _)| Room { processor, report: new_report() })
+        .collect();
     let mut playing: Vec<Playing> = Vec::new();
-    let mut started = 0;
     loop {
-        // Nobody disturbs those whose steps are written down.
+        // Who has its steps written down has a processor for itself.
         let untraced = all.iter().any(|progress| progress.trace.is_none());
-        while playing.len() < if untraced { 1 } else { jobs } {
+        while playing.len() < if untraced { jobs.min(processors.len()) } else { jobs } {
             let Some((scene, plan)) = all
                 .iter_mut()
                 .enumerate()
@@ -90,9 +98,8 @@ pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
             else {
                 break;
             };
-            let report = reports.pop().expect("as many as stages");
-            playing.push(Playing::start(scene, &all[scene], plan, report, started));
-            started += 1;
+            let room = rooms.pop().expect("as many as stages");
+            playing.push(Playing::start(scene, &all[scene], plan, room));
         }
         if playing.is_empty() {
             break;
@@ -101,8 +108,8 @@ pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
         let index = playing.iter().position(|one| Some(one.stage.pid()) == ended.pid());
         let mut ended = playing.swap_remove(index.expect("a stage"));
         let status = ended.stage.wait();
-        all[ended.scene].learn(ended.plan, status, ended.report, choice);
-        reports.push(ended.report);
+        all[ended.scene].learn(ended.plan, status, ended.room.report, choice);
+        rooms.push(ended.room);
     }
     for end in [End::Killed, End::Stopped, End::Forked] {
         let scenes: Vec<_> = all.iter().filter(|progress| progress.scene.end == end).collect();
@@ -116,13 +123,8 @@ pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
 }
 
 impl Playing {
-    fn start(
-        scene: usize,
-        progress: &Progress,
-        next: Plan,
-        report: &'static Report,
-        cpu: usize,
-    ) -> Self {
+    fn start(scene: usize, progress: &Progress, next: Plan, room: Room) -> Self {
+        let Room { processor, report } = room;
         report.reset();
         let (name, play) = (progress.scene.name, progress.scene.play);
         let until = next.until;
@@ -132,20 +134,23 @@ impl Playing {
             std::panic::set_hook(Box::new(move |panic| {
                 eprintln!("{name} {}: {panic}", place(until));
             }));
-            stay_on_processor(cpu);
+            stay_on(processor);
             play(&Stage::begin(until, anchor, report));
         });
-        Self { scene, plan: next, stage, report }
+        Self { scene, plan: next, stage, room }
     }
+}
+
+fn processors() -> Vec<usize> {
+    let allowed = sched_getaffinity(None).expect("sched_getaffinity");
+    (0..CpuSet::MAX_CPU).filter(|&it| allowed.is_set(it)).collect()
 }
 
 /// Has this process and those that it forks run on one processor: what they do depends on that, for who has several tries for
 /// a while before it sleeps.
-fn stay_on_processor(number: usize) {
-    let allowed = sched_getaffinity(None).expect("sched_getaffinity");
-    let all: Vec<_> = (0..CpuSet::MAX_CPU).filter(|&it| allowed.is_set(it)).collect();
+fn stay_on(processor: usize) {
     let mut one = CpuSet::new();
-    one.set(all[number % all.len()]);
+    one.set(processor);
     sched_setaffinity(None, &one).expect("sched_setaffinity");
 }
 
