@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +52,7 @@ class Driver:
 
     kind: str
     seed: int
-    leak: str | None
+    leaks: Sequence[str]
     rounds: int = 0
     operations: Counter[str] = field(default_factory=Counter)
     baseline: Sample | None = None
@@ -64,7 +65,7 @@ class Driver:
     def start(self) -> None:
         self.prefix = f"semlock-soak-{os.getpid()}-{self.kind}"
         command = [sys.executable, str(DRIVER), self.kind, f"--seed={self.seed}"]
-        command += [f"--prefix={self.prefix}", *([f"--leak={self.leak}"] if self.leak else [])]
+        command += [f"--prefix={self.prefix}", *(f"--leak={leak}" for leak in self.leaks)]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -277,7 +278,13 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, help="what chance decides is decided by it")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, metavar="KIND")
-    parser.add_argument("--leak", choices=LEAKS, help="leaks on purpose: that has to be found")
+    parser.add_argument(
+        "--leak",
+        nargs="+",
+        choices=LEAKS,
+        default=(),
+        help="leaks on purpose: that has to be found",
+    )
     chosen = parser.parse_args()
     if sys.platform != "linux":
         sys.exit("soak: this looks at processes through Linux's /proc, which is not here")

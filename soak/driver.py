@@ -280,7 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--leak", choices=LEAKS)
+    parser.add_argument("--leak", action="append", choices=LEAKS, default=[])
     parser.add_argument("--prefix", required=True)
     chosen = parser.parse_args()
 
@@ -310,8 +310,7 @@ def main() -> None:
     poll_one_at_a_time()
     fill_segments()
     world = World(context, is_robust=backend != "kernel")
-    if chosen.leak:
-        world.leaks.append(LEAKS[chosen.leak](chosen.prefix))
+    world.leaks += [LEAKS[leak](chosen.prefix) for leak in chosen.leak]
     world.resident = Resident(context)
     # The resident's queue keeps the segment that it was made in; what is made from now on is made
     # in another, so that there are two at each rest.

@@ -22,7 +22,8 @@ pub fn test(
     also: &[PathBuf],
     every_death: bool,
 ) -> Result<()> {
-    run(&cargo(), ["test", "--workspace"])?;
+    // Not the benchmarks, which criterion would have to be built for.
+    run(&cargo(), ["test"])?;
     portable()?;
     models()?;
     if every_death {

@@ -2,9 +2,10 @@
 //! nothing of its parent's call keeps from anything; and the call ends as if there were no child.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use semlock::raw::Lock;
-use semlock::{Deadline, Wait};
+use semlock::{Deadline, Event, Wait};
 
 use super::barrier::{self, THROUGH, barrier, fate};
 use super::condvar::{Both, get_on};
@@ -61,7 +62,7 @@ fn works_by_itself() {
     let lock = mutex();
     assert_eq!(take(&lock), 0);
     fresh(|| assert_eq!(lock.try_acquire(), Wait::TimedOut, "two hold it"));
-    assert_eq!(lock.acquire_until(Deadline::after(std::time::Duration::ZERO)), Wait::TimedOut);
+    assert_eq!(lock.acquire_until(Deadline::after(Duration::ZERO)), Wait::TimedOut);
     give_back(&lock);
     let event = event();
     fresh(|| event.set());
@@ -75,49 +76,35 @@ fn take_as_well(lock: &Lock) {
     give_back(lock);
 }
 
-fn gets_on(stage: &Stage, child: Peer) -> u32 {
+/// Has it forked there, where the child does this and ends. Returns what the call came to, and the child's number.
+fn fork<C: FnOnce() -> u32>(
+    stage: &Stage,
+    prepare: impl FnOnce() -> C,
+    help: impl FnOnce(),
+    life: impl FnOnce() + Send,
+) -> (u32, u32) {
+    let (result, child) = stage.fork(prepare, help, |line| {
+        life();
+        line.say(std::process::id());
+    });
     stage.expects("the child to get what is free");
-    child.last_word()
+    (result, child.last_word())
 }
 
 fn acquire(stage: &Stage, lock: &Lock) {
-    let (_, child) = stage.fork(
-        taking(lock),
-        || {},
-        |line| {
-            take_as_well(lock);
-            line.say(0);
-        },
-    );
-    gets_on(stage, child);
+    fork(stage, taking(lock), || {}, || take_as_well(lock));
     is_free(stage, lock);
 }
 
 fn acquire_contended(stage: &Stage, lock: &Lock) {
     let mut holder = holder(lock);
-    let (_, child) = stage.fork(
-        taking(lock),
-        || holder.go(),
-        |line| {
-            take_as_well(lock);
-            line.say(0);
-        },
-    );
-    gets_on(stage, child);
+    fork(stage, taking(lock), || holder.go(), || take_as_well(lock));
     holder.join();
     is_free(stage, lock);
 }
 
 fn release(stage: &Stage, lock: &Lock) {
-    let (_, child) = stage.fork(
-        giving_back(lock),
-        || {},
-        |line| {
-            take_as_well(lock);
-            line.say(0);
-        },
-    );
-    gets_on(stage, child);
+    fork(stage, giving_back(lock), || {}, || take_as_well(lock));
     is_free(stage, lock);
 }
 
@@ -131,20 +118,11 @@ fn acquire_from_the_child(stage: &Stage, lock: &Lock) {
             told
         }
     };
-    let (parent_was_told, child) = stage.fork(
-        prepare,
-        || {},
-        |line| {
-            assert_eq!(take(lock), 0);
-            line.say(0);
-        },
-    );
-    let pid = child.number();
-    gets_on(stage, child);
-    if parent_was_told == 0 {
-        is_told(stage, lock, pid);
+    let (told, child) = fork(stage, prepare, || {}, || assert_eq!(take(lock), 0));
+    if told == 0 {
+        is_told(stage, lock, child);
     } else {
-        assert_eq!(parent_was_told, pid);
+        assert_eq!(told, child);
     }
     is_free(stage, lock);
 }
@@ -163,18 +141,23 @@ fn leave_it_to_the_child(stage: &Stage, lock: &Lock) {
         giving_back(lock),
         || {},
         |line| {
-            assert_eq!(take(lock), 0);
-            line.say(0);
+            line.say(take(lock));
             loop {
                 std::thread::park();
             }
         },
     );
     stage.expects("the child to get what is free");
-    child.expect();
+    assert_eq!(child.expect(), 0);
     child.kill();
     is_told(stage, lock, child.number());
     is_free(stage, lock);
+}
+
+/// What a child of one that uses a condition does.
+fn lock_as_well(both: &Both) {
+    works_by_itself();
+    drop(both.mutex.lock());
 }
 
 fn wait(stage: &Stage) {
@@ -185,18 +168,10 @@ fn wait(stage: &Stage) {
         || told(&both.condvar.wait(guard).expect("there is a node"))
     };
     let mut notifier = None;
-    let (told, child) = stage.fork(
-        prepare,
-        || notifier = Some(both.notifier(1)),
-        |line| {
-            works_by_itself();
-            drop(both.mutex.lock());
-            line.say(0);
-        },
-    );
+    let help = || notifier = Some(both.notifier(1));
+    let (told, _) = fork(stage, prepare, help, || lock_as_well(&both));
     assert_eq!(told, 0, "nobody has died");
     assert_eq!(get_on(stage, notifier.expect("it came")), 1);
-    gets_on(stage, child);
     both.works(stage);
 }
 
@@ -208,19 +183,16 @@ fn notify(stage: &Stage) {
         let (both, guard) = (&both, both.mutex.lock().into_guard());
         move || both.condvar.notify_one(&guard).into()
     };
-    let (notified, child) = stage.fork(
-        prepare,
-        || {},
-        |line| {
-            works_by_itself();
-            drop(both.mutex.lock());
-            line.say(0);
-        },
-    );
+    let (notified, _) = fork(stage, prepare, || {}, || lock_as_well(&both));
     assert_eq!(notified, 1);
     assert_eq!(get_on(stage, sleeper), 0);
-    gets_on(stage, child);
     both.works(stage);
+}
+
+/// What a child of one that uses an event does.
+fn wait_as_well(event: &Event) {
+    works_by_itself();
+    event.wait();
 }
 
 fn wait_for_event(stage: &Stage) {
@@ -232,33 +204,15 @@ fn wait_for_event(stage: &Stage) {
             0
         }
     };
-    let (_, child) = stage.fork(
-        prepare,
-        || fresh(|| event.set()),
-        |line| {
-            works_by_itself();
-            event.wait();
-            line.say(0);
-        },
-    );
-    gets_on(stage, child);
+    fork(stage, prepare, || fresh(|| event.set()), || wait_as_well(&event));
     event::works(stage, &event);
 }
 
 fn set(stage: &Stage) {
     let event = event();
     let sleeper = event::sleeper(&event);
-    let (_, child) = stage.fork(
-        setting(&event),
-        || {},
-        |line| {
-            works_by_itself();
-            event.wait();
-            line.say(0);
-        },
-    );
+    fork(stage, setting(&event), || {}, || wait_as_well(&event));
     sleeper.join();
-    gets_on(stage, child);
     event::works(stage, &event);
 }
 
@@ -267,28 +221,16 @@ fn first(stage: &Stage) {
     let barrier = barrier(2);
     let mut second = None;
     let help = || second = Some(barrier::member(&barrier).settled());
-    let (fate_of_first, child) = stage.fork(coming(&barrier, never), help, |line| {
-        works_by_itself();
-        line.say(0);
-    });
-    gets_on(stage, child);
-    assert_eq!([fate_of_first, fate(stage, second.expect("it came"))], [THROUGH; 2]);
+    let (first, _) = fork(stage, coming(&barrier, never), help, works_by_itself);
+    assert_eq!([first, fate(stage, second.expect("it came"))], [THROUGH; 2]);
     barrier::works(stage, &barrier);
 }
 
 fn last(stage: &Stage) {
     let barrier = barrier(2);
     let first = barrier::sleeper(&barrier);
-    let (fate_of_last, child) = stage.fork(
-        coming(&barrier, never),
-        || {},
-        |line| {
-            works_by_itself();
-            line.say(0);
-        },
-    );
-    gets_on(stage, child);
-    assert_eq!([fate(stage, first), fate_of_last], [THROUGH; 2]);
+    let (last, _) = fork(stage, coming(&barrier, never), || {}, works_by_itself);
+    assert_eq!([fate(stage, first), last], [THROUGH; 2]);
     barrier::works(stage, &barrier);
 }
 
@@ -297,28 +239,25 @@ fn create(stage: &Stage, before: fn()) {
     let prepare = || {
         before();
         || {
-            let lock = mutex();
-            assert_eq!(lock.try_acquire(), Wait::Acquired);
-            give_back(&lock);
+            is_new(&mutex());
             0
         }
     };
-    end_with_an_own_lock(stage, prepare);
+    fork(stage, prepare, || {}, end_with_its_own);
 }
 
-fn end_with_an_own_lock<C: FnOnce() -> u32>(stage: &Stage, prepare: impl FnOnce() -> C) {
-    let (_, child) = stage.fork(
-        prepare,
-        || {},
-        |line| {
-            works_by_itself();
-            // It ends as the holder.
-            let own = mutex();
-            assert_eq!(take(&own), 0);
-            line.say(0);
-        },
-    );
-    gets_on(stage, child);
+/// Nobody holds it, and nobody died with it.
+fn is_new(lock: &Lock) {
+    assert_eq!(lock.try_acquire(), Wait::Acquired);
+    give_back(lock);
+}
+
+/// What a child does that ends as the holder of what it has made.
+fn end_with_its_own() {
+    works_by_itself();
+    let own = mutex();
+    assert_eq!(take(&own), 0);
+    std::mem::forget(own);
 }
 
 fn open_unknown(stage: &Stage) {
@@ -338,15 +277,7 @@ fn open_unknown(stage: &Stage) {
             0
         }
     };
-    let (_, child) = stage.fork(
-        prepare,
-        || {},
-        |line| {
-            take_as_well(&open());
-            line.say(0);
-        },
-    );
-    gets_on(stage, child);
+    fork(stage, prepare, || {}, || take_as_well(&open()));
     is_free(stage, &open());
     maker.go();
     maker.join();
@@ -359,13 +290,11 @@ fn drop_one(stage: &Stage) {
         let one = mutex();
         || {
             drop(one);
-            let next = mutex();
-            assert_eq!(next.try_acquire(), Wait::Acquired);
-            give_back(&next);
+            is_new(&mutex());
             0
         }
     };
-    end_with_an_own_lock(stage, prepare);
+    fork(stage, prepare, || {}, end_with_its_own);
 }
 
 fn drop_last(stage: &Stage) {
@@ -376,5 +305,5 @@ fn drop_last(stage: &Stage) {
             0
         }
     };
-    end_with_an_own_lock(stage, prepare);
+    fork(stage, prepare, || {}, end_with_its_own);
 }
