@@ -267,6 +267,7 @@ impl Condition {
 
     /// Warns of an owner that died while this waited. If the warning raises, the lock stays held:
     /// who called `wait` holds it, and is to let go of it.
+    #[allow(deprecated)] // what CPython 3.12 has in its place, older ones have not
     fn tell_that_owner_died(&self, pid: u32) {
         let mut before = [ptr::null_mut(); 3];
         let [kind, value, traceback] = &mut before;
