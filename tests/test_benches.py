@@ -1,6 +1,6 @@
 """Each measurement of `cargo xtask bench`, once: that it can be made, and not how it goes.
 
-The Rust ones are run once by `cargo test --workspace`.
+The Rust ones are run once by `cargo test --package semlock-bench`, and before they are measured.
 """
 
 from __future__ import annotations
