@@ -6,17 +6,18 @@ and what semlock's unpickle by. With $SEMLOCK_INSTALL it installs that backend i
 import multiprocessing, as their users would.
 """
 
-import functools
-import importlib.abc
-import importlib.machinery
+# Every process pays for what is imported here: what most have no use for is imported where it is.
 import os
 import sys
 
 
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, fullname, path, target=None):
+class Finder:
+    @staticmethod
+    def find_spec(fullname, path, target=None):
         if fullname not in WATCHED:
             return None
+        import importlib.machinery
+
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         exec_module = spec.loader.exec_module
 
@@ -69,6 +70,8 @@ WATCHED = {
 
 
 def watch(owner, name, how, made):
+    import functools
+
     function = getattr(owner, name)
 
     @functools.wraps(function)
@@ -98,4 +101,4 @@ def note(how, lock):
         os.close(notes)
 
 
-sys.meta_path.insert(0, Finder())
+sys.meta_path.insert(0, Finder)
