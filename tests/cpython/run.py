@@ -286,7 +286,7 @@ def shortened(processes):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=4, help="suites to run at the same time")
+    parser.add_argument("--jobs", type=int, default=5, help="suites to run at the same time")
     parser.add_argument("--suite", action="append", choices=SUITES, help="only this one")
     parser.add_argument("--backend", action="append", choices=BACKENDS, help="only this one")
     parser.add_argument("python", nargs="+")
@@ -300,9 +300,10 @@ def main():
             pool.submit(check, interpreter, suite, backend): (
                 f"CPython {interpreter.version} {suite} on {backend}"
             )
-            for suite in arguments.suite or SUITES
+            # Of each suite one at the same time: some compute, and some mostly wait.
             for backend in arguments.backend or BACKENDS
             for interpreter in interpreters
+            for suite in arguments.suite or SUITES
         }
         for run in concurrent.futures.as_completed(runs):
             try:
