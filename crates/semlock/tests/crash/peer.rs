@@ -157,8 +157,12 @@ impl Peer {
     }
 
     pub fn kill(&mut self) {
-        kill(self.pid, Signal::SIGKILL).expect("kill");
-        self.wait();
+        if let Some(forked) = &mut self.forked {
+            forked.kill();
+        } else {
+            kill(self.pid, Signal::SIGKILL).expect("kill");
+            self.wait();
+        }
     }
 
     /// Waits until it has ended, and well: what another process has forked says so by its last word.

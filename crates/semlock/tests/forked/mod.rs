@@ -1,7 +1,7 @@
 //! Children by fork, for tests that kill them.
 //!
-//! A program that forks so must have one thread when it does, or do in the child only what is tested to work there: such tests have a
-//! `main` of their own (`harness = false`).
+//! A program that forks so must have one thread when it does (or the child does only what is tested to work there): such tests
+//! have a `main` of their own (`harness = false`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
