@@ -1,7 +1,7 @@
 //! The others of a scene, and those who see afterwards whether everything works.
 
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
@@ -51,8 +51,7 @@ impl Ours {
 
     /// Whether it has said something.
     pub fn has_spoken(&self) -> bool {
-        let mut ready = [PollFd::new(&self.from, PollFlags::IN)];
-        poll(&mut ready, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        is_ready(&self.from)
     }
 
     /// Lets it hear that it can go on.
@@ -139,8 +138,7 @@ impl Peer {
     #[allow(clippy::disallowed_methods)] // the kernel tells nobody when a process falls asleep
     fn falls_asleep(&self) -> bool {
         while !is_asleep(self.pid()) {
-            let mut ended = [PollFd::new(&self.ended, PollFlags::IN)];
-            if poll(&mut ended, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
+            if is_ready(&self.ended) {
                 return false;
             }
             thread::sleep(Duration::from_micros(200));
@@ -180,6 +178,12 @@ impl Peer {
         };
         Some(forked.wait())
     }
+}
+
+/// Whether there is something to be read, or it has ended.
+fn is_ready(descriptor: &impl AsFd) -> bool {
+    let mut ready = [PollFd::new(descriptor, PollFlags::IN)];
+    poll(&mut ready, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 /// Has something done by a fresh process, and waits for it.

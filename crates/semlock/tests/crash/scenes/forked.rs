@@ -1,7 +1,6 @@
 //! One that is stopped in the middle of its call, while another thread of its process forks: the child is somebody else, whom
 //! nothing of its parent's call keeps from anything; and the call ends as if there were no child.
 
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use semlock::raw::Lock;
@@ -10,14 +9,14 @@ use semlock::{Deadline, Event, Wait};
 use super::barrier::{self, THROUGH, barrier, fate};
 use super::condvar::{Both, get_on};
 use super::event::{self, event};
-use super::memory::Told;
+use super::memory::made_by_another;
 use super::mutex::{holder, mutex, take, used_before};
 use super::semaphore::robust;
 use super::stopped::{
-    coming, give_back, giving_back, is_free, never, plain, reentrant, setting, taking,
+    coming, give_back, giving_back, is_free, never, plain, reentrant, setting, taking, waiting,
 };
 use super::{Named, told};
-use crate::peer::{Peer, fresh};
+use crate::peer::fresh;
 use crate::stage::Stage;
 
 pub const SCENES: &[Named] = &[
@@ -197,14 +196,7 @@ fn wait_as_well(event: &Event) {
 
 fn wait_for_event(stage: &Stage) {
     let event = event();
-    let prepare = || {
-        used_before();
-        || {
-            event.wait();
-            0
-        }
-    };
-    fork(stage, prepare, || fresh(|| event.set()), || wait_as_well(&event));
+    fork(stage, waiting(&event), || fresh(|| event.set()), || wait_as_well(&event));
     event::works(stage, &event);
 }
 
@@ -261,14 +253,7 @@ fn end_with_its_own() {
 }
 
 fn open_unknown(stage: &Stage) {
-    let told = Told::new();
-    let mut maker = Peer::start(|line| {
-        let lock = mutex();
-        told.tell(&lock);
-        line.hear();
-    });
-    let (address, file) = told.hear(maker.pid());
-    let open = || Lock::open(address, Some(file.as_fd())).expect("it is there");
+    let (mut maker, open) = made_by_another();
     let prepare = || {
         || {
             let lock = open();

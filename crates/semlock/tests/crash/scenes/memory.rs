@@ -67,24 +67,24 @@ fn fresh_segment(stage: &Stage) {
 }
 
 /// Where an object of another process lives, and that process's descriptor of it.
-pub struct Told {
+struct Told {
     to: PipeWriter,
     from: PipeReader,
 }
 
 impl Told {
-    pub fn new() -> Self {
+    fn new() -> Self {
         let (from, to) = pipe().expect("pipe");
         Self { to, from }
     }
 
-    pub fn tell(&self, lock: &Lock) {
+    fn tell(&self, lock: &Lock) {
         lock.mark_shared();
         let descriptor = lock.descriptor().expect("it is open");
         writeln!(&self.to, "{} {descriptor}", lock.address()).expect("the stage listens");
     }
 
-    pub fn hear(&self, of: Pid) -> (Address, File) {
+    fn hear(&self, of: Pid) -> (Address, File) {
         let mut line = Vec::new();
         while line.last() != Some(&b'\n') {
             let mut byte = [0];
@@ -134,18 +134,24 @@ fn drop_one(stage: &Stage) {
     in_own_segment(stage, || drop(mutex()));
 }
 
-/// It opens what it has no part in yet, and takes it.
-fn open_unknown(stage: &Stage) {
+/// One that has made a mutex, which it keeps until it hears that it can go on; and what opens that mutex.
+pub fn made_by_another() -> (Peer, impl Fn() -> Lock + Sync) {
     let told = Told::new();
-    let mut maker = Peer::start(|line| {
+    let maker = Peer::start(|line| {
         let lock = mutex();
         told.tell(&lock);
         line.hear();
     });
     let (address, file) = told.hear(maker.pid());
+    (maker, move || Lock::open(address, Some(file.as_fd())).expect("it is there"))
+}
+
+/// It opens what it has no part in yet, and takes it.
+fn open_unknown(stage: &Stage) {
+    let (mut maker, open) = made_by_another();
     let prepare = || {
         || {
-            let lock = Lock::open(address, Some(file.as_fd())).expect("it is there");
+            let lock = open();
             take(&lock);
             lock
         }
@@ -153,7 +159,7 @@ fn open_unknown(stage: &Stage) {
     let dead = stage.kill(prepare, || {});
     maker.go();
     maker.join();
-    let lock = Lock::open(address, Some(file.as_fd())).expect("it is there");
+    let lock = open();
     let told = works(stage, &lock);
     assert!(told == dead.pid || told == 0 && !dead.returned, "told {told}");
 }

@@ -301,15 +301,19 @@ fn notify_as_one_comes(stage: &Stage) {
 
 fn wait_as_set(stage: &Stage) {
     let event = event();
-    let prepare = || {
+    stage.stop(waiting(&event), || {}, |()| fresh(|| event.set()));
+    event::works(stage, &event);
+}
+
+/// A call that waits for it.
+pub fn waiting<'a>(event: &'a Event) -> impl FnOnce() -> Call<'a> {
+    move || {
         used_before();
-        || {
+        Box::new(move || {
             event.wait();
             0
-        }
-    };
-    stage.stop(prepare, || {}, |()| fresh(|| event.set()));
-    event::works(stage, &event);
+        })
+    }
 }
 
 /// A call that sets it.
