@@ -65,8 +65,13 @@ def tell(pipe, method, depth):
 
 def ask(context, depth=0):
     """What a child sees, and its children down to this depth."""
+    return answer(context, tell, context.get_start_method(), depth)
+
+
+def answer(context, target, *args):
+    """What a child sends that runs this with a pipe and these."""
     reader, writer = context.Pipe(False)
-    child = context.Process(target=tell, args=(writer, context.get_start_method(), depth))
+    child = context.Process(target=target, args=(writer, *args))
     child.start()
     writer.close()
     try:
@@ -348,13 +353,7 @@ def body():
     install()
     outer, inner = sys.argv[1:]
     context = multiprocessing.get_context(outer)
-    reader, writer = context.Pipe(False)
-    child = context.Process(target=relay, args=(writer, inner))
-    child.start()
-    try:
-        return reader.recv()
-    finally:
-        child.join()
+    return answer(context, relay, inner)
 """
     assert program(source, outer, inner) == ["semlock", "semlock"]
 
@@ -386,13 +385,7 @@ def body():
         install()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__"])
-    reader, writer = context.Pipe(False)
-    child = context.Process(target=tell_of_main, args=(writer,))
-    child.start()
-    try:
-        return reader.recv()
-    finally:
-        child.join()
+    return answer(context, tell_of_main)
 """
     # Not every version of CPython has the server import it, though it is the default.
     by_server = program(source, "stock")[0]
@@ -709,13 +702,7 @@ def body():
     install()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["imported_once"])
-    reader, writer = context.Pipe(False)
-    child = context.Process(target=tell_of_it, args=(writer,))
-    child.start()
-    try:
-        return reader.recv()
-    finally:
-        child.join()
+    return answer(context, tell_of_it)
 """
     path = written(tmp_path, backend, body)
     assert json.loads(output(path, cwd=tmp_path)) == [True, "semlock"]
