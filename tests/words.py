@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 # Where slots begin, and words of a slot: see `segment.rs`.
-HEADER, NODES = 512, 9
+HEADER, NODES = 1024, 9
 GATE, WATCH, TAG = 1, 2, 4
 # A permit's mark: see `permit.rs`.
 DIED = 1

@@ -205,6 +205,11 @@ const RULES: &[(&str, Test)] = &[
     ),
     ("judge/zombie-without-pidfd", ENDED),
     (
+        "places/a-full-table-takes-those-of-the-dead",
+        Shared("places_of_waiters_that_died_are_used_again"),
+    ),
+    ("places/a-waiter-keeps-its-place", Shared("a_waiter_keeps_its_place_when_it_wakes_to_check")),
+    (
         "queue/a-moving-message-is-marked",
         Pytest(QUEUES, "test_a_reader_killed_in_the_middle_breaks_the_queue_for_all"),
     ),

@@ -291,8 +291,9 @@ fn take_again(lock: &raw::Lock) -> Wait {
     if tried != Wait::TimedOut {
         return tried;
     }
+    let mut waiter = lock.waiter(Deadline::NEVER);
     loop {
-        match capi::detached(|| lock.wait(Deadline::NEVER)) {
+        match capi::detached(|| waiter.wait()) {
             // SAFETY: attached again. What it raises stays set.
             Wait::Interrupted => unsafe {
                 if ffi::PyErr_Occurred().is_null() {

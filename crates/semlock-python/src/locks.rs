@@ -135,7 +135,10 @@ unsafe fn not_at_once(
     deadline: Deadline,
 ) -> *mut PyObject {
     let end = match tried {
-        Wait::TimedOut | Wait::Interrupted => capi::wait(|| Ok(lock.raw.wait(deadline))),
+        Wait::TimedOut | Wait::Interrupted => {
+            let mut waiter = lock.raw.waiter(deadline);
+            capi::wait(|| Ok(waiter.wait()))
+        }
         end => Some(end),
     };
     match end {

@@ -7,3 +7,4 @@ pub use crate::backend::shared::barrier::{Barrier, Entered, Member, Passed};
 pub use crate::backend::shared::condvar::{Condvar, Waiting};
 pub use crate::backend::shared::event::Event;
 pub use crate::backend::shared::lock::{Lock, LockKind, Options};
+pub use crate::backend::shared::waiter::Waiter;

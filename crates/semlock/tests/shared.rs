@@ -492,7 +492,103 @@ impl Words {
     }
 }
 
-const NODES_AT: u64 = 512;
+const NODES_AT: u64 = 1024;
+
+// ---- Turns ----
+
+const MUTEX: raw::Options =
+    raw::Options { kind: raw::LockKind::Mutex, value: 1, maxvalue: 1, robust: true };
+
+/// In debug builds as well, a node of the table has room for a thread.
+fn small_thread() -> thread::Builder {
+    thread::Builder::new().stack_size(64 * 1024)
+}
+
+#[test]
+fn a_waiter_keeps_its_place_when_it_wakes_to_check() {
+    let lock = raw::Lock::new(MUTEX).unwrap();
+    let (got, order) = mpsc::channel();
+    let _bound = EndsInTime::start();
+    thread::scope(|scope| {
+        assert_eq!(lock.try_acquire(), Wait::Acquired);
+        for number in 1..=4 {
+            let (lock, got) = (&lock, got.clone());
+            scope.spawn(move || {
+                assert_eq!(lock.acquire_until(watchdog()), Wait::Acquired);
+                got.send(number).unwrap();
+                lock.release().unwrap();
+            });
+            while lock.waiting() < number {
+                thread::yield_now();
+            }
+        }
+        // Held for as long as it takes the first, which watches, to check four times, and each other one to check once.
+        thread::sleep(Duration::from_millis(420));
+        lock.release().unwrap();
+        assert_eq!((0..4).map(|_| order.recv().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    });
+}
+
+#[test]
+fn places_of_waiters_that_died_are_used_again() {
+    const TEST: &str = "places_of_waiters_that_died_are_used_again";
+    /// More than a table has.
+    const MANY: u32 = 600;
+
+    if let Some((address, descriptor)) = given() {
+        let lock = raw::Lock::open(address, Some(descriptor.as_fd())).unwrap();
+        let lock: &raw::Lock = Box::leak(Box::new(lock));
+        for _ in 0..MANY {
+            small_thread().spawn(|| lock.acquire_until(Deadline::NEVER)).unwrap();
+        }
+        let mut before = 0;
+        // Until the table is full, and no more come in.
+        while before == 0 || lock.waiting() > before {
+            before = lock.waiting();
+            thread::sleep(Duration::from_millis(50));
+        }
+        say("full");
+        hear();
+        return;
+    }
+    let lock = raw::Lock::new(MUTEX).unwrap();
+    let _bound = EndsInTime::start();
+    assert_eq!(lock.try_acquire(), Wait::Acquired);
+    let mut peer = Peer::start(TEST, lock.address(), lock.descriptor().unwrap());
+    peer.expect("full");
+    let full = lock.waiting();
+    assert!((100..MANY).contains(&full), "{full}");
+    drop(peer);
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| lock.acquire_until(watchdog()));
+        while lock.waiting() != 1 {
+            thread::yield_now();
+        }
+        lock.release().unwrap();
+        assert_eq!(waiter.join().unwrap(), Wait::Acquired);
+    });
+}
+
+#[test]
+fn more_waiters_than_there_are_places_all_get_their_turn() {
+    let lock = raw::Lock::new(MUTEX).unwrap();
+    let _bound = EndsInTime::start();
+    thread::scope(|scope| {
+        assert_eq!(lock.try_acquire(), Wait::Acquired);
+        for _ in 0..600 {
+            let waits = || {
+                assert_eq!(lock.acquire_until(watchdog()), Wait::Acquired);
+                lock.release().unwrap();
+            };
+            small_thread().spawn_scoped(scope, waits).unwrap();
+        }
+        while lock.waiting() < 400 {
+            thread::yield_now();
+        }
+        lock.release().unwrap();
+    });
+    assert_eq!(lock.waiting(), 0);
+}
 
 /// What a permit says that a process took which is dead by now.
 fn dead_holder(test: &str) -> u64 {

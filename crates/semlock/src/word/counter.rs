@@ -1,44 +1,161 @@
 //! A semaphore's value: permits without holders, for those that one process takes and another
 //! gives back.
 //!
+//! ```text
+//!   63                    32     31      30                      0
+//!  ┌────────────────────────┬──────────┬────────────────────────┐
+//!  │ `Reservation`          │ reserved │ value (31 bits)        │
+//!  └────────────────────────┴──────────┴────────────────────────┘
+//!   reserved  1: one permit more is free, but reserved
+//! ```
+//!
 //! # Memory ordering
 //! Who takes sees what all who gave before it wrote: giving is a Release, taking an Acquire, and takings
 //! that come between keep what was released. Giving is `SeqCst` on top of that, and so is the look that
 //! each attempt begins with, because the gate needs it of them: see there. What an exchange that
 //! fails tells is no older than that look, so it needs nothing itself.
 
+use super::low;
+use super::reservation::{Reservation, Taker};
+use super::turns::Given;
 use crate::atomic::{AtomicU64, Ordering};
+
+const VALUE: u64 = (1 << 31) - 1;
+const RESERVED: u64 = 1 << 31;
+const RESERVATION_SHIFT: u32 = u64::BITS - Reservation::BITS;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counter<'a>(pub(crate) &'a AtomicU64);
 
+const fn reservation(seen: u64) -> Option<Reservation> {
+    if seen & RESERVED == 0 {
+        return None;
+    }
+    Some(Reservation::from_bits(low(seen >> RESERVATION_SHIFT)))
+}
+
+const fn with(value: u64, reserved: Option<Reservation>) -> u64 {
+    match reserved {
+        None => value,
+        Some(reserved) => (reserved.bits() as u64) << RESERVATION_SHIFT | RESERVED | value,
+    }
+}
+
 impl Counter<'_> {
-    pub(crate) fn value(self) -> u64 {
-        self.0.load(Ordering::SeqCst)
+    /// Permits that are free; of one that is reserved only if that has run out.
+    pub(crate) fn value(self, clock: impl FnOnce() -> u64) -> u64 {
+        let seen = self.0.load(Ordering::SeqCst);
+        let is_left = |reserved: Reservation| reserved.has_run_out(clock());
+        (seen & VALUE) + u64::from(reservation(seen).is_some_and(is_left))
     }
 
     #[inline]
-    pub(crate) fn try_take(self) -> bool {
-        let mut value = self.value();
-        while value > 0 {
-            match self.0.compare_exchange(value, value - 1, Ordering::Acquire, Ordering::Relaxed) {
+    pub(crate) fn try_take(self, taker: Taker) -> bool {
+        let mut seen = self.0.load(Ordering::SeqCst);
+        loop {
+            let value = seen & VALUE;
+            let after = match reservation(seen) {
+                None if value == 0 => return false,
+                None => seen - 1,
+                // What was reserved for it first: the others wait for the rest.
+                Some(reserved) if taker.is(reserved) => value,
+                Some(_) if value > 0 => seen - 1,
+                Some(reserved) if taker.may_take(reserved) => value,
+                Some(_) => return false,
+            };
+            match self.0.compare_exchange(seen, after, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
-                Err(other) => value = other,
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    /// Gives one back: to one waiter, unless another one has not fetched its own yet. `None` if there are `most` already.
+    #[inline]
+    pub(crate) fn give(
+        self,
+        most: u64,
+        next: Option<Reservation>,
+        clock: fn() -> u64,
+    ) -> Option<Given> {
+        let mut seen = self.0.load(Ordering::SeqCst);
+        loop {
+            let (value, reserved) = (seen & VALUE, reservation(seen));
+            if value + u64::from(reserved.is_some()) >= most {
+                return None;
+            }
+            let is_pending = |reserved: Reservation| !reserved.has_run_out(clock());
+            let (after, given) = if next.is_some() && !reserved.is_some_and(is_pending) {
+                (with(value + u64::from(reserved.is_some()), next), Given::ToOne)
+            } else {
+                (seen + 1, Given::ToAll)
+            };
+            match self.0.compare_exchange(seen, after, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => return Some(given),
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    /// Reserves what was reserved for another, or for nobody; false if it is not reserved so any more.
+    pub(crate) fn reserve_again(self, reserved: Reservation, next: Option<Reservation>) -> bool {
+        let mut seen = self.0.load(Ordering::SeqCst);
+        while reservation(seen) == Some(reserved) {
+            let value = seen & VALUE;
+            let after = if next.is_none() { value + 1 } else { with(value, next) };
+            match self.0.compare_exchange(seen, after, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(other) => seen = other,
             }
         }
         false
     }
 
-    /// Gives one back; false if there are `most` already.
-    #[inline]
-    pub(crate) fn give(self, most: u64) -> bool {
-        let mut value = self.value();
-        while value < most {
-            match self.0.compare_exchange(value, value + 1, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => return true,
-                Err(other) => value = other,
-            }
-        }
-        false
+    /// Frees for all what is reserved for this ticket; false if nothing is.
+    pub(crate) fn give_up(self, ticket: u64) -> bool {
+        let reserved = reservation(self.0.load(Ordering::SeqCst));
+        reserved
+            .is_some_and(|reserved| reserved.is_for(ticket) && self.reserve_again(reserved, None))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const NOBODY: Taker = Taker { ticket: None, clock: || 0 };
+    const FIRST: Taker = Taker { ticket: Some(7), ..NOBODY };
+
+    const RESERVED_FOR_FIRST: Option<Reservation> = Some(Reservation::new(7, 0));
+
+    #[test]
+    fn a_reserved_permit_counts_as_given_and_is_for_one() {
+        let word = AtomicU64::new(0);
+        let counter = Counter(&word);
+        assert_eq!(counter.give(2, RESERVED_FOR_FIRST, || 0), Some(Given::ToOne));
+        assert_eq!(counter.value(|| 0), 0);
+        assert_eq!(counter.value(|| 200_000_000), 1);
+        assert!(!counter.try_take(NOBODY));
+        // The second one while the first is reserved.
+        assert_eq!(counter.give(2, Some(Reservation::new(8, 0)), || 0), Some(Given::ToAll));
+        assert_eq!(counter.give(2, None, || 0), None);
+        assert!(counter.try_take(FIRST));
+        assert!(counter.try_take(NOBODY));
+        assert!(!counter.try_take(FIRST));
+    }
+
+    #[test]
+    fn a_reservation_that_ran_out_is_for_all_and_none_is_lost() {
+        let word = AtomicU64::new(0);
+        let counter = Counter(&word);
+        let late = Taker { clock: || 200_000_000, ..NOBODY };
+        assert_eq!(counter.give(9, RESERVED_FOR_FIRST, || 0), Some(Given::ToOne));
+        assert!(counter.try_take(late) && !counter.try_take(late));
+        assert_eq!(counter.give(9, RESERVED_FOR_FIRST, || 0), Some(Given::ToOne));
+        let second = Some(Reservation::new(8, 200_000_000));
+        assert_eq!(counter.give(9, second, late.clock), Some(Given::ToOne));
+        assert!(counter.try_take(late) && !counter.try_take(late));
+        assert!(counter.give_up(8) && !counter.give_up(8));
+        assert_eq!(counter.value(|| 0), 1);
     }
 }

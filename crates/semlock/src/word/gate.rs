@@ -1,16 +1,21 @@
 //! Sleeping until something is free.
 //!
 //! ```text
-//!   63                        33   32   31                       0
-//!  ┌────────────────────────────┬──────┬──────────────────────────┐
-//!  │ announcements (31 bits)    │ mark │ sequence: the futex      │
-//!  └────────────────────────────┴──────┴──────────────────────────┘
-//!   mark   0: nobody sleeps, and nobody is about to      1: somebody may
+//!   63                      35     34         33      32   31                  0
+//!  ┌──────────────────────────┬──────────┬─────────┬──────┬─────────────────────┐
+//!  │ announcements (29 bits)  │ no place │ in turn │ mark │ sequence: the futex │
+//!  └──────────────────────────┴──────────┴─────────┴──────┴─────────────────────┘
+//!   mark       0: nobody sleeps, and nobody is about to      1: somebody may
+//!   in turn    somebody has waited for too long: what is freed is for the first
+//!   no place   somebody without a place may sleep here
 //! ```
 //!
 //! A waiter *announces* itself (sets the mark and reads the sequence, in one step), tries once more,
-//! and sleeps while the sequence is what it was. One who frees something looks at the mark, and
-//! only if it is set moves the sequence on and wakes one.
+//! and sleeps: in its place (see `places`), or, without one, here while the sequence is what it was. One who frees
+//! something looks at the mark, and only if it is set moves the sequence on and wakes one.
+//!
+//! *In turn* is how it goes while somebody has waited for too long: see `Reservation`. Such a waiter says so as it announces itself; the
+//! first to be served in turn that has not waited for so long ends it, because all others came later.
 //!
 //! The mark clears itself: who wakes and finds nobody asleep takes it away, if nobody has announced
 //! itself meanwhile, and so does a waiter that leaves and was the only one. Sleepers that are killed
@@ -39,12 +44,23 @@ use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 
 const MARK: u64 = 1 << 32;
-const ANNOUNCEMENT: u64 = 1 << 33;
+const IN_TURN: u64 = 1 << 33;
+const NO_PLACE: u64 = 1 << 34;
+const ANNOUNCEMENT: u64 = 1 << 35;
 /// Where nobody can tell whether somebody sleeps, one wake-up in so many is for all: then nobody does who came before.
 pub(super) const ALL_EACH: u32 = 64;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gate<'a>(pub(crate) &'a AtomicU64);
+
+/// What a waiter says of itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Announcing {
+    /// It has a place, where it sleeps.
+    pub(crate) has_place: bool,
+    /// It has waited for too long.
+    pub(crate) is_hungry: bool,
+}
 
 /// That a waiter has announced itself, and what it saw when it did.
 #[derive(Clone, Copy, Debug)]
@@ -56,10 +72,17 @@ pub(crate) struct Announced {
 
 impl Gate<'_> {
     /// Says that the caller is about to sleep; `before` is what it has announced already, if it has.
-    pub(crate) fn announce(self, before: Option<Announced>) -> Announced {
+    pub(crate) fn announce(self, who: Announcing, before: Option<Announced>) -> Announced {
+        let mut flags = MARK;
+        if !who.has_place {
+            flags |= NO_PLACE;
+        }
+        if who.is_hungry && rule("turns/who-has-waited-for-too-long-is-next") {
+            flags |= IN_TURN;
+        }
         let mut seen = self.0.load(Ordering::Relaxed);
         loop {
-            let after = seen.wrapping_add(ANNOUNCEMENT) | MARK;
+            let after = seen.wrapping_add(ANNOUNCEMENT) | flags;
             match self.0.compare_exchange(seen, after, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => {
                     let alone = seen & MARK == 0
@@ -71,7 +94,21 @@ impl Gate<'_> {
         }
     }
 
-    /// Sleeps, unless something was freed since the announcement.
+    /// Whether what is freed is for the first of those who wait.
+    #[inline]
+    pub(crate) fn is_in_turn(self) -> bool {
+        self.0.load(Ordering::Relaxed) & IN_TURN != 0
+    }
+
+    /// Lets those who come by be faster again, because nobody waits who has waited for too long.
+    pub(crate) fn end_turns(self) {
+        let seen = self.0.load(Ordering::Relaxed);
+        // If that fails, something has happened meanwhile, and the next one ends it.
+        let _ =
+            self.0.compare_exchange(seen, seen & !IN_TURN, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Sleeps, unless something was freed since the announcement; for one that has no place.
     pub(crate) fn sleep(
         self,
         futex: &impl Futex,
@@ -90,17 +127,18 @@ impl Gate<'_> {
         !(alone && self.unmark(seen))
     }
 
-    /// Wakes one who sleeps, after something was freed.
+    /// Wakes one who sleeps, after something was freed: with `wake_first` one who has a place, and where there is none
+    /// one who sleeps here.
     #[inline]
-    pub(crate) fn wake_one(self, futex: &impl Futex) {
+    pub(crate) fn wake_one(self, futex: &impl Futex, wake_first: impl FnOnce() -> bool) {
         let seen = self.0.load(Ordering::SeqCst);
         if seen & MARK != 0 {
-            self.wake_one_slow(futex, seen);
+            self.wake_one_slow(futex, seen, wake_first);
         }
     }
 
     #[cold]
-    fn wake_one_slow(self, futex: &impl Futex, mut seen: u64) {
+    fn wake_one_slow(self, futex: &impl Futex, mut seen: u64, wake_first: impl FnOnce() -> bool) {
         let step = u32::from(rule("gate/who-frees-moves-the-sequence-on"));
         let moved = loop {
             // Only the low half counts on: the sequence begins again after 2^32.
@@ -111,17 +149,21 @@ impl Gate<'_> {
                 Err(other) => seen = other,
             }
         };
-        let nobody_sleeps = match futex.wake_one(self.0) {
-            Woke::One => false,
-            Woke::Nobody => true,
-            Woke::Unknown => {
-                let all = low(moved).is_multiple_of(ALL_EACH);
-                if all {
-                    futex.wake_all(self.0);
+        if wake_first() {
+            return;
+        }
+        let nobody_sleeps = moved & NO_PLACE == 0
+            || match futex.wake_one(self.0) {
+                Woke::One => false,
+                Woke::Nobody => true,
+                Woke::Unknown => {
+                    let all = low(moved).is_multiple_of(ALL_EACH);
+                    if all {
+                        futex.wake_all(self.0);
+                    }
+                    all
                 }
-                all
-            }
-        };
+            };
         if nobody_sleeps && rule("gate/a-mark-of-nobody-is-cleared") {
             // Whoever has announced itself since may lie down yet, and needs it.
             let nobody_since = rule("gate/a-mark-stays-for-who-came-since");
@@ -130,10 +172,12 @@ impl Gate<'_> {
     }
 
     fn unmark(self, seen: u64) -> bool {
-        self.0.compare_exchange(seen, seen & !MARK, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        let unmarked = seen & !(MARK | IN_TURN | NO_PLACE);
+        self.0.compare_exchange(seen, unmarked, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
 fn same_announcements(a: u64, b: u64) -> bool {
-    a >> 32 == b >> 32
+    const SAME: u64 = !(ANNOUNCEMENT - 1) | MARK;
+    a & SAME == b & SAME
 }

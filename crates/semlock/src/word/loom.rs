@@ -22,8 +22,11 @@ use ::loom::thread::{self, JoinHandle, Thread};
 use super::barrier::{Phase, Phases};
 use super::counter::Counter;
 use super::event::Event;
-use super::gate::{ALL_EACH, Announced, Gate};
+use super::gate::{ALL_EACH, Announced, Announcing, Gate};
 use super::permit::{Permit, Process, State, Taken};
+use super::places::{Place, Places};
+use super::reservation::{Reservation, Taker};
+use super::turns::{Given, Permits, Turns};
 use super::waiters::{NODE_WORDS, Node, Progress, Queue, Waiters, Waits};
 use super::watch::{Judged, Watch};
 use super::{Futex, Slept, Woke, low};
@@ -34,6 +37,13 @@ const A: Process = Process::new(1, 1, false);
 const B: Process = Process::new(2, 2, false);
 const C: Process = Process::new(3, 3, false);
 const D: Process = Process::new(4, 4, false);
+
+/// One without a place, while no reservation has run out.
+const NOBODY: Taker = Taker { ticket: None, clock: || 0 };
+/// One that comes when all have run out.
+const LATE: Taker = Taker { ticket: None, clock: || 1_000_000_000 };
+
+const AT_GATE: Announcing = Announcing { has_place: false, is_hungry: false };
 
 /// A sleep that may end by itself at any moment.
 const SOME_TIME: Option<Duration> = Some(Duration::from_millis(1));
@@ -286,14 +296,14 @@ impl Mutual {
     }
 
     fn acquire(&self, me: Process) {
-        wait_at(self.gate(), &self.futex, || self.permit().try_take(me));
+        wait_at(self.gate(), &self.futex, || self.permit().try_take(me, NOBODY));
         self.protected.write();
     }
 
     fn release(&self, me: Process) {
         self.protected.write();
         assert!(self.permit().free_if_held_by(me));
-        self.gate().wake_one(&self.futex);
+        self.gate().wake_one(&self.futex, || false);
     }
 
     /// Whether there is a free permit, and nobody marked.
@@ -311,7 +321,7 @@ fn before_a_wake_up_for_all(gate: u64) -> u64 {
 fn wait_at<T>(gate: Gate<'_>, futex: &Sleepers, mut attempt: impl FnMut() -> Option<T>) -> T {
     let mut announced: Option<Announced> = None;
     loop {
-        let now = gate.announce(announced);
+        let now = gate.announce(AT_GATE, announced);
         announced = Some(now);
         if let Some(taken) = attempt() {
             gate.leave(now);
@@ -327,12 +337,12 @@ fn try_at<T>(
     futex: &Sleepers,
     mut attempt: impl FnMut() -> Option<T>,
 ) -> Option<T> {
-    let first = gate.announce(None);
+    let first = gate.announce(AT_GATE, None);
     let mut taken = attempt();
     let mut last = first;
     if taken.is_none() {
         gate.sleep(futex, first, SOME_TIME);
-        last = gate.announce(Some(first));
+        last = gate.announce(AT_GATE, Some(first));
         taken = attempt();
     }
     gate.leave(last);
@@ -344,7 +354,7 @@ fn a_permit_is_never_held_by_two() {
     model_with(3, || {
         let lock = Mutual::held_by(None);
         let take = |lock: &Mutual, me| {
-            if lock.permit().try_take(me).is_some() {
+            if lock.permit().try_take(me, NOBODY).is_some() {
                 lock.protected.write();
                 assert!(lock.permit().free_if_held_by(me));
             }
@@ -362,7 +372,7 @@ fn a_permit_is_freed_once_by_its_holder_or_by_another() {
     model(|| {
         let lock = Mutual::held_by(Some(A));
         let holder = with(&lock, |lock| lock.permit().free_if_held_by(A));
-        let other = lock.permit().free();
+        let other = lock.permit().free(None);
         assert!(holder.join().unwrap() != other);
         assert_eq!(lock.permit().state(), State::Free);
     });
@@ -375,7 +385,7 @@ fn a_killed_holder_is_replaced_by_one_who_sees_what_it_wrote() {
             let shared = Arc::new((Mutual::held_by(None), Life::of(A)));
             let holder = with(&shared, move |(lock, life)| {
                 life.killed_after(steps, || {
-                    if lock.permit().try_take(A).is_some() {
+                    if lock.permit().try_take(A, NOBODY).is_some() {
                         lock.protected.write();
                         lock.permit().free_if_held_by(A);
                     }
@@ -386,7 +396,7 @@ fn a_killed_holder_is_replaced_by_one_who_sees_what_it_wrote() {
                     State::Held(holder) => {
                         life.is_over(holder) && lock.permit().recover(holder, me)
                     }
-                    _ => lock.permit().try_take(me).is_some(),
+                    _ => lock.permit().try_take(me, NOBODY).is_some(),
                 };
                 if won {
                     lock.protected.write();
@@ -411,7 +421,7 @@ fn a_permit_given_back_as_it_was_found_tells_one_who_takes_it() {
     model(|| {
         let lock = Mutual::held_by(Some(B));
         let take = |lock: &Mutual, me| {
-            let taken = lock.permit().try_take(me);
+            let taken = lock.permit().try_take(me, NOBODY);
             if taken.is_some() {
                 lock.protected.write();
                 lock.permit().free_if_held_by(me);
@@ -433,7 +443,7 @@ fn a_fork_while_a_permit_is_freed_leaves_it_to_nobody() {
     model(|| {
         let lock = Mutual::held_by(Some(A));
         let fork = with(&lock, |lock| lock.permit().mark_inherited(A));
-        assert!(lock.permit().free_if_held_by(A) || lock.permit().free());
+        assert!(lock.permit().free_if_held_by(A) || lock.permit().free(None));
         fork.join().unwrap();
         assert_eq!(lock.permit().state(), State::Free);
     });
@@ -445,7 +455,7 @@ fn a_fork_while_another_frees_a_permit_does_not_keep_that_one_from_it() {
     model(|| {
         let lock = Mutual::held_by(Some(A));
         let fork = with(&lock, |lock| lock.permit().mark_inherited(A));
-        assert!(lock.permit().free());
+        assert!(lock.permit().free(None));
         fork.join().unwrap();
         assert_eq!(lock.permit().state(), State::Free);
     });
@@ -502,7 +512,7 @@ fn a_waiter_that_leaves_takes_no_mark_or_wake_up_with_it() {
         let lock = Mutual::held_by(Some(A));
         let patient = with(&lock, |lock| lock.acquire(B));
         let hasty = with(&lock, |lock| {
-            if try_at(lock.gate(), &lock.futex, || lock.permit().try_take(C)).is_some() {
+            if try_at(lock.gate(), &lock.futex, || lock.permit().try_take(C, NOBODY)).is_some() {
                 lock.protected.write();
                 lock.release(C);
             }
@@ -518,7 +528,7 @@ fn a_waiter_that_was_alone_leaves_the_gate_as_it_found_it() {
     let lock = || Mutual::held_by(Some(A));
     model(move || {
         let lock = lock();
-        assert!(try_at(lock.gate(), &lock.futex, || lock.permit().try_take(B)).is_none());
+        assert!(try_at(lock.gate(), &lock.futex, || lock.permit().try_take(B, NOBODY)).is_none());
         lock.release(A);
         assert!(lock.is_as_new());
     });
@@ -531,25 +541,25 @@ fn a_killed_waiter_leaves_a_mark_for_one_release_and_hides_no_sleeper() {
             let shared = Arc::new((Mutual::held_by(Some(A)), Life::of(C)));
             let patient = with(&shared, |(lock, _)| lock.acquire(B));
             let killed = with(&shared, move |(lock, life)| {
-                let attempt = || lock.permit().try_take(C);
+                let attempt = || lock.permit().try_take(C, NOBODY);
                 life.killed_after(steps, || try_at(lock.gate(), &lock.futex, attempt))
             });
             let (lock, life) = &*shared;
             lock.release(A);
             let taken = killed.join().unwrap().flatten().is_some();
             // What is lost with one who was woken, naps mend: this is one who wakes after it.
-            lock.gate().wake_one(&lock.futex);
+            lock.gate().wake_one(&lock.futex, || false);
             if taken || lock.permit().state() == State::Held(C) {
                 assert!(taken || life.is_over(C));
-                lock.permit().free();
-                lock.gate().wake_one(&lock.futex);
+                lock.permit().free(None);
+                lock.gate().wake_one(&lock.futex, || false);
             }
             patient.join().unwrap();
             // Where nobody tells whether one was woken, it is so many releases, of which this is the last.
             lock.gate.store(before_a_wake_up_for_all(latest(&lock.gate)), Ordering::Relaxed);
             for _ in 0..2 {
-                lock.permit().free();
-                lock.gate().wake_one(&lock.futex);
+                lock.permit().free(None);
+                lock.gate().wake_one(&lock.futex, || false);
             }
             assert!(lock.is_as_new());
         });
@@ -572,7 +582,7 @@ fn a_holder_that_is_killed_at_a_gate_is_found_by_who_looks_there() {
                 State::Held(holder) if life.is_over(holder) => {
                     lock.permit().recover(holder, B).then_some(())
                 }
-                _ => lock.permit().try_take(B).map(|_| ()),
+                _ => lock.permit().try_take(B, NOBODY).map(|_| ()),
             };
             let taken = try_at(lock.gate(), &lock.futex, attempt);
             if taken.is_some() {
@@ -587,14 +597,18 @@ fn a_holder_that_is_killed_at_a_gate_is_found_by_who_looks_there() {
 
 // ---- Counters ----
 
-struct Permits {
+fn give(value: &AtomicU64, most: u64) -> bool {
+    Counter(value).give(most, None, || 0).is_some()
+}
+
+struct Value {
     value: AtomicU64,
     gate: AtomicU64,
     futex: Sleepers,
     protected: Protected,
 }
 
-impl Permits {
+impl Value {
     fn new(value: u64) -> Arc<Self> {
         Arc::new(Self {
             value: word(value),
@@ -605,28 +619,28 @@ impl Permits {
     }
 
     fn acquire(&self) {
-        let attempt = || Counter(&self.value).try_take().then_some(());
+        let attempt = || Counter(&self.value).try_take(NOBODY).then_some(());
         wait_at(Gate(&self.gate), &self.futex, attempt);
     }
 
     fn release(&self) {
-        assert!(Counter(&self.value).give(2));
-        Gate(&self.gate).wake_one(&self.futex);
+        assert!(give(&self.value, 2));
+        Gate(&self.gate).wake_one(&self.futex, || false);
     }
 }
 
 #[test]
 fn a_counter_gives_no_more_than_it_has_and_takes_no_more_than_it_may() {
     model_with(3, || {
-        let counter = Permits::new(1);
-        let take = |permits: &Permits| u64::from(Counter(&permits.value).try_take());
-        let give = |permits: &Permits| u64::from(Counter(&permits.value).give(2));
+        let counter = Value::new(1);
+        let take = |permits: &Value| u64::from(Counter(&permits.value).try_take(NOBODY));
+        let give = |permits: &Value| u64::from(give(&permits.value, 2));
         let threads = [with(&counter, take), with(&counter, move |it| take(it) + 10 * give(it))];
         let given = give(&counter) + give(&counter);
         let [taken, both] = join(threads)[..] else { unreachable!() };
         let (taken, given) = (taken + both % 10, given + both / 10);
-        assert_eq!(Counter(&counter.value).value() + taken, 1 + given);
-        assert!(Counter(&counter.value).value() <= 2);
+        assert_eq!(Counter(&counter.value).value(|| 0) + taken, 1 + given);
+        assert!(Counter(&counter.value).value(|| 0) <= 2);
     });
 }
 
@@ -644,16 +658,16 @@ fn a_count_that_is_told_was_the_count_of_all_at_one_moment() {
         }
         let holder = with(&shared, move |(permit, words)| {
             tally(words, -1, 1);
-            assert!(Counter(permit).give(1));
-            if Counter(permit).try_take() {
+            assert!(give(permit, 1));
+            if Counter(permit).try_take(NOBODY) {
                 tally(words, 1, 1);
             }
         });
         let other = with(&shared, move |(permit, words)| {
-            if Counter(permit).try_take() {
+            if Counter(permit).try_take(NOBODY) {
                 tally(words, 1, 2);
                 tally(words, -1, 2);
-                assert!(Counter(permit).give(1));
+                assert!(give(permit, 1));
             }
         });
         let told = Count::of(shared.1.each_ref()).get();
@@ -665,12 +679,12 @@ fn a_count_that_is_told_was_the_count_of_all_at_one_moment() {
 #[test]
 fn who_takes_what_another_gave_sees_what_that_one_wrote() {
     model(|| {
-        let counter = Permits::new(0);
+        let counter = Value::new(0);
         let giver = with(&counter, |permits| {
             permits.protected.write();
-            assert!(Counter(&permits.value).give(1));
+            assert!(give(&permits.value, 1));
         });
-        if Counter(&counter.value).try_take() {
+        if Counter(&counter.value).try_take(NOBODY) {
             counter.protected.write();
         }
         giver.join().unwrap();
@@ -681,11 +695,11 @@ fn who_takes_what_another_gave_sees_what_that_one_wrote() {
 #[test]
 fn a_counter_of_one_protects_as_a_permit_does() {
     model(|| {
-        let counter = Permits::new(1);
-        let take = |permits: &Permits| {
-            if Counter(&permits.value).try_take() {
+        let counter = Value::new(1);
+        let take = |permits: &Value| {
+            if Counter(&permits.value).try_take(NOBODY) {
                 permits.protected.write();
-                assert!(Counter(&permits.value).give(1));
+                assert!(give(&permits.value, 1));
             }
         };
         let other = with(&counter, take);
@@ -700,14 +714,14 @@ fn who_takes_the_last_of_two_permits_sees_what_both_givers_wrote() {
         let shared = Arc::new((word(0), Protected::default(), Protected::default()));
         let first = with(&shared, |(value, first, _)| {
             first.write();
-            assert!(Counter(value).give(2));
+            assert!(give(value, 2));
         });
         let second = with(&shared, |(value, _, second)| {
             second.write();
-            assert!(Counter(value).give(2));
+            assert!(give(value, 2));
         });
         let (value, a, b) = &*shared;
-        if Counter(value).try_take() && Counter(value).try_take() {
+        if Counter(value).try_take(NOBODY) && Counter(value).try_take(NOBODY) {
             a.write();
             b.write();
         }
@@ -719,8 +733,8 @@ fn who_takes_the_last_of_two_permits_sees_what_both_givers_wrote() {
 #[test]
 fn two_releases_wake_two_sleepers_of_a_semaphore() {
     model_with(2, || {
-        let permits = Permits::new(0);
-        let waiters = [with(&permits, Permits::acquire), with(&permits, Permits::acquire)];
+        let permits = Value::new(0);
+        let waiters = [with(&permits, Value::acquire), with(&permits, Value::acquire)];
         permits.release();
         permits.release();
         join(waiters);
@@ -730,9 +744,9 @@ fn two_releases_wake_two_sleepers_of_a_semaphore() {
 #[test]
 fn two_who_release_at_once_wake_two_sleepers_of_a_semaphore() {
     model_with(2, || {
-        let permits = Permits::new(0);
-        let waiters = [with(&permits, Permits::acquire), with(&permits, Permits::acquire)];
-        let other = with(&permits, Permits::release);
+        let permits = Value::new(0);
+        let waiters = [with(&permits, Value::acquire), with(&permits, Value::acquire)];
+        let other = with(&permits, Value::release);
         permits.release();
         join(waiters);
         other.join().unwrap();
@@ -745,27 +759,403 @@ fn a_waiter_never_sleeps_beside_one_of_several_free_permits() {
     model_with(2, || {
         let shared = Arc::new(([word(A.word()), word(A.word())], word(0), Sleepers::default()));
         let take = |words: &[AtomicU64; 2], from: usize, me| {
-            [from, 1 - from].into_iter().find(|&at| Permit(&words[at]).try_take(me).is_some())
+            [from, 1 - from]
+                .into_iter()
+                .find(|&at| Permit(&words[at]).try_take(me, NOBODY).is_some())
         };
         let waiters = [(0, B), (1, C)].map(|(from, me)| {
             with(&shared, move |(words, gate, futex)| {
                 let at = wait_at(Gate(gate), futex, || take(words, from, me));
                 assert!(Permit(&words[at]).free_if_held_by(me));
-                Gate(gate).wake_one(futex);
+                Gate(gate).wake_one(futex, || false);
             })
         });
         let (words, gate, futex) = &*shared;
         // It moves from one permit to the other.
         assert!(Permit(&words[0]).free_if_held_by(A));
-        Gate(gate).wake_one(futex);
+        Gate(gate).wake_one(futex, || false);
         let at = take(words, 0, A);
         assert!(Permit(&words[1]).free_if_held_by(A));
-        Gate(gate).wake_one(futex);
+        Gate(gate).wake_one(futex, || false);
         if at.is_some() {
             words.iter().find(|&word| Permit(word).free_if_held_by(A));
-            Gate(gate).wake_one(futex);
+            Gate(gate).wake_one(futex, || false);
         }
         join(waiters);
+    });
+}
+
+// ---- Turns ----
+
+/// A lock whose waiters have places; of one permit, or with a counter.
+struct Line {
+    permit: AtomicU64,
+    counts: bool,
+    gate: AtomicU64,
+    nodes: Vec<AtomicU64>,
+    used: AtomicU64,
+    tickets: AtomicU64,
+    futex: Sleepers,
+    protected: Protected,
+}
+
+/// One that waits, and has announced itself.
+struct InLine {
+    place: Place,
+    announced: Announced,
+    is_hungry: bool,
+}
+
+impl Line {
+    fn held() -> Self {
+        Self {
+            permit: word(A.word()),
+            counts: false,
+            gate: word(0),
+            nodes: (0..2 * NODE_WORDS).map(|_| word(0)).collect(),
+            used: word(0),
+            tickets: word(0),
+            futex: Sleepers::default(),
+            protected: Protected::default(),
+        }
+    }
+
+    fn counting() -> Self {
+        Self { permit: word(0), counts: true, ..Self::held() }
+    }
+
+    fn places(&self) -> Places<'_> {
+        let table = Waiters { nodes: &self.nodes, used: &self.used };
+        Places { table, slot: 1, tickets: &self.tickets }
+    }
+
+    fn turns(&self) -> Turns<'_> {
+        Turns { gate: Gate(&self.gate), places: Some(self.places()) }
+    }
+
+    fn try_take(&self, me: Process, taker: Taker) -> bool {
+        if self.counts {
+            Counter(&self.permit).try_take(taker)
+        } else {
+            Permit(&self.permit).try_take(me, taker).is_some()
+        }
+    }
+
+    fn attempt(&self, me: Process, waiter: &InLine) -> bool {
+        self.try_take(me, Taker { ticket: Some(waiter.place.ticket()), ..NOBODY })
+    }
+
+    fn enter(&self, me: Process, is_hungry: bool) -> InLine {
+        let place = self.places().enter(me).unwrap();
+        let who = Announcing { has_place: true, is_hungry };
+        InLine { place, announced: Gate(&self.gate).announce(who, None), is_hungry }
+    }
+
+    fn wait_again(&self, waiter: &mut InLine) {
+        self.places().wait_again(&waiter.place);
+        let who = Announcing { has_place: true, is_hungry: waiter.is_hungry };
+        waiter.announced = Gate(&self.gate).announce(who, Some(waiter.announced));
+    }
+
+    /// As a lock waits, once it has announced itself.
+    fn wait(&self, me: Process, mut waiter: InLine) {
+        loop {
+            if self.attempt(me, &waiter) {
+                break;
+            }
+            self.places().sleep(&self.futex, &waiter.place, None);
+            if self.attempt(me, &waiter) {
+                break;
+            }
+            self.wait_again(&mut waiter);
+        }
+        self.end(&waiter, true);
+    }
+
+    /// Waits once, and not for long.
+    fn wait_shortly(&self, me: Process, mut waiter: InLine) -> bool {
+        let mut got = self.attempt(me, &waiter);
+        if !got {
+            self.places().sleep(&self.futex, &waiter.place, SOME_TIME);
+            self.wait_again(&mut waiter);
+            got = self.attempt(me, &waiter);
+        }
+        self.end(&waiter, got);
+        got
+    }
+
+    fn end(&self, waiter: &InLine, acquired: bool) {
+        Gate(&self.gate).leave(waiter.announced);
+        self.turns().leave(&self.futex, self, &waiter.place, acquired, waiter.is_hungry);
+    }
+
+    fn release(&self, me: Process) {
+        self.release_beside(me, &mut |_| false);
+    }
+
+    /// As a lock is released.
+    fn release_beside(&self, me: Process, is_dead: &mut impl FnMut(Process) -> bool) {
+        if Gate(&self.gate).is_in_turn() {
+            let given = self.turns().release(&self.futex, self, NOBODY.clock, me, is_dead);
+            given.expect("there is something to give");
+        } else {
+            self.give(None).expect("there is something to give");
+            self.turns().wake_one(&self.futex, None);
+        }
+    }
+
+    /// Whether nobody has it, whatever was reserved.
+    fn is_left(&self) -> bool {
+        self.try_take(D, LATE)
+    }
+}
+
+impl Permits for Line {
+    type Refused = &'static str;
+
+    fn give(&self, next: Option<Reservation>) -> Result<Given, &'static str> {
+        if self.counts {
+            return Counter(&self.permit).give(2, next, NOBODY.clock).ok_or("too many");
+        }
+        let given = if next.is_some() { Given::ToOne } else { Given::ToAll };
+        if Permit(&self.permit).free(next) { Ok(given) } else { Err("it is free") }
+    }
+
+    fn reserve_again(&self, reserved: Reservation, next: Option<Reservation>) -> bool {
+        if self.counts {
+            Counter(&self.permit).reserve_again(reserved, next)
+        } else {
+            Permit(&self.permit).reserve_again(reserved, next)
+        }
+    }
+
+    fn give_up(&self, ticket: u64) -> bool {
+        if self.counts {
+            Counter(&self.permit).give_up(ticket)
+        } else {
+            Permit(&self.permit).give_up(ticket)
+        }
+    }
+}
+
+#[test]
+fn a_waiter_in_its_place_never_sleeps_beside_a_free_permit() {
+    for is_hungry in [false, true] {
+        model_with(1, move || {
+            let line = Arc::new(Line::held());
+            let waiter = |me| {
+                with(&line, move |line: &Line| {
+                    let waiter = line.enter(me, is_hungry);
+                    line.wait(me, waiter);
+                    line.protected.write();
+                    line.release(me);
+                })
+            };
+            let waiters = [waiter(B), waiter(C)];
+            line.protected.write();
+            line.release(A);
+            join(waiters);
+            assert!(line.is_left());
+        });
+    }
+}
+
+#[test]
+fn a_waiter_that_gives_up_passes_its_wake_up_on() {
+    for hungry in [false, true] {
+        model_with(1, move || {
+            let line = Arc::new(Line::held());
+            let (first, second) = (line.enter(B, hungry), line.enter(C, hungry));
+            let first = with(&line, move |line| {
+                if line.wait_shortly(B, first) {
+                    line.protected.write();
+                    line.release(B);
+                }
+            });
+            let second = with(&line, move |line| {
+                line.wait(C, second);
+                line.protected.write();
+            });
+            line.protected.write();
+            line.release(A);
+            join([first, second]);
+        });
+    }
+}
+
+/// Who has waited for too long is passed by nobody, after the one that was under way.
+#[test]
+fn who_comes_by_does_not_pass_one_that_has_waited_for_too_long() {
+    model_with(3, || {
+        let shared = Arc::new((Line::held(), word(0)));
+        let first = shared.0.enter(B, true);
+        let waiter = with(&shared, move |(line, was_in)| {
+            line.wait(B, first);
+            line.protected.write();
+            was_in.store(1, Ordering::Relaxed);
+            line.release(B);
+        });
+        let (line, was_in) = &*shared;
+        line.protected.write();
+        line.release(A);
+        for _ in 0..2 {
+            if line.try_take(A, NOBODY) {
+                line.protected.write();
+                assert_eq!(was_in.load(Ordering::Relaxed), 1);
+                line.release(A);
+            }
+        }
+        waiter.join().unwrap();
+        assert!(line.is_left());
+    });
+}
+
+/// The first in line is woken in vain as often as somebody passes, and still is the first.
+#[test]
+fn whoever_is_woken_in_vain_stays_before_those_who_came_later() {
+    model_with(1, || {
+        let line = Arc::new(Line::held());
+        let mut first = line.enter(B, false);
+        let second = line.enter(C, false);
+        for _ in 0..2 {
+            line.release(A);
+            assert!(line.try_take(A, NOBODY));
+            line.wait_again(&mut first);
+        }
+        assert_eq!(line.places().first().map(|first| first.ticket()), Some(first.place.ticket()));
+        let waiters = [(B, first), (C, second)].map(|(me, waiter)| {
+            with(&line, move |line| {
+                line.wait(me, waiter);
+                line.protected.write();
+                line.release(me);
+            })
+        });
+        line.protected.write();
+        line.release(A);
+        join(waiters);
+        assert!(line.is_left());
+    });
+}
+
+/// Why there are places: where all sleep at the gate, and wake to check, who came first is behind who came later.
+#[test]
+#[should_panic(expected = "the second was first")]
+fn without_places_one_who_came_later_can_be_first() {
+    model_with(2, || {
+        let lock = Mutual::held_by(Some(A));
+        let first = lock.gate().announce(AT_GATE, None);
+        let second = with(&lock, move |lock| {
+            let announced = lock.gate().announce(AT_GATE, None);
+            lock.gate().sleep(&lock.futex, announced, SOME_TIME);
+            lock.permit().try_take(C, NOBODY).is_some()
+        });
+        // It checks, and lies down again.
+        lock.gate().sleep(&lock.futex, first, SOME_TIME);
+        lock.release(A);
+        let was_first = lock.permit().try_take(B, NOBODY).is_some();
+        assert!(!second.join().unwrap() || was_first, "the second was first");
+    });
+}
+
+#[test]
+fn of_a_counter_in_turn_no_permit_is_lost() {
+    model_with(1, || {
+        let line = Arc::new(Line::counting());
+        let (first, second) = (line.enter(B, true), line.enter(C, true));
+        let first = with(&line, move |line| line.wait_shortly(B, first));
+        let other = with(&line, |line| line.release(A));
+        line.release(A);
+        let got = [line.wait_shortly(C, second), first.join().unwrap()];
+        other.join().unwrap();
+        let got = got.into_iter().filter(|&got| got).count();
+        let left = [(); 3].into_iter().filter(|()| line.is_left()).count();
+        assert_eq!(got + left, 2);
+    });
+}
+
+#[test]
+fn two_releases_of_a_counter_in_turn_wake_two() {
+    model_with(1, || {
+        let line = Arc::new(Line::counting());
+        let (first, second) = (line.enter(B, true), line.enter(C, true));
+        let first = with(&line, move |line| line.wait(B, first));
+        let second = with(&line, move |line| line.wait(C, second));
+        line.release(A);
+        line.release(A);
+        join([first, second]);
+    });
+}
+
+#[test]
+fn a_releaser_that_is_killed_in_turn_leaves_its_permit_to_who_comes_later() {
+    for steps in 0..12 {
+        model_with(2, move || {
+            let shared = Arc::new((Line::held(), Life::of(A)));
+            let mut first = shared.0.enter(B, true);
+            let releaser = with(&shared, move |(line, life)| {
+                life.killed_after(steps, || line.release(A));
+            });
+            let (line, life) = &*shared;
+            let mut got = line.attempt(B, &first);
+            releaser.join().unwrap();
+            if !got {
+                line.wait_again(&mut first);
+                got = line.attempt(B, &first) || line.is_left();
+            }
+            // It was killed before it gave anything.
+            let holder = Permit(&line.permit).state();
+            assert!(got || matches!(holder, State::Held(dead) if life.is_over(dead)));
+        });
+    }
+}
+
+#[test]
+fn a_waiter_that_is_killed_keeps_no_permit_and_no_place_for_long() {
+    for steps in 0..14 {
+        model_with(2, move || {
+            let shared = Arc::new((Line::held(), Life::of(B)));
+            let first = shared.0.enter(B, true);
+            let mut second = shared.0.enter(C, true);
+            let waiter = with(&shared, move |(line, life)| {
+                life.killed_after(steps, || {
+                    if line.wait_shortly(B, first) {
+                        line.release(B);
+                    }
+                })
+                .is_some()
+            });
+            let (line, life) = &*shared;
+            line.release_beside(A, &mut |process| life.is_over(process));
+            let lived = waiter.join().unwrap();
+            let held = matches!(Permit(&line.permit).state(), State::Held(_));
+            assert!(!(lived && held));
+            // Its permit is found as any is; otherwise there is one.
+            assert!(held || line.attempt(C, &second) || line.is_left());
+            line.places().reclaim(C, &mut |process| process == B && !lived);
+            line.wait_again(&mut second);
+            assert_eq!(line.places().first().map(|it| it.ticket()), Some(second.place.ticket()));
+            line.places().leave(&second.place);
+            // Both places are there again.
+            assert!(line.places().enter(C).is_some() && line.places().enter(C).is_some());
+        });
+    }
+}
+
+#[test]
+fn what_one_that_died_was_woken_for_is_found_by_who_looks_after_it() {
+    model_with(2, || {
+        let line = Arc::new(Line::held());
+        let [_dead, second] = [B, C].map(|me| line.enter(me, false));
+        // It dies as it was woken.
+        line.futex.lie_down(&line.nodes[1], None);
+        line.release(A);
+        let looks = with(&line, |line| {
+            if line.places().bury_woken(D, &mut |process| process == B) {
+                line.turns().wake_one(&line.futex, None);
+            }
+        });
+        line.wait(C, second);
+        looks.join().unwrap();
     });
 }
 

@@ -10,6 +10,9 @@ pub(crate) mod gate;
 #[cfg(all(loom, test))]
 mod loom;
 pub(crate) mod permit;
+pub(crate) mod places;
+pub(crate) mod reservation;
+pub(crate) mod turns;
 pub(crate) mod waiters;
 pub(crate) mod watch;
 

@@ -8,6 +8,7 @@
 //!   0                      free
 //!   process, mark HELD     held by it
 //!   process, mark DIED     free; it died as the holder, and the next who takes it is told
+//!   no process, mark DIED  free, but reserved: 32 bits of the start time are a `Reservation`
 //!   process, INHERITED     held by it, or by a child that it forked meanwhile: never recovered
 //!   process, STRANGER      held by it, which lives in another pid or time namespace: never recovered
 //! ```
@@ -22,6 +23,8 @@
 //! are `SeqCst` on top of that, because the gate needs more of them: see there. Nobody goes by the state
 //! that a failed exchange tells: who needs one looks again.
 
+use super::low;
+use super::reservation::{Reservation, Taker};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 
@@ -77,6 +80,8 @@ impl Process {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Free,
+    /// Free, for one waiter.
+    Reserved(Reservation),
     /// Free, and its last holder died with it.
     OwnerDied(Process),
     /// Held; the process carries the mark.
@@ -87,9 +92,20 @@ impl State {
     const fn of(word: u64) -> Self {
         match word {
             0 => Self::Free,
+            _ if word & ((1 << START_SHIFT) - 1) == DIED => {
+                Self::Reserved(Reservation::from_bits(low(word >> START_SHIFT)))
+            }
             _ if word & MARK == DIED => Self::OwnerDied(Process(word)),
             _ => Self::Held(Process(word)),
         }
+    }
+}
+
+/// What a permit is that is free, for everybody or for one.
+const fn free(reserved: Option<Reservation>) -> u64 {
+    match reserved {
+        None => 0,
+        Some(reserved) => (reserved.bits() as u64) << START_SHIFT | DIED,
     }
 }
 
@@ -115,12 +131,20 @@ impl Permit<'_> {
         self.change(0, me.0)
     }
 
-    /// Takes it if it is free.
-    pub(crate) fn try_take(self, me: Process) -> Option<Taken> {
+    /// Takes it if it is free for this one.
+    pub(crate) fn try_take(self, me: Process, taker: Taker) -> Option<Taken> {
         loop {
             match self.state() {
                 State::Free => {
                     if self.try_take_clean(me) {
+                        return Some(Taken::Clean);
+                    }
+                }
+                State::Reserved(reserved) => {
+                    if !taker.may_take(reserved) {
+                        return None;
+                    }
+                    if self.change(free(Some(reserved)), me.0) {
                         return Some(Taken::Clean);
                     }
                 }
@@ -145,10 +169,30 @@ impl Permit<'_> {
         self.change(me.0, 0)
     }
 
+    /// Frees it for one waiter if this process holds it, and no more is known about it.
+    pub(crate) fn reserve_if_held_by(self, me: Process, reserved: Option<Reservation>) -> bool {
+        self.change(me.0, free(reserved))
+    }
+
+    /// Reserves it for another, or frees it for all; false if it is not reserved so any more.
+    pub(crate) fn reserve_again(self, reserved: Reservation, next: Option<Reservation>) -> bool {
+        self.change(free(Some(reserved)), free(next))
+    }
+
+    /// Frees it for all if it is reserved for this ticket.
+    pub(crate) fn give_up(self, ticket: u64) -> bool {
+        match self.state() {
+            State::Reserved(reserved) => {
+                reserved.is_for(ticket) && self.reserve_again(reserved, None)
+            }
+            _ => false,
+        }
+    }
+
     /// Frees it, whoever holds it; false if nobody does.
-    pub(crate) fn free(self) -> bool {
+    pub(crate) fn free(self, reserved: Option<Reservation>) -> bool {
         while let State::Held(holder) = self.state() {
-            if self.change(holder.0, 0) {
+            if self.change(holder.0, free(reserved)) {
                 return true;
             }
             if !rule("permit/who-frees-looks-again") {
@@ -186,6 +230,7 @@ mod tests {
 
     const ME: Process = Process::new(1 << 21, 12_345_678, false);
     const OTHER: Process = Process::new(4_194_303, (1 << 40) - 1, false);
+    const NOBODY: Taker = Taker { ticket: None, clock: || 0 };
 
     #[test]
     fn a_process_is_told_back_as_it_was_named() {
@@ -200,12 +245,12 @@ mod tests {
     fn a_permit_is_held_by_one_and_freed_by_anyone() {
         let word = AtomicU64::new(0);
         let permit = Permit(&word);
-        assert!(!permit.free());
-        assert_eq!(permit.try_take(ME), Some(Taken::Clean));
-        assert_eq!(permit.try_take(OTHER), None);
+        assert!(!permit.free(None));
+        assert_eq!(permit.try_take(ME, NOBODY), Some(Taken::Clean));
+        assert_eq!(permit.try_take(OTHER, NOBODY), None);
         assert!(!permit.free_if_held_by(OTHER));
         assert_eq!(permit.state(), State::Held(ME));
-        assert!(permit.free());
+        assert!(permit.free(None));
         assert_eq!(permit.state(), State::Free);
     }
 
@@ -218,13 +263,13 @@ mod tests {
         assert!(!permit.recover(OTHER, ME));
         assert!(permit.free_as_owner_died(ME, OTHER));
         assert!(!permit.try_take_clean(ME));
-        assert!(!permit.free());
-        match permit.try_take(ME) {
+        assert!(!permit.free(None));
+        match permit.try_take(ME, NOBODY) {
             Some(Taken::OwnerDied(dead)) => assert_eq!(dead.pid(), OTHER.pid()),
             other => panic!("{other:?}"),
         }
         assert!(permit.free_if_held_by(ME));
-        assert_eq!(permit.try_take(OTHER), Some(Taken::Clean));
+        assert_eq!(permit.try_take(OTHER, NOBODY), Some(Taken::Clean));
     }
 
     #[test]
@@ -238,6 +283,27 @@ mod tests {
         let State::Held(holder) = permit.state() else { panic!() };
         assert!(!holder.can_be_judged());
         assert_eq!(holder.pid(), ME.pid());
-        assert!(permit.free());
+        assert!(permit.free(None));
+    }
+
+    #[test]
+    fn a_reserved_permit_is_free_for_one_and_then_for_all() {
+        let word = AtomicU64::new(0);
+        let permit = Permit(&word);
+        let reserved = Reservation::new(7, 0);
+        assert!(permit.try_take_clean(ME));
+        assert!(permit.reserve_if_held_by(ME, Some(reserved)));
+        assert_eq!(permit.state(), State::Reserved(reserved));
+        assert!(!permit.try_take_clean(OTHER) && !permit.free(None));
+        assert_eq!(permit.try_take(OTHER, NOBODY), None);
+        assert_eq!(permit.try_take(OTHER, Taker { ticket: Some(8), ..NOBODY }), None);
+        let first = Taker { ticket: Some(7), ..NOBODY };
+        assert_eq!(permit.try_take(OTHER, first), Some(Taken::Clean));
+        assert!(permit.free(Some(reserved)));
+        let late = Taker { clock: || 200_000_000, ..NOBODY };
+        assert_eq!(permit.try_take(ME, late), Some(Taken::Clean));
+        assert!(permit.free(Some(reserved)) && permit.reserve_again(reserved, None));
+        assert!(!permit.reserve_again(reserved, None));
+        assert!(permit.try_take_clean(OTHER));
     }
 }

@@ -123,16 +123,20 @@ impl Progress {
 }
 
 impl<'a> Waiters<'a> {
-    fn who(&self, index: usize) -> &'a AtomicU64 {
+    pub(super) fn who(&self, index: usize) -> &'a AtomicU64 {
         &self.nodes[index * NODE_WORDS]
     }
 
-    fn state(&self, index: usize) -> &'a AtomicU64 {
+    pub(super) fn state(&self, index: usize) -> &'a AtomicU64 {
         &self.nodes[index * NODE_WORDS + 1]
     }
 
-    fn used(&self) -> usize {
-        let all = self.nodes.len() / NODE_WORDS;
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len() / NODE_WORDS
+    }
+
+    pub(super) fn used(&self) -> usize {
+        let all = self.len();
         // Shared memory: whatever stands there must not lead out of the table.
         usize::try_from(self.used.load(Ordering::Relaxed)).map_or(all, |used| used.min(all))
     }
@@ -143,9 +147,8 @@ impl<'a> Waiters<'a> {
         states.filter(|state| state & WHAT == MEMBER).map(slot_of).collect()
     }
 
-    fn claim(&self, me: Process) -> Option<usize> {
-        let all = self.nodes.len() / NODE_WORDS;
-        let index = (0..all).find(|&index| {
+    pub(super) fn claim(&self, me: Process) -> Option<usize> {
+        let index = (0..self.len()).find(|&index| {
             let who = self.who(index);
             who.load(Ordering::Relaxed) == 0
                 && who.compare_exchange(0, me.word(), Ordering::Acquire, Ordering::Relaxed).is_ok()
@@ -154,12 +157,12 @@ impl<'a> Waiters<'a> {
         Some(index)
     }
 
-    fn free(&self, index: usize) {
+    pub(super) fn free(&self, index: usize) {
         self.who(index).store(0, Ordering::Release);
     }
 
     /// Takes over the node of a dead process; `None` if another did.
-    fn take_over(&self, index: usize, dead: Process, me: Process) -> Option<()> {
+    pub(super) fn take_over(&self, index: usize, dead: Process, me: Process) -> Option<()> {
         self.who(index)
             .compare_exchange(dead.word(), me.word(), Ordering::Relaxed, Ordering::Relaxed)
             .ok()
@@ -409,7 +412,7 @@ impl Queue<'_> {
         is_dead: &mut impl FnMut(Process) -> bool,
     ) {
         // All of it: one who was killed as it claimed a node has not said that the node is used.
-        for index in 0..self.waiters.nodes.len() / NODE_WORDS {
+        for index in 0..self.waiters.len() {
             self.clear_if_dead(futex, index, before, me, is_dead);
         }
     }

@@ -21,7 +21,7 @@ use crate::objects::{Object, one_of_each, open};
 pub const TARGET: Target = Target { name: "segments", start: || Box::new(Segments::new()) };
 
 /// As `segment.rs` lays them out, in words.
-const HEADER: u64 = 512;
+const HEADER: u64 = 1024;
 const NODES: u64 = 4096 * 2;
 const SLOT: u64 = 8;
 const WORD: u64 = 8;

@@ -144,7 +144,7 @@ impl Objects {
             u64::from_ne_bytes(bytes)
         };
         // After the header and two words for each node, whose number stands in the header.
-        let slot = 512 + word(9) * 2 + u64::from(self.address(object).slot) * 8;
+        let slot = 1024 + word(9) * 2 + u64::from(self.address(object).slot) * 8;
         let words = if object == Object::RobustSemaphore { 16 } else { 8 };
         (slot..slot + words).map(word).collect()
     }

@@ -24,17 +24,20 @@
 use std::os::fd::{BorrowedFd, RawFd};
 
 use super::object::{Kernel, Object};
-use super::patrol::{Duty, PAUSE, Patrol, Suspects, is_due, is_due_between_signals};
+use super::patrol::{Suspects, is_due};
 use super::segment::{Kind, Tag};
-use super::spin::{Seat, try_for_a_while};
+use super::spin::Seat;
+use super::waiter::Waiter;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::count::Count;
 use crate::mutation::rule;
-use crate::os::thread;
-use crate::word::Slept;
+use crate::os::{clock, thread};
 use crate::word::counter::Counter;
 use crate::word::gate::Gate;
 use crate::word::permit::{Permit, Process, State, Taken};
+use crate::word::places::{Place, Places};
+use crate::word::reservation::{Reservation, Taker};
+use crate::word::turns::{Given, Permits, Turns};
 use crate::{Address, Deadline, Error, Wait};
 
 /// What a [`Lock`] is.
@@ -70,13 +73,14 @@ pub struct Lock {
 
 const WORD: usize = 0;
 const GATE: usize = 1;
-const WATCH: usize = 2;
+pub(super) const WATCH: usize = 2;
 pub(super) const JUDGED: usize = 3;
 /// A queue's mark; 0 for every other lock.
 pub(super) const MESSAGE: usize = 5;
 const WHOLE: u64 = 1;
 const MOVING: u64 = 2;
 const SEAT: usize = 6;
+const TICKETS: usize = 7;
 
 const KINDS: [Kind; 3] = [Kind::Mutex, Kind::ReentrantMutex, Kind::Semaphore];
 
@@ -173,12 +177,29 @@ impl Lock {
         Counter(self.object.word(WORD))
     }
 
-    fn gate(&self) -> Gate<'_> {
+    pub(super) fn gate(&self) -> Gate<'_> {
         Gate(self.object.word(GATE))
     }
 
-    fn seat(&self) -> Seat<'_> {
+    pub(super) fn seat(&self) -> Seat<'_> {
         Seat(self.object.word(SEAT))
+    }
+
+    /// All permits of what is no plain semaphore.
+    fn words(&self) -> &[AtomicU64] {
+        match self.tag.kind {
+            Kind::Semaphore => self.permits(),
+            _ => std::slice::from_ref(self.object.word(WORD)),
+        }
+    }
+
+    pub(super) fn turns(&self) -> Turns<'_> {
+        Turns { gate: self.gate(), places: self.places() }
+    }
+
+    /// Of those who wait. A barrier's own lock, which is held for moments, has none.
+    pub(super) fn places(&self) -> Option<Places<'_>> {
+        (self.tag.kind != Kind::Barrier).then(|| self.object.places(TICKETS))
     }
 
     /// A robust semaphore's.
@@ -241,7 +262,7 @@ impl Lock {
         if self.again_if_mine() {
             return Wait::Acquired;
         }
-        match self.attempt() {
+        match self.attempt(None) {
             Some(taken) => taken,
             None if self.tag.robust => self.judge_if_due().unwrap_or(Wait::TimedOut),
             None => Wait::TimedOut,
@@ -271,31 +292,32 @@ impl Lock {
         mine
     }
 
-    /// Takes a permit that is free.
+    /// Takes a permit that is free, for all or for who waits in that place.
     #[inline]
-    fn attempt(&self) -> Option<Wait> {
+    pub(super) fn attempt(&self, place: Option<&Place>) -> Option<Wait> {
+        let taker = Taker { ticket: place.map(Place::ticket), clock: clock::now };
         match self.tag {
             Tag { kind: Kind::Semaphore, robust: false, .. } => {
-                self.counter().try_take().then(|| {
+                self.counter().try_take(taker).then(|| {
                     let me = thread::current();
                     self.owner().store(me as u64, Ordering::Relaxed);
                     self.tally().add(1, me);
                     Wait::Acquired
                 })
             }
-            Tag { kind: Kind::Semaphore, .. } => self.attempt_permits(),
-            _ => self.permit().try_take(self.object.me()).map(|taken| self.took(taken)),
+            Tag { kind: Kind::Semaphore, .. } => self.attempt_permits(taker),
+            _ => self.permit().try_take(self.object.me(), taker).map(|taken| self.took(taken)),
         }
     }
 
-    fn attempt_permits(&self) -> Option<Wait> {
+    fn attempt_permits(&self, taker: Taker) -> Option<Wait> {
         let me = self.object.me();
         let permits = self.permits();
         // Each process begins elsewhere, so that they do not meet at the first one.
         let first = me.pid() as usize % permits.len().max(1);
         let (before, after) = permits.split_at(first);
-        let taken = after.iter().chain(before).find_map(|word| Permit(word).try_take(me))?;
-        Some(self.took(taken))
+        let found = after.iter().chain(before).find_map(|word| Permit(word).try_take(me, taker))?;
+        Some(self.took(found))
     }
 
     /// Notes a permit that was taken.
@@ -316,15 +338,12 @@ impl Lock {
     }
 
     /// Takes a permit from a holder that died.
-    fn judge(&self, suspects: &mut Suspects) -> Option<Wait> {
+    pub(super) fn judge(&self, suspects: &mut Suspects) -> Option<Wait> {
         let me = self.object.me();
-        let words = match self.tag.kind {
-            Kind::Semaphore => self.permits(),
-            _ => std::slice::from_ref(self.object.word(WORD)),
-        };
-        words.iter().find_map(|word| {
+        let mut is_dead = suspects.each_once();
+        self.words().iter().find_map(|word| {
             let State::Held(holder) = Permit(word).state() else { return None };
-            (suspects.is_dead(holder) && Permit(word).recover(holder, me))
+            (is_dead(holder) && Permit(word).recover(holder, me))
                 .then(|| self.took(Taken::OwnerDied(holder)))
         })
     }
@@ -334,89 +353,24 @@ impl Lock {
         matches!(self.permit().state(), State::Held(holder) if is_dead(holder))
     }
 
-    /// Takes a permit, waiting for it until a deadline or a signal.
-    ///
-    /// For callers that have something to do when a signal arrives, and go on waiting after that. In the
-    /// process's first thread it ends so about once a second without any: one that came just before the
-    /// sleep did not interrupt it.
-    pub fn wait(&self, deadline: Deadline) -> Wait {
-        if self.again_if_mine() {
-            return Wait::Acquired;
-        }
-        if self.tag.kind != Kind::Barrier {
-            // Whoever took a mutex and takes it again waits for another to give it back, as a token.
-            let seat = if self.tag.kind == Kind::Mutex && self.is_my_threads() {
-                None
-            } else {
-                Some(self.seat())
-            };
-            if let Some(taken) = try_for_a_while(seat, || self.attempt()) {
-                return taken;
-            }
-        }
-        let watch = self.tag.robust.then(|| self.object.word(WATCH));
-        let mut patrol = Patrol::new(watch, deadline, self.object.me());
-        let mut announced = None;
-        let result = loop {
-            let now_announced = self.gate().announce(announced);
-            announced = Some(now_announced);
-            if let Some(taken) = self.attempt() {
-                break taken;
-            }
-            let Some(nap) = patrol.nap() else {
-                // Once more, because the holder may have died since the watcher looked.
-                let judges = self.tag.robust && rule("judge/once-more-at-the-deadline");
-                let found = if judges { self.judge_at_the_end(&mut patrol) } else { None };
-                break found.unwrap_or(Wait::TimedOut);
-            };
-            if self.gate().sleep(&Kernel, now_announced, Some(nap)) == Slept::Interrupted {
-                let is_due = self.tag.robust
-                    && is_due_between_signals(self.object.word(JUDGED), self.object.me());
-                let found = if is_due { self.judge(patrol.suspects()) } else { None };
-                break found.unwrap_or(Wait::Interrupted);
-            }
-            if let Some(taken) = self.attempt() {
-                break taken;
-            }
-            if patrol.duty() == Duty::Judge {
-                if let Some(taken) = self.judge(patrol.suspects()) {
-                    break taken;
-                }
-                if patrol.rests() {
-                    self.gate().wake_one(&Kernel);
-                }
-            }
-            if patrol.gives_a_turn() {
-                break Wait::Interrupted;
-            }
-        };
-        let others = announced.is_some_and(|announced| self.gate().leave(announced));
-        if patrol.end() && others {
-            // Somebody else has to watch now: whoever this wakes finds that nobody does.
-            self.gate().wake_one(&Kernel);
-        }
-        result
-    }
-
-    /// Those whose waits are short take turns with those who only try.
-    fn judge_at_the_end(&self, patrol: &mut Patrol<'_>) -> Option<Wait> {
-        if patrol.has_lasted(PAUSE) || is_due(self.object.word(JUDGED), self.object.me()) {
-            self.judge(patrol.suspects())
-        } else {
-            None
-        }
-    }
-
     /// Takes a permit; [`Wait::TimedOut`] if there was none before the deadline. Signals do not end it.
     pub fn acquire_until(&self, deadline: Deadline) -> Wait {
-        let mut result = self.try_acquire();
-        if result == Wait::TimedOut {
-            result = self.wait(deadline);
+        let tried = self.try_acquire();
+        if tried != Wait::TimedOut {
+            return tried;
         }
-        while result == Wait::Interrupted {
-            result = self.wait(deadline);
+        let mut waiter = self.waiter(deadline);
+        loop {
+            match waiter.wait() {
+                Wait::Interrupted => {}
+                end => return end,
+            }
         }
-        result
+    }
+
+    /// Begins to wait for a permit, until a deadline.
+    pub fn waiter(&self, deadline: Deadline) -> Waiter<'_> {
+        Waiter::new(self, deadline)
     }
 
     // ---- Giving back ----
@@ -430,11 +384,11 @@ impl Lock {
     #[inline(always)]
     #[allow(clippy::inline_always)] // as for `try_acquire`
     pub fn release(&self) -> Result<(), Error> {
-        if self.tag.kind == Kind::Mutex {
+        if self.tag.kind == Kind::Mutex && !self.gate().is_in_turn() {
             // Before it is free: after that, another thread may have written here.
             self.forget_mutex();
             if self.permit().free_if_held_by(self.object.me()) {
-                self.gate().wake_one(&Kernel);
+                self.turns().wake_one(&Kernel, None);
                 return Ok(());
             }
         }
@@ -449,49 +403,31 @@ impl Lock {
 
     // Not cold: recursive mutexes and semaphores are released here.
     fn release_slow(&self) -> Result<(), Error> {
-        match self.tag {
-            Tag { kind: Kind::Semaphore, robust: false, limit } => {
-                if !self.counter().give(limit.into()) {
-                    return Err(Error::ReleasedTooManyTimes);
-                }
-                self.seat().take();
-                self.tally().add(-1, thread::current());
+        if self.tag.kind == Kind::ReentrantMutex {
+            if !self.is_my_threads() {
+                return Err(Error::NotOwner);
             }
-            Tag { kind: Kind::Semaphore, .. } => self.release_permit()?,
-            Tag { kind: Kind::ReentrantMutex, .. } => {
-                if !self.is_my_threads() {
-                    return Err(Error::NotOwner);
-                }
-                let depth = self.depth().load(Ordering::Relaxed);
-                if depth > 1 {
-                    self.depth().store(depth - 1, Ordering::Relaxed);
-                    return Ok(());
-                }
-                self.forget_mutex();
-                if !self.permit().free_if_held_by(self.object.me()) {
-                    return Err(Error::NotOwner);
-                }
-            }
-            _ => {
-                self.forget_mutex();
-                if !self.permit().free() {
-                    return Err(Error::ReleasedTooManyTimes);
-                }
+            let depth = self.depth().load(Ordering::Relaxed);
+            if depth > 1 {
+                self.depth().store(depth - 1, Ordering::Relaxed);
+                return Ok(());
             }
         }
-        self.gate().wake_one(&Kernel);
+        if self.gate().is_in_turn() {
+            return self.release_in_turn();
+        }
+        self.give(None)?;
+        self.turns().wake_one(&Kernel, None);
         Ok(())
     }
 
-    fn release_permit(&self) -> Result<(), Error> {
-        let held = self.depth();
-        let one_less = |held: u64| held.checked_sub(1);
-        held.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less)
-            .map_err(|_none| Error::NotHeldHere)?;
-        self.recovered_from().store(0, Ordering::Relaxed);
+    /// Frees a permit for the first of those who wait, because somebody has waited for too long.
+    #[cold]
+    fn release_in_turn(&self) -> Result<(), Error> {
         let me = self.object.me();
-        let freed = self.permits().iter().any(|word| Permit(word).free_if_held_by(me));
-        if freed { Ok(()) } else { Err(Error::NotHeldHere) }
+        let mut suspects = Suspects::new(me);
+        let is_dead = &mut |process| suspects.is_dead(process);
+        self.turns().release(&Kernel, self, clock::now, me, is_dead)
     }
 
     /// Gives back what the calling thread took from an owner that died, if it still has it, as it was: the next who takes it
@@ -515,10 +451,10 @@ impl Lock {
             if rule("judge/the-next-is-told-too") {
                 self.permit().free_as_owner_died(me, dead);
             } else {
-                self.permit().free();
+                self.permit().free(None);
             }
         }
-        self.gate().wake_one(&Kernel);
+        self.turns().wake_one(&Kernel, None);
     }
 
     /// Gives a mutex back that the calling thread holds, however often it took it; returns how often.
@@ -551,10 +487,11 @@ impl Lock {
             return;
         }
         let mut suspects = Suspects::new(me);
+        let mut is_dead = suspects.each_once();
         for word in self.permits() {
             let State::Held(holder) = Permit(word).state() else { continue };
-            if suspects.is_dead(holder) && Permit(word).free_if_held_by(holder) {
-                self.gate().wake_one(&Kernel);
+            if is_dead(holder) && Permit(word).free_if_held_by(holder) {
+                self.turns().wake_one(&Kernel, None);
             }
         }
     }
@@ -574,7 +511,7 @@ impl Lock {
     }
 
     #[inline]
-    fn is_my_threads(&self) -> bool {
+    pub(super) fn is_my_threads(&self) -> bool {
         self.depth().load(Ordering::Acquire) > 0
             && self.owner().load(Ordering::Relaxed) == thread::current() as u64
     }
@@ -596,13 +533,19 @@ impl Lock {
         }
     }
 
-    /// Permits that are free. What a dead one holds is not, until somebody takes it.
+    /// Permits that are free. What a dead one holds is not, until somebody takes it, and neither is what was freed for one waiter alone.
     #[must_use]
     #[allow(clippy::cast_possible_truncation)] // neither value nor permits are more than 2^31
     pub fn value(&self) -> u32 {
-        let is_free = |word: &&AtomicU64| !matches!(Permit(word).state(), State::Held(_));
+        let is_free = |word: &&AtomicU64| match Permit(word).state() {
+            State::Held(_) => false,
+            State::Reserved(reserved) => reserved.has_run_out(clock::now()),
+            State::Free | State::OwnerDied(_) => true,
+        };
         match self.tag {
-            Tag { kind: Kind::Semaphore, robust: false, .. } => self.counter().value() as u32,
+            Tag { kind: Kind::Semaphore, robust: false, .. } => {
+                self.counter().value(clock::now) as u32
+            }
             Tag { kind: Kind::Semaphore, .. } => {
                 self.permits().iter().filter(is_free).count() as u32
             }
@@ -614,6 +557,13 @@ impl Lock {
     #[must_use]
     pub fn is_zero(&self) -> bool {
         self.value() == 0
+    }
+
+    /// How many threads of all processes wait for it in a place, asleep or just woken.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        let places = self.places().map_or(0, |places| places.count());
+        u32::try_from(places).unwrap_or(u32::MAX)
     }
 
     /// The pid of the process that holds a mutex; of one in another pid namespace, its pid there.
@@ -684,5 +634,62 @@ impl Lock {
 
     fn message(&self) -> &AtomicU64 {
         self.object.word(MESSAGE)
+    }
+}
+
+impl Permits for Lock {
+    type Refused = Error;
+
+    /// Whoever gives a reentrant mutex back has made sure that it is the calling thread's.
+    fn give(&self, next: Option<Reservation>) -> Result<Given, Error> {
+        let me = self.object.me();
+        match self.tag {
+            Tag { kind: Kind::Semaphore, robust: false, limit } => {
+                let given = self.counter().give(limit.into(), next, clock::now);
+                let given = given.ok_or(Error::ReleasedTooManyTimes)?;
+                self.seat().take();
+                self.tally().add(-1, thread::current());
+                return Ok(given);
+            }
+            Tag { kind: Kind::Semaphore, .. } => {
+                let held = self.depth();
+                let one_less = |held: u64| held.checked_sub(1);
+                held.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less)
+                    .map_err(|_none| Error::NotHeldHere)?;
+                self.recovered_from().store(0, Ordering::Relaxed);
+                if !self.permits().iter().any(|word| Permit(word).reserve_if_held_by(me, next)) {
+                    return Err(Error::NotHeldHere);
+                }
+            }
+            Tag { kind: Kind::ReentrantMutex, .. } => {
+                self.forget_mutex();
+                if !self.permit().reserve_if_held_by(me, next) {
+                    return Err(Error::NotOwner);
+                }
+            }
+            _ => {
+                self.forget_mutex();
+                if !self.permit().free(next) {
+                    return Err(Error::ReleasedTooManyTimes);
+                }
+            }
+        }
+        Ok(if next.is_some() { Given::ToOne } else { Given::ToAll })
+    }
+
+    fn reserve_again(&self, reserved: Reservation, next: Option<Reservation>) -> bool {
+        match self.tag {
+            Tag { kind: Kind::Semaphore, robust: false, .. } => {
+                self.counter().reserve_again(reserved, next)
+            }
+            _ => self.words().iter().any(|word| Permit(word).reserve_again(reserved, next)),
+        }
+    }
+
+    fn give_up(&self, ticket: u64) -> bool {
+        match self.tag {
+            Tag { kind: Kind::Semaphore, robust: false, .. } => self.counter().give_up(ticket),
+            _ => self.words().iter().any(|word| Permit(word).give_up(ticket)),
+        }
     }
 }

@@ -8,3 +8,4 @@ mod object;
 mod patrol;
 pub(crate) mod segment;
 mod spin;
+pub(crate) mod waiter;

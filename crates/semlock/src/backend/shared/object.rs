@@ -8,6 +8,7 @@ use crate::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::os::futex::{self, Reach};
 use crate::os::mapping::Place;
 use crate::word::permit::Process;
+use crate::word::places::Places;
 use crate::word::waiters::{Queue, Waits};
 use crate::word::{Futex, Slept, Woke};
 use crate::{Address, Error};
@@ -127,6 +128,11 @@ impl Object {
             tickets: self.word(tickets),
             waits,
         }
+    }
+
+    /// The places of those who wait for this object, a lock; `tickets` is the word that counts them.
+    pub(crate) fn places(&self, tickets: usize) -> Places<'_> {
+        self.segment().places(self.slot, self.word(tickets))
     }
 
     /// So many words in the slots that follow.

@@ -4,6 +4,7 @@
 //! One waiter of an object is its watcher: it wakes some ten times a second and looks
 //! after the holder. The others wake about once a second, and see whether there still is a watcher.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::Deadline;
@@ -182,6 +183,25 @@ pub(crate) struct Suspects {
 impl Suspects {
     pub(crate) fn new(me: Process) -> Self {
         Self { me, believed: Vec::new(), in_vain: false }
+    }
+
+    /// The same, but each process is asked for once: for who looks through many permits or places.
+    pub(crate) fn each_once(&mut self) -> impl FnMut(Process) -> bool + '_ {
+        // Mostly there is one process, or its permits lie side by side; of one, nothing is allocated.
+        let mut last: Option<(u64, bool)> = None;
+        let mut others = BTreeMap::new();
+        move |process| {
+            let word = process.word();
+            if let Some((_, dead)) = last.filter(|&(last, _)| last == word) {
+                return dead;
+            }
+            let known = others.get(&word).copied();
+            let dead = known.unwrap_or_else(|| self.is_dead(process));
+            if let Some((word, dead)) = last.replace((word, dead)) {
+                others.insert(word, dead);
+            }
+            dead
+        }
     }
 
     /// Whether it is certain that this process is dead.

@@ -5,7 +5,9 @@
 //!     0  magic   1  layout version   2  length in words   3, 4  id
 //!     5  maker: pid   6  its start time   7  its pid namespace   8  its time namespace
 //!     9  nodes   10  slots   11  slots in use   12  nodes in use   13  maker's descriptor
-//!   512  nodes × 2 words: the waiters' table (`word::waiters`)
+//!    14  places   15  places in use
+//!    64  places × 2 words: who waits for a lock (`word::places`)
+//!  1024  nodes × 2 words: who waits for a condition, or at a barrier (`word::waiters`)
 //!   ...  slots × 8 words: one object each, a cache line
 //!
 //!  slot: a lock           a condition               a barrier          an event
@@ -16,7 +18,7 @@
 //!     4  tag: what lives here, of all of them
 //!     5  queue's mark     judged                    tickets
 //!     6  seat                                       phase
-//!     7                                             members' watch
+//!     7  tickets                                    members' watch
 //!
 //!  tag:  63         32 31      9    8     7     0
 //!       ┌─────────────┬─────────┬────────┬───────┐   limit: greatest value, permits, or parties
@@ -48,13 +50,16 @@ use crate::os::fork::ForkMutex;
 use crate::os::mapping::{Holds, Memory, PRIVATE_WORDS, Place, SHARED_WORDS, Shared, random};
 use crate::os::process::{START_BITS, identity};
 use crate::word::permit::{self, Permit, Process};
+use crate::word::places::Places;
 use crate::word::waiters::{NODE_WORDS, Waiters};
 use crate::{Address, Error};
 
 const MAGIC: u64 = u64::from_be_bytes(*b"semlock\0");
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
-const HEADER_WORDS: usize = 512;
+const HEADER_WORDS: usize = 1024;
+const PLACES_AT: usize = 64;
+const PLACES: usize = (HEADER_WORDS - PLACES_AT) / NODE_WORDS;
 const NODES: usize = 4096;
 const SLOTS_AT: usize = HEADER_WORDS + NODES * NODE_WORDS;
 /// Slots of a process's first segment; each further one has twice as many, up to `MOST_SLOTS`.
@@ -139,7 +144,7 @@ impl Segment {
         let shared = Shared::create(SLOTS_AT + slots * SHARED_WORDS)?;
         let me = identity();
         let id = random().map_err(Error::os("getrandom"))?;
-        let header: [u64; 14] = [
+        let header: [u64; 15] = [
             MAGIC,
             VERSION,
             shared.words().len() as u64,
@@ -154,6 +159,7 @@ impl Segment {
             0,
             0,
             u64::from(shared.descriptor_number().cast_unsigned()),
+            PLACES as u64,
         ];
         for (word, value) in shared.words().iter().zip(header) {
             word.store(value, Ordering::Relaxed);
@@ -177,6 +183,9 @@ impl Segment {
         let bad_size = Error::BadSegment("its length is not what its header says");
         let number = |word| usize::try_from(header(word)).map_err(|_| bad_size);
         let (length, nodes, slots) = (number(2)?, number(9)?, number(10)?);
+        if number(14)? != PLACES {
+            return Err(bad_size);
+        }
         let expected = nodes
             .checked_mul(NODE_WORDS)
             .zip(slots.checked_mul(SHARED_WORDS))
@@ -224,6 +233,13 @@ impl Segment {
     pub(crate) fn waiters(&self) -> Waiters<'_> {
         let nodes = &self.shared.words()[HEADER_WORDS..][..self.nodes * NODE_WORDS];
         Waiters { nodes, used: self.header(12) }
+    }
+
+    /// The places of those who wait for the lock in a slot, whose tickets that word counts.
+    pub(crate) fn places<'a>(&'a self, slot: u32, tickets: &'a AtomicU64) -> Places<'a> {
+        let nodes = &self.shared.words()[PLACES_AT..HEADER_WORDS];
+        let table = Waiters { nodes, used: self.header(15) };
+        Places { table, slot: slot.into(), tickets }
     }
 
     /// How the calling process is called in this segment.

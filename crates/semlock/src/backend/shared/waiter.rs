@@ -1,0 +1,196 @@
+//! One wait of one thread for a lock.
+//!
+//! It keeps its place among those who wait (see `places`) from its first sleep to its end: also while it checks whether
+//! somebody has died, and while its caller handles signals between two calls of [`Waiter::wait`].
+
+use std::time::Duration;
+
+use super::lock::{JUDGED, Lock, WATCH};
+use super::object::Kernel;
+use super::patrol::{Duty, PAUSE, Patrol, Suspects, is_due, is_due_between_signals};
+use super::segment::Kind;
+use super::spin::try_for_a_while;
+use crate::mutation::rule;
+use crate::os::clock;
+use crate::word::Slept;
+use crate::word::gate::{Announced, Announcing};
+use crate::word::permit::Process;
+use crate::word::places::Place;
+use crate::{Deadline, Wait};
+
+/// For so long a waiter lets others pass. A permit that waits for a sleeper to wake is idle for some ten microseconds, in which others could
+/// have had it a hundred times. This is a thousand times longer, so that serving in turn costs little even where all wait
+/// for too long.
+const HUNGER: Duration = Duration::from_millis(50);
+
+/// A wait for a [`Lock`]. Dropped, it has left, and what it was woken for is another's.
+#[derive(Debug)]
+#[must_use = "it waits only as long as it is there"]
+pub struct Waiter<'a> {
+    lock: &'a Lock,
+    deadline: Deadline,
+    /// Who waits: a child that is forked in the middle of it, by a signal's handler, waits anew.
+    who: Process,
+    place: Option<Place>,
+    /// When it began to sleep, in nanoseconds of the clock; 0: it has not.
+    began: u64,
+}
+
+impl<'a> Waiter<'a> {
+    pub(super) fn new(lock: &'a Lock, deadline: Deadline) -> Self {
+        Self { lock, deadline, who: lock.object.me(), place: None, began: 0 }
+    }
+
+    /// Takes a permit, waiting for it until the deadline or a signal.
+    ///
+    /// After [`Wait::Interrupted`], the caller does what it has to do when a signal arrives, and calls again. In the
+    /// process's first thread it ends so about once a second without any: one that came just before the
+    /// sleep did not interrupt it.
+    pub fn wait(&mut self) -> Wait {
+        let lock = self.lock;
+        if lock.again_if_mine() {
+            return Wait::Acquired;
+        }
+        let me = lock.object.me();
+        if self.who != me {
+            // The place is the parent's.
+            (self.who, self.place, self.began) = (me, None, 0);
+        }
+        if self.began == 0 {
+            if let Some(taken) = self.spin() {
+                return taken;
+            }
+            self.began = clock::now().max(1);
+        }
+        let watch = lock.tag.robust.then(|| lock.object.word(WATCH));
+        let mut patrol = Patrol::new(watch, self.deadline, me);
+        let mut announced = None;
+        let end = self.sleep(&mut patrol, &mut announced);
+        let others = announced.is_some_and(|announced| lock.gate().leave(announced));
+        if end != Wait::Interrupted {
+            self.leave(end != Wait::TimedOut);
+        }
+        if patrol.end() && others {
+            // Somebody else has to watch now: whoever this wakes finds that nobody does.
+            lock.turns().wake_one(&Kernel, self.place.as_ref());
+        }
+        end
+    }
+
+    fn spin(&self) -> Option<Wait> {
+        let lock = self.lock;
+        if lock.tag.kind == Kind::Barrier {
+            return None;
+        }
+        // Whoever took a mutex and takes it again waits for another to give it back, as a token.
+        let is_token = lock.tag.kind == Kind::Mutex && lock.is_my_threads();
+        let seat = if is_token { None } else { Some(lock.seat()) };
+        try_for_a_while(seat, || lock.attempt(None))
+    }
+
+    fn sleep(&mut self, patrol: &mut Patrol<'_>, announced: &mut Option<Announced>) -> Wait {
+        let lock = self.lock;
+        loop {
+            self.wait_in_place();
+            let has_place = self.place.is_some();
+            let who = Announcing { has_place, is_hungry: has_place && self.is_hungry() };
+            let now_announced = lock.gate().announce(who, *announced);
+            *announced = Some(now_announced);
+            if let Some(taken) = lock.attempt(self.place.as_ref()) {
+                return taken;
+            }
+            let Some(nap) = patrol.nap() else {
+                // Once more, because the holder may have died since the watcher looked.
+                let judges = lock.tag.robust && rule("judge/once-more-at-the-deadline");
+                let found = if judges { self.judge_at_the_end(patrol) } else { None };
+                return found.unwrap_or(Wait::TimedOut);
+            };
+            let slept = match self.place.as_ref().zip(lock.places()) {
+                Some((place, places)) => places.sleep(&Kernel, place, Some(nap)),
+                None => lock.gate().sleep(&Kernel, now_announced, Some(nap)),
+            };
+            if slept == Slept::Interrupted {
+                let is_due =
+                    lock.tag.robust && is_due_between_signals(lock.object.word(JUDGED), self.who);
+                let found = if is_due { lock.judge(patrol.suspects()) } else { None };
+                return found.unwrap_or(Wait::Interrupted);
+            }
+            if let Some(taken) = lock.attempt(self.place.as_ref()) {
+                return taken;
+            }
+            if patrol.duty() == Duty::Judge {
+                if let Some(taken) = lock.judge(patrol.suspects()) {
+                    return taken;
+                }
+                self.bury(patrol);
+                if patrol.rests() {
+                    lock.turns().wake_one(&Kernel, self.place.as_ref());
+                }
+            }
+            if patrol.gives_a_turn() {
+                return Wait::Interrupted;
+            }
+        }
+    }
+
+    /// Takes a place, or waits on in the one that it has.
+    fn wait_in_place(&mut self) {
+        let Some(places) = self.lock.places() else { return };
+        match &self.place {
+            Some(place) if rule("places/a-waiter-keeps-its-place") => places.wait_again(place),
+            Some(place) => {
+                places.leave(place);
+                self.place = places.enter(self.who);
+            }
+            None => {
+                self.place = places.enter(self.who);
+                let judged = self.lock.object.word(JUDGED);
+                if self.place.is_none()
+                    && rule("places/a-full-table-takes-those-of-the-dead")
+                    && is_due(judged, self.who)
+                {
+                    let mut suspects = Suspects::new(self.who);
+                    places.reclaim(self.who, &mut suspects.each_once());
+                    self.place = places.enter(self.who);
+                }
+            }
+        }
+    }
+
+    /// Frees the places of those who died after they were woken. What they were woken for is the next one's.
+    fn bury(&self, patrol: &mut Patrol<'_>) {
+        let Some(places) = self.lock.places() else { return };
+        if places.bury_woken(self.who, &mut patrol.suspects().each_once()) {
+            self.lock.turns().wake_one(&Kernel, self.place.as_ref());
+        }
+    }
+
+    /// Those whose waits are short take turns with those who only try.
+    fn judge_at_the_end(&self, patrol: &mut Patrol<'_>) -> Option<Wait> {
+        let lock = self.lock;
+        if patrol.has_lasted(PAUSE) || is_due(lock.object.word(JUDGED), self.who) {
+            lock.judge(patrol.suspects())
+        } else {
+            None
+        }
+    }
+
+    fn is_hungry(&self) -> bool {
+        u128::from(clock::now().saturating_sub(self.began)) >= HUNGER.as_nanos()
+    }
+
+    fn leave(&mut self, acquired: bool) {
+        let lock = self.lock;
+        let Some(place) = self.place.take() else { return };
+        if self.who != lock.object.me() {
+            return;
+        }
+        lock.turns().leave(&Kernel, lock, &place, acquired, self.is_hungry());
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.leave(false);
+    }
+}

@@ -1,0 +1,107 @@
+//! A free permit that is one waiter's, for a while.
+//!
+//! ```text
+//!   31              16 15               0
+//!  ┌──────────────────┬──────────────────┐
+//!  │ ticket, low bits │ time, ms         │
+//!  └──────────────────┴──────────────────┘
+//! ```
+//!
+//! A releaser that finds a waiter who has waited for too long frees the permit for that one alone: those who come by
+//! would be faster, time and again. The waiter is named by its ticket (see `places`), and not by its process: it holds nothing yet.
+//!
+//! A reservation runs out after [`LASTS`]. Then anybody may take the permit, so that a waiter that was killed or stopped, or that has
+//! left, keeps nobody waiting for longer; and nobody has to find out which of these it was. Times of different time namespaces differ: a
+//! time from the future is as good as an old one. Times turn over after 65 s; a reservation that nobody met for so long
+//! holds for a tenth of a second once more.
+
+use std::time::Duration;
+
+use super::low;
+use crate::mutation::rule;
+
+/// A waiter that was woken runs within this, also on a busy machine.
+pub(crate) const LASTS: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reservation(u32);
+
+impl Reservation {
+    pub(crate) const BITS: u32 = 32;
+
+    /// `now` is in nanoseconds.
+    pub(crate) const fn new(ticket: u64, now: u64) -> Self {
+        Self(low_bits(ticket) << 16 | milliseconds(now))
+    }
+
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) const fn bits(self) -> u32 {
+        self.0
+    }
+
+    pub(crate) const fn is_for(self, ticket: u64) -> bool {
+        self.0 >> 16 == low_bits(ticket)
+    }
+
+    pub(crate) fn has_run_out(self, now: u64) -> bool {
+        let age = milliseconds(now).wrapping_sub(self.0) & 0xffff;
+        u128::from(age) >= LASTS.as_millis() && rule("turns/a-reservation-runs-out")
+    }
+}
+
+const fn low_bits(ticket: u64) -> u32 {
+    low(ticket) & 0xffff
+}
+
+const fn milliseconds(now: u64) -> u32 {
+    low(now / 1_000_000) & 0xffff
+}
+
+/// Who wants a permit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taker {
+    /// Of one that has a place among the waiters.
+    pub(crate) ticket: Option<u64>,
+    /// The monotonic clock, in nanoseconds.
+    pub(crate) clock: fn() -> u64,
+}
+
+impl Taker {
+    /// Whether it is the one that a permit was reserved for.
+    pub(crate) fn is(self, reserved: Reservation) -> bool {
+        self.ticket.is_some_and(|ticket| reserved.is_for(ticket))
+    }
+
+    pub(crate) fn may_take(self, reserved: Reservation) -> bool {
+        self.is(reserved)
+            || reserved.has_run_out((self.clock)())
+            || !rule("turns/what-is-reserved-is-for-one")
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn a_reservation_is_for_one_ticket_until_it_runs_out() {
+        for began in [0, 7 * MS, 65_500 * MS, 65_535 * MS, 1 << 50] {
+            let reserved = Reservation::new(0x1_0007, began);
+            assert!(reserved.is_for(0x1_0007) && !reserved.is_for(0x1_0008));
+            assert!(!reserved.has_run_out(began));
+            assert!(!reserved.has_run_out(began + 99 * MS));
+            assert!(reserved.has_run_out(began + 101 * MS));
+            assert_eq!(Reservation::from_bits(reserved.bits()), reserved);
+        }
+    }
+
+    #[test]
+    fn a_reservation_from_the_future_has_run_out() {
+        assert!(Reservation::new(1, 1_000 * MS).has_run_out(5 * MS));
+    }
+}
