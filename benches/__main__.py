@@ -16,7 +16,17 @@ from machine import load, machine, versions
 from report import markdown, record, save, summary
 
 # A module for each table, in the order in which they are measured.
-TABLES = "uncontended", "kernel", "hand_over", "contention", "recovery", "alive", "peers", "rust"
+TABLES = (
+    "uncontended",
+    "kernel",
+    "hand_over",
+    "contention",
+    "fairness",
+    "recovery",
+    "alive",
+    "peers",
+    "rust",
+)
 ROUNDS = 31
 # Fewer show that everything can be measured, and are not worth keeping.
 ENOUGH = 9

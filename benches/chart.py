@@ -1,8 +1,7 @@
-"""Draws a run: a panel for each table, a bar for each row that has a bound, and the bounds."""
+"""Draws a run: a panel for each table, a bar for each row or group that has a bound, the bounds."""
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from report import number
 
 PASS, MISS, BOUND, RIVAL = "#1a7f64", "#c2410c", "#111827", "#6b7280"
 INCHES_A_ROW = 0.23
+# Of the bound, in %: a bar that would be longer ends here.
+LONGEST_SHARE = 300
 
 # The same run gives the same file, and its labels are text: to be searched, scaled and read aloud.
 STYLE = {
@@ -78,18 +79,40 @@ def draw_ratios(axes: Axes, rows: list[dict[str, Any]], least: float, most: floa
 
 
 def draw_amounts(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    shares = [100 * row["ours"] / row["bound"] for row in rows]
-    bars(axes, rows, shares, [100] * len(rows), "%")
-    axes.set_xlim(0, max(120, *shares))
+    shares = [100 * share_of_bound(row) for row in rows]
+    lengths = [min(share, LONGEST_SHARE) for share in shares]
+    bars(axes, rows, lengths, [100] * len(rows), "%")
+    axes.set_xlim(0, max(120, *lengths))
     axes.set_title(plain(f"{rows[0]['table']}: share of the bound"))
 
 
+def share_of_bound(row: dict[str, Any]) -> float:
+    judged = row["ours"] if row["ratio"] is None else row["ratio"]
+    if row["bound"]:
+        return judged / row["bound"]
+    # It has to be nothing at all.
+    return float("inf") if judged else 0.0
+
+
+def panels_of(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Those with a bound, by table, ratios and amounts apart; of each group only the worst, in the
+    place of its first."""
+    panels: dict[tuple[str, bool], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        if row["bound"] is None:
+            continue
+        panel = panels.setdefault((row["table"], row["ratio"] is None), {})
+        group = row["group"] or row["work"]
+        if group not in panel or share_of_bound(row) > share_of_bound(panel[group]):
+            panel[group] = row
+    return [list(panel.values()) for panel in panels.values()]
+
+
 def draw(run: dict[str, Any], file: Path) -> None:
-    bounded = [row for row in run["rows"] if row["bound"] is not None]
-    panels = [list(rows) for _, rows in itertools.groupby(bounded, lambda row: row["table"])]
+    panels = panels_of(run["rows"])
     if not panels:
         return
-    ratios = [row["ratio"] for row in bounded if row["ratio"] is not None]
+    ratios = [row["ratio"] for panel in panels for row in panel if row["ratio"] is not None]
     least, most = min([0.01, *ratios]) / 2, max([1.5, *ratios]) * 1.3
     with mpl.rc_context(STYLE):
         heights = [len(rows) for rows in panels]

@@ -34,6 +34,8 @@ class Row:
     better: Literal["lower", "higher"] = "lower"
     # The greatest ratio that passes; without a ratio, our greatest figure that does.
     bound: float | None = None
+    # Of the rows of one group the chart shows only the worst.
+    group: str | None = None
 
     @property
     def judged(self) -> float:

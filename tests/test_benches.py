@@ -12,7 +12,10 @@ import pytest
 from children import output
 
 BENCHES = Path(__file__).resolve().parent.parent / "benches"
-FIELDS = {"table", "rivals", "work", "unit", "better", "ours", "theirs", "ratio", "bound", "pass"}
+FIELDS = {
+    *("table", "rivals", "work", "unit", "better", "ours", "theirs", "ratio", "bound", "group"),
+    "pass",
+}
 
 
 def measured(table: str, *arguments: str | Path) -> str:
@@ -20,7 +23,8 @@ def measured(table: str, *arguments: str | Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "table", ["uncontended", "kernel", "hand_over", "contention", "recovery", "alive", "peers"]
+    "table",
+    ["uncontended", "kernel", "hand_over", "contention", "fairness", "recovery", "alive", "peers"],
 )
 def test_each_table_can_be_measured(table: str) -> None:
     if table == "peers":

@@ -1,0 +1,289 @@
+"""Processes that take turns with a lock: how long each waits for its turn.
+
+Each acquires, holds for a while as a process does that works elsewhere (asleep), releases, and
+pauses. Where everyone gets its turn, a wait lasts about as long as all the others hold together;
+where a process starves, its wait has no such bound. A wait that has not ended when the measurement
+does counts as it is.
+
+A turn of 32 processes that hold for 200 ms lasts 6.4 s. Holders that sleep leave the processors to
+others, so all contests of the same number of processes run at the same time, for as long as the
+slowest of them takes to give everyone some turns. Only those of 1 ms run alone, because they would
+disturb each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import semlock
+from children import Numbers, forked
+from rounds import Row, Table, interleaved, row_of
+
+PROCESSES = 3, 8, 16, 32
+HOLDS = 0.001, 0.02, 0.2
+PAUSE = 0.005
+# What holds for less runs alone.
+BESIDE_OTHERS = 0.02
+# What each process gets at least, where all get the same.
+TURNS = 4
+# One round only shows that everything can be measured.
+TURNS_OF_ONE_ROUND = 0.25
+# Short turns are measured as if they lasted so long: there are more of them.
+LEAST_TURN = 0.125
+# Shorter timeouts say more about a machine than about a lock.
+LEAST_TIMEOUT = 0.1
+
+LONGEST_BOUND = 1.5
+P99_BOUND = 1.2
+
+# What a process reports beside the nanoseconds of its waits, none of which lasts for centuries.
+FAILED = 2**64 - 2
+ENDED = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Processes that want one lock."""
+
+    kind: str
+    processes: int
+    hold: float
+    # A wait's, of whatever has one.
+    timeout: float | None = None
+
+    @property
+    def name(self) -> str:
+        limit = "" if self.timeout is None else f", timeout {1000 * self.timeout:g} ms"
+        return f"{self.kind}, {self.processes} × {1000 * self.hold:g} ms{limit}"
+
+    def seconds(self, turns: float) -> float:
+        return turns * max(LEAST_TURN, self.processes * self.hold)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    # Milliseconds.
+    waits: list[float]
+    failed: int
+
+    @property
+    def longest(self) -> float:
+        return max(self.waits)
+
+    @property
+    def p99(self) -> float:
+        return statistics.quantiles(self.waits, n=100, method="inclusive")[-1]
+
+
+# What a process does: it reports its waits, and ends soon after a moment. Each waits at least once.
+Work = Callable[[int, Callable[[int], None]], None]
+
+
+def take_turns(acquire: Callable[[], bool], release: Callable[[], object], hold: float) -> Work:
+    def work(end: int, report: Callable[[int], None]) -> None:
+        now = time.monotonic_ns
+        over = False
+        while not over:
+            since = now()
+            while not acquire():
+                report(FAILED)
+            report(now() - since)
+            # At the end all who still wait leave one after the other.
+            over = now() >= end
+            if not over:
+                time.sleep(hold)
+            release()
+            time.sleep(PAUSE)
+
+    return work
+
+
+def turns_of(lock: Any, contest: Contest, _seconds: float) -> list[Work]:
+    acquire = lock.acquire
+    if contest.timeout is not None:
+        acquire = partial(lock.acquire, timeout=contest.timeout)
+    return [take_turns(acquire, lock.release, contest.hold)] * contest.processes
+
+
+def turns_after_wait(condition: Any, contest: Contest, seconds: float) -> list[Work]:
+    """Half of them wait to be notified, and are timed from there until they have the lock again.
+
+    The others take it directly, and each time notify all.
+    """
+    now = time.monotonic_ns
+    takers = contest.processes // 2
+    waiters = contest.processes - takers
+    # How many waiters have come, how often all were notified, and when: each time that a taker has
+    # held the lock.
+    most = int(seconds / contest.hold) + takers
+    words = memoryview(mmap.mmap(-1, 8 * (2 + most))).cast("q")
+    came, notified, moments = words[0:1], words[1:2], words[2:]
+
+    def wait(end: int, report: Callable[[int], None]) -> None:
+        waited = 0
+        while True:
+            with condition:
+                if waited and now() >= end:
+                    return
+                came[0] += not waited
+                number = notified[0]
+                condition.wait()
+                if notified[0] == number:
+                    return  # Woken to end.
+                report(now() - moments[number])
+                waited += 1
+                if now() < end:
+                    time.sleep(contest.hold)
+            time.sleep(PAUSE)
+
+    def take(end: int, _report: Callable[[int], None]) -> None:
+        over = False
+        while not over:
+            with condition:
+                # Not before all wait, so that each waits once at least.
+                if came[0] == waiters:
+                    over = notified[0] > 0 and now() >= end
+                    if not over:
+                        time.sleep(contest.hold)
+                        moments[notified[0]] = now()
+                        notified[0] += 1
+                    condition.notify_all()
+            time.sleep(PAUSE)
+
+    return [wait] * waiters + [take] * takers
+
+
+STOCK = multiprocessing.get_context("fork")
+TIMED = "`Lock`, timed"
+# What makes the stdlib's, what makes ours, and what is done with one.
+KINDS: dict[str, tuple[Callable[[], Any], Callable[[], Any], Callable[..., list[Work]]]] = {
+    "`Lock`": (STOCK.Lock, semlock.Lock, turns_of),
+    "`RLock`": (STOCK.RLock, semlock.RLock, turns_of),
+    "`Semaphore(1)`": (partial(STOCK.Semaphore, 1), partial(semlock.Semaphore, 1), turns_of),
+    "`Semaphore(1, robust=True)`": (
+        partial(STOCK.Semaphore, 1),
+        partial(semlock.Semaphore, 1, robust=True),
+        turns_of,
+    ),
+    "`Condition`, after `wait()`": (STOCK.Condition, semlock.Condition, turns_after_wait),
+    TIMED: (STOCK.Lock, semlock.Lock, turns_of),
+}
+THEIRS, OURS = 0, 1
+
+
+def all_contests() -> Iterator[Contest]:
+    for processes in PROCESSES:
+        for hold in HOLDS:
+            for kind in KINDS:
+                timeout = max(LEAST_TIMEOUT, 2 * processes * hold) if kind == TIMED else None
+                yield Contest(kind, processes, hold, timeout)
+    # Twelve times as long as a turn of all.
+    yield Contest(TIMED, 8, 0.02, timeout=2)
+
+
+def groups() -> Iterator[list[Contest]]:
+    """All contests, by those that run at the same time."""
+    every = list(all_contests())
+    for contest in every:
+        if contest.hold < BESIDE_OTHERS:
+            yield [contest]
+    for processes in PROCESSES:
+        yield [it for it in every if it.processes == processes and it.hold >= BESIDE_OTHERS]
+
+
+def run(contests: list[Contest], side: int, turns: float) -> list[Outcome]:
+    """What contests came to that began and ended together."""
+    seconds = max(contest.seconds(turns) for contest in contests)
+    with contextlib.ExitStack() as stack:
+        ends = stack.enter_context(Numbers())
+        reports = [stack.enter_context(Numbers()) for _ in contests]
+
+        def life(work: Work, to: Numbers) -> None:
+            found: list[int] = []
+            work(ends.get(), found.append)
+            # One by one: each is written whole, and they are read when everything is over.
+            for number in [*found, ENDED]:
+                to.put(number)
+
+        lives = []
+        for contest, to in zip(contests, reports, strict=True):
+            *makes, works_of = KINDS[contest.kind]
+            works = works_of(makes[side](), contest, seconds)
+            lives += [partial(life, work, to) for work in works]
+        stack.enter_context(forked(*lives))
+        end = time.monotonic_ns() + int(seconds * 1e9)
+        for _ in lives:
+            ends.put(end)
+        return [
+            outcome(read(report, contest.processes))
+            for contest, report in zip(contests, reports, strict=True)
+        ]
+
+
+def read(report: Numbers, processes: int) -> Iterator[int]:
+    while processes:
+        number = report.get()
+        if number == ENDED:
+            processes -= 1
+        else:
+            yield number
+
+
+def outcome(numbers: Iterable[int]) -> Outcome:
+    found = list(numbers)
+    waits = [number / 1e6 for number in found if number != FAILED]
+    return Outcome(waits, found.count(FAILED))
+
+
+def rows_of(contest: Contest, theirs: list[Outcome], ours: list[Outcome]) -> list[Row]:
+    def row(work: str, figure: Callable[[Outcome], float], bound: float) -> Row:
+        sides = [list(map(figure, side)) for side in (theirs, ours)]
+        group = f"{contest.kind}: {work}"
+        return row_of(f"{contest.name}: {work}", *sides, "ms", bound=bound, group=group)
+
+    rows = [
+        row("longest wait", lambda it: it.longest, LONGEST_BOUND),
+        row("p99 of waits", lambda it: it.p99, P99_BOUND),
+    ]
+    if contest.timeout is not None:
+        failed = [sum(it.failed for it in side) for side in (theirs, ours)]
+        work = "timeouts that ended in vain"
+        rows.append(
+            Row(
+                f"{contest.name}: {work}",
+                "",
+                failed[OURS],
+                failed[THEIRS],
+                bound=failed[THEIRS],
+                group=work,
+            )
+        )
+    return rows
+
+
+def table(rounds: int) -> Table:
+    turns = TURNS if rounds > 1 else TURNS_OF_ONE_ROUND
+    sides = THEIRS, OURS
+    together = list(groups())
+    measures = [partial(run, group, side, turns) for group in together for side in sides]
+    results = iter(interleaved(measures, max(1, rounds // 10)))
+    found: dict[Contest, list[Row]] = {}
+    for group, theirs, ours in zip(together, results, results, strict=True):
+        for index, contest in enumerate(group):
+            of_both = ([outcomes[index] for outcomes in side] for side in (theirs, ours))
+            found[contest] = rows_of(contest, *of_both)
+    rows = [row for contest in sorted_by_kind(found) for row in found[contest]]
+    return Table("Waiting for one's turn", "multiprocessing", rows)
+
+
+def sorted_by_kind(contests: Iterable[Contest]) -> list[Contest]:
+    kinds = list(KINDS)
+    return sorted(contests, key=lambda it: (kinds.index(it.kind), it.processes, it.hold))
