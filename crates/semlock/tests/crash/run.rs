@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::process::ExitCode;
 use std::ptr;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -47,6 +48,7 @@ struct Progress {
     /// Instructions of the trace that it did not come to, not even step by step.
     missed: u32,
     failures: u32,
+    longest_recovery: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +118,12 @@ pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
         if !scenes.is_empty() {
             let points: u32 = scenes.iter().map(|progress| progress.points).sum();
             let failures: u32 = scenes.iter().map(|progress| progress.failures).sum();
-            println!("{end}: {points} in {} scenes, {failures} failures", scenes.len());
+            let longest = scenes.iter().map(|it| it.longest_recovery).max().unwrap_or_default();
+            println!(
+                "{end}: {points} in {} scenes, {failures} failures; all got on within {:.3} s",
+                scenes.len(),
+                longest.as_secs_f64()
+            );
         }
     }
     if all.iter().all(|it| it.failures == 0) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -135,7 +142,9 @@ impl Playing {
                 eprintln!("{name} {}: {panic}", place(until));
             }));
             stay_on(processor);
-            play(&Stage::begin(until, anchor, report));
+            let stage = Stage::begin(until, anchor, report);
+            play(&stage);
+            stage.has_recovered();
         });
         Self { scene, plan: next, stage, room }
     }
@@ -168,6 +177,7 @@ impl Progress {
             points: 0,
             missed: 0,
             failures: 0,
+            longest_recovery: Duration::ZERO,
         }
     }
 
@@ -195,6 +205,7 @@ impl Progress {
                 status => eprintln!("{name} {}: FAILED ({status:?})", place(until)),
             }
         }
+        self.longest_recovery = self.longest_recovery.max(report.longest_recovery());
         let returned = report.returned.load(Ordering::Relaxed);
         match until {
             Until::Return => {
@@ -236,8 +247,10 @@ impl Progress {
             }
             let failures = self.failures;
             let end = self.scene.end;
+            let longest = self.longest_recovery.as_secs_f64();
             println!(
-                "{name}: {points} {end}, {failures} failures (of {length} instructions; {missed} were not met again)"
+                "{name}: {points} {end}, {failures} failures (of {length} instructions; {missed} were not met again); \
+                 all got on within {longest:.3} s"
             );
         }
     }

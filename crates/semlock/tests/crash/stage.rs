@@ -1,5 +1,6 @@
 //! One call, in a process that is killed, stopped or forked in the middle of it.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{PipeReader, Read, Write, pipe};
 use std::ops::Range;
@@ -18,8 +19,16 @@ use crate::forked::Forked;
 use crate::forker::Forker;
 use crate::peer::{Line, Peer};
 
-/// Longer than anything takes here, also on a busy machine, where each step may wait for its turn: a watchdog.
-const LONGEST_SECONDS: u32 = 600;
+// The watchdogs, in seconds. Who waits longer hangs.
+//
+// Until the one whose call it is has come to where it is killed (stopped, forked): it makes tens of thousands of steps, each of
+// which may wait for its turn, because the other stages want the processors too.
+const LONGEST_CALL: u32 = 600;
+// From then on, for each thing that is expected, ten times the 2 s that are promised: a dead holder is found within 0.1 s, or
+// within 2 s where who watched it died with it, and a lost wake-up costs one sleep, which ends after 1.5 s. The factor is room for
+// two processors that 24 stages share with whatever else the machine does. The longest that anybody took is printed
+// with each scene.
+const LONGEST_RECOVERY: u32 = 20;
 
 /// How far the call goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +61,8 @@ pub struct Report {
     pub returned: AtomicBool,
     /// The call is over: written by the one that makes it.
     done: AtomicBool,
+    /// What was expected after the death, the stop or the fork took so many microseconds at most.
+    longest_recovery: AtomicU64,
     /// What the stage waits for: the address and length of a `&'static str`, which is the same in every forked process.
     waits_for: [AtomicU64; 2],
     /// With [`Until::Return`]: the address of each step's instruction, with [`NOTABLE`] where it changes memory in one go
@@ -65,12 +76,16 @@ pub const NOTABLE: u64 = 1 << 63;
 
 impl Report {
     pub fn reset(&self) {
-        for number in [&self.steps, &self.waits_for[1]] {
+        for number in [&self.steps, &self.longest_recovery, &self.waits_for[1]] {
             number.store(0, Ordering::Relaxed);
         }
         for flag in [&self.asleep, &self.returned, &self.done] {
             flag.store(false, Ordering::Relaxed);
         }
+    }
+
+    pub fn longest_recovery(&self) -> Duration {
+        Duration::from_micros(self.longest_recovery.load(Ordering::Relaxed))
     }
 
     pub fn waits_for(&self) -> &'static str {
@@ -94,6 +109,8 @@ pub struct Stage {
     anchor: Option<Anchor>,
     report: &'static Report,
     vdso: Range<u64>,
+    /// Since when it waits for what is promised.
+    recovers_since: Cell<Option<Instant>>,
 }
 
 /// The one that was killed. It is a zombie as long as this is kept, or gone already.
@@ -110,14 +127,32 @@ pub struct Dead {
 impl Stage {
     pub fn begin(until: Until, anchor: Option<Anchor>, report: &'static Report) -> Self {
         // Who does not end in time is ended; its children die with it.
-        alarm::set(LONGEST_SECONDS);
-        Self { until, anchor, report, vdso: vdso() }
+        alarm::set(LONGEST_CALL);
+        Self { until, anchor, report, vdso: vdso(), recovers_since: Cell::new(None) }
     }
 
-    /// Says what comes next, for those who want to know what it hangs in.
+    /// Says what comes next, for those who want to know what it hangs in; what came before is over.
     pub fn expects(&self, what: &'static str) {
+        if self.recovers_since.get().is_some() {
+            self.has_recovered();
+            self.recovers();
+        }
         self.report.waits_for[0].store(what.as_ptr() as u64, Ordering::Relaxed);
         self.report.waits_for[1].store(what.len() as u64, Ordering::Relaxed);
+    }
+
+    /// From now on all that is expected is promised.
+    fn recovers(&self) {
+        alarm::set(LONGEST_RECOVERY);
+        self.recovers_since.set(Some(Instant::now()));
+    }
+
+    /// What was expected last has come.
+    pub fn has_recovered(&self) {
+        if let Some(since) = self.recovers_since.take() {
+            let time = u64::try_from(since.elapsed().as_micros()).expect("short");
+            self.report.longest_recovery.fetch_max(time, Ordering::Relaxed);
+        }
     }
 
     /// Forks one that prepares itself and makes the call that `prepare` returns; kills it there. `help` is
@@ -141,6 +176,8 @@ impl Stage {
         let mut forked = self.stand_before(prepare, |result| std::mem::forget(result), ready);
         let mut help = Some(help);
         self.step(&mut forked, &mut help);
+        self.recovers();
+        self.expects("the others to get on");
         forked.signal(Signal::SIGKILL);
         // A zombie is as dead as one that is gone.
         if self.report.steps.load(Ordering::Relaxed).is_multiple_of(2) {
@@ -165,6 +202,7 @@ impl Stage {
         let (mut forked, result, mut others) = self.stand_and_say(prepare, ready);
         let mut meanwhile = Some(|| meanwhile(&mut others));
         self.step(&mut forked, &mut meanwhile);
+        self.recovers();
         if let Some(meanwhile) = meanwhile {
             self.expects("the others to have done what they do meanwhile");
             meanwhile();
@@ -201,6 +239,7 @@ impl Stage {
                 asleep = !has_stopped(&mut forked);
             }
         });
+        self.recovers();
         self.expects("the child to do what it does");
         let child = child.settled();
         if let Some(help) = help {
