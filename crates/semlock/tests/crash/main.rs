@@ -24,7 +24,8 @@
 //!
 //! (The number of instructions differs from build to build, and a little from run to run, because some of them
 //! look at the clock. So that it is a little only, each stage has one processor: who has several tries for a while before
-//! it sleeps.)
+//! it sleeps. There are scenes for that too, in which who holds what the other wants is on a second processor; where there is
+//! none, they are left out.)
 
 // Forks and ptrace.
 #![allow(unsafe_code)]
@@ -38,6 +39,8 @@ mod forked;
 mod forker;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod peer;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod processors;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod run;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -9,9 +9,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::forked::Forked;
+use crate::processors;
 use crate::scenes::{End, Scene};
 use crate::stage::{Anchor, LONGEST_TRACE, NOTABLE, Report, Stage, Until};
 
@@ -70,7 +70,8 @@ impl From<Until> for Plan {
 
 /// Where one stage can be.
 struct Room {
-    processor: usize,
+    /// Its own, and the next one; the same where there is no other.
+    processors: [usize; 2],
     report: &'static Report,
 }
 
@@ -82,10 +83,16 @@ struct Playing {
 }
 
 pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
+    let processors = processors::allowed();
+    let (scenes, left_out): (Vec<_>, Vec<_>) =
+        scenes.into_iter().partition(|scene| !scene.spins || processors.len() > 1);
+    if !left_out.is_empty() {
+        println!("left out, for want of a second processor: {} scenes that spin", left_out.len());
+    }
     let mut all: Vec<_> = scenes.into_iter().map(Progress::new).collect();
-    let processors = processors();
-    let mut rooms: Vec<_> = (processors.iter().cycle().zip(0..jobs))
-        .map(|(&processor, _)| Room { processor, report: new_report() })
+    let neighbours = processors.iter().zip(processors.iter().cycle().skip(1));
+    let mut rooms: Vec<_> = (neighbours.cycle().zip(0..jobs))
+        .map(|((&own, &next), _)| Room { processors: [own, next], report: new_report() })
         .collect();
     let mut playing: Vec<Playing> = Vec::new();
     loop {
@@ -131,7 +138,7 @@ pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
 
 impl Playing {
     fn start(scene: usize, progress: &Progress, next: Plan, room: Room) -> Self {
-        let Room { processor, report } = room;
+        let Room { processors, report } = room;
         report.reset();
         let (name, play) = (progress.scene.name, progress.scene.play);
         let until = next.until;
@@ -141,26 +148,14 @@ impl Playing {
             std::panic::set_hook(Box::new(move |panic| {
                 eprintln!("{name} {}: {panic}", place(until));
             }));
-            stay_on(processor);
-            let stage = Stage::begin(until, anchor, report);
+            // What those there do depends on that.
+            processors::stay_on(&processors[..1]);
+            let stage = Stage::begin(until, anchor, report, processors);
             play(&stage);
             stage.has_recovered();
         });
         Self { scene, plan: next, stage, room }
     }
-}
-
-fn processors() -> Vec<usize> {
-    let allowed = sched_getaffinity(None).expect("sched_getaffinity");
-    (0..CpuSet::MAX_CPU).filter(|&it| allowed.is_set(it)).collect()
-}
-
-/// Has this process and those that it forks run on one processor: what they do depends on that, for who has several tries for
-/// a while before it sleeps.
-fn stay_on(processor: usize) {
-    let mut one = CpuSet::new();
-    one.set(processor);
-    sched_setaffinity(None, &one).expect("sched_setaffinity");
 }
 
 impl Progress {
@@ -209,6 +204,10 @@ impl Progress {
         let returned = report.returned.load(Ordering::Relaxed);
         match until {
             Until::Return => {
+                if self.scene.spins && !report.spun.load(Ordering::Relaxed) {
+                    self.failures += 1;
+                    eprintln!("{name}: FAILED, for it never tried again before it slept");
+                }
                 let trace = Trace::new(report);
                 match choice {
                     Choice::Sample => self.planned.extend(trace.sample().map(Plan::from)),

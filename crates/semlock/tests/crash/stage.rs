@@ -18,6 +18,7 @@ use nix::unistd::{Pid, alarm};
 use crate::forked::Forked;
 use crate::forker::Forker;
 use crate::peer::{Line, Peer};
+use crate::processors::stay_on;
 
 // The watchdogs, in seconds. Who waits longer hangs.
 //
@@ -59,14 +60,16 @@ pub struct Report {
     /// The last of them slept, and did not end.
     pub asleep: AtomicBool,
     pub returned: AtomicBool,
+    /// With [`Until::Return`]: it tried more than once before it slept.
+    pub spun: AtomicBool,
     /// The call is over: written by the one that makes it.
     done: AtomicBool,
     /// What was expected after the death, the stop or the fork took so many microseconds at most.
     longest_recovery: AtomicU64,
     /// What the stage waits for: the address and length of a `&'static str`, which is the same in every forked process.
     waits_for: [AtomicU64; 2],
-    /// With [`Until::Return`]: the address of each step's instruction, with [`NOTABLE`] where it changes memory in one go
-    /// or enters the kernel.
+    /// With [`Until::Return`]: the address of each step's instruction, with [`NOTABLE`] where it changes memory in one go,
+    /// enters the kernel, or comes before another try.
     pub trace: [AtomicU64; LONGEST_TRACE],
 }
 
@@ -79,7 +82,7 @@ impl Report {
         for number in [&self.steps, &self.longest_recovery, &self.waits_for[1]] {
             number.store(0, Ordering::Relaxed);
         }
-        for flag in [&self.asleep, &self.returned, &self.done] {
+        for flag in [&self.asleep, &self.returned, &self.spun, &self.done] {
             flag.store(false, Ordering::Relaxed);
         }
     }
@@ -109,6 +112,10 @@ pub struct Stage {
     anchor: Option<Anchor>,
     report: &'static Report,
     vdso: Range<u64>,
+    /// That on which all run, and another.
+    processors: [usize; 2],
+    /// What lets a call go on that sleeps is done as soon as it spins.
+    helps_who_spins: Cell<bool>,
     /// Since when it waits for what is promised.
     recovers_since: Cell<Option<Instant>>,
 }
@@ -125,10 +132,40 @@ pub struct Dead {
 }
 
 impl Stage {
-    pub fn begin(until: Until, anchor: Option<Anchor>, report: &'static Report) -> Self {
+    pub fn begin(
+        until: Until,
+        anchor: Option<Anchor>,
+        report: &'static Report,
+        processors: [usize; 2],
+    ) -> Self {
         // Who does not end in time is ended; its children die with it.
         alarm::set(LONGEST_CALL);
-        Self { until, anchor, report, vdso: vdso(), recovers_since: Cell::new(None) }
+        Self {
+            until,
+            anchor,
+            report,
+            vdso: vdso(),
+            processors,
+            helps_who_spins: Cell::new(false),
+            recovers_since: Cell::new(None),
+        }
+    }
+
+    /// Has the process that calls this run on the other processor.
+    pub fn go_elsewhere(&self) {
+        stay_on(&self.processors[1..]);
+    }
+
+    /// Has the process that calls this learn something that it can only learn with two processors.
+    pub fn with_both_processors(&self, learn: impl FnOnce()) {
+        stay_on(&self.processors);
+        learn();
+        stay_on(&self.processors[..1]);
+    }
+
+    /// From now on, what lets a call go on that sleeps is done as soon as it spins.
+    pub fn help_who_spins(&self) {
+        self.helps_who_spins.set(true);
     }
 
     /// Says what comes next, for those who want to know what it hangs in; what came before is over.
@@ -314,7 +351,9 @@ impl Stage {
     fn step(&self, forked: &mut Forked, help: &mut Option<impl FnOnce()>) {
         self.expects("the call to end");
         let report = self.report;
-        let mut steps = self.anchor.map_or(0, |anchor| self.go_to(anchor, forked, help));
+        // Who is not stepped cannot be seen to spin.
+        let anchor = self.anchor.filter(|_| !self.helps_who_spins.get());
+        let mut steps = anchor.map_or(0, |anchor| self.go_to(anchor, forked, help));
         // What single steps take longer than the same without: its clock does not go meanwhile.
         let mut lost = Duration::ZERO;
         let (returned, asleep) = loop {
@@ -328,6 +367,11 @@ impl Stage {
             let (address, code) = next_instruction(forked.pid());
             if self.until == Until::Return {
                 self.trace(steps, address, code);
+            }
+            if code.starts_with(&PAUSE) && self.helps_who_spins.get() {
+                if let Some(help) = help.take() {
+                    help();
+                }
             }
             let enters_kernel = code.starts_with(&SYSCALL);
             ptrace::step(forked.pid(), None).expect("ptrace");
@@ -411,6 +455,7 @@ impl Stage {
     }
 
     fn trace(&self, step: u64, address: u64, code: [u8; 8]) {
+        self.report.spun.fetch_or(code.starts_with(&PAUSE), Ordering::Relaxed);
         let notable = if is_notable(code) { NOTABLE } else { 0 };
         let at = usize::try_from(step).unwrap_or(usize::MAX);
         let word = self.report.trace.get(at).expect("the call is longer than any trace");
@@ -476,12 +521,17 @@ fn next_instruction(pid: Pid) -> (u64, [u8; 8]) {
 }
 
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
+/// What stands between two tries.
+const PAUSE: [u8; 2] = [0xf3, 0x90];
 
-/// Whether an instruction locks the bus, or enters the kernel.
+/// Whether an instruction locks the bus, enters the kernel, or comes before another try.
 fn is_notable(code: [u8; 8]) -> bool {
     const LOCK: u8 = 0xf0;
     let is_prefix =
         |byte: &u8| matches!(byte, 0x40..=0x4f | 0x64..=0x67 | 0x2e | 0x3e | 0xf2 | 0xf3);
+    if code.starts_with(&PAUSE) {
+        return true;
+    }
     let mut rest = code.iter().skip_while(|byte| is_prefix(byte));
     match (rest.next(), rest.next()) {
         (Some(&LOCK), _) => true,

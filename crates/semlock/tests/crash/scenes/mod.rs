@@ -7,6 +7,7 @@ mod forked;
 mod memory;
 mod mutex;
 mod semaphore;
+mod spinning;
 mod stopped;
 
 use std::fmt;
@@ -16,9 +17,12 @@ use semlock::{Acquired, Deadline, Wait};
 
 use crate::stage::Stage;
 
+#[derive(Clone, Copy)]
 pub struct Scene {
     pub name: &'static str,
     pub end: End,
+    /// Its call tries for a while before it sleeps, because who holds what it wants is on another processor.
+    pub spins: bool,
     pub play: fn(&Stage),
 }
 
@@ -50,13 +54,18 @@ pub fn all() -> Vec<Scene> {
         memory::SCENES,
     ]
     .concat();
-    let of = |scenes: &[Named], end| {
-        scenes.iter().map(|&(name, play)| Scene { name, end, play }).collect::<Vec<_>>()
+    let of = |scenes: &[Named], end, spins| {
+        let scene = |&(name, play)| Scene { name, end, spins, play };
+        scenes.iter().map(scene).collect::<Vec<_>>()
     };
-    [of(&killed, End::Killed), of(stopped::SCENES, End::Stopped), of(forked::SCENES, End::Forked)]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        of(&killed, End::Killed, false),
+        of(spinning::KILLED, End::Killed, true),
+        of(stopped::SCENES, End::Stopped, false),
+        of(spinning::STOPPED, End::Stopped, true),
+        of(forked::SCENES, End::Forked, false),
+    ]
+    .concat()
 }
 
 type Named = (&'static str, fn(&Stage));

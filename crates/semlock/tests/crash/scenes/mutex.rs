@@ -102,7 +102,7 @@ fn holder_that_says(lock: &Lock) -> Peer {
 
 /// Of those who took it one after the other, the first after the dead one was told of it, if it died as the holder:
 /// which it surely did (`true`), surely did not (`false`), or perhaps.
-fn assert_told(dead: &Dead, all: &[Told], was_holder: Option<bool>) {
+pub fn assert_told(dead: &Dead, all: &[Told], was_holder: Option<bool>) {
     let (of_it, others): (Vec<Told>, Vec<Told>) =
         all.iter().copied().filter(|&told| told != 0).partition(|&told| told == dead.pid);
     assert!(others.is_empty(), "told that {others:?} died, which did not");
@@ -113,7 +113,7 @@ fn assert_told(dead: &Dead, all: &[Told], was_holder: Option<bool>) {
 }
 
 /// Whether it died as the holder, where nobody has taken the lock since; if its call was over, it did so as is expected.
-fn died_as_holder(dead: &Dead, lock: &Lock, expected: bool) -> bool {
+pub fn died_as_holder(dead: &Dead, lock: &Lock, expected: bool) -> bool {
     let was = lock.holder() == Some(dead.pid);
     assert!(was == expected || !dead.returned, "its call left it otherwise");
     was
@@ -150,18 +150,27 @@ fn acquire_first(stage: &Stage) {
 
 fn acquire_contended(stage: &Stage) {
     let lock = mutex();
-    let mut holder = holder(&lock);
-    let mut sleeper = sleeper(&lock);
     let prepare = || {
         used_before();
         || take(&lock)
     };
+    contended(stage, &lock, holder(&lock), prepare);
+}
+
+/// One holds it, and another sleeps for it already.
+pub fn contended<C: FnOnce() -> Told>(
+    stage: &Stage,
+    lock: &Lock,
+    mut holder: Peer,
+    prepare: impl FnOnce() -> C,
+) {
+    let mut sleeper = sleeper(lock);
     let dead = stage.kill(prepare, || holder.go());
     if !dead.helped {
         holder.go();
     }
     stage.expects("the sleeper to get the lock");
-    let all = [sleeper.expect(), works(stage, &lock)];
+    let all = [sleeper.expect(), works(stage, lock)];
     assert_told(&dead, &all, if_returned(&dead, true));
     stage.expects("the others to end");
     sleeper.join();
@@ -250,7 +259,7 @@ fn dead_holder(lock: &Lock) -> Peer {
 }
 
 /// The next who takes it is told of the second one's death if that held it, and of the first one's otherwise.
-fn tells_of_the_last(stage: &Stage, lock: &Lock, dead: &Dead, first: &Peer) {
+pub fn tells_of_the_last(stage: &Stage, lock: &Lock, dead: &Dead, first: &Peer) {
     let last = lock.holder();
     assert!([first.number(), dead.pid].map(Some).contains(&last), "{last:?} holds it");
     assert!(last == Some(dead.pid) || !dead.returned, "it did not recover it");

@@ -23,7 +23,7 @@ pub const SCENES: &[Named] = &[
     ("robust-semaphore/given-back-as-owner-died", robust_given_back),
 ];
 
-fn plain(value: u32) -> Lock {
+pub fn plain(value: u32) -> Lock {
     let options = Options { kind: LockKind::Semaphore, value, maxvalue: 1000, robust: false };
     Lock::new(options).expect("memory")
 }
@@ -35,7 +35,7 @@ pub fn robust(permits: u32) -> Lock {
 }
 
 /// Takes all that are free, gives them back, and returns how many that were.
-fn count(lock: &Lock) -> u32 {
+pub fn count(lock: &Lock) -> u32 {
     let counter = Peer::start(|line| {
         let mut taken = 0;
         while lock.try_acquire() == Wait::Acquired {
@@ -52,7 +52,7 @@ fn count(lock: &Lock) -> u32 {
 }
 
 /// What the dead one has taken: nothing, or this; if it returned, this.
-fn assert_taken(dead: &Dead, taken: u32, if_returned: u32) {
+pub fn assert_taken(dead: &Dead, taken: u32, if_returned: u32) {
     let may_be = if dead.returned { if_returned..=if_returned } else { 0..=1 };
     assert!(may_be.contains(&taken), "it has taken {taken}");
 }
@@ -81,15 +81,20 @@ fn let_get_on(stage: &Stage, lock: &Lock, sleeper: Peer) -> u32 {
 
 fn plain_contended(stage: &Stage) {
     let lock = plain(0);
-    let sleeper = sleeper(&lock);
     let prepare = || {
         used_before();
         || assert_eq!(lock.acquire_until(in_an_hour()), Wait::Acquired)
     };
+    contended(stage, &lock, prepare);
+}
+
+/// No permit is left of a plain one, and another sleeps for one already.
+pub fn contended<C: FnOnce()>(stage: &Stage, lock: &Lock, prepare: impl FnOnce() -> C) {
+    let sleeper = sleeper(lock);
     // The sleeper gives its permit back, so that both get on with one.
     let dead = stage.kill(prepare, || fresh(|| lock.release().expect("there is room")));
-    let given = u32::from(dead.helped) + let_get_on(stage, &lock, sleeper);
-    let taken = given - count(&lock);
+    let given = u32::from(dead.helped) + let_get_on(stage, lock, sleeper);
+    let taken = given - count(lock);
     assert!(taken == 0 || dead.helped, "it took what was not there");
     assert_taken(&dead, taken, 1);
 }

@@ -124,7 +124,7 @@ pub fn is_free(stage: &Stage, lock: &Lock) {
 }
 
 /// They get what they wait for.
-fn all_get_on(stage: &Stage, lock: &Lock, sleepers: impl IntoIterator<Item = Peer>) {
+pub fn all_get_on(stage: &Stage, lock: &Lock, sleepers: impl IntoIterator<Item = Peer>) {
     stage.expects("those who sleep to get what is free");
     sleepers.into_iter().for_each(Peer::join);
     is_free(stage, lock);
@@ -162,7 +162,7 @@ fn held_and_wanted(lock: &Lock) -> [Peer; 2] {
     [holder(lock), sleeper(lock)]
 }
 
-fn pass_on(others: &mut [Peer; 2]) {
+pub fn pass_on(others: &mut [Peer; 2]) {
     others[0].go();
     others.iter_mut().for_each(Peer::settle);
 }

@@ -1,0 +1,165 @@
+//! One that tries again and again before it sleeps: who holds what it wants does so on another processor.
+
+use semlock::raw::Lock;
+use semlock::{Deadline, Wait};
+
+use super::mutex::{
+    assert_told, contended, died_as_holder, mutex, sleeper, take, tells_of_the_last, used_before,
+    works,
+};
+use super::semaphore::{self, assert_taken, count};
+use super::stopped::{Call, all_get_on, give_back, pass_on, plain};
+use super::{Named, Told, told_by};
+use crate::peer::{Peer, fresh};
+use crate::stage::Stage;
+
+pub const KILLED: &[Named] = &[
+    ("spinning/acquire-in-vain", acquire_in_vain),
+    ("spinning/acquire-as-it-is-released", acquire_as_released),
+    ("spinning/acquire-as-its-holder-dies", acquire_as_holder_dies),
+    ("spinning/semaphore/acquire-in-vain", semaphore_in_vain),
+    ("spinning/semaphore/acquire-as-it-is-released", semaphore_as_released),
+];
+
+pub const STOPPED: &[Named] = &[
+    ("stopped/spinning/acquire-as-it-is-released", |stage| stopped_as_released(stage, &mutex())),
+    ("stopped/spinning/acquire-behind-another", |stage| {
+        stopped_behind_another(stage, &mutex());
+    }),
+    ("stopped/spinning/semaphore/acquire-as-it-is-released", |stage| {
+        stopped_as_released(stage, &plain());
+    }),
+];
+
+/// One that holds it until it is let go, on the other processor, and says when it has given it back. Where it gave it back
+/// once already: that is what tells of a semaphore where that may happen again.
+fn holder_elsewhere(stage: &Stage, lock: &Lock) -> Peer {
+    let mut holder = Peer::start(|line| {
+        stage.go_elsewhere();
+        take(lock);
+        give_back(lock);
+        take(lock);
+        line.say(0);
+        line.hear();
+        give_back(lock);
+        line.say(0);
+    });
+    holder.expect();
+    holder
+}
+
+fn let_go(holder: &mut Peer) {
+    holder.go();
+    holder.expect();
+}
+
+/// Prepares a call as one does that has used it before, and has two processors.
+fn on_two<C>(stage: &Stage, lock: &Lock, prepare: impl FnOnce() -> C) -> impl FnOnce() -> C {
+    move || {
+        stage.with_both_processors(used_before);
+        if lock.try_acquire() == Wait::Acquired {
+            give_back(lock);
+        }
+        prepare()
+    }
+}
+
+/// Takes it as `take` does, but for the first try, which may look after the holder: it spins at once.
+fn spin(lock: &Lock) -> Told {
+    loop {
+        match lock.wait(Deadline::NEVER) {
+            Wait::Interrupted => {}
+            wait => return told_by(wait).expect("a wait without a deadline"),
+        }
+    }
+}
+
+/// A call that takes it and gives it back.
+fn spinning<'a>(lock: &'a Lock) -> impl FnOnce() -> Call<'a> {
+    move || {
+        Box::new(move || {
+            assert_eq!(spin(lock), 0);
+            give_back(lock);
+            0
+        })
+    }
+}
+
+fn acquire_in_vain(stage: &Stage) {
+    let lock = mutex();
+    let holder = holder_elsewhere(stage, &lock);
+    contended(stage, &lock, holder, on_two(stage, &lock, || || spin(&lock)));
+}
+
+fn acquire_as_released(stage: &Stage) {
+    let lock = mutex();
+    let mut holder = holder_elsewhere(stage, &lock);
+    stage.help_who_spins();
+    let dead = stage.kill(on_two(stage, &lock, || || spin(&lock)), || let_go(&mut holder));
+    let was_holder = died_as_holder(&dead, &lock, true);
+    if !dead.helped {
+        let_go(&mut holder);
+    }
+    assert_told(&dead, &[works(stage, &lock)], Some(was_holder));
+    holder.join();
+}
+
+fn acquire_as_holder_dies(stage: &Stage) {
+    let lock = mutex();
+    let mut first = holder_elsewhere(stage, &lock);
+    let number = first.number();
+    stage.help_who_spins();
+    let call = || || assert_eq!(spin(&lock), number);
+    let dead = stage.kill(on_two(stage, &lock, call), || first.kill());
+    if !dead.helped {
+        first.kill();
+    }
+    tells_of_the_last(stage, &lock, &dead, &first);
+}
+
+/// One without a permit, the last of which was given on the other processor.
+fn taken_elsewhere(stage: &Stage) -> Lock {
+    let lock = semaphore::plain(1);
+    elsewhere(stage, || {
+        take(&lock);
+        give_back(&lock);
+        take(&lock);
+    });
+    lock
+}
+
+/// Has a fresh process do it on the other processor.
+fn elsewhere(stage: &Stage, act: impl FnOnce()) {
+    fresh(|| {
+        stage.go_elsewhere();
+        act();
+    });
+}
+
+fn semaphore_in_vain(stage: &Stage) {
+    let lock = taken_elsewhere(stage);
+    semaphore::contended(stage, &lock, on_two(stage, &lock, || || assert_eq!(spin(&lock), 0)));
+}
+
+fn semaphore_as_released(stage: &Stage) {
+    let lock = taken_elsewhere(stage);
+    let give = || elsewhere(stage, || give_back(&lock));
+    stage.help_who_spins();
+    let dead = stage.kill(on_two(stage, &lock, || || spin(&lock)), give);
+    if !dead.helped {
+        give();
+    }
+    assert_taken(&dead, 1 - count(&lock), 1);
+}
+
+fn stopped_as_released(stage: &Stage, lock: &Lock) {
+    let ready = || holder_elsewhere(stage, lock);
+    let (_, holder) = stage.stop(on_two(stage, lock, spinning(lock)), ready, let_go);
+    all_get_on(stage, lock, [holder]);
+}
+
+fn stopped_behind_another(stage: &Stage, lock: &Lock) {
+    let ready = || [holder_elsewhere(stage, lock), sleeper(lock)];
+    let (_, others) = stage.stop(on_two(stage, lock, spinning(lock)), ready, pass_on);
+    all_get_on(stage, lock, others);
+}
