@@ -17,8 +17,9 @@ use crate::forked::Forked;
 use crate::objects::{OBJECTS, Object, Objects, PARTIES, PERMITS};
 use crate::worker;
 
-/// Without any progress for so long, something hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Without any progress for so long, something hangs: ten times the 2 s that are promised after a death, which is room for two
+/// processors that 48 threads share with whatever else the machine does.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// So long operations may take until a stopped process, which may hold what all wait for, goes on.
 const LONG_STOP: Duration = Duration::from_millis(20);
 const MOST_STOPPED: usize = 4;
@@ -685,7 +686,7 @@ impl Patience {
 
     /// Of a plain semaphore all permits may be lost.
     fn is_tried_by(&self, object: Object) -> bool {
-        self.objects[object as usize].1 > PATIENCE / 12
+        self.objects[object as usize].1 > PATIENCE / 4
     }
 
     fn look(&mut self, arena: Arena, is_stopped: impl Fn(usize) -> bool) -> Checked {
