@@ -38,14 +38,18 @@ impl Both {
 
     /// One that sleeps until it is notified; in its order among the others.
     pub fn sleeper(&self) -> Peer {
-        let before = self.waiting();
         let mut sleeper = Peer::start(|line| {
             let guard = self.mutex.lock().into_guard();
             let acquired = self.condvar.wait(guard).expect("there is a node");
             line.say(told(&acquired));
         });
         sleeper.until_asleep();
-        assert!(self.waiting() > before, "it sleeps elsewhere");
+        // Not for the mutex, which another may have that leaves just now.
+        while self.mutex.holder().is_some() {
+            std::thread::yield_now();
+        }
+        sleeper.until_asleep();
+        assert!(self.waiting() > 0, "it sleeps elsewhere");
         sleeper
     }
 
