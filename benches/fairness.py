@@ -18,7 +18,7 @@ import mmap
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,8 +34,9 @@ PAUSE = 0.005
 BESIDE_OTHERS = 0.02
 # What each process gets at least, where all get the same.
 TURNS = 4
-# One round only shows that everything can be measured.
+# One round only shows that everything can be measured: with a part of a turn, of few.
 TURNS_OF_ONE_ROUND = 0.25
+PROCESSES_OF_ONE_ROUND = 3, 8
 # Short turns are measured as if they lasted so long: there are more of them.
 LEAST_TURN = 0.125
 # Shorter timeouts say more about a machine than about a lock.
@@ -179,8 +180,8 @@ KINDS: dict[str, tuple[Callable[[], Any], Callable[[], Any], Callable[..., list[
 THEIRS, OURS = 0, 1
 
 
-def all_contests() -> Iterator[Contest]:
-    for processes in PROCESSES:
+def all_contests(numbers: Sequence[int]) -> Iterator[Contest]:
+    for processes in numbers:
         for hold in HOLDS:
             for kind in KINDS:
                 timeout = max(LEAST_TIMEOUT, 2 * processes * hold) if kind == TIMED else None
@@ -189,13 +190,13 @@ def all_contests() -> Iterator[Contest]:
     yield Contest(TIMED, 8, 0.02, timeout=2)
 
 
-def groups() -> Iterator[list[Contest]]:
-    """All contests, by those that run at the same time."""
-    every = list(all_contests())
+def groups(numbers: Sequence[int]) -> Iterator[list[Contest]]:
+    """All contests of so many processes each, by those that run at the same time."""
+    every = list(all_contests(numbers))
     for contest in every:
         if contest.hold < BESIDE_OTHERS:
             yield [contest]
-    for processes in PROCESSES:
+    for processes in numbers:
         yield [it for it in every if it.processes == processes and it.hold >= BESIDE_OTHERS]
 
 
@@ -237,7 +238,7 @@ def read(report: Numbers, processes: int) -> Iterator[int]:
             yield number
 
 
-def outcome(numbers: Iterable[int]) -> Outcome:
+def outcome(numbers: Sequence[int]) -> Outcome:
     found = list(numbers)
     waits = [number / 1e6 for number in found if number != FAILED]
     return Outcome(waits, found.count(FAILED))
@@ -270,9 +271,10 @@ def rows_of(contest: Contest, theirs: list[Outcome], ours: list[Outcome]) -> lis
 
 
 def table(rounds: int) -> Table:
-    turns = TURNS if rounds > 1 else TURNS_OF_ONE_ROUND
+    several = rounds > 1
+    turns = TURNS if several else TURNS_OF_ONE_ROUND
     sides = THEIRS, OURS
-    together = list(groups())
+    together = list(groups(PROCESSES if several else PROCESSES_OF_ONE_ROUND))
     measures = [partial(run, group, side, turns) for group in together for side in sides]
     results = iter(interleaved(measures, max(1, rounds // 10)))
     found: dict[Contest, list[Row]] = {}
