@@ -24,7 +24,7 @@ pub enum Choice {
 
 /// In a sample, so many where something notable happens, and so many between.
 const NOTABLE_IN_SAMPLE: usize = 16;
-const BETWEEN: u64 = 8;
+const BETWEEN: u64 = 7;
 
 /// The call takes a few instructions more or less each time: so many in a row that found it over are its end, after as many as
 /// it took when it was not disturbed.
