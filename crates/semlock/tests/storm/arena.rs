@@ -6,20 +6,24 @@
 //!          phase of the storm                on, auditing, draining, over
 //!          failure                           the first one's text
 //!          current[16]                       which life each of the 16 processes is
+//!          most_held · lossless              for how long things are held, and whether nobody is killed
+//!          stopped                           for how long some process was stopped
 //!          places[object]                    one for each object:
 //!            stamps[4]      who is inside: life << 8 | thread + 1, or 0
 //!            entries exits  how often somebody came in, and went out
 //!            passes         how often an operation on it came to its end
 //!            before after   changed together inside: unequal, something was left half-written
+//!            longest        hold and wait
 //!          message[4]                        the queue's "pipe": all equal, but in the middle of a message
 //!          condition                         tokens, and to whom they belong (see `Condition`)
 //!          barrier                           actions run, and who got through as which number
 //!
 //!  lives   one for each process that ever was, in the order of their births:
 //!            pid · state       unborn ─► alive ─► doomed (will be killed) ─► dead (for sure)
+//!            died              when it was doomed
 //!            order             at what its first thread is to die, and after how many microseconds
 //!            reports[object]   how often its death there was reported
-//!            threads[3]        steps · phases[object] · ticket · epoch · the last 16 operations
+//!            threads[3]        steps · phases[object] · coming[object] · ticket · epoch · the last 16 operations
 //! ```
 //!
 //! What a dead process has said about itself does not change any more, so whoever knows that it is dead can
@@ -41,6 +45,8 @@ pub const PROCESSES: usize = 16;
 pub const THREADS: usize = 3;
 /// Operations that each thread remembers.
 const LOGGED: usize = 16;
+/// And whose coming is remembered for each object: more than come while one waits for long things.
+const ARRIVALS: usize = 1024;
 /// The most that can be inside of anything at once.
 const STAMPS: usize = 4;
 const TEXT: usize = 1024;
@@ -65,6 +71,12 @@ pub struct Head {
     length: AtomicU32,
     text: [AtomicU8; TEXT],
     current: [AtomicU32; PROCESSES],
+    /// Microseconds for which something is held at most, and half as long at least; 0: hardly at all.
+    pub most_held: AtomicU64,
+    /// Not 0: nobody is killed, so that no permit is lost.
+    pub lossless: AtomicU32,
+    /// Nanoseconds in which at least one process was stopped, twice; while one is, less the moment since when, and 1 more.
+    stopped: AtomicU64,
     places: [Place; OBJECTS],
     pub message: [AtomicU64; 4],
     pub condition: Condition,
@@ -85,6 +97,33 @@ pub struct Place {
     pub half_written: AtomicU64,
     /// A semaphore's permits that were taken, and are to be given back by whoever wants to.
     pub owed: AtomicU64,
+    /// When the last ones came who want it, and how many there were ever.
+    arrivals: [AtomicU64; ARRIVALS],
+    arrived: AtomicU64,
+    /// Nanoseconds.
+    pub longest_hold: AtomicU64,
+    pub longest_wait: AtomicU64,
+}
+
+impl Place {
+    /// Who wants it, and since when. Returns how many had come before.
+    fn arrive(&self, at: u64) -> u64 {
+        let number = self.arrived.fetch_add(1, SeqCst);
+        self.arrivals[index(number)].store(at, SeqCst);
+        number
+    }
+
+    /// How many came after that many, until then; `None` if nobody knows any more.
+    pub fn arrivals(&self, after: u64, until: u64) -> Option<u64> {
+        let came = (after..self.arrived.load(SeqCst))
+            .take_while(|&number| self.arrivals[index(number)].load(SeqCst) <= until)
+            .count() as u64;
+        (self.arrived.load(SeqCst) - after < ARRIVALS as u64).then_some(came)
+    }
+}
+
+fn index(number: u64) -> usize {
+    usize::try_from(number).expect("few") % ARRIVALS
 }
 
 /// What is known of the condition; all but `sequence` changes with its mutex held.
@@ -101,6 +140,8 @@ pub struct Condition {
     pub sequence: AtomicU64,
     /// The last number for which the tokens were made.
     pub batch: AtomicU64,
+    /// The moment of that, as those who are notified will have come back for the mutex.
+    pub notified: Coming,
     pub made: AtomicU64,
     pub consumed: AtomicU64,
     /// Tokens that nobody lives for.
@@ -128,6 +169,7 @@ pub const DEAD: u32 = 3;
 pub struct Life {
     pub pid: AtomicU32,
     pub state: AtomicU32,
+    died: AtomicU64,
     /// Microseconds << 8 | object + 1; 0: none.
     order: AtomicU64,
     pub reports: [AtomicU8; OBJECTS],
@@ -135,6 +177,17 @@ pub struct Life {
 }
 
 impl Life {
+    /// From now on it may be dead.
+    pub fn doom(&self) {
+        self.died.store(now(), SeqCst);
+        self.state.store(DOOMED, SeqCst);
+    }
+
+    /// When it was doomed; 0 if it is not.
+    pub fn died(&self) -> u64 {
+        self.died.load(SeqCst)
+    }
+
     /// Orders its first thread to die so long after it has begun to be at this object.
     pub fn order_to_die(&self, object: Object, microseconds: u64) {
         self.order.store(microseconds << 8 | (object as u64 + 1), SeqCst);
@@ -160,12 +213,64 @@ pub enum Phase {
     Goes = 3,
 }
 
+/// The moment at which one begins to wait for something.
+#[repr(C)]
+pub struct Coming {
+    /// Nanoseconds of the clock; 0: nobody waits.
+    pub at: AtomicU64,
+    /// How many waited for it, or had it, already.
+    pub before: AtomicU64,
+    /// How many had ever come, with those who came at the same moment.
+    pub arrived: AtomicU64,
+    /// For how long some process had been stopped until then.
+    pub stopped: AtomicU64,
+    /// How often the object had been entered until then.
+    pub entries: AtomicU64,
+}
+
+impl Coming {
+    pub fn begin(&self, arena: Arena, object: Object) {
+        let (place, at) = (arena.place(object), now());
+        self.note(arena, object, arena.queue(object), at);
+        self.arrived.store(place.arrive(at) + 1, SeqCst);
+    }
+
+    /// The same, for so many who begin at the same moment, before each of them can tell.
+    pub fn begin_together(&self, arena: Arena, object: Object, waiters: u32) {
+        let (place, at) = (arena.place(object), now());
+        self.note(arena, object, arena.queue(object) + u64::from(waiters) - 1, at);
+        self.arrived.store(place.arrived.load(SeqCst), SeqCst);
+    }
+
+    fn note(&self, arena: Arena, object: Object, before: u64, at: u64) {
+        self.before.store(before, SeqCst);
+        self.stopped.store(arena.stopped_time(), SeqCst);
+        self.entries.store(arena.place(object).entries.load(SeqCst), SeqCst);
+        self.at.store(at, SeqCst);
+    }
+
+    pub fn begin_as(&self, other: &Self) {
+        self.before.store(other.before.load(SeqCst), SeqCst);
+        self.arrived.store(other.arrived.load(SeqCst), SeqCst);
+        self.stopped.store(other.stopped.load(SeqCst), SeqCst);
+        self.entries.store(other.entries.load(SeqCst), SeqCst);
+        self.at.store(other.at.load(SeqCst), SeqCst);
+    }
+
+    pub fn end(&self) {
+        self.at.store(0, SeqCst);
+    }
+}
+
 /// What one thread says of itself.
 #[repr(C, align(64))]
 pub struct Thread {
     /// Operations begun.
     pub steps: AtomicU64,
     phases: [AtomicU8; OBJECTS],
+    /// Since when it waits for something; and since when it has it.
+    pub coming: [Coming; OBJECTS],
+    pub entered: [AtomicU64; OBJECTS],
     /// Its number as a consumer that waits; 0 if it does not.
     pub ticket: AtomicU64,
     /// The event's epoch from which on it waits, plus 1; 0 if it does not.
@@ -307,6 +412,44 @@ impl Arena {
             .map(move |life| &lives[life.load(SeqCst) as usize])
             .filter(|life| life.state.load(SeqCst) == ALIVE)
             .flat_map(|life| &life.threads)
+    }
+
+    /// How many wait for something, or have it.
+    fn queue(&self, object: Object) -> u64 {
+        let is_there = |thread: &&Thread| {
+            thread.coming[object as usize].at.load(SeqCst) != 0
+                || thread.phase(object) != Phase::Away
+        };
+        self.living_threads().filter(is_there).count() as u64
+    }
+
+    /// Nanoseconds for which somebody has held something, or holds it by now.
+    pub fn longest_hold(&self, object: Object) -> u64 {
+        self.living_threads()
+            .filter(|thread| thread.phase(object) == Phase::Inside)
+            .map(|thread| now().saturating_sub(thread.entered[object as usize].load(SeqCst)))
+            .fold(self.place(object).longest_hold.load(SeqCst), u64::max)
+    }
+
+    /// Nanoseconds in which at least one process was stopped.
+    pub fn stopped_time(&self) -> u64 {
+        let (time, is_one) = self.stopped();
+        if is_one { time.wrapping_add(now()) } else { time }
+    }
+
+    fn stopped(&self) -> (u64, bool) {
+        let word = self.stopped.load(SeqCst);
+        ((word.cast_signed() >> 1).cast_unsigned(), word & 1 == 1)
+    }
+
+    /// To be told how many are stopped, before one more is and after one less is.
+    pub fn note_stopped(&self, processes: usize) {
+        let (time, was_one) = self.stopped();
+        match (processes > 0, was_one) {
+            (true, false) => self.stopped.store(time.wrapping_sub(now()) << 1 | 1, SeqCst),
+            (false, true) => self.stopped.store(time.wrapping_add(now()) << 1, SeqCst),
+            _ => {}
+        }
     }
 
     pub fn is(&self, storm: u32) -> bool {

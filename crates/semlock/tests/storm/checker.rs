@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use rustix::thread::futex;
 
-use crate::arena::{ALIVE, Arena, DEAD, DOOMED, Deed, Life, Phase, Thread};
+use crate::arena::{ALIVE, Arena, DEAD, DOOMED, Deed, Life, Phase, Thread, now};
 use crate::objects::Object;
+use crate::turns;
 
 /// How something was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,15 @@ impl Member {
         self.thread().set_phase(object, phase);
     }
 
+    /// Begins to want it.
+    pub fn comes(&self, object: Object) {
+        if object.is_taken_in_turn() {
+            self.thread().coming[object as usize].begin(self.arena, object);
+        }
+        self.set_phase(object, Phase::Comes);
+        self.note(object, Deed::Comes);
+    }
+
     /// Came into what one alone can hold.
     pub fn enter_alone(&self, object: Object, taken: Taken) {
         let stamp = &self.arena.place(object).stamps[0];
@@ -83,6 +93,7 @@ impl Member {
     /// About to leave what one alone can hold.
     pub fn leave_alone(&self, object: Object) {
         self.end_change(object);
+        self.has_held(object);
         let place = self.arena.place(object);
         self.set_phase(object, Phase::Goes);
         place.exits.fetch_add(1, SeqCst);
@@ -137,6 +148,7 @@ impl Member {
 
     /// About to give one of several permits back.
     pub fn leave_among(&self, object: Object, permits: u32) {
+        self.has_held(object);
         self.set_phase(object, Phase::Goes);
         let stamps = &self.arena.place(object).stamps[..permits as usize];
         let mine =
@@ -147,7 +159,20 @@ impl Member {
         self.arena.place(object).exits.fetch_add(1, SeqCst);
     }
 
+    /// Before anybody can have waited for its release.
+    fn has_held(&self, object: Object) {
+        let entered = self.thread().entered[object as usize].load(SeqCst);
+        self.arena.place(object).longest_hold.fetch_max(now() - entered, SeqCst);
+    }
+
     fn has_entered(&self, object: Object, taken: Taken) {
+        let thread = self.thread();
+        let coming = &thread.coming[object as usize];
+        if let Some(what) = turns::is_late(self.arena, object, coming) {
+            self.fail(object, &what);
+        }
+        coming.end();
+        thread.entered[object as usize].store(now(), SeqCst);
         self.arena.place(object).entries.fetch_add(1, SeqCst);
         self.set_phase(object, Phase::Inside);
         self.note(
@@ -168,6 +193,7 @@ impl Member {
 
     /// Has got nothing.
     pub fn is_refused(&self, object: Object) {
+        self.thread().coming[object as usize].end();
         self.set_phase(object, Phase::Away);
         self.note(object, Deed::IsRefused);
     }

@@ -16,6 +16,11 @@
 //!   it says; who waited when the event was set gets through; at the barrier all get through together or
 //!   nobody does, and nobody waits for the dead.
 //! * Every thread gets on, and every object.
+//! * Everyone gets a turn in time: a wait ends within what follows from those who can be before it and how long they hold, and
+//!   from those who died meanwhile. (See `turns`.)
+//!
+//! That last one says little where things are held for microseconds and somebody dies all the time. So there is a second test, in
+//! which all hold things for long and wait for long: first nobody dies, then somebody now and then. Nobody is stopped there.
 //!
 //! Half of those that are to die are told at which object and after how many microseconds, and die by a timer, at whatever
 //! instruction they have come to; the others are killed from outside, wherever they are.
@@ -24,7 +29,7 @@
 //! the kernel mixes these is not to be had again: the same seed makes the same choices, and not the same storm.
 //!
 //! ```text
-//! cargo test -p semlock --test storm -- [--seed N] [--kills N | --full]
+//! cargo test -p semlock --test storm -- [--seed N] [--kills N] [--seconds N] [--full] [NAME]
 //! ```
 #![allow(unsafe_code)]
 
@@ -46,6 +51,8 @@ mod parent;
 mod report;
 #[cfg(target_os = "linux")]
 mod run;
+#[cfg(target_os = "linux")]
+mod turns;
 #[cfg(target_os = "linux")]
 mod worker;
 

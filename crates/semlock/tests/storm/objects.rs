@@ -38,6 +38,22 @@ objects!(
     Barrier
 );
 
+impl Object {
+    /// Whether who waits for it waits for those who were there before; and not for what somebody is free to do, as to give back
+    /// a permit that another took.
+    pub fn is_taken_in_turn(self) -> bool {
+        !matches!(self, Self::PlainSemaphore | Self::Condition | Self::Event | Self::Barrier)
+    }
+
+    /// How many can have it at once.
+    pub fn permits(self) -> u64 {
+        match self {
+            Self::RobustSemaphore | Self::BoundedSemaphore => PERMITS.into(),
+            _ => 1,
+        }
+    }
+}
+
 pub const OBJECTS: usize = Object::ALL.len();
 
 /// Made by the parent; the children have them by fork.

@@ -9,13 +9,11 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use semlock::{Acquired, Deadline, Error, Wait};
 
-use crate::arena::{
-    ALIVE, AUDIT, Arena, DEAD, DOOMED, DRAIN, ON, OVER, PROCESSES, Phase, THREADS, now,
-};
+use crate::arena::{ALIVE, AUDIT, Arena, DEAD, DRAIN, ON, OVER, PROCESSES, Phase, THREADS, now};
 use crate::checker::{Member, Taken};
 use crate::forked::Forked;
 use crate::objects::{OBJECTS, Object, Objects, PARTIES, PERMITS};
-use crate::worker;
+use crate::{turns, worker};
 
 /// Without any progress for so long, something hangs: ten times the 2 s that are promised after a death, which is room for two
 /// processors that 48 threads share with whatever else the machine does.
@@ -23,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// So long operations may take until a stopped process, which may hold what all wait for, goes on.
 const LONG_STOP: Duration = Duration::from_millis(20);
 const MOST_STOPPED: usize = 4;
+/// For so long, in microseconds, things are held at most where all are to wait for long.
+const SLOW: u64 = 20_000;
 const MOST_ZOMBIES: usize = 4;
 /// As often each object has to be got through once nobody is killed any more.
 const PASSES_AT_THE_END: u64 = 100;
@@ -145,12 +145,9 @@ impl<'a> Storm<'a> {
         1 + PROCESSES + usize::try_from(kills).expect("a number of processes") + PROCESSES
     }
 
-    /// All of it.
+    /// Stops and kills all the time, until so many are dead.
     pub fn run(&mut self, kills: u64) -> Result<Summary, String> {
-        for process in 0..PROCESSES {
-            let born = self.fork(process);
-            self.processes.push(born);
-        }
+        self.begin();
         while self.summary.kills < kills {
             let choice = Choice::draw(&mut self.chance);
             self.wait_for_operations(choice.operations)?;
@@ -175,6 +172,39 @@ impl<'a> Storm<'a> {
                 self.audit_while_others_wait()?;
             }
         }
+        self.finish()
+    }
+
+    /// Has everybody hold things for long, so that all wait for long, and kills so many meanwhile, one at a time.
+    pub fn run_slowly(&mut self, time: Duration, kills: u64) -> Result<Summary, String> {
+        self.arena.most_held.store(SLOW, SeqCst);
+        self.arena.lossless.store((kills == 0).into(), SeqCst);
+        let parts = u32::try_from(kills).expect("few") + 1;
+        self.begin();
+        for part in 0..parts {
+            if part > 0 {
+                let choice = Choice::draw(&mut self.chance);
+                self.kill(self.find(&choice), 1)?;
+            }
+            let mut passed = Elapsed::new();
+            while passed.more() < time / parts {
+                self.arena.wait_for_bell(self.arena.bell(), LONG_STOP);
+                self.look()?;
+            }
+        }
+        // The rest is the same, and is to be over soon.
+        self.arena.most_held.store(0, SeqCst);
+        self.finish()
+    }
+
+    fn begin(&mut self) {
+        for process in 0..PROCESSES {
+            let born = self.fork(process);
+            self.processes.push(born);
+        }
+    }
+
+    fn finish(&mut self) -> Result<Summary, String> {
         self.end()?;
         self.look_after_all_have_gone()?;
         self.summary.operations = self.arena.operations.load(SeqCst);
@@ -215,6 +245,7 @@ impl<'a> Storm<'a> {
         let stopped = self.processes.iter().filter(|one| one.stopped_until.is_some()).count();
         let one = &mut self.processes[process];
         if one.stopped_until.is_none() && stopped < MOST_STOPPED {
+            self.arena.note_stopped(stopped + 1);
             one.forked.signal(Signal::SIGSTOP);
             one.stopped_until = Some(self.choices + pause);
             self.summary.stops += 1;
@@ -231,7 +262,13 @@ impl<'a> Storm<'a> {
                 any = true;
             }
         }
+        self.note_stopped();
         any
+    }
+
+    fn note_stopped(&self) {
+        let stopped = self.processes.iter().filter(|one| one.stopped_until.is_some()).count();
+        self.arena.note_stopped(stopped);
     }
 
     /// Has it die in the middle of something; it may be waiting, and not hear of that for long.
@@ -242,6 +279,7 @@ impl<'a> Storm<'a> {
         }
         self.arena.life(one.life).order_to_die(object, microseconds);
         one.forked.wait_for_death_until(LONG_STOP);
+        self.note_stopped();
     }
 
     /// Kills so many at once, and has others born for them.
@@ -249,7 +287,7 @@ impl<'a> Storm<'a> {
         let group: Vec<_> = (0..many).map(|next| (first + next) % PROCESSES).collect();
         for &process in &group {
             let one = &self.processes[process];
-            self.arena.life(one.life).state.store(DOOMED, SeqCst);
+            self.arena.life(one.life).doom();
             one.forked.signal(Signal::SIGKILL);
         }
         for &process in &group {
@@ -274,6 +312,7 @@ impl<'a> Storm<'a> {
                 self.zombies.pop_front();
             }
         }
+        self.note_stopped();
         Ok(())
     }
 
@@ -327,6 +366,9 @@ impl<'a> Storm<'a> {
                 WaitStatus::StillAlive => {}
                 status => return Err(format!("life {} ended by itself: {status:?}", one.life)),
             }
+        }
+        if let Some(late) = turns::look(self.arena) {
+            return Err(late);
         }
         let stopped = |process: usize| self.processes[process].stopped_until.is_some();
         self.patience.look(self.arena, stopped)

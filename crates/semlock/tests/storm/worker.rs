@@ -12,7 +12,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use semlock::{Acquired, Deadline, Error, MutexGuard, Wait};
 
-use crate::arena::{AUDIT, Arena, DOOMED, DRAIN, Deed, ON, OVER, Phase, THREADS};
+use crate::arena::{AUDIT, Arena, DRAIN, Deed, ON, OVER, Phase, THREADS};
 use crate::checker::{Member, Taken};
 use crate::objects::{Object, Objects, PARTIES, PERMITS};
 
@@ -65,7 +65,7 @@ impl<'a> Worker<'a> {
     fn die_if_ordered(&mut self) {
         let life = self.arena.life(self.me.life);
         let Some((object, microseconds)) = life.ordered_to_die() else { return };
-        life.state.store(DOOMED, SeqCst);
+        life.doom();
         end_process_after(Duration::from_micros(microseconds));
         loop {
             match object {
@@ -107,6 +107,13 @@ impl<'a> Worker<'a> {
 
     /// Spends time inside.
     fn linger(&mut self) {
+        let most = self.arena.most_held.load(SeqCst);
+        if most > 0 {
+            let time = Duration::from_micros(self.chance.u64(most / 2..=most));
+            #[expect(clippy::disallowed_methods, reason = "the others are to wait for that long")]
+            thread::sleep(time);
+            return;
+        }
         match self.chance.u8(..8) {
             0 => thread::yield_now(),
             1..4 => (0..self.chance.u32(..2_000)).for_each(|_| std::hint::spin_loop()),
@@ -115,8 +122,7 @@ impl<'a> Worker<'a> {
     }
 
     fn comes(&self, object: Object) {
-        self.me.set_phase(object, Phase::Comes);
-        self.me.note(object, Deed::Comes);
+        self.me.comes(object);
     }
 
     /// Notes how something was taken; `None` if it was not.
@@ -313,7 +319,8 @@ impl<'a> Worker<'a> {
         if !self.comes_unless_audited(object) {
             return;
         }
-        let deadline = self.soon();
+        let is_lossless = self.arena.lossless.load(SeqCst) != 0;
+        let deadline = if is_lossless { self.deadline() } else { self.soon() };
         let wait = self.objects.bounded.acquire_until(deadline);
         if let Some(taken) = self.taken_raw(object, wait) {
             if taken != Taken::Clean {
@@ -369,6 +376,7 @@ impl<'a> Worker<'a> {
     /// Makes tokens for those who wait, if those of the last time are used up.
     fn produce(&mut self) {
         let guard = self.lock_condition();
+        self.linger();
         self.make_tokens(&guard);
         self.leave_condition(guard);
     }
@@ -412,6 +420,9 @@ impl<'a> Worker<'a> {
             self.me
                 .fail(object, &format!("{notified} were notified, of {asked}, and some wait on"));
         }
+        if notified > 0 {
+            condition.notified.begin_together(self.arena, Object::ConditionMutex, notified);
+        }
         condition.made.fetch_add(notified.into(), SeqCst);
         condition.tokens.store(notified.into(), SeqCst);
         condition.asked.store(0, SeqCst);
@@ -441,6 +452,11 @@ impl<'a> Worker<'a> {
             Ok(waited) => waited,
             Err(error) => self.me.fail(object, &error.to_string()),
         };
+        if notified && condition.tokens.load(SeqCst) > 0 && ticket <= condition.batch.load(SeqCst) {
+            // It has come back for the mutex since all of this batch were notified: the next one comes when their tokens are
+            // used up.
+            self.me.thread().coming[mutex as usize].begin_as(&condition.notified);
+        }
         self.me.set_phase(mutex, Phase::Comes);
         let (guard, taken) = match acquired {
             Acquired::Clean(guard) => (guard, Taken::Clean),
