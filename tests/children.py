@@ -111,6 +111,18 @@ def wait_until_asleep(child: subprocess.Popen[str] | Child) -> None:
     wait_until(asleep, "the child sleeps")
 
 
+def wait_until_gone(orphan: int) -> None:
+    """For what may come to us when its parent ends, or not."""
+
+    def gone() -> bool:
+        try:
+            return os.waitpid(orphan, os.WNOHANG)[0] == orphan
+        except ChildProcessError:
+            return not Path(f"/proc/{orphan}").exists()
+
+    wait_until(gone, "the orphan has ended")
+
+
 # ---- Forked children, which share what the test has made ----
 
 PR_SET_PDEATHSIG = 1

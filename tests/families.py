@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import multiprocessing
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,28 @@ def holder(lock: Any, times: int = 1) -> Iterator[Child]:
     with forked(hold) as child:
         assert child.hear() == "held"
         yield child
+
+
+def waiter(lock: Any) -> Callable[[Line], None]:
+    """Waits for the lock without end, says what came of it, and releases it when told."""
+
+    def wait(line: Line) -> None:
+        line.say("waiting")
+        line.say(take(lock))
+        line.hear()
+        lock.release()
+
+    return wait
+
+
+def is_kept(lock: Any) -> bool:
+    """Whether neither who polls nor who waits, shortly or long, gets a lock or is told anything."""
+    give_up = time.monotonic() + SEVERAL_LOOKS
+    while time.monotonic() < give_up:
+        for arguments in ((False,), (True, 0.001), (True, 0.02), (False,), (True, 0.12)):
+            if take(lock, *arguments) != NOT_TAKEN:
+                return False
+    return True
 
 
 def let_go(child: Child) -> None:

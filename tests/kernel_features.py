@@ -29,11 +29,19 @@ LIBC_UNDER_GIL = ctypes.PyDLL(None, use_errno=True)
 ARCHITECTURES = {
     "x86_64": (
         0xC000003E,
-        {"clone": 56, "exit": 60, "madvise": 28, "memfd_create": 319, "open": 2, "openat": 257},
+        {
+            "clone": 56,
+            "exit": 60,
+            "fcntl": 72,
+            "madvise": 28,
+            "memfd_create": 319,
+            "open": 2,
+            "openat": 257,
+        },
     ),
     "aarch64": (
         0xC00000B7,
-        {"clone": 220, "exit": 93, "madvise": 233, "memfd_create": 279, "openat": 56},
+        {"clone": 220, "exit": 93, "fcntl": 25, "madvise": 233, "memfd_create": 279, "openat": 56},
     ),
 }
 ARCHITECTURE, NUMBERS = ARCHITECTURES.get(platform.machine(), (0, {}))

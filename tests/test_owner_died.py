@@ -25,6 +25,7 @@ from children import (
     in_a_fresh_interpreter,
     wait_until,
     wait_until_asleep,
+    wait_until_gone,
 )
 from families import (
     NOT_TAKEN,
@@ -33,10 +34,12 @@ from families import (
     Taken,
     die,
     holder,
+    is_kept,
     let_go,
     recovered_from,
     robust_locks,
     take,
+    waiter,
 )
 from kernel_features import (
     CLONE_NEWPID,
@@ -67,18 +70,6 @@ Make = Callable[..., Any]
 NOBODY = 65534
 
 
-def waiter(lock: Any) -> Callable[[Line], None]:
-    """Waits for the lock without end, says what came of it, and releases it when told."""
-
-    def wait(line: Line) -> None:
-        line.say("waiting")
-        line.say(take(lock))
-        line.hear()
-        lock.release()
-
-    return wait
-
-
 def taken_by_polling(lock: Any) -> Taken:
     taken = []
 
@@ -88,16 +79,6 @@ def taken_by_polling(lock: Any) -> Taken:
 
     wait_until(came, "a poll gets the lock")
     return taken[-1]
-
-
-def is_kept(lock: Any) -> bool:
-    """Whether neither who polls nor who waits, shortly or long, gets a lock or is told anything."""
-    give_up = time.monotonic() + SEVERAL_LOOKS
-    while time.monotonic() < give_up:
-        for arguments in ((False,), (True, 0.001), (True, 0.02), (False,), (True, 0.12)):
-            if take(lock, *arguments) != NOT_TAKEN:
-                return False
-    return True
 
 
 # ---- Who gets it ----
@@ -1012,18 +993,6 @@ def test_a_daemon_that_forked_while_it_held_a_lock_holds_it_after_its_parent_end
     finally:
         os.close(reading)
         os.close(writing)
-
-
-def wait_until_gone(orphan: int) -> None:
-    """For what may come to us when its parent ends, or not."""
-
-    def gone() -> bool:
-        try:
-            return os.waitpid(orphan, os.WNOHANG)[0] == orphan
-        except ChildProcessError:
-            return not Path(f"/proc/{orphan}").exists()
-
-    wait_until(gone, "the orphan has ended")
 
 
 def test_a_lock_that_was_taken_after_a_fork_is_robust() -> None:

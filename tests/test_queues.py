@@ -1202,25 +1202,17 @@ def test_a_reader_that_forks_and_is_killed_keeps_nobody_from_reading(program: Pr
     source = (
         KILLS
         + """
-import threading, warnings
-
-# Python says so of every fork beside a thread, which is what this is about.
-warnings.simplefilter("ignore", DeprecationWarning)
-
-
 def read_and_fork(queue, said):
     # Before it waits it looks whether there is a message, and who is killed at that may have taken
     # one: then the queue is broken.
-    reader, waits = queue._reader, threading.Event()
-    is_ready = reader._is_ready
-    reader._is_ready = lambda seconds: waits.set() or is_ready(seconds)
-    threading.Thread(target=queue.get, daemon=True).start()
-    waits.wait()
-    grandchild = os.fork()
-    if not grandchild:
+    def fork(_):
+        grandchild = os.fork()
+        if grandchild:
+            said.send(grandchild)
         signal.pause()
-    said.send(grandchild)
-    signal.pause()
+
+    queue._reader._is_ready = fork
+    queue.get()
 
 
 def body():

@@ -37,6 +37,7 @@ use Test::{Pytest, Shared, Unit};
 
 const WAITERS: &str = "test_condition_event_barrier.py";
 const FORKS: &str = "test_forks.py";
+const HEIRS: &str = "test_heirs.py";
 const OWNERS: &str = "test_owner_died.py";
 const QUEUES: &str = "test_queues.py";
 const SIGNALS: &str = "test_signals.py";
@@ -59,6 +60,7 @@ const DAEMON: Test = Pytest(
     OWNERS,
     "test_a_daemon_that_forked_while_it_held_a_lock_holds_it_after_its_parent_ended",
 );
+const NO_HEIR: Test = Pytest(HEIRS, "test_a_lock_is_recovered_though_its_holder_had_a_child_that");
 const HELD_MUTEX: Test = Unit("os::fork::tests::a_forked_child_finds_a_held_mutex_free_and_anew");
 
 const RULES: &[(&str, Test)] = &[
@@ -105,6 +107,10 @@ const RULES: &[(&str, Test)] = &[
         "fork/a-child-makes-its-own-segment",
         Pytest(FORKS, "test_what_a_child_makes_lies_in_a_segment_of_its_own"),
     ),
+    (
+        "fork/a-later-child-is-an-heir-too",
+        Pytest(HEIRS, "test_a_child_that_is_forked_later_is_an_heir_too"),
+    ),
     ("fork/a-mutex-of-another-process-is-free", HELD_MUTEX),
     (
         "fork/a-queues-lock-is-left-to-nobody",
@@ -112,7 +118,11 @@ const RULES: &[(&str, Test)] = &[
     ),
     (
         "fork/an-rlock-is-left-to-nobody",
-        Pytest(OWNERS, "test_an_rlock_of_a_parent_that_ended_is_not_its_childs"),
+        Pytest(HEIRS, "test_an_rlock_is_recovered_though_its_holder_has_a_child"),
+    ),
+    (
+        "fork/each-hold-has-its-own-heirs",
+        Pytest(HEIRS, "test_a_child_that_was_forked_under_an_earlier_hold_is_no_heir"),
     ),
     (
         "fork/no-slot-is-reused-that-a-child-may-have",
@@ -122,10 +132,7 @@ const RULES: &[(&str, Test)] = &[
         "fork/private-memory-is-wiped",
         Unit("os::mapping::tests::a_forked_child_finds_private_memory_wiped"),
     ),
-    (
-        "fork/permits-are-no-slots",
-        Pytest(FORKS, "test_a_fork_takes_no_permit_of_a_semaphore_for_a_lock"),
-    ),
+    ("fork/only-what-the-forking-thread-holds-is-left", NO_HEIR),
     ("fork/what-may-be-half-changed-is-made-anew", HELD_MUTEX),
     ("fork/what-may-be-inherited-is-marked", DAEMON),
     (
@@ -143,7 +150,14 @@ const RULES: &[(&str, Test)] = &[
     ),
     ("judge/by-those-who-try", STRANGER),
     ("judge/my-own-number", RECYCLED),
-    ("judge/no-strangers-and-no-heirs", DAEMON),
+    ("judge/heirs-keep-what-they-may-hold", DAEMON),
+    (
+        "judge/no-strangers",
+        Pytest(
+            OWNERS,
+            "test_a_holder_in_another_pid_namespace_is_a_stranger_and_never_recovered_from",
+        ),
+    ),
     ("judge/no-such-process", ENDED),
     ("judge/no-such-process-without-pidfd", ENDED),
     (
@@ -202,6 +216,13 @@ const RULES: &[(&str, Test)] = &[
     (
         "judge/who-recovers-is-told-once",
         Pytest(OWNERS, "test_a_recovered_lock_that_another_released_tells_of_no_death_any_more"),
+    ),
+    (
+        "judge/unknown-heirs-keep-it-too",
+        Pytest(
+            HEIRS,
+            "test_where_the_system_tells_of_no_heirs_a_lock_that_was_held_at_a_fork_is_kept",
+        ),
     ),
     ("judge/zombie-without-pidfd", ENDED),
     (

@@ -93,9 +93,10 @@ impl<T: Default> ForkMutex<T> {
         act(&mut guard);
     }
 
-    /// Ends what `lock_for_fork` began.
-    pub(crate) fn unlock_after_fork(&self) {
-        self.unlock();
+    /// Ends what `lock_for_fork` began, after it has acted on the value once more.
+    pub(crate) fn unlock_after_fork(&self, act: impl FnOnce(&mut T)) {
+        // Held since `lock_for_fork`: by this thread, or, in the child, by the one that it is a copy of.
+        act(&mut ForkGuard(self));
     }
 
     fn unlock(&self) {

@@ -66,7 +66,7 @@ impl Memory {
     }
 
     /// Maps so many words of what the descriptor is, which has to be as long.
-    fn shared(descriptor: BorrowedFd<'_>, words: usize) -> Result<Self, Error> {
+    pub(super) fn shared(descriptor: BorrowedFd<'_>, words: usize) -> Result<Self, Error> {
         // SAFETY: a new mapping, at a place that the kernel chooses.
         let start = unsafe {
             mmap(

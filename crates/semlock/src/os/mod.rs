@@ -4,13 +4,13 @@
 //! system, of which one is compiled, as `system`; all export the same names:
 //!
 //! ```text
-//!             futex                  memory                    processes                    cpu
-//!  linux      futex(2)               memfd, wiped on fork      pidfd, /proc                 told
-//!  macos      os_sync_wait_on_...    shm_open                  proc_pidinfo                 not told
+//!             futex                  memory                    processes                    cpu          lineage
+//!  linux      futex(2)               memfd, wiped on fork      pidfd, /proc                 told         F_OFD_SETLK
+//!  macos      os_sync_wait_on_...    shm_open                  proc_pidinfo                 not told     unknown
 //!             (14.4), or naps
-//!  freebsd    _umtx_op(2)            memfd, wiped on fork      sysctl(3)                    not told
-//!  portable   naps                   shm_open                  kill(2), /proc               not told
-//!  elsewhere  naps                   shm_open                  nobody can be asked for      not told
+//!  freebsd    _umtx_op(2)            memfd, wiped on fork      sysctl(3)                    not told     unknown
+//!  portable   naps                   shm_open                  kill(2), /proc               not told     unknown
+//!  elsewhere  naps                   shm_open                  nobody can be asked for      not told     unknown
 //! ```
 //!
 //! `portable` is Linux with `--cfg semlock_portable`, which has it do with what macOS has, to test there what has to do.
@@ -70,4 +70,4 @@ mod system;
 mod system;
 
 #[cfg(unix)]
-pub(crate) use self::system::{clock, cpu};
+pub(crate) use self::system::{clock, cpu, lineage};

@@ -9,8 +9,8 @@
 //!   process, mark HELD     held by it
 //!   process, mark DIED     free; it died as the holder, and the next who takes it is told
 //!   no process, mark DIED  free, but reserved: 32 bits of the start time are a `Reservation`
-//!   process, INHERITED     held by it, or by a child that it forked meanwhile: never recovered
-//!   process, STRANGER      held by it, which lives in another pid or time namespace: never recovered
+//!   process, INHERITED     held by it, or by a child that it forked meanwhile: recovered when all of them are gone
+//!   process, UNCHECKED     held by it, and never recovered: it lives in another pid or time namespace
 //! ```
 //!
 //! Each change is one compare-exchange from a state that was seen: there is no moment at which a permit is
@@ -32,7 +32,7 @@ const MARK: u64 = 0b11;
 const HELD: u64 = 0;
 const DIED: u64 = 1;
 const INHERITED: u64 = 2;
-const STRANGER: u64 = 3;
+const UNCHECKED: u64 = 3;
 
 const PID_SHIFT: u32 = 2;
 const PID_BITS: u32 = 22;
@@ -49,7 +49,7 @@ impl Process {
     pub(crate) const fn new(pid: u32, start: u64, stranger: bool) -> Self {
         let start = start & ((1 << START_BITS) - 1);
         let pid = pid as u64 & ((1 << PID_BITS) - 1);
-        let mark = if stranger { STRANGER } else { HELD };
+        let mark = if stranger { UNCHECKED } else { HELD };
         Self(start << START_SHIFT | pid << PID_SHIFT | mark)
     }
 
@@ -73,6 +73,11 @@ impl Process {
     /// Whether others may ask if it is dead.
     pub(crate) const fn can_be_judged(self) -> bool {
         self.0 & MARK == HELD
+    }
+
+    /// Of a holder that has forked, as whose heir a child may go on: the process itself, which others may ask about.
+    pub(crate) const fn parent_of_heirs(self) -> Option<Self> {
+        if self.0 & MARK == INHERITED { Some(Self(self.0 & !MARK | HELD)) } else { None }
     }
 }
 
@@ -211,6 +216,12 @@ impl Permit<'_> {
                 && self.change(me.0 & !MARK | INHERITED, died)
     }
 
+    /// Whether this process holds it; perhaps it has forked meanwhile.
+    pub(crate) fn is_held_by(self, me: Process) -> bool {
+        let State::Held(holder) = self.state() else { return false };
+        holder == me || holder.parent_of_heirs() == Some(me)
+    }
+
     /// Notes that a child of its holder may be the one that goes on with it.
     pub(crate) fn mark_inherited(self, me: Process) {
         if me.can_be_judged() {
@@ -273,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_that_may_be_inherited_belongs_to_its_holder_and_to_nobody_who_judges() {
+    fn a_permit_that_may_be_inherited_names_its_holder_and_its_heirs() {
         let word = AtomicU64::new(0);
         let permit = Permit(&word);
         assert!(permit.try_take_clean(ME));
@@ -282,6 +293,9 @@ mod tests {
         permit.mark_inherited(ME);
         let State::Held(holder) = permit.state() else { panic!() };
         assert!(!holder.can_be_judged());
+        assert_eq!(holder.parent_of_heirs(), Some(ME));
+        assert_eq!(ME.parent_of_heirs(), None);
+        assert!(permit.is_held_by(ME) && !permit.is_held_by(OTHER));
         assert_eq!(holder.pid(), ME.pid());
         assert!(permit.free(None));
     }

@@ -23,6 +23,7 @@
 
 use std::os::fd::{BorrowedFd, RawFd};
 
+use super::heirs::is_left_by_all;
 use super::object::{Kernel, Object};
 use super::patrol::{Suspects, is_due};
 use super::segment::{Kind, Tag};
@@ -75,10 +76,14 @@ const WORD: usize = 0;
 const GATE: usize = 1;
 pub(super) const WATCH: usize = 2;
 pub(super) const JUDGED: usize = 3;
-/// A queue's mark; 0 for every other lock.
+/// A queue's mark; of every other lock `HEIRS`.
 pub(super) const MESSAGE: usize = 5;
 const WHOLE: u64 = 1;
 const MOVING: u64 = 2;
+/// The greatest of these marks.
+pub(super) const MESSAGE_MARKS: u64 = MOVING;
+/// The number of who may have inherited it, or 0: see `heirs`.
+pub(super) const HEIRS: usize = MESSAGE;
 const SEAT: usize = 6;
 const TICKETS: usize = 7;
 
@@ -339,13 +344,22 @@ impl Lock {
 
     /// Takes a permit from a holder that died.
     pub(super) fn judge(&self, suspects: &mut Suspects) -> Option<Wait> {
-        let me = self.object.me();
-        let mut is_dead = suspects.each_once();
-        self.words().iter().find_map(|word| {
-            let State::Held(holder) = Permit(word).state() else { return None };
-            (is_dead(holder) && Permit(word).recover(holder, me))
-                .then(|| self.took(Taken::OwnerDied(holder)))
-        })
+        if self.tag.kind == Kind::Semaphore {
+            let mut is_dead = suspects.each_once();
+            return self.permits().iter().find_map(|word| self.take_from(word, &mut is_dead));
+        }
+        let is_left = &mut |holder| is_left_by_all(&self.object, holder, suspects);
+        self.take_from(self.object.word(WORD), is_left)
+    }
+
+    fn take_from(
+        &self,
+        word: &AtomicU64,
+        is_left: &mut impl FnMut(Process) -> bool,
+    ) -> Option<Wait> {
+        let State::Held(holder) = Permit(word).state() else { return None };
+        (is_left(holder) && Permit(word).recover(holder, self.object.me()))
+            .then(|| self.took(Taken::OwnerDied(holder)))
     }
 
     /// Whether a mutex's holder has died.

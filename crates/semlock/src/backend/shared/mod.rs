@@ -3,6 +3,7 @@
 pub(crate) mod barrier;
 pub(crate) mod condvar;
 pub(crate) mod event;
+mod heirs;
 pub(crate) mod lock;
 mod object;
 mod patrol;

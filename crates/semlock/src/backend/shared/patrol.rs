@@ -204,13 +204,18 @@ impl Suspects {
         }
     }
 
+    /// Notes that something could not be looked at, for want of a descriptor.
+    pub(crate) fn cannot_look(&mut self) {
+        self.in_vain = true;
+    }
+
     /// Whether it is certain that this process is dead.
     pub(crate) fn is_dead(&mut self, process: Process) -> bool {
         // In another namespace numbers mean others: who is a stranger there judges nobody.
         if !self.me.can_be_judged() && rule("judge/not-by-strangers") {
             return false;
         }
-        if !process.can_be_judged() && rule("judge/no-strangers-and-no-heirs") {
+        if !process.can_be_judged() && rule("judge/no-strangers") {
             return false;
         }
         if process.word() == 0 {

@@ -16,7 +16,7 @@
 //!     2  watch            watch                     watch
 //!     3  judged           tickets when found empty  judged
 //!     4  tag: what lives here, of all of them
-//!     5  queue's mark     judged                    tickets
+//!     5  queue's | heirs  judged                    tickets
 //!     6  seat                                       phase
 //!     7  tickets                                    members' watch
 //!
@@ -42,13 +42,16 @@
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Weak};
 
-use super::lock::MESSAGE;
+use super::heirs::{self, Inheritable};
+use super::lock::{HEIRS, MESSAGE, MESSAGE_MARKS};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 use crate::os::at_fork::{Forking, Registered, on_fork};
 use crate::os::fork::ForkMutex;
+use crate::os::lineage::Lineage;
 use crate::os::mapping::{Holds, Memory, PRIVATE_WORDS, Place, SHARED_WORDS, Shared, random};
 use crate::os::process::{START_BITS, identity};
+use crate::os::thread;
 use crate::word::permit::{self, Permit, Process};
 use crate::word::places::Places;
 use crate::word::waiters::{NODE_WORDS, Waiters};
@@ -287,36 +290,71 @@ impl Segment {
         Place::new(Arc::clone(self), self.slot_at(slot), private_at)
     }
 
-    fn mark_inherited(&self) {
+    /// Its descriptor, as [`Self::descriptor`].
+    pub(super) fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.shared.descriptor()
+    }
+
+    /// Before the calling thread forks: leaves to the child what it may go on with.
+    fn leave_to_child(&self, forks: u64) -> Option<Lineage> {
         if !rule("fork/what-may-be-inherited-is-marked") {
-            return;
+            return None;
         }
         let me = Process::from_word(self.private.words()[0].load(Ordering::Relaxed));
-        // A process that was not called anything here has taken nothing.
-        if me.word() == 0 {
-            return;
+        // A process that was not called anything here has taken nothing, and nobody asks whether a stranger lives.
+        if !me.can_be_judged() || me.word() == 0 {
+            return None;
         }
+        let thread = thread::current() as u64;
+        let held: Vec<_> = self
+            .plain_locks_of(me)
+            .filter(|&(_, owner)| {
+                owner == thread || !rule("fork/only-what-the-forking-thread-holds-is-left")
+            })
+            .map(|(lock, _)| lock)
+            .collect();
+        if held.is_empty() {
+            return None;
+        }
+        heirs::leave_to_child(&held, me, forks, self.file())
+    }
+
+    /// The robust locks that this process holds, and that another may release; with the thread that took each. What is recursive,
+    /// or a queue's, belongs to the thread that took it.
+    fn plain_locks_of(&self, me: Process) -> impl Iterator<Item = (Inheritable<'_>, u64)> {
         let mut next = 0;
-        while next < self.used() {
-            let slot = next;
-            let tag = self.tag(slot);
-            // A robust semaphore's permits are no tags, whatever they look like.
-            next += match tag {
-                Some(tag) if rule("fork/permits-are-no-slots") => tag.slots(),
-                _ => 1,
-            };
-            let words = &self.shared.words()[self.slot_at(slot)..];
-            let may_be_left = |tag: Tag| {
-                tag.kind == Kind::Mutex
-                    || tag.kind == Kind::ReentrantMutex && !rule("fork/an-rlock-is-left-to-nobody")
-            };
-            if tag.is_some_and(may_be_left)
-                && (words[MESSAGE].load(Ordering::Relaxed) == 0
-                    || !rule("fork/a-queues-lock-is-left-to-nobody"))
-            {
-                Permit(&words[0]).mark_inherited(me);
+        let slots = std::iter::from_fn(move || {
+            while next < self.used() {
+                let slot = next;
+                let tag = self.tag(slot);
+                // A robust semaphore's permits are no tags, whatever they look like.
+                next += match tag {
+                    Some(tag) => tag.slots(),
+                    None => 1,
+                };
+                if let Some(tag) = tag {
+                    return Some((slot, tag));
+                }
             }
-        }
+            None
+        });
+        slots.filter_map(move |(slot, tag)| {
+            let is_plain = tag.kind == Kind::Mutex
+                || tag.kind == Kind::ReentrantMutex && !rule("fork/an-rlock-is-left-to-nobody");
+            let words = &self.shared.words()[self.slot_at(slot)..];
+            let is_queues = (1..=MESSAGE_MARKS).contains(&words[MESSAGE].load(Ordering::Relaxed))
+                && rule("fork/a-queues-lock-is-left-to-nobody");
+            let lock = Inheritable { permit: &words[0], heirs: &words[HEIRS] };
+            (tag.robust && is_plain && !is_queues && Permit(lock.permit).is_held_by(me))
+                .then(|| (lock, self.owner_of(slot)))
+        })
+    }
+
+    /// The thread of this process that holds the lock in a slot; 0 if it knows of none.
+    fn owner_of(&self, slot: usize) -> u64 {
+        let entry = &self.private.words()[PRIVATE_AT + slot * PRIVATE_WORDS..];
+        let depth = entry[1].load(Ordering::Acquire);
+        if depth > 0 { entry[0].load(Ordering::Relaxed) } else { 0 }
     }
 
     fn tag(&self, slot: usize) -> Option<Tag> {
@@ -339,6 +377,8 @@ struct Registry {
     /// Segments made so far.
     made: u32,
     sees_forks: bool,
+    /// During a fork: by which the child can be found that may go on with what this process holds.
+    lineages: Vec<Lineage>,
 }
 
 static REGISTRY: ForkMutex<Registry> = ForkMutex::new();
@@ -470,33 +510,37 @@ impl Registry {
     fn watch_forks(&mut self) -> Result<(), Error> {
         if !self.sees_forks {
             static SEEN: Registered = Registered::new();
-            SEEN.once(|| on_fork(before_fork, after_fork, after_fork))?;
+            SEEN.once(|| on_fork(before_fork, after_fork_in_parent, after_fork_in_child))?;
             self.sees_forks = true;
         }
         Ok(())
     }
 }
 
-/// Whoever forks while it holds a plain lock may leave it to its child, as a daemon does: such locks
-/// are marked, because nobody can say any more whose death frees them. What is recursive, or a
-/// queue's, belongs to the thread that took it, which the child does not have.
 extern "C" fn before_fork() {
     if !FORKING.is_new() {
         return;
     }
     REGISTRY.lock_for_fork(|registry| {
         FORKING.begin();
-        FORKS.fetch_add(1, Ordering::Relaxed);
+        let forks = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
         // Nothing that was made before can be used again.
         registry.free.clear();
-        registry.segments.iter().filter_map(Weak::upgrade).for_each(|segment| {
-            segment.mark_inherited();
-        });
+        let segments = registry.segments.iter().filter_map(Weak::upgrade);
+        registry.lineages = segments.filter_map(|segment| segment.leave_to_child(forks)).collect();
     });
 }
 
-extern "C" fn after_fork() {
+extern "C" fn after_fork_in_parent() {
     if FORKING.end() {
-        REGISTRY.unlock_after_fork();
+        REGISTRY.unlock_after_fork(|registry| registry.lineages = Vec::new());
+    }
+}
+
+extern "C" fn after_fork_in_child() {
+    if FORKING.end() {
+        REGISTRY.unlock_after_fork(|registry| {
+            registry.lineages.drain(..).for_each(Lineage::leave_to_child);
+        });
     }
 }

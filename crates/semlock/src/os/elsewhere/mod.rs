@@ -8,6 +8,8 @@ pub(crate) mod clock;
 pub(crate) mod cpu;
 #[path = "../napping.rs"]
 pub(crate) mod futex;
+#[path = "../no_lineage.rs"]
+pub(crate) mod lineage;
 pub(crate) mod memory;
 pub(crate) mod process;
 #[path = "../unassisted_memory.rs"]

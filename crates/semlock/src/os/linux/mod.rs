@@ -5,6 +5,8 @@ pub(crate) mod clock;
 pub(crate) mod cpu;
 pub(crate) mod futex;
 #[allow(unsafe_code)]
+pub(crate) mod lineage;
+#[allow(unsafe_code)]
 pub(crate) mod memory;
 #[path = "../proc.rs"]
 mod proc;

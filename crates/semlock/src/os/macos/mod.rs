@@ -8,6 +8,8 @@ pub(crate) mod clock;
 pub(crate) mod cpu;
 #[allow(unsafe_code)]
 pub(crate) mod futex;
+#[path = "../no_lineage.rs"]
+pub(crate) mod lineage;
 pub(crate) mod memory;
 #[path = "../napping.rs"]
 mod napping;

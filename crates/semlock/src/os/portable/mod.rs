@@ -6,6 +6,8 @@ pub(crate) mod clock;
 pub(crate) mod cpu;
 #[path = "../napping.rs"]
 pub(crate) mod futex;
+#[path = "../no_lineage.rs"]
+pub(crate) mod lineage;
 pub(crate) mod memory;
 #[path = "../proc.rs"]
 mod proc;

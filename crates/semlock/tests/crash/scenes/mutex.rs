@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal};
 use semlock::raw::{Lock, LockKind, Options};
 use semlock::{Deadline, Wait};
 
 use super::{Named, Told, in_an_hour, soon, told_by};
+use crate::forked::Forked;
 use crate::peer::{Peer, fresh};
 use crate::stage::{Dead, Stage};
 
@@ -28,6 +30,7 @@ pub const SCENES: &[Named] = &[
     ("reentrant/again", reentrant_again),
     ("reentrant/release", reentrant_release),
     ("queue/message", message),
+    ("fork/while-holding", fork_while_holding),
 ];
 
 pub fn mutex_of(kind: LockKind) -> Lock {
@@ -445,4 +448,22 @@ fn message(stage: &Stage) {
         line.say(told);
     });
     assert_told(&dead, &[next.last_word(), works(stage, &lock)], if_returned(&dead, false));
+}
+
+/// Its child, if it comes to that, ends at once: it is nobody's heir for long.
+fn fork_while_holding(stage: &Stage) {
+    let lock = mutex();
+    let prepare = || {
+        used_before();
+        take(&lock);
+        // It would stop what is stepped.
+        SigSet::from(Signal::SIGCHLD).thread_block().expect("sigprocmask");
+        || {
+            drop(Forked::run(|| {}));
+            0
+        }
+    };
+    let dead = stage.kill(prepare, || {});
+    assert_eq!(lock.holder(), Some(dead.pid));
+    assert_told(&dead, &[works(stage, &lock)], Some(true));
 }
