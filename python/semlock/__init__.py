@@ -27,7 +27,10 @@ with StandardLibraryFirst(sys.argv[:1] == ["-m"]):
     from .install import install, uninstall
 
     if _native.HAS_SHARED:
+        from . import ends
         from ._native import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
+
+        ends.watch()
 
 __version__: str
 

@@ -36,6 +36,7 @@ enum Test {
 use Test::{Pytest, Shared, Unit};
 
 const WAITERS: &str = "test_condition_event_barrier.py";
+const ENDS: &str = "test_ends.py";
 const FORKS: &str = "test_forks.py";
 const HEIRS: &str = "test_heirs.py";
 const OWNERS: &str = "test_owner_died.py";
@@ -92,6 +93,24 @@ const RULES: &[(&str, Test)] = &[
     ),
     ("condition/the-watcher-passes-on", PASSED_ON),
     ("condition/those-who-come-later-get-nothing", PASSED_ON),
+    (
+        "end/a-status-says-whether-it-is-good",
+        Pytest(ENDS, "test_so_does_a_process_that_a_program_has_forked_itself"),
+    ),
+    (
+        "end/what-a-running-thread-holds-is-not-left",
+        Pytest(
+            ENDS,
+            "test_what_a_program_holds_at_its_good_end_is_left_however_it_was_taken_but_by_a_daemon",
+        ),
+    ),
+    (
+        "end/what-is-held-at-a-good-end-is-left",
+        Pytest(
+            ENDS,
+            "test_a_child_that_ends_well_leaves_a_plain_lock_held_and_any_other_dies_with_it",
+        ),
+    ),
     (
         "fork/a-child-does-not-wait-for-its-parent",
         Pytest(

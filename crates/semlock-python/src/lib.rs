@@ -11,6 +11,8 @@ mod capi;
 #[allow(unsafe_code)]
 mod condition;
 #[cfg(unix)]
+mod end;
+#[cfg(unix)]
 #[allow(unsafe_code)]
 mod event;
 #[allow(unsafe_code)]
@@ -100,7 +102,8 @@ fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ] {
         module.setattr(name, class)?;
     }
-    module.setattr("Barrier", py.get_type::<barrier::Barrier>())
+    module.setattr("Barrier", py.get_type::<barrier::Barrier>())?;
+    end::add(module)
 }
 
 /// Makes `semlock._multiprocessing`: what CPython's `_multiprocessing` offers, over semlock. See

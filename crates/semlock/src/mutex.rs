@@ -91,6 +91,8 @@ pub struct Mutex(Lock);
 ///
 /// A child that is forked meanwhile has the guard too, and may be the one that goes on with the mutex, as a daemon does: one of
 /// the two, parent or child, has to [`forget`](std::mem::forget) it.
+///
+/// A process that ends while it holds one, also by forgetting it, has died with the mutex, whatever its status.
 #[derive(Debug)]
 #[must_use = "dropped at once, it holds nothing"]
 pub struct MutexGuard<'a>(&'a Mutex);

@@ -5,6 +5,7 @@
 pub use crate::Address;
 pub use crate::backend::shared::barrier::{Barrier, Entered, Member, Passed};
 pub use crate::backend::shared::condvar::{Condvar, Waiting};
+pub use crate::backend::shared::end::{leave_held, leave_held_at_exit};
 pub use crate::backend::shared::event::Event;
 pub use crate::backend::shared::lock::{Lock, LockKind, Options};
 pub use crate::backend::shared::waiter::Waiter;

@@ -21,6 +21,9 @@
 pub(crate) mod at_fork;
 #[cfg(unix)]
 #[allow(unsafe_code)]
+pub(crate) mod exit;
+#[cfg(unix)]
+#[allow(unsafe_code)]
 pub(crate) mod fork;
 #[cfg(unix)]
 #[allow(unsafe_code)]

@@ -55,13 +55,27 @@ pub(crate) fn current() -> usize {
     (unsafe { windows_sys::Win32::System::Threading::GetCurrentThreadId() }) as usize
 }
 
+/// The number of the thread of this process that `pthread_self(3)` names so.
+#[cfg(unix)]
+#[allow(clippy::cast_possible_truncation)] // it is a pointer, or as wide as one
+pub(crate) fn number_of(thread: usize) -> usize {
+    // SAFETY: it cannot fail.
+    let name = (unsafe { libc::pthread_self() }) as usize;
+    // On some systems the thread pointer lies behind what names the thread, always at the same distance.
+    thread.wrapping_add(current().wrapping_sub(name))
+}
+
 #[cfg(unix)]
 pub(crate) use super::system::is_first_thread as is_first;
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    #[cfg(unix)]
+    use std::os::unix::thread::JoinHandleExt;
     use std::sync::Barrier;
+    #[cfg(unix)]
+    use std::sync::mpsc::channel;
     use std::thread;
 
     use super::*;
@@ -85,5 +99,18 @@ mod tests {
         });
         assert_eq!(numbers.len(), threads);
         assert!(!numbers.contains(&0));
+    }
+    #[cfg(unix)]
+    #[test]
+    #[allow(clippy::cast_possible_truncation)] // as above
+    fn a_threads_number_is_found_by_its_name() {
+        let ((says, number), (end, until)) = (channel(), channel::<()>());
+        let other = thread::spawn(move || {
+            says.send(current()).unwrap();
+            let _ = until.recv();
+        });
+        assert_eq!(number_of(other.as_pthread_t() as usize), number.recv().unwrap());
+        drop(end);
+        other.join().unwrap();
     }
 }

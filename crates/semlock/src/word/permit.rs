@@ -10,7 +10,8 @@
 //!   process, mark DIED     free; it died as the holder, and the next who takes it is told
 //!   no process, mark DIED  free, but reserved: 32 bits of the start time are a `Reservation`
 //!   process, INHERITED     held by it, or by a child that it forked meanwhile: recovered when all of them are gone
-//!   process, UNCHECKED     held by it, and never recovered: it lives in another pid or time namespace
+//!   process, UNCHECKED     held by it, and never recovered: it is in another pid or time namespace, or it has ended well, and
+//!                          another is to free it
 //! ```
 //!
 //! Each change is one compare-exchange from a state that was seen: there is no moment at which a permit is
@@ -229,6 +230,15 @@ impl Permit<'_> {
         }
     }
 
+    /// Notes that its holder ends well, and leaves it to another to free it.
+    pub(crate) fn leave_held(self, me: Process) {
+        if me.can_be_judged() {
+            let _held = [HELD, INHERITED]
+                .into_iter()
+                .any(|mark| self.change(me.0 & !MARK | mark, me.0 & !MARK | UNCHECKED));
+        }
+    }
+
     #[inline]
     fn change(self, from: u64, to: u64) -> bool {
         self.0.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_ok()
@@ -319,5 +329,26 @@ mod tests {
         assert!(permit.free(Some(reserved)) && permit.reserve_again(reserved, None));
         assert!(!permit.reserve_again(reserved, None));
         assert!(permit.try_take_clean(OTHER));
+    }
+    #[test]
+    fn a_permit_that_is_left_held_is_nobodys_to_recover_and_anyones_to_free() {
+        let word = AtomicU64::new(0);
+        let permit = Permit(&word);
+        permit.leave_held(ME);
+        assert_eq!(permit.state(), State::Free);
+        for has_forked in [false, true] {
+            assert!(permit.try_take_clean(ME));
+            if has_forked {
+                permit.mark_inherited(ME);
+            }
+            permit.leave_held(OTHER);
+            assert!(permit.is_held_by(ME));
+            permit.leave_held(ME);
+            let State::Held(holder) = permit.state() else { panic!() };
+            assert!(!holder.can_be_judged() && holder.parent_of_heirs().is_none());
+            assert_eq!((holder.pid(), holder.start()), (ME.pid(), ME.start()));
+            assert_eq!(permit.try_take(OTHER), None);
+            assert!(permit.free());
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod barrier;
 pub(crate) mod condvar;
+pub(crate) mod end;
 pub(crate) mod event;
 mod heirs;
 pub(crate) mod lock;

@@ -143,8 +143,9 @@ impl Object {
 
 impl Drop for Object {
     fn drop(&mut self) {
-        if !*self.shared.get_mut() {
-            segment::give_back(&self.place, self.slot, self.forks);
+        let is_mine = !*self.shared.get_mut();
+        if !(is_mine && segment::give_back(&self.place, self.slot, self.forks)) {
+            segment::keep_what_is_held(&self.place);
         }
     }
 }

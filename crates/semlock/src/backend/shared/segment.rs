@@ -295,12 +295,17 @@ impl Segment {
         self.shared.descriptor()
     }
 
+    /// How this process is called here, if it was asked before; a word of 0 otherwise.
+    fn me(&self) -> Process {
+        Process::from_word(self.private.words()[0].load(Ordering::Relaxed))
+    }
+
     /// Before the calling thread forks: leaves to the child what it may go on with.
     fn leave_to_child(&self, forks: u64) -> Option<Lineage> {
         if !rule("fork/what-may-be-inherited-is-marked") {
             return None;
         }
-        let me = Process::from_word(self.private.words()[0].load(Ordering::Relaxed));
+        let me = self.me();
         // A process that was not called anything here has taken nothing, and nobody asks whether a stranger lives.
         if !me.can_be_judged() || me.word() == 0 {
             return None;
@@ -319,34 +324,38 @@ impl Segment {
         heirs::leave_to_child(&held, me, forks, self.file())
     }
 
+    /// Leaves what this process holds to others, but for what its `running` threads do.
+    fn leave_held(&self, running: &[usize]) {
+        let me = self.me();
+        if me.word() == 0 {
+            return;
+        }
+        let is_cut_short = |owner: u64| {
+            running.iter().any(|&thread| thread as u64 == owner)
+                && rule("end/what-a-running-thread-holds-is-not-left")
+        };
+        for (lock, owner) in self.plain_locks_of(me) {
+            if owner != 0 && !is_cut_short(owner) {
+                Permit(lock.permit).leave_held(me);
+            }
+        }
+    }
+
     /// The robust locks that this process holds, and that another may release; with the thread that took each. What is recursive,
     /// or a queue's, belongs to the thread that took it.
     fn plain_locks_of(&self, me: Process) -> impl Iterator<Item = (Inheritable<'_>, u64)> {
         let mut next = 0;
         let slots = std::iter::from_fn(move || {
-            while next < self.used() {
-                let slot = next;
-                let tag = self.tag(slot);
+            let slot = next;
+            (slot < self.used()).then(|| {
                 // A robust semaphore's permits are no tags, whatever they look like.
-                next += match tag {
-                    Some(tag) => tag.slots(),
-                    None => 1,
-                };
-                if let Some(tag) = tag {
-                    return Some((slot, tag));
-                }
-            }
-            None
+                next += self.tag(slot).map_or(1, Tag::slots);
+                slot
+            })
         });
-        slots.filter_map(move |(slot, tag)| {
-            let is_plain = tag.kind == Kind::Mutex
-                || tag.kind == Kind::ReentrantMutex && !rule("fork/an-rlock-is-left-to-nobody");
-            let words = &self.shared.words()[self.slot_at(slot)..];
-            let is_queues = (1..=MESSAGE_MARKS).contains(&words[MESSAGE].load(Ordering::Relaxed))
-                && rule("fork/a-queues-lock-is-left-to-nobody");
-            let lock = Inheritable { permit: &words[0], heirs: &words[HEIRS] };
-            (tag.robust && is_plain && !is_queues && Permit(lock.permit).is_held_by(me))
-                .then(|| (lock, self.owner_of(slot)))
+        slots.filter_map(move |slot| {
+            let words = self.shared.words()[self.slot_at(slot)..].first_chunk()?;
+            Some((plain_lock(words, me)?, self.owner_of(slot)))
         })
     }
 
@@ -366,6 +375,17 @@ impl Segment {
 /// The word of a slot that says what lives there.
 pub(crate) const TAG: usize = 4;
 
+/// A slot's lock, if it is robust, one that another may release, and held by this process.
+fn plain_lock(words: &[AtomicU64; SHARED_WORDS], me: Process) -> Option<Inheritable<'_>> {
+    let tag = Tag::from_word(words[TAG].load(Ordering::Acquire))?;
+    let is_plain = tag.kind == Kind::Mutex
+        || tag.kind == Kind::ReentrantMutex && !rule("fork/an-rlock-is-left-to-nobody");
+    let is_queues = (1..=MESSAGE_MARKS).contains(&words[MESSAGE].load(Ordering::Relaxed))
+        && rule("fork/a-queues-lock-is-left-to-nobody");
+    let lock = Inheritable { permit: &words[0], heirs: &words[HEIRS] };
+    (tag.robust && is_plain && !is_queues && Permit(lock.permit).is_held_by(me)).then_some(lock)
+}
+
 /// The segments that this process has mapped.
 #[derive(Debug, Default)]
 struct Registry {
@@ -377,6 +397,8 @@ struct Registry {
     /// Segments made so far.
     made: u32,
     sees_forks: bool,
+    /// Those in which this process holds a lock that it has no object of any more.
+    held: Vec<Arc<Segment>>,
     /// During a fork: by which the child can be found that may go on with what this process holds.
     lineages: Vec<Lineage>,
 }
@@ -387,6 +409,14 @@ static FORKING: Forking = Forking::new();
 
 /// How often this process was forked, as far as it was told.
 static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// Leaves what this process holds to others, but for what its `running` threads do.
+pub(super) fn leave_held(running: &[usize]) {
+    let segments: Vec<_> = REGISTRY.lock().segments.iter().filter_map(Weak::upgrade).collect();
+    for segment in segments {
+        segment.leave_held(running);
+    }
+}
 
 /// A new object's place.
 #[derive(Debug)]
@@ -423,17 +453,32 @@ pub(crate) fn take(tag: Tag) -> Result<Taken, Error> {
     Ok(Taken { place, slot, forks })
 }
 
-/// Gives the slot of a new object back, if nobody else can have it.
-pub(crate) fn give_back(place: &Place<Segment>, slot: u32, forks: u64) {
+/// Gives the slot of a new object back, if nobody else can have it; tells whether.
+pub(crate) fn give_back(place: &Place<Segment>, slot: u32, forks: u64) -> bool {
     let mut registry = REGISTRY.lock();
     let current = registry.current.as_ref();
-    if (forks == FORKS.load(Ordering::Relaxed)
+    let is_mine = (forks == FORKS.load(Ordering::Relaxed)
         || !rule("fork/no-slot-is-reused-that-a-child-may-have"))
         && current.is_some_and(|current| Arc::ptr_eq(current, place.keeps()))
         && place.keeps().was_made_by_this_process()
-        && place.keeps().tag(slot as usize).is_some_and(|tag| tag.slots() == 1)
-    {
+        && place.keeps().tag(slot as usize).is_some_and(|tag| tag.slots() == 1);
+    if is_mine {
         registry.free.push(slot);
+    }
+    is_mine
+}
+
+/// Keeps the segment of an object that goes, if that is a lock that this process holds and may leave to others at its end.
+pub(crate) fn keep_what_is_held(place: &Place<Segment>) {
+    let segment = place.keeps();
+    let me = Process::from_word(place.head().load(Ordering::Relaxed));
+    if me.word() == 0 || plain_lock(place.shared(), me).is_none() {
+        return;
+    }
+    let mut registry = REGISTRY.lock();
+    registry.held.retain(|held| held.plain_locks_of(held.me()).next().is_some());
+    if !registry.held.iter().any(|held| Arc::ptr_eq(held, segment)) {
+        registry.held.push(Arc::clone(segment));
     }
 }
 
