@@ -212,13 +212,14 @@ class Classes:
         segment, slot, tag = thing._address()
         thing._mark_shared()  # as all do that send it: its slot may be in use when it is gone
         state = {"cls": type(thing), "segment": segment, "slot": slot, "tag": tag}
-        state |= {"places": [thing._maker()], "passed": None, "file": None, "besides": ()}
+        state |= {"file": thing._file(), "places": [thing._maker()], "passed": None}
+        state |= {"parent": None, "besides": ()}
         if "flip" in changes:
             state["tag"] = tag ^ 1 << changes["flip"]
         state |= {key: value for key, value in changes.items() if key in state}
         if isinstance(state["cls"], str):
             state["cls"] = getattr(semlock, state["cls"])
-        ways = [state[key] for key in ("segment", "places", "passed", "file")]
+        ways = [state[key] for key in ("segment", "file", "places", "passed", "parent")]
         received = ReceivedSegment(*ways)
         return rebuild_shared(
             state["cls"], received, state["slot"], state["tag"], *state["besides"]

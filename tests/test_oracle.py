@@ -187,7 +187,9 @@ classes = st.sampled_from(
     ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier"]
 )
 changes = st.dictionaries(
-    st.sampled_from(["cls", "segment", "slot", "tag", "places", "passed", "file", "besides"]),
+    st.sampled_from(
+        ["cls", "segment", "slot", "tag", "file", "places", "passed", "parent", "besides"]
+    ),
     st.one_of(
         classes.map(repr), integers, odd, wild,
         st.sampled_from(["bytes(16)", "bytes(15)", "[(1, 0)]", "[(0, -1)]", "[(2**40, 3)]",
@@ -204,7 +206,7 @@ our_calls = [
          w=st.one_of(odd, st.sampled_from(["'warn'", "'ignore'"]))),
     call("thing({i}).{m}()", i=things, m=st.sampled_from(
         ["holder", "locked", "_begin_message", "_end_message", "_is_mid_message",
-         "_guard_messages", "_mark_shared", "_address", "_descriptor", "_maker"])),
+         "_guard_messages", "_mark_shared", "_address", "_descriptor", "_maker", "_file"])),
     call("thing({i}).recovered", i=things),
     call("thing({i}).wait({t})", i=things, t=st.one_of(waits, st.sampled_from(
         ["'x'", "[]", "Raising", "10**400", "1j", "float('nan')", "-float('inf')"]))),

@@ -846,6 +846,7 @@ def test_what_was_never_initialised_says_so(name: str, method: str) -> None:
     [repr, hash, pickle.dumps, copy.copy, copy.deepcopy, lambda lock: lock._semlock,
      lambda lock: lock._semlock._count(), lambda lock: lock._address(), lambda lock: lock.recovered,
      lambda lock: lock._descriptor(), lambda lock: lock._maker(), lambda lock: lock._mark_shared(),
+     lambda lock: lock._file(),
      lambda lock: (lock.parties, lock.broken, lock.n_waiting), lambda lock: lock._sleeping_count,
      gc.get_referents],
     ids=lambda use: getattr(use, "__name__", "use"),
@@ -1051,6 +1052,10 @@ def test_an_object_knows_its_address_its_descriptor_and_its_maker(name: str) -> 
     assert not os.get_inheritable(descriptor)
     assert thing._maker() == (os.getpid(), descriptor)
     assert in_a_child(thing._maker) == (os.getpid(), descriptor)
+    status = os.fstat(descriptor)
+    told = status.st_dev, status.st_ino, status.st_mode, status.st_nlink, status.st_size
+    assert thing._file()[:-1] == told
+    assert thing._file() == semlock._native._file_id(descriptor)
     assert thing._mark_shared() is None
 
 

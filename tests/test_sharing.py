@@ -549,7 +549,7 @@ def closed(*place):
     raise PermissionError(13, "Permission denied")
 
 
-sharing._open = closed
+sharing.open_of = closed
 sharing._others_may_enter_our_proc = lambda: False
 """
 

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _native
 from ._multiprocessing import SemLock
+from .descriptors import FileId, is_open_as
 from .errors import QueueBrokenError
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
@@ -117,6 +118,7 @@ class _End(_Connection):
     _event: int
 
     def __init__(self, handle: int, stream: _Stream, lock: _native.Lock) -> None:
+        self._pipe: FileId = _native._file_id(handle)
         super().__init__(
             handle, readable=self._event == select.POLLIN, writable=self._event == select.POLLOUT
         )
@@ -127,7 +129,14 @@ class _End(_Connection):
         self._moved = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild_end, (type(self), reduction.DupFd(self.fileno()), self._stream)
+        descriptor = reduction.DupFd(self.fileno())
+        return _rebuild_end, (type(self), descriptor, self._stream, self._pipe)
+
+    # With a default: globals can have gone when the interpreter ends.
+    def _close(self, _is_open_as: Any = is_open_as) -> None:
+        # Others can have closed it behind our back: then the number is theirs.
+        if _is_open_as(self.fileno(), self._pipe):
+            super()._close()  # type: ignore[misc]
 
     def _whole(self, move: Any, argument: Any) -> Any:
         """Moves a message, under this side's lock and mark."""
@@ -262,8 +271,17 @@ class _WritingEnd(_End):
         places.send()
 
 
-def _rebuild_end(cls: type[_ReadingEnd | _WritingEnd], descriptor: Any, stream: _Stream) -> _End:
-    return _new_end(cls, descriptor.detach(), stream)
+def _rebuild_end(
+    cls: type[_ReadingEnd | _WritingEnd], descriptor: Any, stream: _Stream, pipe: FileId
+) -> _End:
+    number = descriptor.detach()
+    if not is_open_as(number, pipe):
+        raise RuntimeError(
+            "cannot receive this queue: what was passed on is not its pipe. These bytes were for "
+            "another process, or this one has received and dropped the queue before. Start the "
+            "receiver with the queue, as an argument of its process."
+        )
+    return _new_end(cls, number, stream)
 
 
 def _new_end(cls: type[_ReadingEnd | _WritingEnd], handle: int, stream: _Stream) -> _End:

@@ -12,21 +12,23 @@ the segment mapped already uses that, and opens nothing. Of the others:
   offers a descriptor through ``multiprocessing.resource_sharer``: one for each segment, to
   whoever comes for it, as long as a lock lives here that was sent so.
 
-Whatever is opened is checked to be the segment before it is used.
+A descriptor's number says little: whoever has it may have closed it, and opened something else. So
+what tells the segment's file from all others goes with the lock, and is compared before anything is
+opened, taken over or closed (see ``descriptors``). Whatever is opened is checked to be the segment
+before it is used.
 """
 
 from __future__ import annotations
 
 import copyreg
-import errno
 import os
-import stat
 import threading
 import weakref
 from multiprocessing import context, reduction
 from typing import Any
 
 from . import _native
+from .descriptors import FileId, Owned, can_open_of_others, is_file_id, is_open_as, open_of
 
 __all__ = ["added_state", "rebuild_shared", "reduce_shared"]
 
@@ -108,6 +110,7 @@ def _way_to(shared: Any, segment: bytes) -> SentSegment:
 
 
 def _new_way_to(shared: Any, segment: bytes, popen: Any) -> SentSegment:
+    file: FileId = shared._file()
     places = [shared._maker()]
     try:
         descriptor = shared._descriptor()
@@ -118,39 +121,29 @@ def _new_way_to(shared: Any, segment: bytes, popen: Any) -> SentSegment:
                 f"the descriptor of its shared memory ({lost})"
             ) from lost
         if popen is not None:
-            descriptor = _opened_for_child(places[0], segment, shared, popen)
+            descriptor = _opened_for_child(places[0], shared, popen)
     else:
         mine = os.getpid(), descriptor
         if places[0] != mine:
             places.insert(0, mine)
     if popen is not None:
-        file = os.getpid(), _identity(descriptor)
-        return SentSegment(segment, places, reduction.DupFd(descriptor), file)
+        return SentSegment(segment, file, places, reduction.DupFd(descriptor), os.getpid())
     if places[0][0] == os.getpid() and not _others_may_enter_our_proc():
-        return SentSegment(segment, places, _offer(shared, segment, descriptor))
-    return SentSegment(segment, places)
+        return SentSegment(segment, file, places, _offer(shared, segment, descriptor))
+    return SentSegment(segment, file, places)
 
 
-def _identity(descriptor: int) -> tuple[int, ...]:
-    """What a segment is told by: on macOS it has neither device nor inode, nor has a socket."""
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino, stat.S_IFMT(status.st_mode), status.st_size
-
-
-def _opened_for_child(place: tuple[int, int], segment: bytes, shared: Any, popen: Any) -> int:
+def _opened_for_child(place: tuple[int, int], shared: Any, popen: Any) -> int:
     """The maker's descriptor in the place of ours, kept until the child has it."""
     try:
-        descriptor = _open(*place)
+        opened = open_of(*place, shared._file())
     except OSError as gone:
         raise RuntimeError(
             f"cannot send this {type(shared).__name__}: something else in this process closed the "
             f"descriptor of its shared memory, and its maker's is gone ({gone})"
         ) from gone
-    weakref.finalize(popen, os.close, descriptor)
-    _, slot, tag = shared._address()
-    # It is the segment, or this says what is wrong.
-    type(shared)._rebuild(segment, slot, tag, descriptor, *_besides(shared))
-    return descriptor
+    weakref.finalize(popen, opened.close)
+    return opened.number
 
 
 class _Offer:
@@ -159,12 +152,12 @@ class _Offer:
     What is registered there is for one, who takes it out; so this puts it back.
     """
 
-    def __init__(self, segment: bytes, descriptor: int) -> None:
+    def __init__(self, segment: bytes, descriptor: int, file: FileId) -> None:
         # It imports much that nobody else needs.
         from multiprocessing import resource_sharer
 
         self._key = segment, os.getpid()
-        self._descriptor = os.dup(descriptor)
+        self._descriptor = Owned(os.dup(descriptor), file)
         # The locks of the segment that were sent, by their ids.
         self._senders: dict[int, weakref.finalize[Any, Any]] = {}
         self._sharer: Any = resource_sharer._resource_sharer  # type: ignore[attr-defined]
@@ -173,7 +166,7 @@ class _Offer:
         self.way._id = offered  # type: ignore[attr-defined]
 
     def is_there(self) -> bool:
-        return self._descriptor >= 0
+        return self._descriptor.is_there()
 
     def keep_for(self, shared: Any) -> None:
         number = id(shared)
@@ -183,11 +176,15 @@ class _Offer:
 
     def _send(self, receiver: Any, pid: int) -> None:
         with _offering:
-            descriptor = os.dup(self._descriptor)
+            if not self.is_there():
+                # Something else in this process closed it. The receiver is left without an answer,
+                # and says so.
+                return
+            descriptor = Owned(os.dup(self._descriptor.number), self._descriptor.file)
         try:
-            reduction.send_handle(receiver, descriptor, pid)
+            reduction.send_handle(receiver, descriptor.number, pid)
         finally:
-            os.close(descriptor)
+            descriptor.close()
 
     def _was_sent(self) -> None:
         """What the sharer calls after that, and for all it has as it ends, or is a child's."""
@@ -197,7 +194,7 @@ class _Offer:
             if is_ours and self.is_there():
                 self._sharer._cache[key] = self._send, self._was_sent
             else:
-                self._close()
+                self._descriptor.close()
 
     def _ends(self, number: int) -> None:
         with _offering:
@@ -207,12 +204,7 @@ class _Offer:
                     del _offers[self._key]
                 _, key = self.way._id
                 self._sharer._cache.pop(key, None)
-                self._close()
-
-    def _close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+                self._descriptor.close()
 
 
 _offers: dict[tuple[bytes, int], _Offer] = {}
@@ -232,7 +224,7 @@ def _offer(shared: Any, segment: bytes, descriptor: int) -> Any:
             if known.is_there():
                 return known.way
     # Not under our lock: the sharer has one of its own, and calls us with that.
-    new = _Offer(segment, descriptor)
+    new = _Offer(segment, descriptor, shared._file())
     with _offering:
         _offers[key] = new
         new.keep_for(shared)
@@ -246,7 +238,7 @@ def _others_may_enter_our_proc() -> bool:
     dumpable: it was setuid, or has asked for that), it gives the directory to root.
     """
     try:
-        return os.stat("/proc/self/fd").st_uid == os.geteuid()
+        return can_open_of_others() and os.stat("/proc/self/fd").st_uid == os.geteuid()
     except OSError:
         return False
 
@@ -261,43 +253,60 @@ _taken_over: set[bytes] = set()
 class ReceivedSegment:
     """The ways to a segment, as a message's receiver finds them."""
 
+    # Of one that was refused, too.
+    inherited: Owned | None = None
+
     def __init__(
         self,
         segment: bytes,
-        places: list[tuple[int, int]],
+        file: FileId,
+        places: Any = None,
         passed: Any = None,
-        file: tuple[int, tuple[int, ...]] | None = None,
+        parent: int | None = None,
     ) -> None:
-        self.inherited = -1
+        if not (
+            type(segment) is bytes
+            and is_file_id(file)
+            and _are_places(places)
+            and (parent is None or type(parent) is int)
+            and (hasattr(passed, "detach") or (passed is None and parent is None))
+        ):
+            raise ValueError(
+                "a received lock does not tell where its shared memory is: its bytes were damaged, "
+                "or come from another version of semlock"
+            )
         self.segment = segment
-        self.places = places
-        if file is not None:
+        self.file = file
+        self.places: list[tuple[int, int]] = places
+        if parent is not None:
             # Open until all of the message is unpickled: its locks may come and go meanwhile.
-            self.inherited = self._taken_over(passed, *file)
-        self.shared = passed if file is None else None
+            self.inherited = self._taken_over(passed, parent)
+        self.shared = passed if parent is None else None
 
     def __del__(self) -> None:
-        if self.inherited >= 0:
-            os.close(self.inherited)
+        if self.inherited is not None:
+            self.inherited.close()
 
-    def _taken_over(self, passed: Any, sender: int, identity: tuple[int, ...]) -> int:
-        if sender == os.getpid() or self.segment in _taken_over:
-            return -1
+    def _taken_over(self, passed: Any, parent: int) -> Owned | None:
+        if parent == os.getpid() or self.segment in _taken_over:
+            return None
         try:
-            descriptor: int = passed.detach()
-            is_it = _identity(descriptor) == identity
+            number: int = passed.detach()
+            # A child's are inheritable until it takes them over, and no other of a segment's is.
+            is_it = is_open_as(number, self.file) and os.get_inheritable(number)
         except (OSError, LookupError, TypeError):
             # Not the child that these bytes are for.
-            return -1
+            return None
         if not is_it:
-            return -1
+            return None
         _taken_over.add(self.segment)
-        os.set_inheritable(descriptor, False)
-        return descriptor
+        os.set_inheritable(number, False)
+        return Owned(number, self.file)
 
     def rebuild(self, cls: Any, slot: int, tag: int, besides: tuple[Any, ...]) -> Any:
+        inherited = -1 if self.inherited is None else self.inherited.number
         try:
-            return cls._rebuild(self.segment, slot, tag, self.inherited, *besides)
+            return cls._rebuild(self.segment, slot, tag, inherited, *besides)
         except LookupError:
             pass  # It is not mapped here.
         tried = []
@@ -305,28 +314,30 @@ class ReceivedSegment:
         for place in self.places:
             name = f"/proc/{place[0]}/fd/{place[1]}"
             try:
-                descriptor = _open(*place)
+                descriptor = open_of(*place, self.file)
             except OSError as error:
                 tried.append(f"{name}: {error.strerror}")
                 is_refused |= isinstance(error, PermissionError)
                 continue
             try:
-                return cls._rebuild(self.segment, slot, tag, descriptor, *besides)
+                return cls._rebuild(self.segment, slot, tag, descriptor.number, *besides)
             except ValueError as error:
-                # The process has gone, or let go of the segment, and the number is another's.
                 tried.append(f"{name}: {error}")
             finally:
-                os.close(descriptor)
+                descriptor.close()
         if self.shared is not None:
             try:
-                descriptor = self.shared.detach()
+                descriptor = Owned(self.shared.detach(), self.file)
             except (OSError, EOFError) as error:
                 tried.append(f"multiprocessing's resource sharer: {error!r}")
             else:
                 try:
-                    return cls._rebuild(self.segment, slot, tag, descriptor, *besides)
+                    if descriptor.is_there():
+                        return cls._rebuild(self.segment, slot, tag, descriptor.number, *besides)
+                    # It stays open: it is not ours to close.
+                    tried.append("multiprocessing's resource sharer: it sent something else")
                 finally:
-                    os.close(descriptor)
+                    descriptor.close()
         raise RuntimeError(
             f"cannot reach the shared memory of a received {cls.__name__} (tried "
             f"{'; '.join(tried)}): "
@@ -340,10 +351,9 @@ class ReceivedSegment:
         )
 
 
-def _open(process: int, number: int) -> int:
-    """Opens what a process has open under a number, if that can be shared memory at all."""
-    path = f"/proc/{process}/fd/{number}"
-    # The number may be something else's by now, and opening a device can have effects.
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise FileNotFoundError(errno.ENOENT, "the descriptor is something else now", path)
-    return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+def _are_places(thing: Any) -> bool:
+    """Whether this, which came out of a pickle, is a list of processes and numbers there."""
+    return type(thing) is list and all(
+        type(place) is tuple and len(place) == 2 and all(type(part) is int for part in place)
+        for place in thing
+    )

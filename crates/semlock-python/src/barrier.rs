@@ -11,7 +11,7 @@ use semlock::raw::{self, Entered, Passed};
 use semlock::{Deadline, Error};
 
 use crate::capi::{call_bound, exception};
-use crate::objects::place_of;
+use crate::objects::{numbers, place_of};
 
 static BROKEN: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
@@ -237,6 +237,11 @@ impl Barrier {
     /// The pid of its segment's maker, and the descriptor there.
     fn _maker(&self) -> PyResult<(u32, i32)> {
         Ok(self.state()?.raw.maker())
+    }
+
+    /// What tells its segment's file from all others: see `_file_id`.
+    fn _file(&self) -> PyResult<(u64, u64, u64, u64, u64, u64)> {
+        Ok(numbers(self.state()?.raw.file()).into())
     }
 
     /// Note that other processes may have it from now on.

@@ -548,7 +548,7 @@ unsafe extern "C" fn traverse(
 
 const FAST: c_int = ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
 
-static METHODS: Constant<[ffi::PyMethodDef; 17]> = Constant(shared_methods!(
+static METHODS: Constant<[ffi::PyMethodDef; 18]> = Constant(shared_methods!(
     Condition,
     [
         method!(c"acquire", FAST, PyCFunctionFastWithKeywords: acquire,

@@ -142,7 +142,7 @@ unsafe extern "C" fn rebuild(
     }
 }
 
-static METHODS: Constant<[ffi::PyMethodDef; 13]> = Constant(shared_methods!(
+static METHODS: Constant<[ffi::PyMethodDef; 14]> = Constant(shared_methods!(
     Event,
     [
         method!(c"is_set", METH_NOARGS, PyCFunction: is_set,

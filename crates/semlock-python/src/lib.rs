@@ -24,6 +24,8 @@ mod interpreter;
 #[allow(unsafe_code)]
 mod locks;
 #[cfg(unix)]
+mod memory;
+#[cfg(unix)]
 #[allow(unsafe_code)]
 mod objects;
 #[cfg(windows)]
@@ -103,7 +105,8 @@ fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.setattr(name, class)?;
     }
     module.setattr("Barrier", py.get_type::<barrier::Barrier>())?;
-    end::add(module)
+    end::add(module)?;
+    memory::add(module)
 }
 
 /// Makes `semlock._multiprocessing`: what CPython's `_multiprocessing` offers, over semlock. See

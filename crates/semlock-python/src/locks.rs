@@ -827,7 +827,7 @@ unsafe extern "C" fn view_maxvalue(slf: *mut PyObject, _: *mut c_void) -> *mut P
 const ACQUIRE: c_int = ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
 const REBUILD: c_int = ffi::METH_VARARGS | ffi::METH_KEYWORDS | ffi::METH_CLASS;
 
-static SEMLOCK_METHODS: Constant<[ffi::PyMethodDef; 15]> = Constant(shared_methods!(
+static SEMLOCK_METHODS: Constant<[ffi::PyMethodDef; 16]> = Constant(shared_methods!(
     Lock,
     [
         method!(c"acquire", ACQUIRE, PyCFunctionFastWithKeywords: acquire,

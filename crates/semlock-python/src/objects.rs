@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
 use pyo3::prelude::*;
 use semlock::Error;
-use semlock::raw::Address;
+use semlock::raw::{Address, FileId};
 
 use crate::capi::{
     self, Exception, attribute_of_new, bytes, call_new, fast_arguments, imported, integer, long,
@@ -259,6 +259,7 @@ pub(crate) trait Shared {
     fn address(&self) -> Address;
     fn descriptor(&self) -> Result<RawFd, Error>;
     fn maker(&self) -> (u32, RawFd);
+    fn file(&self) -> FileId;
     fn mark_shared(&self);
 }
 
@@ -275,6 +276,10 @@ macro_rules! shared {
 
             fn maker(&self) -> (u32, std::os::fd::RawFd) {
                 self.$raw.maker()
+            }
+
+            fn file(&self) -> semlock::raw::FileId {
+                self.$raw.file()
             }
 
             fn mark_shared(&self) {
@@ -296,6 +301,8 @@ macro_rules! shared_methods {
                 c"_descriptor($self, /)\n--\n\nThe descriptor of its segment here."),
             method!(c"_maker", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::maker::<$type>,
                 c"_maker($self, /)\n--\n\nThe pid of its segment's maker, and the descriptor there."),
+            method!(c"_file", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::file::<$type>,
+                c"_file($self, /)\n--\n\nWhat tells its segment's file from all others: see `_file_id`."),
             method!(c"_mark_shared", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::mark_shared::<$type>,
                 c"_mark_shared($self, /)\n--\n\nNote that other processes may have it from now on."),
             method!(c"__copy__", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::itself,
@@ -337,6 +344,20 @@ pub(crate) unsafe extern "C" fn maker<T: Shared + 'static>(
     let value: &T = held!(slf);
     let (pid, descriptor) = value.maker();
     packed([long(pid), long(descriptor)])
+}
+
+pub(crate) unsafe extern "C" fn file<T: Shared + 'static>(
+    slf: *mut PyObject,
+    _: *mut PyObject,
+) -> *mut PyObject {
+    let value: &T = held!(slf);
+    packed(numbers(value.file()).map(unsigned))
+}
+
+/// How Python has a file's identity.
+pub(crate) fn numbers(file: FileId) -> [u64; 6] {
+    let FileId { device, inode, mode, links, length, born } = file;
+    [device, inode, mode, links, length, born]
 }
 
 pub(crate) unsafe extern "C" fn mark_shared<T: Shared + 'static>(

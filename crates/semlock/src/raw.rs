@@ -9,3 +9,4 @@ pub use crate::backend::shared::end::{leave_held, leave_held_at_exit};
 pub use crate::backend::shared::event::Event;
 pub use crate::backend::shared::lock::{Lock, LockKind, Options};
 pub use crate::backend::shared::waiter::Waiter;
+pub use crate::os::mapping::{FileId, new_memory};

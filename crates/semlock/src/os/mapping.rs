@@ -12,7 +12,7 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use rustix::shm;
 
-use super::system::memory::{WAYS, allocate_file, allocate_object, wipe_on_fork};
+use super::system::memory::{WAYS, allocate_file, allocate_object, born, wipe_on_fork};
 use super::wiped::Region;
 use crate::atomic::AtomicU64;
 use crate::mutation::rule;
@@ -111,42 +111,19 @@ pub(crate) struct Shared {
     memory: Memory,
     descriptor: ManuallyDrop<OwnedFd>,
     /// What tells whether the descriptor is still what was opened: anybody can close it.
-    file: File,
+    file: FileId,
 }
 
 impl Shared {
-    /// New memory, all zero, allocated whole: memory that is full says so now (`ENOSPC`), and not as a
-    /// SIGBUS later. It has no name: a memfd, or else a shared memory object or a file of the temporary
-    /// directory, which never had one or are unlinked at once.
-    ///
-    /// # Errors
-    /// [`Error::NoSharedMemory`], with what each of them said.
+    /// New memory: see [`new_memory`].
     pub(crate) fn create(words: usize) -> Result<Self, Error> {
-        let bytes = u64::try_from(words * WORD).unwrap_or(u64::MAX);
-        let mut refused = [Refused { way: "", errno: 0 }; 3];
-        for (&(way, make), refused) in WAYS.iter().zip(&mut refused) {
-            match make(bytes) {
-                Ok(descriptor) => return Self::over(descriptor, words),
-                Err(errno) => *refused = Refused { way, errno: errno.raw_os_error() },
-            }
-        }
-        Err(Error::NoSharedMemory(refused))
-    }
-
-    /// Maps what a descriptor is, if it is at least so long; a descriptor of our own is kept.
-    pub(crate) fn open(descriptor: BorrowedFd<'_>, least: usize) -> Result<Self, Error> {
-        let length = fstat(descriptor).map_err(Error::os("fstat"))?.st_size;
-        let words = usize::try_from(length).unwrap_or(0) / WORD;
-        if words < least {
-            return Err(Error::BadSegment("it is too short, or no memory at all"));
-        }
-        let own = fcntl_dupfd_cloexec(descriptor, 0).map_err(Error::os("fcntl"))?;
-        Self::over(own, words)
-    }
-
-    fn over(descriptor: OwnedFd, words: usize) -> Result<Self, Error> {
+        let descriptor = new_memory(u64::try_from(words * WORD).unwrap_or(u64::MAX))?;
         let memory = Memory::shared(descriptor.as_fd(), words)?;
-        let file = identify(descriptor.as_fd()).map_err(Error::os("fstat"))?;
+        Self::over(descriptor, memory)
+    }
+
+    fn over(descriptor: OwnedFd, memory: Memory) -> Result<Self, Error> {
+        let file = FileId::of(descriptor.as_fd())?;
         Ok(Self { memory, descriptor: ManuallyDrop::new(descriptor), file })
     }
 
@@ -154,15 +131,17 @@ impl Shared {
         self.memory.words()
     }
 
-    /// Whether it was made with so many words: a system may have rounded them up to whole pages.
-    pub(crate) fn has_length(&self, words: usize) -> bool {
-        self.words().len().checked_sub(words).is_some_and(|more| more < LARGEST_PAGE / WORD)
-    }
-
     /// The descriptor, if nobody has closed it behind our back.
     pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         let descriptor = self.descriptor.as_fd();
-        (identify(descriptor) == Ok(self.file)).then_some(descriptor)
+        // The file is mapped, so that no other has its number: when it was made need not be asked for.
+        let found = FileId::of_status(descriptor);
+        found.is_ok_and(|found| found.matches(&self.file)).then_some(descriptor)
+    }
+
+    /// What tells its file from all others.
+    pub(crate) fn file(&self) -> FileId {
+        self.file
     }
 
     /// Its number, whatever it is by now.
@@ -181,16 +160,123 @@ impl Drop for Shared {
     }
 }
 
-/// Device, inode, what kind of file it is, and how long: on macOS a shared memory object has no device and no inode, and
-/// neither has a socket or a kqueue.
-type File = (u64, u64, u64, u64);
+/// Memory that a descriptor of somebody else's may be, mapped to be looked at.
+///
+/// Until it is known to be a segment, no descriptor of it is made here. For that would be closed again, and a process that
+/// closes any descriptor of a file loses all record locks (`fcntl(2)`) that it has on the file.
+#[derive(Debug)]
+pub(crate) struct Unproven<'fd> {
+    memory: Memory,
+    descriptor: BorrowedFd<'fd>,
+}
 
-#[allow(clippy::cast_lossless, clippy::cast_sign_loss, clippy::unnecessary_cast)] // their types differ, and nobody reckons with them
-fn identify(descriptor: BorrowedFd<'_>) -> Result<File, Errno> {
-    fstat(descriptor).map(|file| {
-        let kind = file.st_mode as u64 & libc::S_IFMT as u64;
-        (file.st_dev as u64, file.st_ino as u64, kind, file.st_size as u64)
-    })
+impl<'fd> Unproven<'fd> {
+    /// Maps what a descriptor is, if it is at least so many words long.
+    pub(crate) fn map(descriptor: BorrowedFd<'fd>, least: usize) -> Result<Self, Error> {
+        let length = fstat(descriptor).map_err(Error::os("fstat"))?.st_size;
+        let words = usize::try_from(length).unwrap_or(0) / WORD;
+        if words < least {
+            return Err(Error::BadSegment("it is too short, or no memory at all"));
+        }
+        let memory = Memory::shared(descriptor, words)?;
+        Ok(Self { memory, descriptor })
+    }
+
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        self.memory.words()
+    }
+
+    /// Whether it was made with so many words: a system may have rounded them up to whole pages.
+    pub(crate) fn has_length(&self, words: usize) -> bool {
+        self.words().len().checked_sub(words).is_some_and(|more| more < LARGEST_PAGE / WORD)
+    }
+
+    /// Keeps it, with a descriptor of our own: it is a segment.
+    pub(crate) fn keep(self) -> Result<Shared, Error> {
+        let own = fcntl_dupfd_cloexec(self.descriptor, 0).map_err(Error::os("fcntl"))?;
+        Shared::over(own, self.memory)
+    }
+}
+
+/// What tells a file from all others, in every process that has it, whatever name or mount it has there.
+///
+/// Device and inode alone do not: a file system gives the inode of a file that has gone to the next, and on macOS no shared
+/// memory object has either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    /// The device that it is on.
+    pub device: u64,
+    /// Its inode there.
+    pub inode: u64,
+    /// What kind of file it is, and who may do what with it.
+    pub mode: u64,
+    /// How many names it has: none, mostly, for memory that is shared.
+    pub links: u64,
+    /// Its length in bytes.
+    pub length: u64,
+    /// When it was made, in nanoseconds since 1970; 0 where nobody can tell.
+    pub born: u64,
+}
+
+impl FileId {
+    /// The file that a descriptor refers to. That may be one that only refers to it (`O_PATH`).
+    ///
+    /// # Errors
+    /// As `fstat(2)`.
+    pub fn of(descriptor: BorrowedFd<'_>) -> Result<Self, Error> {
+        let known = Self::of_status(descriptor).map_err(Error::os("fstat"))?;
+        Ok(Self { born: born(descriptor), ..known })
+    }
+
+    /// The file that this process has open under a number, which may be anybody's.
+    ///
+    /// # Errors
+    /// As `fstat(2)`.
+    pub fn of_number(number: RawFd) -> Result<Self, Error> {
+        if number < 0 {
+            return Err(Error::Os { call: "fstat", errno: libc::EBADF });
+        }
+        // SAFETY: it is not -1. It is borrowed for system calls that change nothing, and for which one that is closed, or
+        // becomes another's meanwhile, is an error or another answer.
+        Self::of(unsafe { BorrowedFd::borrow_raw(number) })
+    }
+
+    /// What `fstat(2)` tells.
+    #[allow(clippy::cast_lossless, clippy::cast_sign_loss, clippy::unnecessary_cast)] // their types differ, and nobody reckons with them
+    fn of_status(descriptor: BorrowedFd<'_>) -> Result<Self, Errno> {
+        fstat(descriptor).map(|file| Self {
+            device: file.st_dev as u64,
+            inode: file.st_ino as u64,
+            mode: file.st_mode as u64,
+            links: file.st_nlink as u64,
+            length: file.st_size as u64,
+            born: 0,
+        })
+    }
+
+    /// Whether both are of one file, as far as it is told of both.
+    #[must_use]
+    pub fn matches(&self, other: &Self) -> bool {
+        let born = if self.born == 0 || other.born == 0 { other.born } else { self.born };
+        Self { born, ..*self } == *other
+    }
+}
+
+/// New memory of so many bytes, all zero, allocated whole: memory that is full says so now (`ENOSPC`), and not as a SIGBUS
+/// later. It has no name: a memfd, sealed so that it keeps its length, or else a shared memory object or a file of the temporary
+/// directory, which never had one or are unlinked at once.
+///
+/// # Errors
+/// [`Error::NoSharedMemory`], with what each of them said.
+pub fn new_memory(bytes: u64) -> Result<OwnedFd, Error> {
+    let mut refused = [Refused { way: "", errno: 0 }; 3];
+    for (&(way, make), refused) in WAYS.iter().zip(&mut refused) {
+        match make(bytes) {
+            Ok(descriptor) => return Ok(descriptor),
+            Err(errno) => *refused = Refused { way, errno: errno.raw_os_error() },
+        }
+    }
+    Err(Error::NoSharedMemory(refused))
 }
 
 /// A way to get so many bytes of memory that can be shared, without a name.
@@ -310,14 +396,16 @@ mod tests {
         for (_, make) in WAYS {
             let descriptor = make((WORDS * WORD) as u64).unwrap();
             assert_eq!(fstat(&descriptor).unwrap().st_nlink, 0);
-            let one = Shared::open(descriptor.as_fd(), WORDS).unwrap();
-            let other = Shared::open(descriptor.as_fd(), WORDS).unwrap();
+            let open = || Unproven::map(descriptor.as_fd(), WORDS).unwrap().keep().unwrap();
+            let (one, other) = (open(), open());
             one.words()[WORDS - 1].store(7, Ordering::Relaxed);
             assert_eq!(other.words()[WORDS - 1].load(Ordering::Relaxed), 7);
             assert!(matches!(
-                Shared::open(descriptor.as_fd(), WORDS + LARGEST_PAGE / WORD),
+                Unproven::map(descriptor.as_fd(), WORDS + LARGEST_PAGE / WORD),
                 Err(Error::BadSegment(_))
             ));
+            assert!(one.file().matches(&other.file()));
+            assert!(!one.file().matches(&Shared::create(WORDS).unwrap().file()));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Memory where there are neither memfds nor a kernel that wipes: what there is of it, beside how it is allocated.
 
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 use rustix::io::Errno;
@@ -10,6 +11,11 @@ use crate::os::mapping::{Way, unlinked_file, unlinked_shared_memory};
 /// In the order in which they are tried.
 pub(crate) const WAYS: &[(&str, Way)] =
     &[("shm_open", unlinked_shared_memory), ("a file in the temporary directory", unlinked_file)];
+
+/// When a file was made: nobody tells.
+pub(crate) fn born(_: BorrowedFd<'_>) -> u64 {
+    0
+}
 
 /// The kernel wipes nothing.
 pub(crate) fn wipe_on_fork(_: NonNull<AtomicU64>, _: usize) -> Result<(), Errno> {

@@ -347,8 +347,8 @@ mod tests {
             let State::Held(holder) = permit.state() else { panic!() };
             assert!(!holder.can_be_judged() && holder.parent_of_heirs().is_none());
             assert_eq!((holder.pid(), holder.start()), (ME.pid(), ME.start()));
-            assert_eq!(permit.try_take(OTHER), None);
-            assert!(permit.free());
+            assert_eq!(permit.try_take(OTHER, NOBODY), None);
+            assert!(permit.free(None));
         }
     }
 }

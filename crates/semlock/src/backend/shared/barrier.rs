@@ -8,6 +8,7 @@ use super::object::{Kernel, Object};
 use super::patrol::{Duty, Patrol, Suspects, is_due_between_signals};
 use super::segment::{Kind, Tag};
 use crate::mutation::rule;
+use crate::os::mapping::FileId;
 use crate::word::barrier::{Phase, Phases};
 use crate::word::permit::Process;
 use crate::word::waiters::{Node, Progress, Queue, Waits};
@@ -126,6 +127,12 @@ impl Barrier {
     #[must_use]
     pub fn maker(&self) -> (u32, RawFd) {
         self.lock.maker()
+    }
+
+    /// What tells its segment's file from all others.
+    #[must_use]
+    pub fn file(&self) -> FileId {
+        self.lock.file()
     }
 
     /// To be called before another process is told where it lives.

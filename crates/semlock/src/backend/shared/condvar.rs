@@ -11,6 +11,7 @@ use super::patrol::{Duty, Patrol, Suspects, is_due_between_signals};
 use super::segment::{Kind, Tag};
 use crate::atomic::Ordering;
 use crate::mutation::rule;
+use crate::os::mapping::FileId;
 use crate::word::Slept;
 use crate::word::permit::Process;
 use crate::word::waiters::{Node, Progress, Queue, Waits};
@@ -71,6 +72,12 @@ impl Condvar {
     #[must_use]
     pub fn maker(&self) -> (u32, RawFd) {
         self.object.segment().maker()
+    }
+
+    /// What tells its segment's file from all others.
+    #[must_use]
+    pub fn file(&self) -> FileId {
+        self.object.segment().file()
     }
 
     /// To be called before another process is told where it lives.

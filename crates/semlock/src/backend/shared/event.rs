@@ -5,6 +5,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use super::object::{Kernel, Object};
 use super::patrol::Patrol;
 use super::segment::{Kind, Tag};
+use crate::os::mapping::FileId;
 use crate::word::{Slept, event};
 use crate::{Address, Deadline, Error, Wait};
 
@@ -44,6 +45,12 @@ impl Event {
     #[must_use]
     pub fn maker(&self) -> (u32, RawFd) {
         self.object.segment().maker()
+    }
+
+    /// What tells its segment's file from all others.
+    #[must_use]
+    pub fn file(&self) -> FileId {
+        self.object.segment().file()
     }
 
     /// To be called before another process is told where it lives.

@@ -112,7 +112,7 @@ fn may_have_heirs(object: &Object, parent: Process, suspects: &mut Suspects) -> 
     if !is_number_of(number, parent) && rule("judge/unknown-heirs-keep-it-too") {
         return true;
     }
-    let Some(file) = object.segment().file() else {
+    let Some(file) = object.segment().borrowed_descriptor() else {
         suspects.cannot_look();
         return true;
     };

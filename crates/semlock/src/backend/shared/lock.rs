@@ -32,6 +32,7 @@ use super::waiter::Waiter;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::count::Count;
 use crate::mutation::rule;
+use crate::os::mapping::FileId;
 use crate::os::{clock, thread};
 use crate::word::counter::Counter;
 use crate::word::gate::Gate;
@@ -154,6 +155,12 @@ impl Lock {
     #[must_use]
     pub fn maker(&self) -> (u32, RawFd) {
         self.object.segment().maker()
+    }
+
+    /// What tells its segment's file from all others.
+    #[must_use]
+    pub fn file(&self) -> FileId {
+        self.object.segment().file()
     }
 
     /// To be called before another process is told where it lives.

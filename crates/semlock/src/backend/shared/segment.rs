@@ -49,7 +49,9 @@ use crate::mutation::rule;
 use crate::os::at_fork::{Forking, Registered, on_fork};
 use crate::os::fork::ForkMutex;
 use crate::os::lineage::Lineage;
-use crate::os::mapping::{Holds, Memory, PRIVATE_WORDS, Place, SHARED_WORDS, Shared, random};
+use crate::os::mapping::{
+    FileId, Holds, Memory, PRIVATE_WORDS, Place, SHARED_WORDS, Shared, Unproven, random,
+};
 use crate::os::process::{START_BITS, identity};
 use crate::os::thread;
 use crate::word::permit::{self, Permit, Process};
@@ -172,8 +174,8 @@ impl Segment {
 
     /// Believes nothing of what stands there before it was compared with what was expected.
     fn open(descriptor: BorrowedFd<'_>, id: [u64; 2]) -> Result<Self, Error> {
-        let shared = Shared::open(descriptor, HEADER_WORDS)?;
-        let header = |word: usize| shared.words()[word].load(Ordering::Relaxed);
+        let found = Unproven::map(descriptor, HEADER_WORDS)?;
+        let header = |word: usize| found.words()[word].load(Ordering::Relaxed);
         if header(0) != MAGIC {
             return Err(Error::BadSegment("it is none of semlock's"));
         }
@@ -193,10 +195,10 @@ impl Segment {
             .checked_mul(NODE_WORDS)
             .zip(slots.checked_mul(SHARED_WORDS))
             .and_then(|(nodes, slots)| HEADER_WORDS.checked_add(nodes)?.checked_add(slots));
-        if expected != Some(length) || !shared.has_length(length) || slots > SLOT_NUMBERS {
+        if expected != Some(length) || !found.has_length(length) || slots > SLOT_NUMBERS {
             return Err(bad_size);
         }
-        Self::over(shared, id, nodes, slots)
+        Self::over(found.keep()?, id, nodes, slots)
     }
 
     fn over(shared: Shared, id: [u64; 2], nodes: usize, slots: usize) -> Result<Self, Error> {
@@ -279,6 +281,11 @@ impl Segment {
         Ok(descriptor.as_raw_fd())
     }
 
+    /// What tells its file from all others.
+    pub(crate) fn file(&self) -> FileId {
+        self.shared.file()
+    }
+
     fn was_made_by_this_process(&self) -> bool {
         let me = identity();
         self.header(5).load(Ordering::Relaxed) == u64::from(me.pid)
@@ -291,7 +298,7 @@ impl Segment {
     }
 
     /// Its descriptor, as [`Self::descriptor`].
-    pub(super) fn file(&self) -> Option<BorrowedFd<'_>> {
+    pub(super) fn borrowed_descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.shared.descriptor()
     }
 
@@ -321,7 +328,7 @@ impl Segment {
         if held.is_empty() {
             return None;
         }
-        heirs::leave_to_child(&held, me, forks, self.file())
+        heirs::leave_to_child(&held, me, forks, self.borrowed_descriptor())
     }
 
     /// Leaves what this process holds to others, but for what its `running` threads do.

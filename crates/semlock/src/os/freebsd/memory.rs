@@ -43,6 +43,11 @@ pub(crate) fn allocate_file(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errn
     fallocate(file, FallocateFlags::empty(), 0, bytes)
 }
 
+/// When a file was made: not asked for.
+pub(crate) fn born(_: BorrowedFd<'_>) -> u64 {
+    0
+}
+
 /// Has a forked child find private memory wiped: `INHERIT_ZERO`, since FreeBSD 12.0.
 pub(crate) fn wipe_on_fork(start: NonNull<AtomicU64>, bytes: usize) -> Result<(), Errno> {
     // SAFETY: the caller's own mapping, whole, which nothing but numbers is in.

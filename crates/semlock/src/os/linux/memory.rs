@@ -6,8 +6,8 @@ use std::path::Path;
 use std::ptr::NonNull;
 
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate,
-    memfd_create, open,
+    AtFlags, FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, StatxFlags, fallocate,
+    fcntl_add_seals, ftruncate, memfd_create, open, statx,
 };
 use rustix::io::Errno;
 use rustix::mm::{Advice, madvise};
@@ -59,6 +59,16 @@ pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), 
 pub(crate) fn allocate_file(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
     ftruncate(file, bytes)?;
     fallocate(file, FallocateFlags::empty(), 0, bytes)
+}
+
+/// When a file was made, in nanoseconds since 1970; 0 where its file system, or a filter of system calls, does not tell.
+pub(crate) fn born(file: BorrowedFd<'_>) -> u64 {
+    let told = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME);
+    let told = told.ok().filter(|told| told.stx_mask & StatxFlags::BTIME.bits() != 0);
+    told.map_or(0, |told| {
+        let seconds = told.stx_btime.tv_sec.cast_unsigned();
+        seconds.wrapping_mul(1_000_000_000).wrapping_add(told.stx_btime.tv_nsec.into())
+    })
 }
 
 /// Has a forked child find private memory wiped: `MADV_WIPEONFORK`, since Linux 4.14.

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{FallocateFlags, fallocate, ftruncate};
 use rustix::io::Errno;
 
-pub(crate) use super::unassisted_memory::{WAYS, wipe_on_fork};
+pub(crate) use super::unassisted_memory::{WAYS, born, wipe_on_fork};
 
 /// Has all of a new shared memory object be there.
 pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
