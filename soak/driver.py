@@ -94,6 +94,8 @@ IMPORTED = (
     "multiprocessing.popen_spawn_posix",
     "multiprocessing.resource_sharer",
     "multiprocessing.sharedctypes",
+    "semlock.descriptors",
+    "semlock.heap",
     "semlock.install",
     "semlock.pool",
     "semlock.queues",

@@ -166,9 +166,10 @@ for found in pkgutil.iter_modules(multiprocessing.__path__):
 # Somebody who imported parts of it.
 import _multiprocessing
 from _multiprocessing import SemLock, flags, sem_unlink
+import semlock.heap
 import semlock.pool
 import semlock.queues
-from multiprocessing import pool, queues, reduction, synchronize
+from multiprocessing import heap, pool, queues, reduction, synchronize
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Lock
 
@@ -178,7 +179,7 @@ def snapshot():
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] in ("multiprocessing", "_multiprocessing", "concurrent", "__main__"):
             everything.update({(name, key): value for key, value in vars(module).items()})
-    for cls in (queues.Queue, queues.SimpleQueue, pool.Pool, synchronize.SemLock):
+    for cls in (queues.Queue, queues.SimpleQueue, pool.Pool, synchronize.SemLock, heap.Arena):
         everything.update({(cls.__name__, key): value for key, value in vars(cls).items()})
     for cls, reducer in reduction.ForkingPickler._extra_reducers.items():
         everything["reducer", cls] = reducer

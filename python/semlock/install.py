@@ -155,6 +155,7 @@ def install(backend: str = "shared") -> None:
 
     ``backend="shared"`` is semlock's own locks and queues, in the place of the classes of
     ``multiprocessing``: locks are recovered when their holder dies, and can be sent anywhere.
+    Where ``multiprocessing`` has no memory for ``Value`` and ``Array``, it gets some of semlock's.
 
     ``backend="kernel"`` is the operating system's semaphores, as in CPython; ``_multiprocessing``
     alone is replaced. Named ones can be shared with processes that use CPython's own module.
@@ -343,7 +344,7 @@ def _methods(backend: str) -> list[_Replacement]:
 
     from . import _native
 
-    methods = _methods_of_queues() if _native.HAS_SHARED else []
+    methods = [*_methods_of_queues(), *_methods_of_heap()] if _native.HAS_SHARED else []
     for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "SemLock"):
         stocks_lock: Any = vars(synchronize)[name]
         for method in ("__init__", "_make_name") if name == "SemLock" else ("__init__",):
@@ -366,6 +367,15 @@ def _methods_of_queues() -> list[_Replacement]:
     methods.append(_Replacement("join", stocks_joinable, queues.JoinableQueue))
     methods.append(_Replacement("_repopulate_pool", stocks_pool.Pool, pool.Pool))
     return methods
+
+
+def _methods_of_heap() -> list[_Replacement]:
+    # Of the class that there is, so that arenas stay what the stdlib sends to children.
+    from multiprocessing import heap as stocks_heap
+
+    from . import heap
+
+    return [_Replacement("__init__", stocks_heap.Arena, heap.Arena)]
 
 
 def _with_its_globals(function: FunctionType) -> FunctionType:
