@@ -66,8 +66,9 @@ fn on_two<C>(stage: &Stage, lock: &Lock, prepare: impl FnOnce() -> C) -> impl Fn
 
 /// Takes it as `take` does, but for the first try, which may look after the holder: it spins at once.
 fn spin(lock: &Lock) -> Told {
+    let mut waiter = lock.waiter(Deadline::NEVER);
     loop {
-        match lock.wait(Deadline::NEVER) {
+        match waiter.wait() {
             Wait::Interrupted => {}
             wait => return told_by(wait).expect("a wait without a deadline"),
         }
