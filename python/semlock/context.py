@@ -54,10 +54,16 @@ class Context(context.BaseContext):
         self, *, robust: bool | None = None, on_owner_died: Literal["warn", "ignore"] = "warn"
     ) -> _native.Lock:
         """A lock that is recovered if its holder dies, unless ``robust`` is false."""
-        if sys._getframe(1).f_globals.get("__name__") == "multiprocessing.queues":
-            # ProcessPoolExecutor makes a queue of the stdlib's class, whatever the context. It has
-            # no marks beside its locks: recovered, they would let a worker read on where another
-            # was killed. So here it is as in the stdlib, and the executor ends all its workers.
+        caller = sys._getframe(1)
+        if caller.f_globals.get("__name__") == "multiprocessing.queues":
+            # ProcessPoolExecutor makes a queue of the stdlib's class, whatever the context.
+            from . import executor
+
+            queue = caller.f_locals["self"]
+            if _native.HAS_SHARED and executor.is_call_queue(queue):
+                return executor.lock_of(queue, self)
+            # It has no marks beside its locks: recovered, they would let a process read on where
+            # another was killed. So here it is as in the stdlib.
             robust = False
         return _native.Lock(ctx=self, on_owner_died=on_owner_died, **_given(robust))
 

@@ -34,7 +34,7 @@ from contextlib import suppress
 from multiprocessing import connection, queues, reduction, util
 from typing import TYPE_CHECKING, Any
 
-from . import _native
+from . import _native, executor
 from ._multiprocessing import SemLock
 from .descriptors import FileId, is_open_as
 from .errors import QueueBrokenError
@@ -429,12 +429,11 @@ class Queue(_StockQueue):
         # In the place of the stdlib's, which opens a pipe of its own. `self` can be an instance of
         # a subclass of the stdlib's queue that was there before install(), so nothing but the
         # stdlib's fields and methods is relied on.
-        if type(self).__module__ == "concurrent.futures.process":
+        if executor.is_call_queue(self):
             # An executor expects no error of its queue, and ends all its workers when one is
-            # killed. So here it is as in the stdlib: without marks, and with locks that stay taken.
+            # killed.
             _stocks_init(self, maxsize, ctx=ctx)
-            self._rlock = _native.Lock(ctx=ctx, robust=False)
-            self._wlock = _native.Lock(ctx=ctx, robust=False)
+            executor.protect(self, ctx)
             return
         is_bounded = maxsize > 0
         if not is_bounded:
