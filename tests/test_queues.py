@@ -1033,24 +1033,25 @@ def body():
     assert program(source) == [True, "for the next"]
 
 
-@pytest.mark.parametrize("at", ["send", "give_back"])
+@pytest.mark.parametrize("counter", ["_Places", "_Tasks"])
+@pytest.mark.parametrize("at", ["send", "receive"])
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_who_is_killed_where_a_place_changes_hands_leaves_a_broken_queue(
-    moment: str, at: str, program: Program
+def test_who_is_killed_where_a_place_or_a_task_changes_hands_leaves_a_broken_queue(
+    moment: str, at: str, counter: str, program: Program
 ) -> None:
     source = (
         KILLS
         + """
 def move_and_die(queue):
-    moment, name = sys.argv[1:]
-    move = getattr(ours._Places, name)
+    moment, name, counter = sys.argv[1:]
+    move = getattr(vars(ours)[counter], name)
 
     def replacement(places):
         if moment == "after":
             move(places)
         die()
 
-    setattr(ours._Places, name, replacement)
+    setattr(vars(ours)[counter], name, replacement)
     if name == "send":
         queue.put("message")
         done_with(queue)
@@ -1060,12 +1061,12 @@ def move_and_die(queue):
 
 def body():
     context = semlock.get_context("fork")
-    queue = context.Queue(1)
-    if sys.argv[2] == "give_back":
+    queue = context.Queue(1) if sys.argv[3] == "_Places" else context.JoinableQueue()
+    if sys.argv[2] == "receive":
         queue.put("message")
     child = run(context, move_and_die, queue)
     said = [killed(child)]
-    if sys.argv[1:] == ["after", "send"]:
+    if sys.argv[1:3] == ["after", "send"]:
         # It is whole.
         said.append(queue.get() == "message")
     said += [raised(queue.get), raised(queue.put, "more")]
@@ -1074,7 +1075,7 @@ def body():
 """
     )
     whole = [True] if (moment, at) == ("after", "send") else []
-    assert program(source, moment, at) == [True, *whole, *["QueueBrokenError"] * 2]
+    assert program(source, moment, at, counter) == [True, *whole, *["QueueBrokenError"] * 2]
 
 
 def test_what_cannot_be_sent_gives_its_place_back(program: Program) -> None:
@@ -1297,3 +1298,263 @@ def body():
 """
     )
     assert program(source) is True
+
+
+# ---- Tasks of those who die ----
+
+TASKS = (
+    KILLS
+    + '''
+from semlock import WorkerDied
+
+
+def lost(queue):
+    """How many tasks join() says are lost."""
+    try:
+        queue.join()
+    except WorkerDied as error:
+        return error.tasks
+    return 0
+
+
+def take_and_die(queue, takes, does):
+    for _ in range(takes):
+        queue.get()
+    for _ in range(does):
+        queue.task_done()
+    die()
+
+
+def finish(queue, count):
+    for _ in range(count):
+        queue.get()
+        queue.task_done()
+
+
+'''
+)
+
+
+@pytest.mark.parametrize("way", ["context", "install", "subclass"])
+@pytest.mark.parametrize("method", METHODS)
+def test_join_raises_once_for_tasks_whose_worker_died_and_then_waits_for_the_others(
+    method: str, way: str, program: Program
+) -> None:
+    source = (
+        TASKS
+        + """
+import multiprocessing.queues
+
+
+class EarlyQueue(multiprocessing.queues.JoinableQueue):
+    pass
+
+
+def body():
+    context = semlock.get_context(method())
+    if sys.argv[2] != "context":
+        semlock.install()
+        context = multiprocessing.get_context(method())
+    queue = EarlyQueue(ctx=context) if sys.argv[2] == "subclass" else context.JoinableQueue()
+    for task in range(5):
+        queue.put(task)
+    said = [killed(run(context, take_and_die, queue, 3, 1)), lost(queue)]
+    # Those that nobody has taken are still to be done.
+    said.append(queue._unfinished_tasks.get_value())
+    queue.put("again")
+    worker = run(context, finish, queue, 3)
+    said.append(lost(queue))
+    worker.join()
+    said += [worker.exitcode, queue.empty(), raised(queue.task_done)]
+    done_with(queue)
+    return said
+"""
+    )
+    assert program(source, method, way) == [True, 2, 2, 0, 0, True, "ValueError"]
+
+
+def test_everybody_who_joins_is_told_as_a_worker_dies(program: Program) -> None:
+    source = (
+        TASKS
+        + """
+def join(queue, results):
+    results.send("joins")
+    results.send(lost(queue))
+
+
+def take_and_wait(queue, taken):
+    queue.get()
+    taken.set()
+    time.sleep(600)
+
+
+def body():
+    context = semlock.get_context("fork")
+    queue, taken = context.JoinableQueue(), context.Event()
+    queue.put("task")
+    worker = run(context, take_and_wait, queue, taken)
+    taken.wait()
+    reader, writer = context.Pipe(False)
+    joining = [run(context, join, queue, writer) for _ in range(3)]
+    said = [reader.recv() for _ in joining]
+    wait_until(lambda: all(sleeping(process) for process in joining))
+    worker.kill()
+    said += [reader.recv() for _ in joining]
+    for process in (worker, *joining):
+        process.join()
+    done_with(queue)
+    return said
+"""
+    )
+    assert program(source) == [*["joins"] * 3, 1, 1, 1]
+
+
+def test_a_task_that_another_process_says_is_done_is_not_lost(program: Program) -> None:
+    source = (
+        TASKS
+        + """
+def body():
+    context = semlock.get_context("fork")
+    queue = context.JoinableQueue()
+    said = []
+    for _ in range(2):
+        queue.put("for one that dies")
+        said.append(killed(run(context, take_and_die, queue, 1, 0)))
+        # As a supervisor does that knows of it.
+        queue.task_done()
+        said.append(lost(queue))
+    # Nothing is left of these.
+    queue.put("for another")
+    said += [killed(run(context, take_and_die, queue, 1, 0)), lost(queue)]
+    said.append(raised(queue.task_done))
+    done_with(queue)
+    return said
+"""
+    )
+    assert program(source) == [True, 0, True, 0, True, 1, "ValueError"]
+
+
+def test_tasks_that_were_put_and_not_sent_by_one_that_dies_are_lost(program: Program) -> None:
+    source = (
+        TASKS
+        + """
+def put_and_die(queue):
+    queue.put("lost")
+    queue.put("lost too")
+    die()
+
+
+def body():
+    context = semlock.get_context("fork")
+    queue = context.JoinableQueue()
+    with queue._wlock:
+        # So that the feeder thread sends nothing.
+        said = [killed(run(context, put_and_die, queue))]
+    said += [lost(queue), lost(queue)]
+    done_with(queue)
+    return said
+"""
+    )
+    assert program(source) == [True, 2, 0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_tasks_are_counted_however_many_a_process_has(method: str, program: Program) -> None:
+    source = (
+        TASKS
+        + """
+def take(queue, count, results):
+    for _ in range(count):
+        queue.get()
+    results.send(queue._unfinished_tasks.get_value())
+    for _ in range(count):
+        queue.task_done()
+    results.send(queue._unfinished_tasks._semlock._is_zero())
+
+
+def body():
+    context = semlock.get_context(method())
+    queue = context.JoinableQueue()
+    count = 2 * ours._MOST_HELD
+    with queue._wlock:
+        # So that the feeder thread sends nothing yet.
+        for task in range(count):
+            queue.put(task)
+        said = [queue._unfinished_tasks.get_value() == count]
+    reader, writer = context.Pipe(False)
+    worker = run(context, take, queue, count, writer)
+    said += [reader.recv() == count, reader.recv(), lost(queue), raised(queue.task_done)]
+    worker.join()
+    # Past put(), nothing is known of tasks.
+    queue._writer.send("no task")
+    said += [queue._unfinished_tasks.get_value(), queue._reader.recv(), raised(queue.task_done)]
+    done_with(queue)
+    return said
+"""
+    )
+    too_many = "ValueError"
+    assert program(source, method) == [True, True, True, 0, too_many, 0, "no task", too_many]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_whoever_is_killed_at_random_each_task_is_done_or_lost(
+    method: str, program: Program
+) -> None:
+    source = (
+        TASKS
+        + """
+import random
+
+TASKS = 200
+
+
+def work(queue, done):
+    while True:
+        queue.get()
+        sum(range(50_000))  # so that most of them die here
+        with done.get_lock():
+            done.value += 1
+        queue.task_done()
+
+
+def supervise(context, random):
+    queue, done = context.JoinableQueue(), context.Value("i", 0)
+    workers = [run(context, work, queue, done) for _ in range(3)]
+    deaths = not_done = 0
+    try:
+        for task in range(TASKS):
+            queue.put(task)
+            if random.random() < 0.05:
+                time.sleep(random.random() / 100)
+                workers[0].kill()
+                workers.append(run(context, work, queue, done))
+                workers.pop(0).join()
+                deaths += 1
+        while gone := lost(queue):
+            not_done += gone
+    except QueueBrokenError:
+        said = "broken"
+    else:
+        # One that dies between counting a task and saying that it is done has both.
+        assert TASKS <= done.value + not_done <= TASKS + deaths
+        assert queue._unfinished_tasks.get_value() == 0
+        said = "joined"
+    for worker in workers:
+        worker.kill()
+        worker.join()
+    queue.cancel_join_thread()
+    done_with(queue)
+    return said
+
+
+def body():
+    # Workers show the QueueBrokenError that ends them.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    import warnings
+    warnings.simplefilter("ignore", semlock.OwnerDiedWarning)
+    context = semlock.get_context(method())
+    said = [supervise(context, random.Random(seed)) for seed in range(5)]
+    return "joined" in said
+"""
+    )
+    assert program(source, method)

@@ -23,7 +23,7 @@ with StandardLibraryFirst(sys.argv[:1] == ["-m"]):
     # _native has made this module.
     from ._multiprocessing import SemLock as _SemLock
     from .context import get_context
-    from .errors import OwnerDiedWarning, QueueBrokenError
+    from .errors import OwnerDiedWarning, QueueBrokenError, WorkerDied
     from .install import install, uninstall
 
     if _native.HAS_SHARED:
@@ -44,6 +44,7 @@ __all__ = [
     "QueueBrokenError",
     "RLock",
     "Semaphore",
+    "WorkerDied",
     "get_context",
     "install",
     "uninstall",

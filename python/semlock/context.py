@@ -168,7 +168,7 @@ class Context(context.BaseContext):
         return Queue(maxsize, ctx=self)
 
     def JoinableQueue(self, maxsize: int = 0) -> queues.JoinableQueue:  # noqa: N802
-        """A queue that can be waited for until its tasks are done."""
+        """A queue that can be waited for until its tasks are done, or a process died with some."""
         if not _native.HAS_SHARED:
             return super().JoinableQueue(maxsize)  # type: ignore[return-value]
         from .queues import JoinableQueue

@@ -3,7 +3,7 @@
 import sys
 import warnings
 
-__all__ = ["OwnerDiedWarning", "QueueBrokenError"]
+__all__ = ["OwnerDiedWarning", "QueueBrokenError", "WorkerDied"]
 
 
 class OwnerDiedWarning(RuntimeWarning):
@@ -21,6 +21,28 @@ class QueueBrokenError(RuntimeError):
     What is left in the pipe begins in the middle of a message, so nobody can read it, and nothing
     can be written behind it. The queue stays so: make a new one.
     """
+
+
+class WorkerDied(RuntimeError):  # noqa: N818
+    """A process ended that held tasks of a ``JoinableQueue``, which nobody is going to do.
+
+    ``JoinableQueue.join()`` raises it as soon as it finds out, wherever it is called at that
+    moment, and counts these tasks as done. The queue goes on: put again what is still to be done,
+    start another worker, and call ``join()`` again.
+    """
+
+    def __init__(self, tasks: int) -> None:
+        super().__init__(tasks)
+        self.tasks = tasks
+        """How many tasks were lost."""
+
+    def __str__(self) -> str:
+        lost = "1 task" if self.tasks == 1 else f"{self.tasks} tasks"
+        return (
+            f"{lost} of this queue can never be done: a process ended that had taken, but not done "
+            "them, or put, but not sent them. (They count as done now: put again what is to be "
+            "done, and join again.)"
+        )
 
 
 def warn_that_owner_died(pid: int, name: str) -> None:

@@ -359,7 +359,7 @@ def _methods_of_queues() -> list[_Replacement]:
 
     from . import pool, queues
 
-    names = "Queue", "SimpleQueue"
+    names = "Queue", "SimpleQueue", "JoinableQueue"
     classes = ((vars(stocks_queues)[name], vars(queues)[name]) for name in names)
     methods = [_Replacement("__init__", stocks, ours) for stocks, ours in classes]
     # The stdlib's `join` would wait for ever.

@@ -20,7 +20,9 @@ As in the stdlib, what a killed process had taken, or had put and not yet sent, 
 in a bounded queue is not. A place is either a permit of a robust semaphore, held by the process
 that has put a message and not sent it yet, or counted among the messages in the pipe. It goes from
 one to the other, and back to all, under the mark of whoever moves the message: who dies in between
-leaves a broken queue, and who dies otherwise leaves permits, which are recovered as any are.
+leaves a broken queue, and who dies otherwise leaves permits, which are recovered as any are. The
+tasks of a ``JoinableQueue`` are counted in the same way, so that ``join()`` waits for none that a
+dead process had.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 from . import _native, executor
 from ._multiprocessing import SemLock
 from .descriptors import FileId, is_open_as
-from .errors import QueueBrokenError
+from .errors import QueueBrokenError, WorkerDied
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
@@ -47,6 +49,10 @@ _WHILE_IDLE = 1.0
 
 # A robust semaphore has as many permits. The places of a larger queue are not recovered.
 _MOST_PLACES = 524_280
+
+# A joinable queue has permits for so many tasks that processes have taken, and so many that they
+# have put and not sent. Each costs memory, and time with each task.
+_MOST_HELD = 512
 
 if TYPE_CHECKING:
     _Connection = connection.Connection[Any, Any]
@@ -73,8 +79,8 @@ class _Stream:
             lock._guard_messages()
         # Once somebody has found out, all others know.
         self.broken = _native.Event(ctx=ctx)
-        # Of a bounded queue.
-        self.places: _Places | None = None
+        # What changes with each message, beside the pipe.
+        self.counters: list[_Places | _Tasks] = []
 
     def check(self, moving: _native.Lock | None = None) -> None:
         """Raises ``QueueBrokenError`` if somebody was lost in the middle of a message.
@@ -86,6 +92,12 @@ class _Stream:
         for lock in (self.reading, self.writing):
             if lock is not moving and lock._is_mid_message() and _is_left_marked(lock):
                 raise self.breaks()
+
+    def receive_from(self, sent: _native.Semaphore) -> None:
+        """Counts the message that is being read among those that were sent no longer."""
+        # The writer may not have counted it yet.
+        while not sent.acquire(True, _WHILE_MOVING):
+            self.check(self.reading)
 
     def breaks(self) -> QueueBrokenError:
         self.broken.set()
@@ -152,8 +164,8 @@ class _End(_Connection):
                     if self._stream.broken.is_set() or not lock._begin_message():
                         raise self._stream.breaks()
                     result = move(argument)
-                    if self._stream.places is not None:
-                        self._move_place(self._stream.places)
+                    for counter in self._stream.counters:
+                        self._count(counter)
                 except BaseException as error:
                     if self._moved:
                         self._stream.breaks()
@@ -172,7 +184,7 @@ class _End(_Connection):
             if is_ours_to_release and lock._semlock._is_mine():
                 lock.release()
 
-    def _move_place(self, places: _Places) -> None:
+    def _count(self, counter: _Places | _Tasks) -> None:
         raise NotImplementedError
 
     def _is_ready(self, seconds: float) -> bool:
@@ -232,8 +244,8 @@ class _ReadingEnd(_End):
             size -= len(piece)
         return received
 
-    def _move_place(self, places: _Places) -> None:
-        places.give_back()
+    def _count(self, counter: _Places | _Tasks) -> None:
+        counter.receive()
 
     def _poll(self, timeout: float | None) -> bool:
         """For ``poll()``: whether reading would not wait. There is a message, or an error."""
@@ -267,8 +279,8 @@ class _WritingEnd(_End):
                 return
             piece = memoryview(piece)[count:]
 
-    def _move_place(self, places: _Places) -> None:
-        places.send()
+    def _count(self, counter: _Places | _Tasks) -> None:
+        counter.send()
 
 
 def _rebuild_end(
@@ -289,7 +301,25 @@ def _new_end(cls: type[_ReadingEnd | _WritingEnd], handle: int, stream: _Stream)
     return cls(handle, stream, stream.reading if is_reading else stream.writing)
 
 
-class _Places:
+class _Counter:
+    """What stands where the stdlib's queues have a semaphore, and is not one."""
+
+    @property
+    def _semlock(self) -> _Counter:
+        # For full(), qsize(), task_done() and join().
+        return self
+
+    def _is_zero(self) -> bool:
+        return self.get_value() == 0
+
+    def _get_value(self) -> int:
+        return self.get_value()
+
+    def get_value(self) -> int:
+        raise NotImplementedError
+
+
+class _Places(_Counter):
     """The places of a bounded queue, in the place of the stdlib's semaphore.
 
     Those whose message is in nobody's hands any more are found by who needs one. Nobody waits for
@@ -299,7 +329,7 @@ class _Places:
     def __init__(self, count: int, *, ctx: Any, stream: _Stream) -> None:
         self._stream = stream
         # Held by who has put a message and not yet sent it.
-        self._unsent = _native.Semaphore(count, ctx=ctx, robust=True, on_owner_died="ignore")
+        self._unsent = _robust_semaphore(count, ctx)
         # Messages in the pipe.
         self._sent = _native.Semaphore(0, ctx=ctx)
         # Whoever reads both of these holds it, and whoever adds to one and takes from the other.
@@ -314,17 +344,6 @@ class _Places:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _here=threading.local())
-
-    @property
-    def _semlock(self) -> _Places:
-        # For full() and qsize().
-        return self
-
-    def _is_zero(self) -> bool:
-        return self.get_value() == 0
-
-    def _get_value(self) -> int:
-        return self.get_value()
 
     def get_value(self) -> int:
         with self._guard:
@@ -364,10 +383,8 @@ class _Places:
             with suppress(ValueError):  # written to the pipe directly
                 self._unsent.release()
 
-    def give_back(self) -> None:
-        # The writer may not have counted it yet.
-        while not self._sent.acquire(True, _WHILE_MOVING):
-            self._stream.check(self._stream.reading)
+    def receive(self) -> None:
+        self._stream.receive_from(self._sent)
         self._given_back.set()
         self._here.gave_back = True
 
@@ -408,6 +425,97 @@ class _UncountedPlaces(_native.BoundedSemaphore):
                 return False
 
 
+class _Tasks(_Counter):
+    """The unfinished tasks of a ``JoinableQueue``, in the place of the stdlib's semaphore.
+
+    A task is held by the process that has put it and not sent it yet; then it is in the pipe; then
+    it is held by the process that took it, until that one, or any other, calls ``task_done()``.
+    What a dead process held is found by who joins the queue.
+    """
+
+    def __init__(self, *, ctx: Any, stream: _Stream) -> None:
+        self._stream = stream
+        # A process holds a permit for each task.
+        self._unsent = _robust_semaphore(_MOST_HELD, ctx)
+        self._taken = _robust_semaphore(_MOST_HELD, ctx)
+        # Tasks that are held, and that there was no permit for.
+        self._without_permit = _native.Semaphore(0, ctx=ctx)
+        self._in_pipe = _native.Semaphore(0, ctx=ctx)
+        # Messages that are no unfinished task (any more), though counted above: another process has
+        # done it than the one that took it.
+        self._done_by_others = _native.Semaphore(0, ctx=ctx)
+        # All tasks that dead processes were found to have held.
+        self._lost = _native.Semaphore(0, ctx=ctx)
+        # Held by who changes two of these, or reads several. A process that is killed between two
+        # changes leaves a broken queue, except in count_lost().
+        self._guard = _native.RLock(ctx=ctx, on_owner_died="ignore")
+
+    def get_value(self) -> int:
+        with self._guard:
+            held = 2 * _MOST_HELD - self._unsent.get_value() - self._taken.get_value()
+            others = self._without_permit.get_value() + self._in_pipe.get_value()
+            return held + others - self._done_by_others.get_value()
+
+    def release(self) -> None:
+        """For ``put()``."""
+        with self._guard:
+            self._hold(self._unsent)
+
+    def acquire(self, block: object = True, timeout: Any = None) -> bool:
+        """For ``task_done()``, which does not wait."""
+        with self._guard:
+            if self._is_zero():
+                return False
+            if not self._let_go(self._taken):
+                self._done_by_others.release()
+            return True
+
+    def send(self) -> None:
+        with self._guard:
+            self._in_pipe.release()
+            if not self._let_go(self._unsent):
+                # It was written to the pipe directly, and is no task.
+                self._done_by_others.release()
+
+    def receive(self) -> None:
+        with self._guard:
+            self._hold(self._taken)
+        # Only now, and so nobody sees a task too few.
+        self._stream.receive_from(self._in_pipe)
+
+    def count_lost(self) -> int:
+        """How many tasks have been lost until now. They do not count as unfinished any more."""
+        with self._guard:
+            for _ in range(_free_those_of_the_dead(self._unsent)):
+                self._lost.release()
+            for _ in range(_free_those_of_the_dead(self._taken)):
+                if not self._done_by_others.acquire(False):
+                    self._lost.release()
+            return self._lost.get_value()
+
+    def _hold(self, tasks: _native.Semaphore) -> None:
+        # No permit of a dead process, which is to be counted.
+        if tasks.get_value() == 0 or not tasks.acquire(False):
+            self._without_permit.release()
+
+    def _let_go(self, tasks: _native.Semaphore) -> bool:
+        try:
+            tasks.release()
+        except ValueError:  # this process holds none
+            return self._without_permit.acquire(False)
+        return True
+
+
+def _free_those_of_the_dead(permits: _native.Semaphore) -> int:
+    before = permits.get_value()
+    permits._free_those_of_the_dead()
+    return permits.get_value() - before
+
+
+def _robust_semaphore(count: int, ctx: Any) -> _native.Semaphore:
+    return _native.Semaphore(count, ctx=ctx, robust=True, on_owner_died="ignore")
+
+
 def _open_pipe(queue: Any, ctx: Any) -> _Stream:
     """Gives a queue its pipe, as the fields that the stdlib's methods work on."""
     stream = _Stream(ctx)
@@ -443,7 +551,8 @@ class Queue(_StockQueue):
         self._opid = os.getpid()
         self._sem: _Places | _UncountedPlaces
         if is_bounded and maxsize <= _MOST_PLACES:
-            self._sem = stream.places = _Places(maxsize, ctx=ctx, stream=stream)
+            self._sem = _Places(maxsize, ctx=ctx, stream=stream)
+            stream.counters.append(self._sem)
         else:
             self._sem = _UncountedPlaces(maxsize, ctx=ctx, stream=stream)
         self._ignore_epipe = False
@@ -455,21 +564,37 @@ class JoinableQueue(Queue, _StockJoinableQueue):
     """``multiprocessing.JoinableQueue``, whose messages arrive whole or not at all."""
 
     def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
-        super().__init__(maxsize, ctx=ctx)
-        self._unfinished_tasks = _native.Semaphore(0, ctx=ctx)
-        # What it guards is one semaphore, which is whole at any time.
+        # `self` can be one of the stdlib's.
+        Queue.__init__(self, maxsize, ctx=ctx)
+        stream: _Stream = vars(self)["_reader"]._stream
+        self._unfinished_tasks = _Tasks(ctx=ctx, stream=stream)
+        stream.counters.append(self._unfinished_tasks)
+        # What it guards is one counter, which is whole at any time.
         lock = _native.RLock(ctx=ctx, on_owner_died="ignore")
         self._cond = _native.Condition(lock, ctx=ctx)
 
     def join(self) -> None:
+        """Wait until all tasks are done.
+
+        Raises :class:`~semlock.WorkerDied` when a process has ended that held tasks: it had taken
+        them with ``get()``, and nobody has called ``task_done()`` for them; or it had put them, and
+        they were not sent yet. These count as done then, and the next ``join()`` waits for the
+        others. Raises :class:`~semlock.QueueBrokenError` when the queue is broken.
+        """
         # `self` can be one of the stdlib's, or have its pipe from a process without semlock.
+        tasks, reader = self._unfinished_tasks, vars(self)["_reader"]
+        counts_lost = isinstance(tasks, _Tasks)
         with self._cond:
-            while not self._unfinished_tasks._semlock._is_zero():
-                # Who finished the last task can have died before it told so.
-                self._cond.wait(_WHILE_IDLE)
-                reader = vars(self)["_reader"]
+            lost_before = tasks._lost.get_value() if counts_lost else 0
+            while True:
+                if counts_lost and (lost := tasks.count_lost() - lost_before):
+                    raise WorkerDied(lost)
+                if tasks._semlock._is_zero():
+                    return
                 if isinstance(reader, _End):
                     reader._stream.check()
+                # A process that finished the last task can have died before it notified.
+                self._cond.wait(_WHILE_IDLE)
 
 
 class SimpleQueue(_StockSimpleQueue):

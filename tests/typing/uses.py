@@ -54,7 +54,12 @@ def uses_of_a_context() -> None:
         print(queue.get_nowait())
     except semlock.QueueBrokenError as error:
         print(error)
-    context.JoinableQueue().task_done()
+    tasks = context.JoinableQueue()
+    try:
+        tasks.join()
+    except semlock.WorkerDied as died:
+        print(died.tasks + 1)
+    tasks.task_done()
     context.SimpleQueue().put(1)
     with ProcessPoolExecutor(mp_context=context) as executor:
         executor.submit(abs, 1)
