@@ -14,13 +14,15 @@ import shutil
 import sys
 import threading
 import time
+import types
 import warnings
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from multiprocessing import process, synchronize
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import semlock
@@ -808,6 +810,106 @@ def test_a_condition_is_collected_from_a_cycle_with_its_lock() -> None:
     assert reference() is None
 
 
+# ---- Attributes ----
+
+
+@classes
+def test_an_instance_takes_attributes_as_stocks_does(name: str) -> None:
+    for family in (STOCK, semlock):
+        instance = make(family, name)
+        assert not hasattr(instance, "label")
+        instance.label = "x"
+        vars(instance)["other"] = 5
+        assert (instance.label, instance.other) == ("x", 5)
+        del instance.label
+        assert not hasattr(instance, "label")
+        object.__setattr__(instance, "label", "y")
+        assert vars(instance)["label"] == "y"
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [(name, "acquire") for name in LOCKS + SEMAPHORES]
+    + [("Condition", "notify"), ("Event", "wait"), ("Barrier", "wait")],
+)
+def test_a_method_can_be_replaced_on_an_instance_for_a_while(name: str, method: str) -> None:
+    for family in (STOCK, semlock):
+        instance = make(family, name)
+        with mock.patch.object(instance, method, side_effect=["replaced"]):
+            assert getattr(instance, method)() == "replaced"
+        assert callable(getattr(instance, method))
+        assert getattr(make(family, name), method) is not getattr(instance, method)
+        with pytest.raises(AttributeError):
+            mock.patch.object(instance, "nonsense").start()
+
+
+@locks_and_semaphores
+def test_with_calls_no_replaced_methods_as_on_stock(name: str) -> None:
+    for family in (STOCK, semlock):
+        instance = make(family, name)
+        replaced = [mock.patch.object(instance, it) for it in ("acquire", "release", "__enter__")]
+        with ExitStack() as stack:
+            calls = [stack.enter_context(it) for it in replaced]
+            with instance:
+                assert instance._semlock._is_zero()
+            assert not any(it.called for it in calls)
+        assert instance.acquire(False)
+
+
+@both
+@both_locks
+def test_a_condition_calls_what_was_replaced_on_its_lock_before(family: Any, kind: str) -> None:
+    lock = make(family, kind)
+    lock.acquire = mock.Mock(return_value="replaced")
+    condition = family.Condition(lock)
+    assert condition.acquire() == "replaced"
+    with condition:
+        assert lock._semlock._is_mine()
+        condition.notify()
+
+
+def test_wait_for_calls_the_wait_that_was_set() -> None:
+    for family in (STOCK, semlock):
+        condition = family.Condition()
+        with condition, mock.patch.object(condition, "wait") as wait:
+            assert condition.wait_for(mock.Mock(side_effect=[False, True]))
+            wait.assert_called_once()
+
+
+@classes
+def test_an_instance_is_collected_from_a_cycle_through_an_attribute(name: str) -> None:
+    instance = make(semlock, name)
+    instance.itself = [instance]
+    reference = weakref.ref(instance)
+    del instance
+    gc.collect()
+    assert reference() is None
+
+
+@classes
+def test_what_is_set_on_an_instance_ends_with_it(name: str) -> None:
+    instance = make(semlock, name)
+    instance.label = type("Label", (), {})()
+    reference = weakref.ref(instance.label)
+    del instance
+    assert reference() is None
+
+
+@classes
+def test_attributes_keep_nothing_from_being_sent(name: str) -> None:
+    instance = make(semlock, name)
+    instance.cannot_be_pickled = lambda: None
+    if name == "Event":  # stock's carries all that is set on it
+        with pytest.raises((AttributeError, pickle.PicklingError)):
+            through_a_pickle(instance)
+        del instance.cannot_be_pickled
+        instance.label = "x"
+    other = through_a_pickle(instance)
+    assert other is not instance
+    assert vars(other) == ({"label": "x"} if name == "Event" else {})
+    assert other._address() == instance._address()
+
+
 @locks_and_semaphores
 def test_new_accepts_anything(name: str) -> None:
     kind = getattr(semlock, name)
@@ -1029,11 +1131,34 @@ def test_a_subclass_is_pickled_as_itself(name: str) -> None:
     assert again._address() == special._address()
 
 
-SUBCLASSES = {}
-for _name in CLASSES:
-    SUBCLASSES[_name] = type(f"Special{_name}", (getattr(semlock, _name),), {})
-    globals()[f"Special{_name}"] = SUBCLASSES[_name]
-    SUBCLASSES[_name].__module__ = __name__
+@classes
+def test_a_subclass_may_say_itself_what_is_pickled(name: str) -> None:
+    instance = make(types.SimpleNamespace(**TALKING), name)
+    instance.label = "x"
+    other = through_a_pickle(instance)
+    assert vars(other) == {"label": "x", "heard": ["said"]}
+
+
+def _says(self: Any) -> Any:
+    return "said", super(type(self), self).__getstate__()
+
+
+def _hears(self: Any, state: Any) -> None:
+    *self.heard, added = state
+    super(type(self), self).__setstate__(added)
+
+
+def _subclasses(prefix: str, **methods: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name in CLASSES:
+        made[name] = type(f"{prefix}{name}", (getattr(semlock, name),), dict(methods))
+        made[name].__module__ = __name__
+        globals()[f"{prefix}{name}"] = made[name]
+    return made
+
+
+SUBCLASSES = _subclasses("Special")
+TALKING = _subclasses("Talking", __getstate__=_says, __setstate__=_hears)
 
 
 # ---- What is private, but agreed ----

@@ -30,7 +30,7 @@ from typing import Any
 from . import _native
 from .descriptors import FileId, Owned, can_open_of_others, is_file_id, is_open_as, open_of
 
-__all__ = ["added_state", "rebuild_shared", "reduce_shared"]
+__all__ = ["added_state", "get_state", "rebuild_shared", "reduce_shared", "set_state"]
 
 
 def reduce_shared(shared: Any) -> tuple[Any, ...]:
@@ -63,6 +63,34 @@ def added_state(thing: object) -> Any:
     its_own: Any = getattr(cls, "__getstate__", None)
     if its_own is not getattr(object, "__getstate__", None):
         return its_own(thing)
+    return _dictionary_and_slots(thing)
+
+
+def get_state(shared: Any) -> Any:
+    """The ``__getstate__`` of all that lives in a segment.
+
+    Attributes of a subclass's instance are pickled, and those of an event. Those of the other
+    classes' own instances are not, as in the stdlib: what is set on a lock there may be something
+    that cannot be pickled, and the lock can be sent all the same.
+    """
+    cls = type(shared)
+    is_our_own = getattr(_native, cls.__name__, None) is cls
+    return None if is_our_own and cls is not _native.Event else _dictionary_and_slots(shared)
+
+
+def set_state(shared: Any, state: Any) -> None:
+    """The ``__setstate__``: what pickle does for classes without."""
+    slots: Any = None
+    if isinstance(state, tuple) and len(state) == 2:
+        state, slots = state
+    vars(shared).update(state or {})
+    for name, value in (slots or {}).items():
+        setattr(shared, name, value)
+
+
+def _dictionary_and_slots(thing: object) -> Any:
+    """A state as pickle makes it by default."""
+    cls: Any = type(thing)
     state: Any = getattr(thing, "__dict__", None) or None
     slots = {
         name: getattr(thing, name)

@@ -23,7 +23,7 @@ pub(crate) fn broken_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 /// A place where so many threads, of any processes, wait until all are there.
 ///
 /// One that dies in it breaks it.
-#[pyclass(frozen, subclass, weakref, module = "semlock")]
+#[pyclass(frozen, subclass, dict, weakref, module = "semlock")]
 pub(crate) struct Barrier {
     /// What `__init__` makes; subclasses may choose other arguments than it takes.
     state: OnceLock<State>,
@@ -286,6 +286,18 @@ impl Barrier {
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let reduce = slf.py().import("semlock.sharing")?.getattr("reduce_shared")?;
         call_bound(&reduce, [slf.as_any()])
+    }
+
+    /// What was added to it, as far as that is pickled.
+    fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let get_state = slf.py().import("semlock.sharing")?.getattr("get_state")?;
+        call_bound(&get_state, [slf.as_any()])
+    }
+
+    /// Add what was pickled with it.
+    fn __setstate__(slf: &Bound<'_, Self>, state: &Bound<'_, PyAny>) -> PyResult<()> {
+        let set_state = slf.py().import("semlock.sharing")?.getattr("set_state")?;
+        call_bound(&set_state, [slf.as_any(), state]).map(drop)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

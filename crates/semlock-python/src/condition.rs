@@ -21,23 +21,30 @@ use crate::capi::{
     raise, raise_as, slot,
 };
 use crate::event::deadline;
-use crate::locks::{self, Lock, formatted, if_told, mutex, tell_that_owner_died, visit_both};
+use crate::locks::{self, Lock, formatted, if_told, mutex, tell_that_owner_died};
 use crate::objects::{
-    dealloc, fill, get, held, make_type, new_with, place, shared, shared_methods, timeout_argument,
-    weakrefs_member,
+    Contents, fill, get, has_attributes, held, make_type, new_with, place, shared, shared_methods,
+    timeout_argument,
 };
 
 struct Condition {
     raw: raw::Condvar,
     lock: Reference,
-    /// Whether the lock is exactly a `Lock` or `RLock`. What a subclass does is then not asked.
+    /// Whether the lock is exactly a `Lock` or `RLock`, on which nothing was set by then. Its methods are
+    /// not looked up then.
     is_plain: bool,
+}
+
+impl Contents for Condition {
+    fn reference(&self) -> *mut PyObject {
+        self.lock.0
+    }
 }
 
 shared!(Condition, raw);
 
 /// A lock's object, of which `mutex` has made sure. (It is not cleared to break cycles: those all go
-/// through the dictionary or the slots of a subclass's instance, which are.)
+/// through attributes or a subclass's slots, which are.)
 struct Reference(*mut PyObject);
 
 impl Drop for Reference {
@@ -483,7 +490,9 @@ unsafe fn over(
     }
     let reference = Reference(lock);
     // SAFETY: attached, and there is a reference to it.
-    let (_, is_plain) = unsafe { mutex(lock) }?;
+    let (_, is_exact) = unsafe { mutex(lock) }?;
+    // SAFETY: a lock, as that says.
+    let is_plain = is_exact && !unsafe { has_attributes(lock) };
     let raw = raw().map_err(raise).ok()?;
     Some(Condition { raw, lock: reference, is_plain })
 }
@@ -523,32 +532,11 @@ unsafe extern "C" fn rebuild(
     }
 }
 
-unsafe extern "C" fn dealloc_tracked(slf: *mut PyObject) {
-    // SAFETY: nobody else has this object any more, and it was tracked since it was made; an
-    // `Object<Condition>`.
-    unsafe {
-        ffi::PyObject_GC_UnTrack(slf.cast());
-        dealloc::<Condition>(slf);
-    }
-}
-
-unsafe extern "C" fn traverse(
-    slf: *mut PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector gave the arguments; what an instance holds lives as long as it.
-    unsafe {
-        let lock = get::<Condition>(slf).map_or(ptr::null_mut(), |condition| condition.lock.0);
-        visit_both(lock, slf, visit, arg)
-    }
-}
-
 // ---- Tables ----
 
 const FAST: c_int = ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
 
-static METHODS: Constant<[ffi::PyMethodDef; 18]> = Constant(shared_methods!(
+static METHODS: Constant<[ffi::PyMethodDef; 15]> = Constant(shared_methods!(
     Condition,
     [
         method!(c"acquire", FAST, PyCFunctionFastWithKeywords: acquire,
@@ -582,8 +570,6 @@ static GETTERS: Constant<[ffi::PyGetSetDef; 5]> = Constant([
     END_OF_GETTERS,
 ]);
 
-static MEMBERS: Constant<[ffi::PyMemberDef; 2]> = Constant(weakrefs_member::<Condition>());
-
 static WAITERS_METHODS: Constant<[ffi::PyMethodDef; 2]> = Constant([
     method!(c"get_value", METH_NOARGS, PyCFunction: waiters_value, c"get_value($self, /)\n--\n\n"),
     ffi::PyMethodDef::zeroed(),
@@ -603,12 +589,9 @@ pub(crate) fn types(py: Python<'_>) -> PyResult<&Types> {
 
 fn make_types(py: Python<'_>) -> PyResult<Types> {
     let slots = [
-        slot(ffi::Py_tp_dealloc, dealloc_tracked as *mut c_void),
-        slot(ffi::Py_tp_traverse, traverse as *mut c_void),
         slot(ffi::Py_tp_init, init as *mut c_void),
         slot(ffi::Py_tp_repr, repr as *mut c_void),
         slot(ffi::Py_tp_methods, (&raw const METHODS).cast_mut().cast()),
-        slot(ffi::Py_tp_members, (&raw const MEMBERS).cast_mut().cast()),
         slot(ffi::Py_tp_getset, (&raw const GETTERS).cast_mut().cast()),
         slot(
             ffi::Py_tp_doc,
@@ -619,10 +602,9 @@ fn make_types(py: Python<'_>) -> PyResult<Types> {
                 .cast(),
         ),
     ];
-    let gc = ffi::Py_TPFLAGS_HAVE_GC;
     // SAFETY: what they name is what their numbers say, for `Object<Condition>`s; the tables are
     // static and end with zero entries.
-    let condition = unsafe { make_type::<Condition>(py, c"semlock.Condition", None, gc, &slots) }?;
+    let condition = unsafe { make_type::<Condition>(py, c"semlock.Condition", None, &slots) }?;
     let slots = [
         slot(ffi::Py_tp_dealloc, waiters_dealloc as *mut c_void),
         slot(ffi::Py_tp_methods, (&raw const WAITERS_METHODS).cast_mut().cast()),

@@ -18,13 +18,15 @@ use semlock::{Deadline, Wait};
 
 use crate::capi::{self, Constant, boolean, method, none, parse, raise, slot};
 use crate::objects::{
-    class_qualname, dealloc, fill, held, make_type, new_with, place, shared, shared_methods,
-    timeout_argument, weakrefs_member,
+    Contents, class_qualname, fill, held, make_type, new_with, place, shared, shared_methods,
+    timeout_argument,
 };
 
 struct Event {
     raw: raw::Event,
 }
+
+impl Contents for Event {}
 
 shared!(Event, raw);
 
@@ -142,7 +144,7 @@ unsafe extern "C" fn rebuild(
     }
 }
 
-static METHODS: Constant<[ffi::PyMethodDef; 14]> = Constant(shared_methods!(
+static METHODS: Constant<[ffi::PyMethodDef; 11]> = Constant(shared_methods!(
     Event,
     [
         method!(c"is_set", METH_NOARGS, PyCFunction: is_set,
@@ -161,18 +163,14 @@ static METHODS: Constant<[ffi::PyMethodDef; 14]> = Constant(shared_methods!(
     ]
 ));
 
-static MEMBERS: Constant<[ffi::PyMemberDef; 2]> = Constant(weakrefs_member::<Event>());
-
 static TYPE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The type, made once.
 pub(crate) fn event_type(py: Python<'_>) -> PyResult<&Py<PyAny>> {
     let slots = [
-        slot(ffi::Py_tp_dealloc, dealloc::<Event> as *mut c_void),
         slot(ffi::Py_tp_init, init as *mut c_void),
         slot(ffi::Py_tp_repr, repr as *mut c_void),
         slot(ffi::Py_tp_methods, (&raw const METHODS).cast_mut().cast()),
-        slot(ffi::Py_tp_members, (&raw const MEMBERS).cast_mut().cast()),
         slot(
             ffi::Py_tp_doc,
             c"Event(*, ctx=None)\n--\n\nA flag that processes share, and can wait for."
@@ -184,6 +182,6 @@ pub(crate) fn event_type(py: Python<'_>) -> PyResult<&Py<PyAny>> {
     TYPE.get_or_try_init(py, || {
         // SAFETY: what they name is what their numbers say, for `Object<Event>`s; the tables are
         // static and end with zero entries.
-        unsafe { make_type::<Event>(py, c"semlock.Event", None, 0, &slots) }.map(Bound::unbind)
+        unsafe { make_type::<Event>(py, c"semlock.Event", None, &slots) }.map(Bound::unbind)
     })
 }

@@ -92,6 +92,7 @@ fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
     barrier::broken_error(py)?;
     // setattr, because add would make an `__all__`.
     for (name, class) in [
+        ("_Shared", objects::shared_type(py)?),
         ("SemLock", &locks.semlock),
         ("Lock", &locks.lock),
         ("RLock", &locks.rlock),

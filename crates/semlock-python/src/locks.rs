@@ -3,8 +3,6 @@
 //! Written against Python's C interface, as the kernel's `SemLock` in `ffi` is, and for the same
 //! reason: a `#[pyclass]`'s methods cost some 15 ns a call more, a third of `with lock:`.
 //!
-//! An instance holds no Python object, so that it needs no garbage collection.
-//!
 //! # Safety
 //! What every function in the tables relies on is told at the heads of `capi` and `objects`: the types
 //! of this file hold a `Lock`, but for `_SemLockView`, whose instances begin with a `View`.
@@ -24,8 +22,8 @@ use crate::capi::{
     raise_as, seconds, slot, string, text, truth, unsigned,
 };
 use crate::objects::{
-    class_of, dealloc, fill, get, held, make_type, name_of, new_with, place, shared,
-    shared_methods, weakrefs_member,
+    Contents, class_of, fill, get, held, make_type, name_of, new_with, place, shared,
+    shared_methods,
 };
 
 /// What an instance holds.
@@ -34,6 +32,8 @@ pub(crate) struct Lock {
     /// Whether it is for `recovered` alone to tell that an owner died.
     ignores_dead_owners: bool,
 }
+
+impl Contents for Lock {}
 
 shared!(Lock, raw);
 
@@ -692,7 +692,7 @@ unsafe fn suits(class: *mut PyObject, kind: LockKind) -> bool {
 struct View {
     ob_base: PyObject,
     /// A reference of its own, and one that holds a `Lock`. (It is not cleared to break cycles: those
-    /// all go through the dictionary or the slots of a subclass's instance, which are.)
+    /// all go through the lock's attributes or a subclass's slots, which are.)
     lock: *mut PyObject,
 }
 
@@ -737,24 +737,11 @@ unsafe extern "C" fn view_traverse(
     visit: ffi::visitproc,
     arg: *mut c_void,
 ) -> c_int {
-    // SAFETY: the collector gave both functions' arguments; the lock is alive, or null.
-    unsafe { visit_both(viewed(slf), slf, visit, arg) }
-}
-
-/// Shows the collector the two references of an instance: one that it holds, and its type.
-///
-/// # Safety
-/// From a traverse function: its arguments, and a reference of the instance's or null.
-pub(crate) unsafe fn visit_both(
-    held: *mut PyObject,
-    slf: *mut PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: as for this function.
+    // SAFETY: the collector gave the arguments; the lock is alive, or null.
     unsafe {
-        if !held.is_null() {
-            let result = visit(held, arg);
+        let lock = viewed(slf);
+        if !lock.is_null() {
+            let result = visit(lock, arg);
             if result != 0 {
                 return result;
             }
@@ -827,7 +814,7 @@ unsafe extern "C" fn view_maxvalue(slf: *mut PyObject, _: *mut c_void) -> *mut P
 const ACQUIRE: c_int = ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
 const REBUILD: c_int = ffi::METH_VARARGS | ffi::METH_KEYWORDS | ffi::METH_CLASS;
 
-static SEMLOCK_METHODS: Constant<[ffi::PyMethodDef; 16]> = Constant(shared_methods!(
+static SEMLOCK_METHODS: Constant<[ffi::PyMethodDef; 13]> = Constant(shared_methods!(
     Lock,
     [
         method!(c"acquire", ACQUIRE, PyCFunctionFastWithKeywords: acquire,
@@ -913,8 +900,6 @@ static VIEW_GETTERS: Constant<[ffi::PyGetSetDef; 5]> = Constant([
     END_OF_GETTERS,
 ]);
 
-static MEMBERS: Constant<[ffi::PyMemberDef; 2]> = Constant(weakrefs_member::<Lock>());
-
 // ---- The types ----
 
 /// Made once, and never ended.
@@ -945,11 +930,10 @@ fn made<'a>() -> Option<&'a Types> {
 
 fn make_types(py: Python<'_>) -> PyResult<Types> {
     use ffi::{
-        Py_tp_dealloc, Py_tp_doc, Py_tp_getset, Py_tp_init, Py_tp_members, Py_tp_methods,
-        Py_tp_repr, Py_tp_traverse,
+        Py_tp_dealloc, Py_tp_doc, Py_tp_getset, Py_tp_init, Py_tp_methods, Py_tp_repr,
+        Py_tp_traverse,
     };
 
-    let end = slot(Py_tp_dealloc, dealloc::<Lock> as *mut c_void);
     let doc = |doc: &'static std::ffi::CStr| slot(Py_tp_doc, doc.as_ptr().cast_mut().cast());
     let methods = |table: *const ffi::PyMethodDef| slot(Py_tp_methods, table.cast_mut().cast());
     let init = |function: ffi::initproc| slot(Py_tp_init, function as *mut c_void);
@@ -958,16 +942,14 @@ fn make_types(py: Python<'_>) -> PyResult<Types> {
     let make = |name, base, slots: &[_]| {
         // SAFETY: what they name is what their numbers say, for `Object<Lock>`s; the tables are
         // static and end with zero entries.
-        unsafe { make_type::<Lock>(py, name, base, 0, slots) }
+        unsafe { make_type::<Lock>(py, name, base, slots) }
     };
     let semlock = make(
         c"semlock._native.SemLock",
         None,
         &[
-            end,
             init(init_semlock),
             methods(SEMLOCK_METHODS.0.as_ptr()),
-            slot(Py_tp_members, MEMBERS.0.as_ptr().cast_mut().cast()),
             slot(Py_tp_getset, SEMLOCK_GETTERS.0.as_ptr().cast_mut().cast()),
             doc(c"SemLock(kind, value, maxvalue, *, ctx=None)\n--\n\n\
                   What all locks and semaphores are."),
@@ -977,7 +959,6 @@ fn make_types(py: Python<'_>) -> PyResult<Types> {
         c"semlock.Lock",
         Some(&semlock),
         &[
-            end,
             init(init_lock),
             repr(repr_lock),
             methods(LOCK_METHODS.0.as_ptr()),
@@ -989,7 +970,6 @@ fn make_types(py: Python<'_>) -> PyResult<Types> {
         c"semlock.RLock",
         Some(&semlock),
         &[
-            end,
             init(init_rlock),
             repr(repr_rlock),
             methods(RLOCK_METHODS.0.as_ptr()),
@@ -1001,7 +981,6 @@ fn make_types(py: Python<'_>) -> PyResult<Types> {
         c"semlock.Semaphore",
         Some(&semlock),
         &[
-            end,
             init(init_semaphore),
             repr(repr_semaphore),
             methods(SEMAPHORE_METHODS.0.as_ptr()),
@@ -1013,7 +992,6 @@ fn make_types(py: Python<'_>) -> PyResult<Types> {
         c"semlock.BoundedSemaphore",
         Some(&semaphore),
         &[
-            end,
             init(init_bounded),
             repr(repr_bounded),
             doc(c"BoundedSemaphore(value=1, *, ctx=None, robust=False, on_owner_died='warn')\n--\n\n\

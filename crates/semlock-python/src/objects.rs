@@ -2,9 +2,13 @@
 //! they live, and how they travel to other processes.
 //!
 //! ```text
-//!  Object<T>:  ob_base | weakrefs         | state                    | value
-//!              PyObject  Python's list of   EMPTY, FILLING or READY    T: what `__init__` made
+//!  Object<T>:  ob_base | weakrefs         | attributes           | state                    | value
+//!              PyObject  Python's list of   a dictionary, or null   EMPTY, FILLING or READY    T: what `__init__` made
 //! ```
+//!
+//! All types have one base, `_Shared`, which has the first three of these and tells Python where they are. Python makes
+//! the dictionary when the first attribute is set; most instances never have one. An attribute can refer back to its
+//! instance, so instances are tracked by the garbage collector.
 //!
 //! `__new__` takes any arguments and makes an empty instance, so that subclasses can choose their own;
 //! `__init__` fills it, once. Whoever uses an empty one gets a `RuntimeError`.
@@ -14,20 +18,22 @@
 //! that `make_type` was told the same `T` for, or of a subclass.
 
 use std::cell::UnsafeCell;
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_int, c_void};
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use semlock::Error;
 use semlock::raw::{Address, FileId};
 
 use crate::capi::{
-    self, Exception, attribute_of_new, bytes, call_new, fast_arguments, imported, integer, long,
-    none, packed, raise, raise_as, slot, string, text, type_name, unsigned,
+    self, Constant, END_OF_GETTERS, Exception, attribute_of_new, bytes, call_new, fast_arguments,
+    imported, integer, long, method, none, packed, raise, raise_as, slot, string, text, type_name,
+    unsigned,
 };
 
 /// As the allocator leaves it: `__init__` has not run, or failed.
@@ -41,6 +47,7 @@ const READY: u8 = 2;
 pub(crate) struct Object<T> {
     ob_base: PyObject,
     weakrefs: *mut PyObject,
+    attributes: *mut PyObject,
     state: AtomicU8,
     value: UnsafeCell<MaybeUninit<T>>,
 }
@@ -174,8 +181,8 @@ pub(crate) unsafe extern "C" fn new(
     let alloc = unsafe { ffi::PyType_GetSlot(class, ffi::Py_tp_alloc) };
     // SAFETY: that is what the slot holds.
     let alloc: ffi::allocfunc = unsafe { std::mem::transmute(alloc) };
-    // SAFETY: the type's own allocator, which leaves all but the head zero: no weak references,
-    // EMPTY, and a `value` that need not be anything.
+    // SAFETY: the type's own allocator, which leaves all but the head zero: no weak references, no
+    // attributes, EMPTY, and a `value` that need not be anything.
     unsafe { alloc(class, 0) }
 }
 
@@ -193,16 +200,19 @@ pub(crate) unsafe fn new_with<T>(class: *mut PyObject, value: T) -> *mut PyObjec
     object
 }
 
-pub(crate) unsafe extern "C" fn dealloc<T>(slf: *mut PyObject) {
+unsafe extern "C" fn dealloc<T>(slf: *mut PyObject) {
     let object = slf.cast::<Object<T>>();
-    // SAFETY: nobody else has this object any more. Its weak references are cleared while all of it
-    // is still there. (Whether there are any is not asked: without the GIL, one may just be ending in
-    // another thread, which then changes the list.) `value` is dropped once, if it is there.
+    // SAFETY: nobody else has this object any more. The collector must not see it half ended. Its weak
+    // references are cleared while all of it is still there. (Whether there are any is not asked:
+    // without the GIL, one may just be ending in another thread, which then changes the list.) `value`
+    // is dropped once, if it is there, and the reference to the attributes given back once.
     unsafe {
+        ffi::PyObject_GC_UnTrack(slf.cast());
         ffi::PyObject_ClearWeakRefs(slf);
         if *(*object).state.get_mut() == READY {
             (*(*object).value.get()).assume_init_drop();
         }
+        ffi::Py_XDECREF((*object).attributes);
     }
     // SAFETY: a live object.
     let class = unsafe { ffi::Py_TYPE(slf) };
@@ -216,41 +226,169 @@ pub(crate) unsafe extern "C" fn dealloc<T>(slf: *mut PyObject) {
     unsafe { ffi::Py_DECREF(class.cast()) };
 }
 
-/// The member by which Python finds `weakrefs`.
-pub(crate) const fn weakrefs_member<T>() -> [ffi::PyMemberDef; 2] {
-    let end =
-        ffi::PyMemberDef { name: ptr::null(), type_code: 0, offset: 0, flags: 0, doc: ptr::null() };
-    let member = ffi::PyMemberDef {
-        name: c"__weaklistoffset__".as_ptr(),
-        type_code: ffi::Py_T_PYSSIZET,
-        // The object is far smaller than a Py_ssize_t can tell.
-        offset: offset_of!(Object<T>, weakrefs).cast_signed(),
-        flags: ffi::Py_READONLY,
-        doc: ptr::null(),
-    };
-    [member, end]
+unsafe extern "C" fn traverse<T: Contents>(
+    slf: *mut PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector gave the arguments. It looks while no thread changes the instance, whose
+    // references live as long as it.
+    unsafe {
+        let object = slf.cast::<Object<T>>();
+        let held = get::<T>(slf).map_or(ptr::null_mut(), Contents::reference);
+        for reference in [(*object).attributes, held, ffi::Py_TYPE(slf).cast()] {
+            if !reference.is_null() {
+                let result = visit(reference, arg);
+                if result != 0 {
+                    return result;
+                }
+            }
+        }
+    }
+    0
 }
 
-/// Makes a type that users can derive from.
+/// Breaks the cycles that an instance is in: those all go through attributes, or through the slots of a
+/// subclass.
+unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
+    // SAFETY: the collector calls it for an instance that nothing but the cycle can reach. The
+    // reference is taken out before it is given back: that may run anything.
+    unsafe {
+        let attributes = &raw mut (*slf.cast::<Object<()>>()).attributes;
+        ffi::Py_XDECREF(attributes.replace(ptr::null_mut()));
+    }
+    0
+}
+
+/// Whether any attribute was ever set on an instance.
+///
+/// # Safety
+/// `slf` begins with an `Object`.
+pub(crate) unsafe fn has_attributes(slf: *mut PyObject) -> bool {
+    // SAFETY: as for this function. Without the GIL another thread may just be setting the first.
+    let attributes =
+        unsafe { AtomicPtr::from_ptr(&raw mut (*slf.cast::<Object<()>>()).attributes) };
+    !attributes.load(Ordering::Relaxed).is_null()
+}
+
+/// A member by which Python finds what an instance has beside its value.
+const fn offset_member(name: &'static CStr, offset: usize) -> ffi::PyMemberDef {
+    ffi::PyMemberDef {
+        name: name.as_ptr(),
+        type_code: ffi::Py_T_PYSSIZET,
+        // The object is far smaller than a Py_ssize_t can tell.
+        offset: offset.cast_signed(),
+        flags: ffi::Py_READONLY,
+        doc: ptr::null(),
+    }
+}
+
+// These are at the same place in all `Object`s: what comes before them does not depend on `T`.
+static MEMBERS: Constant<[ffi::PyMemberDef; 3]> = Constant([
+    offset_member(c"__weaklistoffset__", offset_of!(Object<()>, weakrefs)),
+    offset_member(c"__dictoffset__", offset_of!(Object<()>, attributes)),
+    ffi::PyMemberDef { name: ptr::null(), type_code: 0, offset: 0, flags: 0, doc: ptr::null() },
+]);
+
+static GETTERS: Constant<[ffi::PyGetSetDef; 2]> = Constant([
+    ffi::PyGetSetDef {
+        name: c"__dict__".as_ptr(),
+        get: Some(ffi::PyObject_GenericGetDict),
+        set: Some(ffi::PyObject_GenericSetDict),
+        doc: c"The attributes that were set on it.".as_ptr(),
+        closure: ptr::null_mut(),
+    },
+    END_OF_GETTERS,
+]);
+
+static METHODS: Constant<[ffi::PyMethodDef; 6]> = Constant([
+    method!(c"__copy__", ffi::METH_NOARGS, PyCFunction: itself,
+        c"__copy__($self, /)\n--\n\nThe same object: a copy would not exclude anybody."),
+    method!(c"__deepcopy__", ffi::METH_O, PyCFunction: itself,
+        c"__deepcopy__($self, memo, /)\n--\n\nThe same object: a copy would not exclude anybody."),
+    method!(c"__reduce__", ffi::METH_NOARGS, PyCFunction: reduce,
+        c"__reduce__($self, /)\n--\n\nPickle by where it lives."),
+    method!(c"__getstate__", ffi::METH_NOARGS, PyCFunction: get_state,
+        c"__getstate__($self, /)\n--\n\nWhat was added to it, as far as that is pickled."),
+    method!(c"__setstate__", ffi::METH_O, PyCFunction: set_state,
+        c"__setstate__($self, state, /)\n--\n\nAdd what was pickled with it."),
+    ffi::PyMethodDef::zeroed(),
+]);
+
+static SHARED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// The base of all types, made once.
+pub(crate) fn shared_type(py: Python<'_>) -> PyResult<&Py<PyAny>> {
+    let slots = [
+        slot(ffi::Py_tp_methods, (&raw const METHODS).cast_mut().cast()),
+        slot(ffi::Py_tp_members, (&raw const MEMBERS).cast_mut().cast()),
+        slot(ffi::Py_tp_getset, (&raw const GETTERS).cast_mut().cast()),
+        slot(
+            ffi::Py_tp_doc,
+            c"What all that lives in shared memory is.".as_ptr().cast_mut().cast(),
+        ),
+    ];
+    SHARED.get_or_try_init(py, || {
+        // SAFETY: what they name is what their numbers say, for `Object<()>`s; the tables are static
+        // and end with zero entries; `object` is alive.
+        unsafe {
+            let object = (&raw mut ffi::PyBaseObject_Type).cast();
+            make_type_over::<()>(py, c"semlock._native._Shared", object, &slots).map(Bound::unbind)
+        }
+    })
+}
+
+/// Makes a type that users can derive from, and that derives from another of these, or from their base.
 ///
 /// # Safety
 /// The slots hold what their numbers say: functions of those types, for `Object<T>`s, and tables
 /// that end with a zero entry and live for ever.
-pub(crate) unsafe fn make_type<'py, T>(
+pub(crate) unsafe fn make_type<'py, T: Contents>(
     py: Python<'py>,
     name: &CStr,
     base: Option<&Bound<'py, PyAny>>,
-    flags: std::ffi::c_ulong,
+    slots: &[ffi::PyType_Slot],
+) -> PyResult<Bound<'py, PyAny>> {
+    let base = match base {
+        Some(base) => base.as_ptr(),
+        None => shared_type(py)?.as_ptr(),
+    };
+    // SAFETY: as for this function, and the base is alive.
+    unsafe { make_type_over::<T>(py, name, base, slots) }
+}
+
+/// # Safety
+/// As for `make_type`, and `base` is alive.
+unsafe fn make_type_over<'py, T: Contents>(
+    py: Python<'py>,
+    name: &CStr,
+    base: *mut PyObject,
     slots: &[ffi::PyType_Slot],
 ) -> PyResult<Bound<'py, PyAny>> {
     let mut all = slots.to_vec();
     // Spelt out for subclasses, too: what a spec leaves out is not always taken from the base.
-    all.push(slot(ffi::Py_tp_new, new as *mut _));
-    all.extend(base.map(|base| slot(ffi::Py_tp_base, base.as_ptr().cast())));
-    let flags = flags | ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE;
+    all.extend([
+        slot(ffi::Py_tp_base, base.cast()),
+        slot(ffi::Py_tp_new, new as *mut _),
+        slot(ffi::Py_tp_dealloc, dealloc::<T> as *mut _),
+        slot(ffi::Py_tp_traverse, traverse::<T> as *mut _),
+        slot(ffi::Py_tp_clear, clear as *mut _),
+    ]);
+    let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
     // SAFETY: as for this function; an `Object` begins with a PyObject.
     unsafe { capi::make_type(py, name, size_of::<Object<T>>(), flags, &all) }
 }
+
+/// What an instance holds.
+pub(crate) trait Contents {
+    /// The Python object among it, for the garbage collector; null if there is none.
+    fn reference(&self) -> *mut PyObject {
+        ptr::null_mut()
+    }
+}
+
+/// What an instance of no other type than their base holds.
+impl Contents for () {}
 
 // ---- How objects travel ----
 
@@ -290,7 +428,7 @@ macro_rules! shared {
 }
 pub(crate) use shared;
 
-/// The methods of every shared type but `_rebuild`, for its table.
+/// The methods of every shared type that depend on what it holds, but for `_rebuild`, for its table.
 macro_rules! shared_methods {
     ($type:ty, [$($method:expr),* $(,)?]) => {
         [
@@ -305,12 +443,6 @@ macro_rules! shared_methods {
                 c"_file($self, /)\n--\n\nWhat tells its segment's file from all others: see `_file_id`."),
             method!(c"_mark_shared", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::mark_shared::<$type>,
                 c"_mark_shared($self, /)\n--\n\nNote that other processes may have it from now on."),
-            method!(c"__copy__", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::itself,
-                c"__copy__($self, /)\n--\n\nThe same object: a copy would not exclude anybody."),
-            method!(c"__deepcopy__", pyo3::ffi::METH_O, PyCFunction: $crate::objects::itself,
-                c"__deepcopy__($self, memo, /)\n--\n\nThe same object: a copy would not exclude anybody."),
-            method!(c"__reduce__", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::reduce,
-                c"__reduce__($self, /)\n--\n\nPickle by where it lives."),
             pyo3::ffi::PyMethodDef::zeroed(),
         ]
     };
@@ -369,14 +501,27 @@ pub(crate) unsafe extern "C" fn mark_shared<T: Shared + 'static>(
     none()
 }
 
-pub(crate) unsafe extern "C" fn itself(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+unsafe extern "C" fn itself(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: attached, and `slf` comes from Python.
     unsafe { ffi::Py_NewRef(slf) }
 }
 
-pub(crate) unsafe extern "C" fn reduce(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+unsafe extern "C" fn reduce(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: attached; a new reference or null, and `slf` comes from Python.
     unsafe { call_new(imported(c"semlock.sharing", c"reduce_shared"), [ffi::Py_NewRef(slf)]) }
+}
+
+unsafe extern "C" fn get_state(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached; a new reference or null, and `slf` comes from Python.
+    unsafe { call_new(imported(c"semlock.sharing", c"get_state"), [ffi::Py_NewRef(slf)]) }
+}
+
+unsafe extern "C" fn set_state(slf: *mut PyObject, state: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached; a new reference or null, and both come from Python.
+    unsafe {
+        let given = [slf, state].map(|object| ffi::Py_NewRef(object));
+        call_new(imported(c"semlock.sharing", c"set_state"), given)
+    }
 }
 
 /// A place in a segment, and a descriptor of that if one came with it.
