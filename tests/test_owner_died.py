@@ -6,13 +6,16 @@ The kernel is made to lie about who lives as far as it can: see `kernel_features
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import pickle
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from families import (
     SEVERAL_LOOKS,
     TAKEN,
     Taken,
+    both_locks,
     die,
     holder,
     is_kept,
@@ -1404,3 +1408,199 @@ def test_a_warning_shows_where_the_program_used_what_has_the_lock(use: str) -> N
         warnings.simplefilter("always")
         exec(compile(use, __file__, "exec"), names)
     assert [warning.filename for warning in caught] == [__file__]
+
+
+# ---- What the warning runs ----
+
+ONE_PERMIT: dict[str, Callable[[], Any]] = {
+    "Lock": semlock.Lock,
+    "RLock": semlock.RLock,
+    "Semaphore": partial(semlock.Semaphore, 1, robust=True),
+    "BoundedSemaphore": partial(semlock.BoundedSemaphore, 1, robust=True),
+}
+one_permit = pytest.mark.parametrize("make", ONE_PERMIT.values(), ids=ONE_PERMIT)
+
+
+def left_by_the_dead(make: Make) -> tuple[Any, int]:
+    """A lock that a process held as it died, and that process."""
+    lock = make()
+    with holder(lock) as child:
+        return lock, die(child)
+
+
+@contextmanager
+def warnings_run(hook: Callable[[], object]) -> Iterator[None]:
+    def show(message: Warning, category: type[Warning], *_: Any, **__: Any) -> None:
+        assert category is semlock.OwnerDiedWarning, message
+        hook()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = show
+        yield
+
+
+def in_another_thread(call: Callable[[], Any]) -> Any:
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(call()))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+USES: dict[str, Callable[[Any], Any]] = {
+    "with": lambda lock: lock.__enter__() is True and lock.__exit__(),
+    "acquire()": lambda lock: lock.acquire() and lock.release(),
+    "acquire(False)": lambda lock: lock.acquire(False) and lock.release(),
+    "acquire(timeout)": lambda lock: lock.acquire(timeout=0.01) and lock.release(),
+    "_semlock": lambda lock: lock._semlock.acquire() and lock._semlock.release(),
+    "a copy": lambda lock: USES["with"](pickle.loads(pickle.dumps(lock))),
+    "twice": lambda lock: [USES["with"](lock) for _ in range(2)][1],
+}
+
+
+@one_permit
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_what_the_warning_runs_may_take_the_lock_and_nobody_comes_between(
+    make: Make, use: Callable[[Any], Any]
+) -> None:
+    lock, pid = left_by_the_dead(make)
+    seen = []
+
+    def hook() -> None:
+        # A use returns what its release does: it was taken.
+        seen.append((use(lock), in_another_thread(lambda: lock.acquire(False)), lock.recovered))
+
+    with warnings_run(hook):
+        assert lock.acquire()
+    assert seen == [(None, False, pid)]
+    assert lock.recovered == pid
+    assert not in_another_thread(lambda: lock.acquire(False))
+    lock.release()
+    with pytest.raises((ValueError, AssertionError)):
+        lock.release()
+    assert take(lock) == TAKEN
+
+
+@both_locks
+def test_what_the_warning_of_a_condition_runs_may_take_its_lock(kind: str) -> None:
+    lock = getattr(semlock, kind)()
+    condition = semlock.Condition(lock)
+
+    def notify_and_die(line: Line) -> None:
+        with condition:
+            condition.notify()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    seen = []
+
+    def hook() -> None:
+        with lock, condition if kind == "RLock" else nullcontext():
+            condition.notify()
+        with condition:
+            seen.append(in_another_thread(lambda: lock.acquire(False)))
+
+    with condition, warnings_run(hook), forked(notify_and_die) as child:
+        assert condition.wait(PATIENCE)
+        assert lock.recovered == child.pid
+        assert (lock._semlock._is_mine(), lock._semlock._count()) == (True, 1)
+    assert seen == [False]
+    assert take(lock) == TAKEN
+
+
+@one_permit
+def test_if_what_the_warning_runs_took_the_lock_and_raises_the_next_is_told_too(
+    make: Make,
+) -> None:
+    lock, pid = left_by_the_dead(make)
+
+    def hook() -> None:
+        with lock:
+            raise LookupError
+
+    with warnings_run(hook), pytest.raises(LookupError):
+        lock.acquire()
+    assert take(lock) == recovered_from(pid)
+
+
+@pytest.mark.parametrize("name", ["Lock", "Semaphore", "BoundedSemaphore"])
+def test_what_the_warning_runs_may_keep_the_lock_until_it_releases_it(name: str) -> None:
+    lock, _ = left_by_the_dead(ONE_PERMIT[name])
+    with warnings_run(lock.acquire):
+        assert not lock.acquire(False)
+        assert not lock.acquire(timeout=0.01)
+    lock.release()
+    assert take(lock) == TAKEN
+    lock.release()
+
+    lock, _ = left_by_the_dead(ONE_PERMIT[name])
+    about_to_release = threading.Event()
+    releaser = threading.Thread(target=lambda: about_to_release.wait() and lock.release())
+
+    def hook() -> None:
+        lock.acquire()
+        releaser.start()
+        about_to_release.set()
+
+    with warnings_run(hook):
+        assert lock.acquire()
+    releaser.join()
+    lock.release()
+    assert take(lock) == TAKEN
+
+
+@one_permit
+def test_who_was_warned_takes_the_lock_anew_that_the_warning_released(make: Make) -> None:
+    lock, _ = left_by_the_dead(make)
+    with warnings_run(lock.release):
+        assert lock.acquire()
+    assert not in_another_thread(lambda: lock.acquire(False))
+    lock.release()
+    assert take(lock) == TAKEN
+
+
+@one_permit
+def test_a_child_that_the_warning_forks_has_not_borrowed_the_lock(make: Make) -> None:
+    lock, _ = left_by_the_dead(make)
+    seen = []
+
+    def hook() -> None:
+        with lock, forked(lambda _: lock.acquire(False)) as child:
+            seen.append(child.result())
+        with forked(lambda _: lock.acquire(False)) as child:
+            seen.append(child.result())
+
+    with warnings_run(hook):
+        assert lock.acquire()
+    assert seen == [False, False]
+    lock.release()
+    assert take(lock) == TAKEN
+
+
+@both_locks
+def test_a_log_handler_that_writes_under_the_lock_of_a_dead_process_goes_on(kind: str) -> None:
+    lock = getattr(semlock, kind)()
+    written: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            with lock:
+                written.append(record.getMessage())
+                if written[-1] == "last words":
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    def log(line: Line, message: str) -> list[str]:
+        logger = logging.getLogger()
+        logger.handlers = [Handler()]
+        logger.setLevel(logging.INFO)
+        logging.captureWarnings(True)
+        warnings.simplefilter("always")
+        logger.info(message)
+        return [first.partition(" died")[0] for first in written]
+
+    with forked(lambda line: log(line, "last words")) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    with forked(lambda line: log(line, "goes on")) as other:
+        told, *rest = other.result()
+    assert (f"process {child.pid}" in told, rest) == (True, ["goes on"])
+    assert take(lock) == TAKEN

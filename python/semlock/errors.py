@@ -12,6 +12,8 @@ class OwnerDiedWarning(RuntimeWarning):
     What the lock protects may be half-written. ``warnings.simplefilter("error",
     OwnerDiedWarning)`` makes it an exception; the lock is then not taken, and whoever comes next is
     told too. Who waited for a condition has its lock all the same, as always after a wait.
+
+    A hook of the warning runs while the lock is held, and may take the lock itself.
     """
 
 

@@ -21,7 +21,7 @@ use crate::capi::{
     raise, raise_as, slot,
 };
 use crate::event::deadline;
-use crate::locks::{self, Lock, formatted, if_told, mutex, tell_that_owner_died};
+use crate::locks::{self, Lock, formatted, if_told, mutex, warn_that_owner_died};
 use crate::objects::{
     Contents, fill, get, has_attributes, held, make_type, new_with, place, shared, shared_methods,
     timeout_argument,
@@ -254,10 +254,14 @@ impl Condition {
         // An exception, if one is set from here on, stays set until this returns.
         let condvar = &self.raw;
         let slept = capi::wait(|| Ok(condvar.sleep(&waiting, deadline)));
-        let taken = take_again(&lock.raw);
-        lock.raw.restore_depth(depth);
-        if let Wait::OwnerDied(pid) = taken {
-            self.tell_that_owner_died(pid);
+        loop {
+            let taken = take_again(&lock.raw);
+            lock.raw.restore_depth(depth);
+            match taken {
+                // The warning ran what released the lock, or goes on holding it: it is to be taken anew.
+                Wait::OwnerDied(pid) if !self.warn_that_owner_died(pid) => {}
+                _ => break,
+            }
         }
         // A signal can have come as it was notified, and interrupted no sleep: what its handler raises now
         // comes out of the wait, and a moment later would cross what it returns.
@@ -272,21 +276,22 @@ impl Condition {
         boolean(self.raw.leave(waiting))
     }
 
-    /// Warns of an owner that died while this waited. If the warning raises, the lock stays held:
-    /// who called `wait` holds it, and is to let go of it.
+    /// Warns of an owner that died while this waited; tells whether the lock is held then. If the warning raises, it
+    /// stays held: who called `wait` holds it, and is to let go of it.
     #[allow(deprecated)] // what CPython 3.12 has in its place, older ones have not
-    fn tell_that_owner_died(&self, pid: u32) {
+    fn warn_that_owner_died(&self, pid: u32) -> bool {
         let mut before = [ptr::null_mut(); 3];
         let [kind, value, traceback] = &mut before;
         // SAFETY: attached, with places for three references, which are given back once; the lock's
         // object is alive and holds the lock.
         unsafe {
             ffi::PyErr_Fetch(kind, value, traceback);
-            tell_that_owner_died(self.lock.0, self.lock(), pid);
+            let warned = warn_that_owner_died(self.lock.0, self.lock(), pid);
             // What was first to end the wait is what comes out of it.
             if !before[0].is_null() {
                 ffi::PyErr_Restore(before[0], before[1], before[2]);
             }
+            warned.is_held
         }
     }
 }

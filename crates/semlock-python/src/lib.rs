@@ -28,6 +28,8 @@ mod memory;
 #[cfg(unix)]
 #[allow(unsafe_code)]
 mod objects;
+#[cfg(unix)]
+mod warned;
 #[cfg(windows)]
 #[allow(unsafe_code)]
 mod windows;

@@ -25,6 +25,7 @@ use crate::objects::{
     Contents, class_of, fill, get, held, make_type, name_of, new_with, place, shared,
     shared_methods,
 };
+use crate::warned;
 
 /// What an instance holds.
 pub(crate) struct Lock {
@@ -77,7 +78,7 @@ unsafe fn acquire_or_wait(slf: *mut PyObject) -> *mut PyObject {
 #[inline(never)] // keeps `acquire` short
 unsafe fn acquire_now(slf: *mut PyObject, lock: &Lock) -> *mut PyObject {
     // SAFETY: as for this function.
-    unsafe { ended(slf, lock, lock.raw.try_acquire()) }
+    unsafe { ended(slf, lock, lock.raw.try_acquire(), None) }
 }
 
 /// # Safety
@@ -112,9 +113,12 @@ unsafe fn acquire_with(
         }
     }
     let tried = lock.raw.try_acquire();
-    if tried != Wait::TimedOut || !block {
+    if tried == Wait::Acquired {
+        return boolean(true);
+    }
+    if !block {
         // SAFETY: as for this function.
-        return unsafe { ended(slf, lock, tried) };
+        return unsafe { ended(slf, lock, tried, None) };
     }
     match timeout_in_seconds.map_or(Ok(Deadline::NEVER), Deadline::after_secs) {
         // SAFETY: as for this function.
@@ -136,6 +140,9 @@ unsafe fn not_at_once(
 ) -> *mut PyObject {
     let end = match tried {
         Wait::TimedOut | Wait::Interrupted => {
+            if warned::borrow(&lock.raw) {
+                return boolean(true);
+            }
             let mut waiter = lock.raw.waiter(deadline);
             capi::wait(|| Ok(waiter.wait()))
         }
@@ -143,48 +150,92 @@ unsafe fn not_at_once(
     };
     match end {
         // SAFETY: as for this function.
-        Some(end) => unsafe { ended(slf, lock, end) },
+        Some(end) => unsafe { ended(slf, lock, end, Some(deadline)) },
         None => ptr::null_mut(),
     }
 }
 
-/// What `acquire` returns for what came of it.
+/// What `acquire` returns for what came of it. Without a deadline it does not wait.
 ///
 /// # Safety
 /// Attached; `slf` holds `lock`.
 #[inline]
-unsafe fn ended(slf: *mut PyObject, lock: &Lock, end: Wait) -> *mut PyObject {
+unsafe fn ended(
+    slf: *mut PyObject,
+    lock: &Lock,
+    end: Wait,
+    deadline: Option<Deadline>,
+) -> *mut PyObject {
     match end {
         Wait::Acquired => boolean(true),
-        Wait::TimedOut | Wait::Interrupted => boolean(false),
-        Wait::OwnerDied(pid) => {
-            // SAFETY: as for this function.
-            if unsafe { tell_that_owner_died(slf, lock, pid) } {
-                return boolean(true);
-            }
-            // It does not hold what it was refused; the next one is told as well.
-            lock.raw.give_back_as_owner_died(pid);
-            ptr::null_mut()
+        Wait::TimedOut | Wait::Interrupted => {
+            boolean(deadline.is_none() && warned::borrow(&lock.raw))
         }
+        // SAFETY: as for this function.
+        Wait::OwnerDied(pid) => unsafe { recovered_from(slf, lock, pid, deadline) },
     }
 }
 
-/// Warns of an owner that died; false: the warning is an exception, which is set.
+/// What `acquire` returns where it has the lock from an owner that died.
 ///
 /// # Safety
 /// Attached; `slf` holds `lock`.
 #[cold]
-pub(crate) unsafe fn tell_that_owner_died(slf: *mut PyObject, lock: &Lock, pid: u32) -> bool {
-    if lock.ignores_dead_owners {
-        return true;
+unsafe fn recovered_from(
+    slf: *mut PyObject,
+    lock: &Lock,
+    pid: u32,
+    deadline: Option<Deadline>,
+) -> *mut PyObject {
+    // SAFETY: as for this function.
+    let Warned { has_raised, is_held } = unsafe { warn_that_owner_died(slf, lock, pid) };
+    if has_raised {
+        if is_held {
+            // It does not hold what it was refused; the next one is told as well.
+            lock.raw.give_back_as_owner_died(pid);
+        }
+        return ptr::null_mut();
     }
-    // SAFETY: attached; `slf` is alive; new references, each given up or given back once.
+    if is_held {
+        return boolean(true);
+    }
+    // The warning ran what released the lock, or goes on holding it: it is to be acquired anew.
+    let tried = lock.raw.try_acquire();
+    // SAFETY: as for this function.
     unsafe {
+        match deadline {
+            Some(deadline) => not_at_once(slf, lock, tried, deadline),
+            None => ended(slf, lock, tried, None),
+        }
+    }
+}
+
+/// What came of a warning.
+pub(crate) struct Warned {
+    /// It was an exception, which is set.
+    pub(crate) has_raised: bool,
+    /// The thread that was warned holds the lock.
+    pub(crate) is_held: bool,
+}
+
+/// Warns of an owner that died.
+///
+/// # Safety
+/// Attached; `slf` holds `lock`, which this thread has from that owner.
+#[cold]
+pub(crate) unsafe fn warn_that_owner_died(slf: *mut PyObject, lock: &Lock, pid: u32) -> Warned {
+    if lock.ignores_dead_owners {
+        return Warned { has_raised: false, is_held: true };
+    }
+    let mut has_raised = false;
+    // SAFETY: attached; `slf` is alive; new references, each given up or given back once.
+    let is_held = warned::warn(&lock.raw, || unsafe {
         let warn = imported(c"semlock.errors", c"warn_that_owner_died");
         let warned = call_new(warn, [long(pid), class_of(slf)]);
         ffi::Py_XDECREF(warned);
-        !warned.is_null()
-    }
+        has_raised = warned.is_null();
+    });
+    Warned { has_raised, is_held }
 }
 
 pub(crate) unsafe extern "C" fn release(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
@@ -198,6 +249,9 @@ pub(crate) unsafe extern "C" fn release(slf: *mut PyObject, _: *mut PyObject) ->
 #[allow(clippy::inline_always)] // the hot path of several callers, which only one would get
 unsafe fn let_go(slf: *mut PyObject) -> *mut PyObject {
     let lock: &Lock = held!(slf);
+    if warned::is_any() && warned::end_borrowing(&lock.raw) {
+        return none();
+    }
     match lock.raw.release() {
         Ok(()) => none(),
         Err(error) => raise(error),
