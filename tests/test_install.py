@@ -209,13 +209,13 @@ def body():
 def test_what_is_imported_while_installed_is_stock_after_uninstall() -> None:
     script = NAMES_SEMAPHORES + (
         "import multiprocessing, sys, semlock\n"
-        "assert 'multiprocessing.synchronize' not in sys.modules\n"
+        "assert 'multiprocessing.connection' not in sys.modules\n"
         "ours = sys.modules['semlock._multiprocessing']\n"
         "semlock.install()\n"
-        "import multiprocessing.synchronize as synchronize\n"
-        "print(synchronize._multiprocessing is ours, end=' ')\n"
+        "import multiprocessing.connection as connection\n"
+        "print(connection._multiprocessing is ours, end=' ')\n"
         "semlock.uninstall()\n"
-        "print(synchronize._multiprocessing is ours)\n"
+        "print(connection._multiprocessing is ours)\n"
     )
     assert output("-c", script) == "True False\n"
 
@@ -483,6 +483,21 @@ def main():
     assert (done.returncode, done.stdout) == (0, "['_multiprocessing', True]\n"), done.stderr
     assert "RuntimeWarning: semlock is not installed in this child process" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_where_multiprocessing_has_no_semaphores_a_context_works_all_the_same() -> None:
+    script = """
+import sys
+
+sys.modules["_multiprocessing"] = None
+import semlock
+
+context = semlock.get_context("fork")
+with context.Lock(), context.Condition(), context.Semaphore():
+    context.Barrier(1).wait()
+print(semlock.Lock.__bases__ == (semlock._native.SemLock,))
+"""
+    assert output("-c", script) == "True\n"
 
 
 def test_an_interpreter_without_site_packages_installs_from_the_parents_place() -> None:

@@ -405,6 +405,47 @@ def test_a_class_is_called_as_stocks_and_lives_in_semlock(name: str) -> None:
     assert ours.__doc__
 
 
+@pytest.mark.parametrize("name", ["SemLock", *CLASSES])
+def test_a_class_derives_from_stocks_and_stocks_not_from_ours(name: str) -> None:
+    ours, stocks = getattr(semlock._native, name), getattr(synchronize, name)
+    assert issubclass(ours, stocks)
+    assert not issubclass(stocks, ours)
+    other = synchronize.Event if name != "Event" else synchronize.Lock
+    assert not issubclass(ours, other)
+
+
+@classes
+def test_an_instance_is_one_of_stocks_class_and_says_that_it_is_ours(name: str) -> None:
+    ours, stocks = getattr(semlock, name), getattr(synchronize, name)
+    context = semlock.get_context("fork")
+    for instance in (make(semlock, name), make(context, name), make(Special, name)):
+        assert isinstance(instance, stocks)
+        assert isinstance(instance, ours)
+        assert instance.__class__ is type(instance)
+        assert type(through_a_pickle(instance)) is type(instance)
+    assert type(make(context, name)) is ours
+    assert not isinstance(make(STOCK, name), ours)
+    if name == "Barrier":
+        assert isinstance(make(context, name), threading.Barrier)
+    if name in LOCKS + SEMAPHORES:
+        assert isinstance(make(context, name), synchronize.SemLock)
+
+
+@pytest.mark.parametrize("name", ["SemLock", *CLASSES])
+def test_what_stocks_class_does_ours_does_itself(name: str) -> None:
+    ours, stocks = getattr(semlock._native, name), getattr(synchronize, name)
+    used = {
+        attribute
+        for owner in stocks.__mro__
+        if owner is not object
+        for attribute, value in vars(owner).items()
+        if callable(value) or isinstance(value, property | staticmethod | classmethod)
+        if not attribute.startswith("_") or attribute.endswith("__")
+        if inspect.getattr_static(ours, attribute) is value
+    }
+    assert not used
+
+
 @classes
 def test_every_public_method_says_what_it_does(name: str) -> None:
     ours = getattr(semlock, name)
@@ -1133,7 +1174,7 @@ def test_a_subclass_is_pickled_as_itself(name: str) -> None:
 
 @classes
 def test_a_subclass_may_say_itself_what_is_pickled(name: str) -> None:
-    instance = make(types.SimpleNamespace(**TALKING), name)
+    instance = make(Talking, name)
     instance.label = "x"
     other = through_a_pickle(instance)
     assert vars(other) == {"label": "x", "heard": ["said"]}
@@ -1158,7 +1199,8 @@ def _subclasses(prefix: str, **methods: Any) -> dict[str, Any]:
 
 
 SUBCLASSES = _subclasses("Special")
-TALKING = _subclasses("Talking", __getstate__=_says, __setstate__=_hears)
+Special = types.SimpleNamespace(**SUBCLASSES)
+Talking = types.SimpleNamespace(**_subclasses("Talking", __getstate__=_says, __setstate__=_hears))
 
 
 # ---- What is private, but agreed ----

@@ -1,5 +1,6 @@
 import sys
 from collections.abc import Callable
+from multiprocessing import synchronize
 from types import TracebackType
 from typing import Any, Final, Literal, SupportsFloat, SupportsIndex, TypeVar, final
 
@@ -36,7 +37,7 @@ class _Shared:
     def __setstate__(self, state: Any, /) -> None: ...
 
 @disjoint_base
-class SemLock(_Shared):
+class SemLock(_Shared, synchronize.SemLock):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
     def __init__(
         self, kind: SupportsIndex, value: SupportsIndex, maxvalue: SupportsIndex, *, ctx: Any = None
@@ -75,7 +76,7 @@ class SemLock(_Shared):
         on_owner_died: _OnOwnerDied = "warn",
     ) -> Self: ...
 
-class Lock(SemLock):
+class Lock(SemLock, synchronize.Lock):
     def __init__(
         self, *, ctx: Any = None, robust: bool | None = True, on_owner_died: _OnOwnerDied = "warn"
     ) -> None: ...
@@ -86,13 +87,13 @@ class Lock(SemLock):
     def _is_mid_message(self) -> bool: ...
     def _is_moving_message(self) -> bool: ...
 
-class RLock(SemLock):
+class RLock(SemLock, synchronize.RLock):
     def __init__(
         self, *, ctx: Any = None, robust: bool | None = True, on_owner_died: _OnOwnerDied = "warn"
     ) -> None: ...
     def holder(self) -> int | None: ...
 
-class Semaphore(SemLock):
+class Semaphore(SemLock, synchronize.Semaphore):
     def __init__(
         self,
         value: SupportsIndex = 1,
@@ -104,7 +105,7 @@ class Semaphore(SemLock):
     def get_value(self) -> int: ...
     def _free_those_of_the_dead(self) -> None: ...
 
-class BoundedSemaphore(Semaphore):
+class BoundedSemaphore(Semaphore, synchronize.BoundedSemaphore):
     def __init__(
         self,
         value: SupportsIndex = 1,
@@ -141,7 +142,7 @@ class _SemLockView:
     def _after_fork(self) -> None: ...
 
 @disjoint_base
-class Event(_Shared):
+class Event(_Shared, synchronize.Event):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
     def __init__(self, *, ctx: Any = None) -> None: ...
     def is_set(self) -> bool: ...
@@ -161,7 +162,7 @@ class _Waiters:
     def get_value(self) -> int: ...
 
 @disjoint_base
-class Condition(_Shared):
+class Condition(_Shared, synchronize.Condition):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
     def __init__(self, lock: Lock | RLock | None = None, *, ctx: Any = None) -> None: ...
     def acquire(self, block: bool = True, timeout: _Timeout = None) -> bool: ...
@@ -196,8 +197,10 @@ class Condition(_Shared):
         cls, segment: bytes, slot: int, tag: int, fd: SupportsIndex, lock: Lock | RLock | None
     ) -> Self: ...
 
+class _Barrier: ...
+
 @disjoint_base
-class Barrier:
+class Barrier(_Barrier, synchronize.Barrier):
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
     def __init__(
         self,

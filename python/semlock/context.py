@@ -50,7 +50,7 @@ class Context(context.BaseContext):
     def get_context(self, method: str | None = None) -> Any:
         return self if method is None else get_context(method)
 
-    def Lock(  # type: ignore[override]  # noqa: N802
+    def Lock(  # noqa: N802
         self, *, robust: bool | None = None, on_owner_died: Literal["warn", "ignore"] = "warn"
     ) -> _native.Lock:
         """A lock that is recovered if its holder dies, unless ``robust`` is false."""
@@ -67,13 +67,13 @@ class Context(context.BaseContext):
             robust = False
         return _native.Lock(ctx=self, on_owner_died=on_owner_died, **_given(robust))
 
-    def RLock(  # type: ignore[override]  # noqa: N802
+    def RLock(  # noqa: N802
         self, *, robust: bool | None = None, on_owner_died: Literal["warn", "ignore"] = "warn"
     ) -> _native.RLock:
         """A reentrant lock that is recovered if its holder dies, unless ``robust`` is false."""
         return _native.RLock(ctx=self, on_owner_died=on_owner_died, **_given(robust))
 
-    def Semaphore(  # type: ignore[override]  # noqa: N802
+    def Semaphore(  # noqa: N802
         self,
         value: int = 1,
         *,
@@ -83,7 +83,7 @@ class Context(context.BaseContext):
         """A semaphore; with ``robust``, permits of a process that dies are recovered."""
         return _native.Semaphore(value, ctx=self, robust=robust, on_owner_died=on_owner_died)
 
-    def BoundedSemaphore(  # type: ignore[override]  # noqa: N802
+    def BoundedSemaphore(  # noqa: N802
         self,
         value: int = 1,
         *,
@@ -93,15 +93,15 @@ class Context(context.BaseContext):
         """A bounded semaphore; with ``robust``, permits of a process that dies are recovered."""
         return _native.BoundedSemaphore(value, ctx=self, robust=robust, on_owner_died=on_owner_died)
 
-    def Condition(self, lock: Any = None) -> _native.Condition:  # type: ignore[override]  # noqa: N802
+    def Condition(self, lock: Any = None) -> _native.Condition:  # noqa: N802
         """A condition variable."""
         return _native.Condition(lock, ctx=self)
 
-    def Event(self) -> _native.Event:  # type: ignore[override]  # noqa: N802
+    def Event(self) -> _native.Event:  # noqa: N802
         """An event."""
         return _native.Event(ctx=self)
 
-    def Barrier(  # type: ignore[override]  # noqa: N802
+    def Barrier(  # noqa: N802
         self,
         parties: int,
         action: Callable[[], object] | None = None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.context
 import multiprocessing.pool
+import multiprocessing.synchronize
 from concurrent.futures import ProcessPoolExecutor
 
 import semlock
@@ -41,6 +42,9 @@ def uses_of_a_context() -> None:
     base: multiprocessing.context.BaseContext = context
     lock = base.Lock()
     own: semlock.Lock = context.Lock(robust=None)
+    same: multiprocessing.synchronize.Lock = own
+    event: multiprocessing.synchronize.Event = context.Event()
+    print(same, event)
     worker = context.Process(target=count, args=(lock,))
     worker.start()
     worker.join()

@@ -20,10 +20,15 @@ pub(crate) fn broken_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     BROKEN.import(py, "threading", "BrokenBarrierError")
 }
 
+/// What `Barrier` derives from, so that another base can be added: Python changes a type's bases only if they lay out its
+/// instances as those did that it had, and none does as `object`.
+#[pyclass(frozen, subclass, module = "semlock._native", name = "_Barrier")]
+pub(crate) struct Base;
+
 /// A place where so many threads, of any processes, wait until all are there.
 ///
 /// One that dies in it breaks it.
-#[pyclass(frozen, subclass, dict, weakref, module = "semlock")]
+#[pyclass(frozen, subclass, dict, weakref, extends = Base, module = "semlock")]
 pub(crate) struct Barrier {
     /// What `__init__` makes; subclasses may choose other arguments than it takes.
     state: OnceLock<State>,
@@ -111,8 +116,11 @@ impl Barrier {
         signature = (*_args, **_kwargs),
         text_signature = "(parties, action=None, timeout=None, *, ctx=None)"
     )]
-    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { state: OnceLock::new() }
+    fn new(
+        _args: &Bound<'_, PyTuple>,
+        _kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(Base).add_subclass(Self { state: OnceLock::new() })
     }
 
     #[pyo3(signature = (parties, action=None, timeout=None, *, ctx=None))]

@@ -39,10 +39,14 @@ compile_error!("on Windows, semlock is for 64 bits");
 
 #[cfg(not(unix))]
 use pyo3::exceptions::PyAttributeError;
+#[cfg(unix)]
+use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 #[cfg(not(unix))]
 use pyo3::types::PyString;
+#[cfg(unix)]
+use pyo3::types::PyType;
 
 /// The native classes of semlock.
 #[pymodule(gil_used = false)]
@@ -107,9 +111,43 @@ fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ] {
         module.setattr(name, class)?;
     }
+    module.setattr("_Barrier", py.get_type::<barrier::Base>())?;
     module.setattr("Barrier", py.get_type::<barrier::Barrier>())?;
     end::add(module)?;
-    memory::add(module)
+    memory::add(module)?;
+    derive_from_stocks(module)
+}
+
+/// Makes the class of `multiprocessing` that each of ours stands for a base of it, so that `isinstance` and `issubclass` say what
+/// who checks with those wants to know. It comes last, so that nothing is looked up there that ours have.
+#[cfg(unix)]
+fn derive_from_stocks(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let stocks = match py.import("multiprocessing.synchronize") {
+        Ok(stocks) => stocks,
+        // An interpreter that was built without: there is nothing to check with.
+        Err(error) if error.is_instance_of::<PyImportError>(py) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // Each base before what derives from it.
+    for name in [
+        "SemLock",
+        "Lock",
+        "RLock",
+        "Semaphore",
+        "BoundedSemaphore",
+        "Condition",
+        "Event",
+        "Barrier",
+    ] {
+        let class = module.getattr(name)?;
+        let (base,): (Bound<'_, PyAny>,) = class.getattr("__bases__")?.extract()?;
+        // Whoever has put something else there checks with nothing.
+        if let Ok(stocks_class) = stocks.getattr(name)?.cast_into::<PyType>() {
+            class.setattr("__bases__", (base, stocks_class))?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes `semlock._multiprocessing`: what CPython's `_multiprocessing` offers, over semlock. See
