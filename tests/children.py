@@ -29,13 +29,15 @@ NAMES_SEMAPHORES = (
 )
 
 
-def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
+def start(
+    *arguments: str | Path, program: str | Path = sys.executable, **options: Any
+) -> subprocess.Popen[str]:
     """Starts Python in a session of its own, so that all its children can be ended with it."""
     # One that hangs can be asked where: see `tracebacks_of`.
     environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     options = {"env": environment, **pipes, **options}
-    command = [sys.executable, *map(str, arguments)]
+    command = [*map(str, (program, *arguments))]
     return subprocess.Popen(command, text=True, start_new_session=True, **options)
 
 
@@ -59,13 +61,13 @@ def started(*arguments: str | Path, **options: Any) -> Iterator[subprocess.Popen
 
 
 def run(
-    *arguments: str | Path, stdin: str | None = None, **options: Any
+    *arguments: str | Path, stdin: str | None = None, patience: float = PATIENCE, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Runs Python to its end."""
     options["stdin"] = subprocess.DEVNULL if stdin is None else subprocess.PIPE
     with started(*arguments, **options) as child:
         try:
-            stdout, stderr = child.communicate(stdin, timeout=PATIENCE)
+            stdout, stderr = child.communicate(stdin, timeout=patience)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{child.args} hangs:\n{tracebacks_of(child)}") from None
         return subprocess.CompletedProcess(child.args, child.returncode, stdout, stderr)

@@ -93,6 +93,9 @@ if not TYPE_CHECKING:  # which takes whatever is asked for to be there
                 # It lies somewhere without having been installed.
                 raise AttributeError(f"semlock has no version here: {error}") from None
         if name in __all__:
-            # What stands in for semlock's own classes is imported when it is asked for.
+            # What stands in for semlock's own classes is imported when it is asked for. (_native
+            # would do that alone, where no tool sees it that freezes programs.)
+            from . import kernel  # noqa: F401
+
             return getattr(_native, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -50,15 +50,20 @@ _NAMES_OF_QUEUES = ("Queue", "JoinableQueue", "SimpleQueue")
 # The key in the preparation data.
 _KEY = "semlock"
 
+# How a fork server's program begins, on all versions, but for another import before it on some. It
+# has to stay first: by it a frozen program knows that it is started as a fork server.
+_FORK_SERVER = "from multiprocessing.forkserver import main; "
+
 # Run in a fresh interpreter. It loads this very package by its place, because nothing is on
-# `sys.path` yet but the current directory, which is none of its business (see `startup`). A child
-# that cannot have it still works, on the interpreter's own module.
+# `sys.path` yet but the current directory, which is none of its business (see `startup`). In a
+# frozen program it has no place, and is imported. A child that cannot have it still works, on the
+# interpreter's own module.
 _BOOTSTRAP = """\
 import importlib.util, sys
 path = sys.path[:]
 try:
     sys.path[:] = [entry for entry in path if entry and entry not in {own!r}]
-    if "semlock" not in sys.modules:
+    if {init!r} and "semlock" not in sys.modules:
         spec = importlib.util.spec_from_file_location("semlock", {init!r})
         sys.modules["semlock"] = module = importlib.util.module_from_spec(spec)
         try:
@@ -290,11 +295,9 @@ class _Installation:
         self, before: Callable[..., Any], path: Any, args: Sequence[Any], passfds: Any
     ) -> Any:
         code = _bootstrap(_install_in_fork_server, self.backend, sys.path)
-        first = f"exec({code!r}, {{}}); "
+        begins = f"{_FORK_SERVER}exec({code!r}, {{}}); "
         args = [
-            first + arg
-            if option == "-c" and "from multiprocessing.forkserver import main" in arg
-            else arg
+            arg.replace(_FORK_SERVER, begins, 1) if option == "-c" else arg
             for option, arg in zip([None, *args], args, strict=False)
         ]
         return before(path, args, passfds)
@@ -448,8 +451,10 @@ class _InstallsWhenUnpickled:
         return exec, (self.code, {})
 
 
-# Absolute, whatever becomes the current directory; a .pyc where there is no source.
-_INIT = os.path.abspath(vars(sys.modules[__package__])["__file__"])
+# Absolute, whatever becomes the current directory; a .pyc where there is no source, and None in a
+# frozen program, which has the package in itself.
+_PLACE = os.path.abspath(vars(sys.modules[__package__])["__file__"])
+_INIT = _PLACE if os.path.exists(_PLACE) else None
 
 
 def _bootstrap(function: Callable[[str], None], backend: str, path: Sequence[str]) -> str:

@@ -18,8 +18,10 @@ from importlib.machinery import PathFinder
 __all__ = ["StandardLibraryFirst", "before_standard_library", "forget_shadowed"]
 
 _known = frozenset(sys.modules)
-# A frozen program may have none.
-_STANDARD_LIBRARY = os.path.dirname(getattr(os, "__file__", "")) or None
+# A frozen program may have none, or have it in several places, with nothing of its own before it.
+_STANDARD_LIBRARY = (
+    None if hasattr(sys, "frozen") else os.path.dirname(getattr(os, "__file__", "")) or None
+)
 # On Windows a part of it, and before it.
 _EXTENSIONS = os.path.join(sys.base_exec_prefix, "DLLs")
 # These are what the program is to run on.
