@@ -100,6 +100,24 @@ pub fn output(program: &Path, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// What a program says on its standard error that has to fail.
+pub fn refusal(
+    program: &Path,
+    arguments: &[&str],
+    variables: &[(OsString, OsString)],
+) -> Result<String> {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root()).stdin(Stdio::null());
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
+    println!("\n$ {} (has to fail)", shown(&command));
+    let done =
+        command.output().with_context(|| format!("{} cannot be started", shown(&command)))?;
+    if done.status.success() {
+        bail!("{} did not fail", shown(&command));
+    }
+    Ok(String::from_utf8_lossy(&done.stderr).into_owned())
+}
+
 fn shown(command: &Command) -> String {
     let root = root();
     let short = |word: &OsStr| {

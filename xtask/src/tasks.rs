@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{QUICKLY_LINKED, cargo, root, run, run_for, run_with};
+use crate::command::{QUICKLY_LINKED, cargo, refusal, root, run, run_for, run_with};
 use crate::cross::cross;
 use crate::protocol;
 use crate::python::{Environment, Interpreter, Others, set_up};
@@ -97,6 +97,7 @@ pub fn check(python: Option<&Path>, other_systems: Option<&Path>) -> Result<()> 
     run(&cargo(), ["clippy", "--workspace", "--all-targets"].iter().chain(&strict))?;
     run(&cargo(), ["clippy", "--package=semlock", "--lib"].iter().chain(&PORTABLE).chain(&strict))?;
     run(&cargo(), ["doc", "--package", "semlock", "--no-deps", "--quiet"])?;
+    check_abi3t()?;
     let environments = set_up(python, Others::None, &[])?;
     let python = &environments[0];
     python.run(["-m", "ruff", "check"])?;
@@ -105,6 +106,31 @@ pub fn check(python: Option<&Path>, other_systems: Option<&Path>) -> Result<()> 
     python.run(["-m", "mypy.stubtest", "semlock"])?;
     cross(other_systems)?;
     println!("\nAll checks passed.");
+    Ok(())
+}
+
+/// The extension does not compile for the stable ABI of interpreters without the GIL, and says why. No such interpreter is needed
+/// to see that.
+fn check_abi3t() -> Result<()> {
+    const FOLDER: &str = "target/abi3t";
+    const INTERPRETER: &str = "implementation=CPython\nversion=3.15\n\
+                               target_abi=CPython-abi3t-3.15\n\
+                               suppress_build_script_link_lines=true\n";
+    let folder = root().join(FOLDER);
+    let config = folder.join("interpreter.txt");
+    // Written anew, it would have all be compiled anew.
+    if !fs::read_to_string(&config).is_ok_and(|found| found == INTERPRETER) {
+        fs::create_dir_all(&folder)?;
+        fs::write(&config, INTERPRETER)?;
+    }
+    let check = ["check", "--package=semlock-python", "--features=pyo3/abi3t-py315", "--quiet"];
+    let check = [&check[..], &["--target-dir", FOLDER]].concat();
+    let said = refusal(&cargo(), &check, &[("PYO3_CONFIG_FILE".into(), config.into())])?;
+    if !said.contains("semlock cannot be built for abi3t") {
+        bail!(
+            "the extension fails to compile for abi3t, but not because it cannot work there:\n{said}"
+        );
+    }
     Ok(())
 }
 

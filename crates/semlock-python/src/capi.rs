@@ -24,6 +24,15 @@ use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
 use semlock::{Error, Wait};
 
+// Instances of our types begin with a `PyObject`, and have what is ours behind it. In the stable ABI of
+// interpreters without the GIL (abi3t) nobody is told how large it is, and ours would lie over it. (There
+// a type asks for more bytes than its base has, by a negative size, and for where they are.)
+const _: () = assert!(
+    size_of::<PyObject>() != 0,
+    "semlock cannot be built for abi3t: its types lay their data behind PyObject, whose size is not \
+     known there. Build for one version of Python: without PyO3's abi3t features"
+);
+
 // ---- Tables ----
 
 /// Lets a table of pointers to constants be a constant itself.
