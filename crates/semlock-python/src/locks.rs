@@ -22,16 +22,14 @@ use crate::capi::{
     raise_as, seconds, slot, string, text, truth, unsigned,
 };
 use crate::objects::{
-    Contents, class_of, fill, get, held, make_type, name_of, new_with, place, shared,
-    shared_methods,
+    Contents, class_of, fill, flag, get, held, make_type, name_of, new_with, place, set_flag,
+    shared, shared_methods,
 };
 use crate::warned;
 
-/// What an instance holds.
+/// What an instance holds. Its flag says whether it ignores dead owners: that it is for `recovered` alone to tell.
 pub(crate) struct Lock {
     pub(crate) raw: raw::Lock,
-    /// Whether it is for `recovered` alone to tell that an owner died.
-    ignores_dead_owners: bool,
 }
 
 impl Contents for Lock {}
@@ -224,7 +222,8 @@ pub(crate) struct Warned {
 /// Attached; `slf` holds `lock`, which this thread has from that owner.
 #[cold]
 pub(crate) unsafe fn warn_that_owner_died(slf: *mut PyObject, lock: &Lock, pid: u32) -> Warned {
-    if lock.ignores_dead_owners {
+    // SAFETY: as for this function.
+    if unsafe { flag(slf) } {
         return Warned { has_raised: false, is_held: true };
     }
     let mut has_raised = false;
@@ -333,8 +332,9 @@ unsafe extern "C" fn recovered(slf: *mut PyObject, _: *mut c_void) -> *mut PyObj
 
 /// What a pickle carries of the constructor's arguments: the rest lives in the segment.
 unsafe extern "C" fn on_owner_died(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    let lock: &Lock = held!(slf);
-    string(if lock.ignores_dead_owners { "ignore" } else { "warn" })
+    let _there: &Lock = held!(slf);
+    // SAFETY: `slf` comes from Python.
+    string(if unsafe { flag(slf) } { "ignore" } else { "warn" })
 }
 
 /// A name that nothing has, as `multiprocessing` makes them for semaphores.
@@ -533,9 +533,9 @@ unsafe fn ignores(on_owner_died: *mut PyObject) -> Option<bool> {
     }
 }
 
-fn make(options: Options, ignores_dead_owners: bool) -> Option<Lock> {
+fn make(options: Options) -> Option<Lock> {
     match raw::Lock::new(options) {
-        Ok(raw) => Some(Lock { raw, ignores_dead_owners }),
+        Ok(raw) => Some(Lock { raw }),
         Err(error) => {
             raise(error);
             None
@@ -588,7 +588,7 @@ unsafe extern "C" fn init_semlock(
                     return None;
                 }
             };
-            make(Options { kind, value, maxvalue, robust }, false)
+            make(Options { kind, value, maxvalue, robust })
         })
     }
 }
@@ -630,7 +630,8 @@ unsafe fn init_mutex(
         let [_ctx, robust, on_owner_died] = given;
         fill(slf, || {
             let Settings { robust, ignores_dead_owners } = settings(robust, true, on_owner_died)?;
-            make(Options { kind, value: 1, maxvalue: 1, robust }, ignores_dead_owners)
+            set_flag(slf, ignores_dead_owners);
+            make(Options { kind, value: 1, maxvalue: 1, robust })
         })
     }
 }
@@ -675,10 +676,8 @@ unsafe fn init_permits(
             let Settings { robust, ignores_dead_owners } = settings(robust, false, on_owner_died)?;
             // A robust one never has more permits than it began with: only holders can release.
             let maxvalue = if bounded || robust { value } else { GREATEST };
-            make(
-                Options { kind: LockKind::Semaphore, value, maxvalue, robust },
-                ignores_dead_owners,
-            )
+            set_flag(slf, ignores_dead_owners);
+            make(Options { kind: LockKind::Semaphore, value, maxvalue, robust })
         })
     }
 }
@@ -708,9 +707,16 @@ unsafe extern "C" fn rebuild(
             let ignores_dead_owners = ignores(on_owner_died)?;
             let (address, descriptor) = place([segment, slot, tag, fd])?;
             let raw = raw::Lock::open(address, descriptor).map_err(raise).ok()?;
-            suits(class, raw.options().kind).then_some(Lock { raw, ignores_dead_owners })
+            suits(class, raw.options().kind).then_some((Lock { raw }, ignores_dead_owners))
         })();
-        opened.map_or(ptr::null_mut(), |lock| new_with(class, lock))
+        let Some((lock, ignores_dead_owners)) = opened else {
+            return ptr::null_mut();
+        };
+        let object = new_with(class, lock);
+        if !object.is_null() {
+            set_flag(object, ignores_dead_owners);
+        }
+        object
     }
 }
 
@@ -1085,7 +1091,7 @@ pub(crate) fn new_rlock() -> *mut PyObject {
         return ptr::null_mut();
     };
     let options = Options { kind: LockKind::ReentrantMutex, value: 1, maxvalue: 1, robust: true };
-    match make(options, false) {
+    match make(options) {
         // SAFETY: attached, and a type of this file's.
         Some(lock) => unsafe { new_with(types.rlock.as_ptr(), lock) },
         None => ptr::null_mut(),

@@ -2,8 +2,8 @@
 //! they live, and how they travel to other processes.
 //!
 //! ```text
-//!  Object<T>:  ob_base | weakrefs         | attributes           | state                    | value
-//!              PyObject  Python's list of   a dictionary, or null   EMPTY, FILLING or READY    T: what `__init__` made
+//!  Object<T>:  ob_base | weakrefs         | attributes           | state                    | flag       | value
+//!              PyObject  Python's list of   a dictionary, or null   EMPTY, FILLING or READY    see there    T: what `__init__` made
 //! ```
 //!
 //! All types have one base, `_Shared`, which has the first three of these and tells Python where they are. Python makes
@@ -22,7 +22,7 @@ use std::ffi::{CStr, c_int, c_void};
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
 
 use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
 use pyo3::prelude::*;
@@ -49,6 +49,8 @@ pub(crate) struct Object<T> {
     weakrefs: *mut PyObject,
     attributes: *mut PyObject,
     state: AtomicU8,
+    /// What a type has to remember in one bit: in `value` it would take eight bytes more of each instance.
+    flag: AtomicBool,
     value: UnsafeCell<MaybeUninit<T>>,
 }
 
@@ -65,6 +67,24 @@ pub(crate) unsafe fn get<'a, T>(slf: *mut PyObject) -> Option<&'a T> {
     }
     // SAFETY: READY says that it is there, and that nobody writes it any more.
     Some(unsafe { (*(*object).value.get()).assume_init_ref() })
+}
+
+/// An instance's flag, which is false unless it was set.
+///
+/// # Safety
+/// `slf` begins with an `Object`.
+pub(crate) unsafe fn flag(slf: *mut PyObject) -> bool {
+    // SAFETY: as for this function. Relaxed: it was set before READY, or before anyone else had it.
+    unsafe { (*slf.cast::<Object<()>>()).flag.load(Ordering::Relaxed) }
+}
+
+/// Sets the flag of an instance that is being filled, or that nobody else has yet.
+///
+/// # Safety
+/// `slf` begins with an `Object`.
+pub(crate) unsafe fn set_flag(slf: *mut PyObject, flag: bool) {
+    // SAFETY: as for this function.
+    unsafe { (*slf.cast::<Object<()>>()).flag.store(flag, Ordering::Relaxed) }
 }
 
 /// What `$slf` holds; of an empty one, returns null with an exception set.
@@ -182,7 +202,7 @@ pub(crate) unsafe extern "C" fn new(
     // SAFETY: that is what the slot holds.
     let alloc: ffi::allocfunc = unsafe { std::mem::transmute(alloc) };
     // SAFETY: the type's own allocator, which leaves all but the head zero: no weak references, no
-    // attributes, EMPTY, and a `value` that need not be anything.
+    // attributes, EMPTY, no flag, and a `value` that need not be anything.
     unsafe { alloc(class, 0) }
 }
 
@@ -283,7 +303,7 @@ const fn offset_member(name: &'static CStr, offset: usize) -> ffi::PyMemberDef {
     }
 }
 
-// These are at the same place in all `Object`s: what comes before them does not depend on `T`.
+// These are at the same place in all `Object`s, as all before `value` is: it does not depend on `T`.
 static MEMBERS: Constant<[ffi::PyMemberDef; 3]> = Constant([
     offset_member(c"__weaklistoffset__", offset_of!(Object<()>, weakrefs)),
     offset_member(c"__dictoffset__", offset_of!(Object<()>, attributes)),
