@@ -394,6 +394,28 @@ def body():
     assert program(source, "installed") == [by_server, True, True, "semlock"]
 
 
+def test_a_fork_servers_code_begins_as_the_stdlibs_by_which_frozen_programs_know_it(
+    program: Program,
+) -> None:
+    source = """
+from multiprocessing import util
+
+BEGINNING = "from multiprocessing.forkserver import main; "
+
+
+def body():
+    given = []
+    util.spawnv_passfds = lambda path, args, passfds: given.append(args[-1])
+    install()
+    for code in BEGINNING + "main()", "import sys; " + BEGINNING + "main()", "main()":
+        util.spawnv_passfds("python", ["python", "-B", "-c", code], [])
+    first, second, other = given
+    begin = first.startswith(BEGINNING), second.startswith("import sys; " + BEGINNING)
+    return [*begin, *("semlock" in code and code.endswith("; main()") for code in given), other]
+"""
+    assert program(source) == [True, True, True, True, False, "main()"]
+
+
 def test_a_fork_server_from_before_install_gives_installed_children(program: Program) -> None:
     source = """
 def body():

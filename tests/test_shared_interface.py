@@ -884,6 +884,16 @@ def test_a_method_can_be_replaced_on_an_instance_for_a_while(name: str, method: 
             mock.patch.object(instance, "nonsense").start()
 
 
+@pytest.mark.parametrize("name", ["Queue", "JoinableQueue", "SimpleQueue"])
+def test_a_method_can_be_replaced_on_a_queue_for_a_while(name: str) -> None:
+    queue = getattr(semlock.get_context("fork"), name)()
+    queue.label = "x"
+    with mock.patch.object(queue, "get", side_effect=["replaced"]):
+        assert (queue.get(), queue.label) == ("replaced", "x")
+    assert queue.empty()
+    queue.close()
+
+
 @locks_and_semaphores
 def test_with_calls_no_replaced_methods_as_on_stock(name: str) -> None:
     for family in (STOCK, semlock):
