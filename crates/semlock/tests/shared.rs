@@ -485,6 +485,11 @@ impl Words {
         NODES_AT + self.read(9) * 2 + u64::from(address.slot) * 8
     }
 
+    /// Whether no place is free.
+    fn places_are_taken(&self) -> bool {
+        (0..self.read(14)).all(|place| self.read(PLACES_AT + place * 2) != 0)
+    }
+
     /// The state of the first member of the barrier that lives there. (Tests share the table.)
     fn node_of(&self, address: Address) -> u64 {
         let waits = |&word: &u64| self.read(word) & 0x7_ffff == u64::from(address.slot) << 3 | 5;
@@ -492,6 +497,7 @@ impl Words {
     }
 }
 
+const PLACES_AT: u64 = 64;
 const NODES_AT: u64 = 1024;
 
 // ---- Turns ----
@@ -524,8 +530,15 @@ fn a_waiter_keeps_its_place_when_it_wakes_to_check() {
                 thread::yield_now();
             }
         }
-        // Held for as long as it takes the first, which watches, to check four times, and each other one to check once.
-        thread::sleep(Duration::from_millis(420));
+        // The first one watches. Until it has checked four times, each other one has once.
+        let words = Words::of(lock.descriptor().unwrap());
+        let watch = words.slot(lock.address()) + 2;
+        for _ in 0..4 {
+            let sign = words.read(watch);
+            while words.read(watch) == sign {
+                thread::yield_now();
+            }
+        }
         lock.release().unwrap();
         assert_eq!((0..4).map(|_| order.recv().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4]);
     });
@@ -544,13 +557,7 @@ fn places_of_waiters_that_died_are_used_again() {
         for _ in 0..MANY {
             small_thread().spawn(|| lock.acquire_until(Deadline::NEVER)).unwrap();
         }
-        let mut before = 0;
-        // Until the table is full, and no more come in.
-        while before == 0 || lock.waiting() > before {
-            before = lock.waiting();
-            thread::sleep(Duration::from_millis(50));
-        }
-        say("full");
+        say("waiting");
         hear();
         return;
     }
@@ -559,9 +566,12 @@ fn places_of_waiters_that_died_are_used_again() {
     let _bound = EndsInTime::start();
     assert_eq!(lock.try_acquire(), Wait::Acquired);
     let mut peer = Peer::start(TEST, lock.address(), lock.descriptor().unwrap());
-    peer.expect("full");
-    let full = lock.waiting();
-    assert!((100..MANY).contains(&full), "{full}");
+    peer.expect("waiting");
+    let words = Words::of(lock.descriptor().unwrap());
+    while !words.places_are_taken() {
+        thread::yield_now();
+    }
+    assert!(lock.waiting() < MANY);
     drop(peer);
     thread::scope(|scope| {
         // More than other tests can have left free.
