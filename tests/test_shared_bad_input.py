@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import resource
 import socket
 import struct
@@ -24,7 +25,7 @@ from typing import Any
 
 import pytest
 import semlock
-from children import Line, forked, in_a_fresh_interpreter
+from children import Line, forked, in_a_fresh_interpreter, wait_until
 from families import NOT_TAKEN, TAKEN, both, die, holder, recovered_from, take
 from hypothesis import given
 from hypothesis import strategies as st
@@ -639,13 +640,81 @@ def all_of_them_work(locks: list[Any]) -> None:
 
 def test_a_limit_of_file_size_is_an_error_and_no_signal() -> None:
     def body() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
         with pytest.raises(OSError, match="File too large"):
             semlock.Lock()
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         all_of_them_work([semlock.Lock()])
 
     in_a_child(body)
+
+
+def file_size_limit(limit: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+
+def least_file_size(make: Callable[[], Any]) -> int:
+    """The limit that the error asks for, in a process that may make no files."""
+    file_size_limit(0)
+    with pytest.raises(OSError, match="RLIMIT_FSIZE") as caught:
+        make()
+    assert caught.value.errno == errno.EFBIG
+    [least] = re.findall(r"at least (\d+) bytes", str(caught.value))
+    return int(least)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_limit_of_file_size_that_the_error_asks_for_is_enough(name: str) -> None:
+    def body() -> None:
+        least = least_file_size(CLASSES[name])
+        file_size_limit(least - 1)
+        with pytest.raises(OSError, match=f"at least {least} bytes"):
+            CLASSES[name]()
+        file_size_limit(least)
+        in_place(CLASSES[name]())
+
+    in_a_child(body)
+
+
+def test_a_robust_semaphore_asks_for_as_long_a_file_as_its_permits_take() -> None:
+    def body() -> None:
+        least = least_file_size(lambda: semlock.Semaphore(10_000, robust=True))
+        assert 80_000 <= least < 100_000
+        file_size_limit(least)
+        semaphore = semlock.Semaphore(10_000, robust=True)
+        assert all(semaphore.acquire(False) for _ in range(10_000))
+        assert not semaphore.acquire(False)
+
+    in_a_child(body)
+
+
+@pytest.mark.parametrize("limit", [2_000, 8_192, 65_536, 150_000, 1 << 20])
+def test_under_a_limit_of_file_size_there_are_locks_without_end(limit: int) -> None:
+    def body() -> None:
+        file_size_limit(limit)
+        locks = [semlock.Lock() for _ in range(1_000)]
+        sizes = {os.fstat(lock._descriptor()).st_size for lock in locks}
+        assert max(sizes) <= limit
+        all_of_them_work(locks)
+        in_a_child(lambda: [lock.acquire() for lock in locks] and None)
+        assert all(lock.locked() for lock in locks)
+
+        condition = semlock.Condition()
+        waiters = [threading.Thread(target=wait_at, args=(condition,)) for _ in range(10)]
+        for waiter in waiters:
+            waiter.start()
+        wait_until(lambda: condition._sleeping_count.get_value() == 10, "all of them wait")
+        with condition:
+            condition.notify_all()
+        for waiter in waiters:
+            waiter.join()
+
+    in_a_child(body)
+
+
+def wait_at(condition: Any) -> None:
+    with condition:
+        condition.wait()
 
 
 def test_a_limit_of_file_size_that_is_reached_later_leaves_the_others_alone() -> None:
@@ -687,6 +756,26 @@ def locks_in_a_small_file_system(where: str) -> None:
     assert os.listdir("/dev/shm") == os.listdir(where) == []
 
 
+def locks_in_a_tiny_file_system(where: str) -> None:
+    have_own_mounts()
+    for directory in ("/dev/shm", where):
+        mount("tmpfs", directory, "size=32k")
+    os.environ["TMPDIR"] = where
+    locks = [semlock.Lock() for _ in range(50)]
+    all_of_them_work(locks)
+    in_a_child(lambda: all_of_them_work(locks))
+
+
+@needs_seccomp
+@needs_own_mounts
+def test_in_a_file_system_of_a_few_pages_there_are_locks(tmp_path: Path) -> None:
+    in_a_fresh_interpreter(
+        locks_in_a_tiny_file_system,
+        str(tmp_path),
+        first="from kernel_features import *\ndeny(Denied('memfd_create', 38))",
+    )
+
+
 @needs_seccomp
 @needs_own_mounts
 def test_a_full_file_system_is_an_error_and_no_signal(tmp_path: Path) -> None:
@@ -708,10 +797,11 @@ def nothing_fits(where: str) -> None:
     have_own_mounts()
     for directory in ("/dev/shm", where):
         mount("tmpfs", directory, "size=4k")
+        Path(directory, "filler").write_bytes(b"\0" * 4096)
     os.environ["TMPDIR"] = where
     with pytest.raises(OSError, match="No space left on device"):
         semlock.Lock()
-    assert os.listdir("/dev/shm") == os.listdir(where) == []
+    assert os.listdir("/dev/shm") == os.listdir(where) == ["filler"]
 
 
 def no_descriptors_left() -> None:

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 # Where slots begin, and words of a slot: see `segment.rs`.
-HEADER, NODES = 1024, 9
+HEADER, NODES, PLACES = 64, 9, 14
 GATE, WATCH, TAG = 1, 2, 4
 # A permit's mark: see `permit.rs`.
 DIED = 1
@@ -17,7 +17,7 @@ class Words:
 
     def __init__(self, lock: Any) -> None:
         self.descriptor = lock._descriptor()
-        self.slot = HEADER + self.at(NODES) * 2 + lock._address()[1] * 8
+        self.slot = HEADER + (self.at(PLACES) + self.at(NODES)) * 2 + lock._address()[1] * 8
 
     def at(self, word: int) -> int:
         return int.from_bytes(os.pread(self.descriptor, 8, word * 8), "little")

@@ -168,6 +168,7 @@ pub(crate) fn raise(error: Error) -> *mut PyObject {
     let exception = match error {
         Error::Os { errno, .. } => return raise_of_system(errno),
         Error::DescriptorLost => return raise_os(libc::EBADF, &error),
+        Error::FileSizeLimit { .. } => return raise_os(libc::EFBIG, &error),
         // The message has what each way said; what the first one did is the reason to look into.
         Error::NoSharedMemory([first, ..]) => return raise_os(first.errno, &error),
         Error::ValueUnavailable => {

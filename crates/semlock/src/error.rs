@@ -80,6 +80,18 @@ pub enum Error {
     #[error("no memory to share: {}", refusals(.0))]
     NoSharedMemory([Refused; 3]),
 
+    /// What locks live in is a file to the operating system, and this process may make none that is long enough.
+    #[error(
+        "File too large: locks live in a file without a name, of at least {least} bytes, and this process may \
+         write files of {limit} bytes at most: raise its limit (RLIMIT_FSIZE, `ulimit -f`)"
+    )]
+    FileSizeLimit {
+        /// The limit, in bytes.
+        limit: u64,
+        /// The shortest file that the object fits in, in bytes.
+        least: u64,
+    },
+
     /// The operating system refused.
     #[error("{call}: {}", io::Error::from_raw_os_error(*.errno))]
     Os {

@@ -12,6 +12,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use semlock::raw::{self, Entered, Passed};
 use semlock::{
     Acquired, Address, Barrier, Condvar, Deadline, Error, Event, Mutex, ReentrantMutex, Semaphore,
@@ -480,9 +481,14 @@ impl Words {
         self.0.write_all_at(&value.to_ne_bytes(), word * 8).unwrap();
     }
 
-    /// Where a slot begins: after the header and two words for each node.
+    /// Where nodes begin: after the header and two words for each place.
+    fn nodes_at(&self) -> u64 {
+        PLACES_AT + self.read(14) * 2
+    }
+
+    /// Where a slot begins: after two words for each node.
     fn slot(&self, address: Address) -> u64 {
-        NODES_AT + self.read(9) * 2 + u64::from(address.slot) * 8
+        self.nodes_at() + self.read(9) * 2 + u64::from(address.slot) * 8
     }
 
     /// Whether no place is free.
@@ -493,12 +499,11 @@ impl Words {
     /// The state of the first member of the barrier that lives there. (Tests share the table.)
     fn node_of(&self, address: Address) -> u64 {
         let waits = |&word: &u64| self.read(word) & 0x7_ffff == u64::from(address.slot) << 3 | 5;
-        (0..self.read(9)).map(|node| NODES_AT + node * 2 + 1).find(waits).unwrap()
+        (0..self.read(9)).map(|node| self.nodes_at() + node * 2 + 1).find(waits).unwrap()
     }
 }
 
 const PLACES_AT: u64 = 64;
-const NODES_AT: u64 = 1024;
 
 // ---- Turns ----
 
@@ -659,4 +664,41 @@ fn one_that_dies_as_it_lets_half_of_a_barrier_go_leaves_nobody_waiting() {
         }
     });
     assert!(barrier.is_broken());
+}
+
+#[test]
+fn a_limit_of_file_size_is_an_error_and_no_signal() {
+    const ENV: &str = "SEMLOCK_TEST_FILE_SIZE_LIMIT";
+    if let Ok(limit) = env::var(ENV) {
+        // The signal ends this program, which ignores none.
+        let limit = limit.parse().unwrap();
+        setrlimit(Resource::Fsize, Rlimit { current: Some(limit), maximum: None }).unwrap();
+        match Mutex::new() {
+            Ok(mutex) => {
+                drop(mutex.lock());
+                say("made");
+            }
+            Err(Error::FileSizeLimit { limit: named, least }) => {
+                assert!(named == limit && least > limit);
+                say(&least.to_string());
+            }
+            Err(error) => panic!("{error}"),
+        }
+        return;
+    }
+    let with_limit = |limit: u64| {
+        let child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "a_limit_of_file_size_is_an_error_and_no_signal", "--nocapture"])
+            .env(ENV, limit.to_string())
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{limit}: {child:?}");
+        String::from_utf8(child.stdout).unwrap()
+    };
+    let said = with_limit(1000);
+    let least = said.lines().find_map(|line| line.parse().ok()).unwrap();
+    for enough in [least, 100_000, 1_000_000] {
+        assert!(with_limit(enough).lines().any(|line| line == "made"));
+    }
+    assert!(with_limit(least - 1).lines().any(|line| line == least.to_string()));
 }

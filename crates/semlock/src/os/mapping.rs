@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, fstat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::process::{Resource, getrlimit};
 use rustix::shm;
 
 use super::system::memory::{WAYS, allocate_file, allocate_object, born, wipe_on_fork};
@@ -277,6 +278,36 @@ pub fn new_memory(bytes: u64) -> Result<OwnedFd, Error> {
         }
     }
     Err(Error::NoSharedMemory(refused))
+}
+
+/// The longest file that this process may make (`RLIMIT_FSIZE`), in bytes; `None` where nothing limits it.
+pub(crate) fn file_size_limit() -> Option<u64> {
+    getrlimit(Resource::Fsize).current
+}
+
+/// Whether memory could not be had because so much of it is not there, so that less of it may be.
+pub(crate) fn lacks_room(error: Error) -> bool {
+    let is_of_room = |errno: i32| {
+        let errno = Errno::from_raw_os_error(errno);
+        matches!(errno, Errno::FBIG | Errno::NOSPC | Errno::DQUOT | Errno::NOMEM)
+    };
+    match error {
+        // Not every system has three ways.
+        Error::NoSharedMemory(refused) => {
+            refused.iter().any(|refused| refused.errno != 0 && is_of_room(refused.errno))
+        }
+        Error::Os { errno, .. } => errno != 0 && is_of_room(errno),
+        _ => false,
+    }
+}
+
+/// Whether a file may become so long. The kernel answers one that becomes longer with a signal (`SIGXFSZ`), which ends a
+/// process that does not handle it: so the systems' parts ask here before they give a file its length.
+pub(super) fn check_file_size(bytes: u64) -> Result<(), Errno> {
+    match file_size_limit() {
+        Some(limit) if bytes > limit => Err(Errno::FBIG),
+        _ => Ok(()),
+    }
 }
 
 /// A way to get so many bytes of memory that can be shared, without a name.

@@ -159,8 +159,8 @@ impl Objects {
             rustix::io::pread(descriptor, &mut bytes, number * 8).expect("pread");
             u64::from_ne_bytes(bytes)
         };
-        // After the header and two words for each node, whose number stands in the header.
-        let slot = 1024 + word(9) * 2 + u64::from(self.address(object).slot) * 8;
+        // After the header and two words for each place and node, whose numbers stand in the header.
+        let slot = 64 + (word(14) + word(9)) * 2 + u64::from(self.address(object).slot) * 8;
         let words = if object == Object::RobustSemaphore { 16 } else { 8 };
         (slot..slot + words).map(word).collect()
     }

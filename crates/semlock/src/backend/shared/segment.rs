@@ -7,7 +7,7 @@
 //!     9  nodes   10  slots   11  slots in use   12  nodes in use   13  maker's descriptor
 //!    14  places   15  places in use
 //!    64  places × 2 words: who waits for a lock (`word::places`)
-//!  1024  nodes × 2 words: who waits for a condition, or at a barrier (`word::waiters`)
+//!   ...  nodes × 2 words: who waits for a condition, or at a barrier (`word::waiters`)
 //!   ...  slots × 8 words: one object each, a cache line
 //!
 //!  slot: a lock           a condition               a barrier          an event
@@ -50,7 +50,8 @@ use crate::os::at_fork::{Forking, Registered, on_fork};
 use crate::os::fork::ForkMutex;
 use crate::os::lineage::Lineage;
 use crate::os::mapping::{
-    FileId, Holds, Memory, PRIVATE_WORDS, Place, SHARED_WORDS, Shared, Unproven, random,
+    FileId, Holds, Memory, PRIVATE_WORDS, Place, SHARED_WORDS, Shared, Unproven, file_size_limit,
+    lacks_room, random,
 };
 use crate::os::process::{START_BITS, identity};
 use crate::os::thread;
@@ -62,11 +63,12 @@ use crate::{Address, Error};
 const MAGIC: u64 = u64::from_be_bytes(*b"semlock\0");
 const VERSION: u64 = 2;
 
-const HEADER_WORDS: usize = 1024;
-const PLACES_AT: usize = 64;
-const PLACES: usize = (HEADER_WORDS - PLACES_AT) / NODE_WORDS;
+const HEADER_WORDS: usize = 64;
+/// With the header, two pages.
+const PLACES: usize = 480;
 const NODES: usize = 4096;
-const SLOTS_AT: usize = HEADER_WORDS + NODES * NODE_WORDS;
+/// Places, and nodes, of a segment that is made where there is hardly any room.
+const FEWEST: usize = 16;
 /// Slots of a process's first segment; each further one has twice as many, up to `MOST_SLOTS`.
 const FEWEST_SLOTS: usize = 1024;
 /// 100,000 locks make 15 segments, and waste little of the last one.
@@ -125,13 +127,48 @@ impl Tag {
     }
 }
 
+/// How much there is room for in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Size {
+    places: usize,
+    nodes: usize,
+    slots: usize,
+}
+
+impl Size {
+    /// `None` if no memory is as large.
+    fn words(self) -> Option<usize> {
+        let nodes = self.places.checked_add(self.nodes)?.checked_mul(NODE_WORDS)?;
+        HEADER_WORDS.checked_add(nodes)?.checked_add(self.slots.checked_mul(SHARED_WORDS)?)
+    }
+
+    fn bytes(self) -> u64 {
+        self.words().map_or(u64::MAX, |words| (words * size_of::<AtomicU64>()) as u64)
+    }
+
+    /// The next smaller one that has so many slots at least. First the slots become fewer: nodes are what waiters
+    /// need, and a later segment has none to spare for this one's.
+    fn smaller(self, least_slots: usize) -> Option<Self> {
+        let slots = (self.slots / 2).max(least_slots);
+        if self.slots > FEWEST_SLOTS.max(least_slots) {
+            Some(Self { slots: slots.max(FEWEST_SLOTS), ..self })
+        } else if self.nodes > FEWEST {
+            // Slots that follow them are whole cache lines.
+            let half = |nodes: usize| (nodes / 2).next_multiple_of(SHARED_WORDS / NODE_WORDS);
+            let [places, nodes] = [self.places, self.nodes].map(|nodes| half(nodes).max(FEWEST));
+            Some(Self { places, nodes, slots })
+        } else {
+            None
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Segment {
     shared: Shared,
     private: Memory,
     id: [u64; 2],
-    nodes: usize,
-    slots: usize,
+    size: Size,
 }
 
 impl Holds for Segment {
@@ -145,8 +182,28 @@ impl Holds for Segment {
 }
 
 impl Segment {
-    fn create(slots: usize) -> Result<Self, Error> {
-        let shared = Shared::create(SLOTS_AT + slots * SHARED_WORDS)?;
+    /// A new one with so many slots; where there is no room for that, a smaller one, with the least number of slots that
+    /// is asked for.
+    fn create(slots: usize, least_slots: usize) -> Result<Self, Error> {
+        let limit = file_size_limit().unwrap_or(u64::MAX);
+        let mut size = Size { places: PLACES, nodes: NODES, slots };
+        loop {
+            let smaller = size.smaller(least_slots).filter(|_| size.bytes() > limit);
+            if let Some(smaller) = smaller {
+                size = smaller;
+                continue;
+            }
+            match (Self::create_of(size), size.smaller(least_slots)) {
+                (Err(error), Some(smaller)) if lacks_room(error) => size = smaller,
+                (Err(error), _) => return Err(name_the_limit(error, size)),
+                (made, _) => return made,
+            }
+        }
+    }
+
+    fn create_of(size: Size) -> Result<Self, Error> {
+        let too_large = Error::Os { call: "mmap", errno: libc::ENOMEM };
+        let shared = Shared::create(size.words().ok_or(too_large)?)?;
         let me = identity();
         let id = random().map_err(Error::os("getrandom"))?;
         let header: [u64; 15] = [
@@ -159,17 +216,17 @@ impl Segment {
             me.start,
             me.namespaces.pid,
             me.namespaces.time,
-            NODES as u64,
-            slots as u64,
+            size.nodes as u64,
+            size.slots as u64,
             0,
             0,
             u64::from(shared.descriptor_number().cast_unsigned()),
-            PLACES as u64,
+            size.places as u64,
         ];
         for (word, value) in shared.words().iter().zip(header) {
             word.store(value, Ordering::Relaxed);
         }
-        Self::over(shared, id, NODES, slots)
+        Self::over(shared, id, size)
     }
 
     /// Believes nothing of what stands there before it was compared with what was expected.
@@ -187,23 +244,17 @@ impl Segment {
         }
         let bad_size = Error::BadSegment("its length is not what its header says");
         let number = |word| usize::try_from(header(word)).map_err(|_| bad_size);
-        let (length, nodes, slots) = (number(2)?, number(9)?, number(10)?);
-        if number(14)? != PLACES {
+        let size = Size { places: number(14)?, nodes: number(9)?, slots: number(10)? };
+        let length = number(2)?;
+        if size.words() != Some(length) || !found.has_length(length) || size.slots > SLOT_NUMBERS {
             return Err(bad_size);
         }
-        let expected = nodes
-            .checked_mul(NODE_WORDS)
-            .zip(slots.checked_mul(SHARED_WORDS))
-            .and_then(|(nodes, slots)| HEADER_WORDS.checked_add(nodes)?.checked_add(slots));
-        if expected != Some(length) || !found.has_length(length) || slots > SLOT_NUMBERS {
-            return Err(bad_size);
-        }
-        Self::over(found.keep()?, id, nodes, slots)
+        Self::over(found.keep()?, id, size)
     }
 
-    fn over(shared: Shared, id: [u64; 2], nodes: usize, slots: usize) -> Result<Self, Error> {
-        let private = Memory::private_wiped_on_fork(PRIVATE_AT + slots * PRIVATE_WORDS)?;
-        Ok(Self { shared, private, id, nodes, slots })
+    fn over(shared: Shared, id: [u64; 2], size: Size) -> Result<Self, Error> {
+        let private = Memory::private_wiped_on_fork(PRIVATE_AT + size.slots * PRIVATE_WORDS)?;
+        Ok(Self { shared, private, id, size })
     }
 
     fn header(&self, word: usize) -> &AtomicU64 {
@@ -214,11 +265,15 @@ impl Segment {
     fn used(&self) -> usize {
         // Shared memory: whatever stands there must not lead out of the segment.
         let used = self.header(11).load(Ordering::Acquire);
-        usize::try_from(used).map_or(self.slots, |used| used.min(self.slots))
+        usize::try_from(used).map_or(self.size.slots, |used| used.min(self.size.slots))
     }
 
     fn slot_at(&self, slot: usize) -> usize {
-        HEADER_WORDS + self.nodes * NODE_WORDS + slot * SHARED_WORDS
+        self.nodes_at() + self.size.nodes * NODE_WORDS + slot * SHARED_WORDS
+    }
+
+    fn nodes_at(&self) -> usize {
+        HEADER_WORDS + self.size.places * NODE_WORDS
     }
 
     /// So many words that follow a slot.
@@ -229,20 +284,20 @@ impl Segment {
 
     /// What a word of some slot says; 0 of one that there is not.
     pub(crate) fn word_of(&self, slot: u64, number: usize) -> u64 {
-        let slot = usize::try_from(slot).ok().filter(|&slot| slot < self.slots);
+        let slot = usize::try_from(slot).ok().filter(|&slot| slot < self.size.slots);
         slot.map_or(0, |slot| {
             self.shared.words()[self.slot_at(slot) + number].load(Ordering::Relaxed)
         })
     }
 
     pub(crate) fn waiters(&self) -> Waiters<'_> {
-        let nodes = &self.shared.words()[HEADER_WORDS..][..self.nodes * NODE_WORDS];
+        let nodes = &self.shared.words()[self.nodes_at()..][..self.size.nodes * NODE_WORDS];
         Waiters { nodes, used: self.header(12) }
     }
 
     /// The places of those who wait for the lock in a slot, whose tickets that word counts.
     pub(crate) fn places<'a>(&'a self, slot: u32, tickets: &'a AtomicU64) -> Places<'a> {
-        let nodes = &self.shared.words()[PLACES_AT..HEADER_WORDS];
+        let nodes = &self.shared.words()[HEADER_WORDS..self.nodes_at()];
         let table = Waiters { nodes, used: self.header(15) };
         Places { table, slot: slot.into(), tickets }
     }
@@ -376,6 +431,16 @@ impl Segment {
     fn tag(&self, slot: usize) -> Option<Tag> {
         let at = self.slot_at(slot) + TAG;
         Tag::from_word(self.shared.words()[at].load(Ordering::Acquire))
+    }
+}
+
+/// What to say where not even the smallest segment can be made.
+fn name_the_limit(error: Error, smallest: Size) -> Error {
+    match (error, file_size_limit()) {
+        (Error::NoSharedMemory(_), Some(limit)) if limit < smallest.bytes() => {
+            Error::FileSizeLimit { limit, least: smallest.bytes() }
+        }
+        _ => error,
     }
 }
 
@@ -523,7 +588,7 @@ pub(crate) fn open(
     }
     let tag = segment.tag(slot).filter(|tag| tag.word() == address.tag);
     let tag = tag.ok_or(Error::BadAddress("the slot holds something else"))?;
-    if slot + tag.slots() > segment.slots {
+    if slot + tag.slots() > segment.size.slots {
         return Err(Error::BadAddress("it does not fit into its segment"));
     }
     segment.place(slot).ok_or(Error::BadAddress("there is no such slot"))
@@ -535,7 +600,7 @@ impl Registry {
         if let Some(current) = &self.current {
             let used = current.used();
             if (current.was_made_by_this_process() || !rule("fork/a-child-makes-its-own-segment"))
-                && used + slots <= current.slots
+                && used + slots <= current.size.slots
             {
                 current.header(11).store((used + slots) as u64, Ordering::Release);
                 return Ok((Arc::clone(current), used));
@@ -545,7 +610,7 @@ impl Registry {
         if usual > SLOT_NUMBERS {
             return Err(Error::OutOfRange("a robust semaphore has 524,280 permits at most"));
         }
-        let segment = Arc::new(Segment::create(usual)?);
+        let segment = Arc::new(Segment::create(usual, slots)?);
         segment.header(11).store(slots as u64, Ordering::Release);
         self.remember(&segment);
         self.made += 1;

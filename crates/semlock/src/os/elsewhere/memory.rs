@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use rustix::io::{Errno, pwrite};
 
 pub(crate) use super::unassisted_memory::{WAYS, born, wipe_on_fork};
+use crate::os::mapping::check_file_size;
 
 /// Has all of a new shared memory object be there, which is a file on these systems.
 pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
@@ -13,6 +14,7 @@ pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), 
 
 /// Has all of a new file be there, by writing it.
 pub(crate) fn allocate_file(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
+    check_file_size(bytes)?;
     let zeros = [0; 4096];
     let mut written = 0;
     while written < bytes {

@@ -9,7 +9,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::atomic::AtomicU64;
-use crate::os::mapping::{Way, unlinked_file, unlinked_shared_memory};
+use crate::os::mapping::{Way, check_file_size, unlinked_file, unlinked_shared_memory};
 
 /// In the order in which they are tried.
 pub(crate) const WAYS: &[(&str, Way)] = &[
@@ -39,6 +39,7 @@ pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), 
 
 /// Has all of a new file be there; `EINVAL` on a file system that allocates nothing beforehand (ZFS).
 pub(crate) fn allocate_file(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
+    check_file_size(bytes)?;
     ftruncate(file, bytes)?;
     fallocate(file, FallocateFlags::empty(), 0, bytes)
 }

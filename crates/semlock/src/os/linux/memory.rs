@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::mm::{Advice, madvise};
 
 use crate::atomic::AtomicU64;
-use crate::os::mapping::{Way, unlinked_file, unlinked_shared_memory};
+use crate::os::mapping::{Way, check_file_size, unlinked_file, unlinked_shared_memory};
 
 /// In the order in which they are tried.
 pub(crate) const WAYS: &[(&str, Way)] = &[
@@ -57,6 +57,7 @@ pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), 
 
 /// Has all of a new file be there.
 pub(crate) fn allocate_file(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
+    check_file_size(bytes)?;
     ftruncate(file, bytes)?;
     fallocate(file, FallocateFlags::empty(), 0, bytes)
 }

@@ -12,6 +12,7 @@ use rustix::fs::{FallocateFlags, fallocate, ftruncate};
 use rustix::io::Errno;
 
 pub(crate) use super::unassisted_memory::{WAYS, born, wipe_on_fork};
+use crate::os::mapping::check_file_size;
 
 /// Has all of a new shared memory object be there.
 pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
@@ -20,5 +21,6 @@ pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), 
 
 /// Has all of a new file be there: `F_PREALLOCATE`, which counts from its end; and then that length.
 pub(crate) fn allocate_file(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
+    check_file_size(bytes)?;
     fallocate(file, FallocateFlags::empty(), 0, bytes)
 }
