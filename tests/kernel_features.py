@@ -232,6 +232,30 @@ def wait_for_the_next_clock_tick() -> None:
     wait_until(lambda: ticks() > start + 1, "the clock ticks")
 
 
+# ---- Capabilities ----
+
+CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE = 21, 40
+LINUX_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def lose_its_right_to_open_mappings() -> None:
+    """As nearly everybody: `/proc/self/map_files` can be opened with these capabilities alone."""
+    header = (ctypes.c_uint32 * 2)(LINUX_CAPABILITY_VERSION_3, 0)
+    sets = (
+        ctypes.c_uint32 * 6
+    )()  # effective, permitted, inheritable: the low halves, the high ones
+    checked(LIBC.capget(header, sets), "capget")
+    for capability in (CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE):
+        for kind in range(3):
+            sets[capability // 32 * 3 + kind] &= ~(1 << capability % 32)
+    checked(LIBC.capset(header, sets), "capset")
+
+
+def open_own_mapping() -> None:
+    line = Path("/proc/self/maps").read_text().split("\n", 1)[0]
+    os.close(os.open(f"/proc/self/map_files/{line.split()[0]}", os.O_RDONLY))
+
+
 # ---- Forks behind the back of atfork handlers ----
 
 
@@ -284,6 +308,10 @@ needs_chosen_pids = pytest.mark.skipif(
 )
 needs_another_user = pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can become another user"
+)
+needs_the_right_to_open_mappings = pytest.mark.skipif(
+    not works(open_own_mapping),
+    reason="this process may not open what it has mapped (CAP_CHECKPOINT_RESTORE)",
 )
 FORKS_HERE = [
     pytest.param(

@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 import semlock
-from children import Line, forked, in_a_fresh_interpreter, wait_until
+from children import PATIENCE, Line, forked, in_a_fresh_interpreter, wait_until
 from families import NOT_TAKEN, TAKEN, both, die, holder, recovered_from, take
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,9 +34,11 @@ from kernel_features import (
     deny,
     have_own_mounts,
     in_a_child,
+    lose_its_right_to_open_mappings,
     mount,
     needs_own_mounts,
     needs_seccomp,
+    needs_the_right_to_open_mappings,
 )
 
 pytestmark = pytest.mark.usefixtures("a_segment")
@@ -454,6 +456,7 @@ def test_what_lost_its_descriptor_works_in_place_and_says_so_when_sent(
     name: str, reused: bool
 ) -> None:
     def body(line: Line) -> None:
+        lose_its_right_to_open_mappings()
         made = [CLASSES[name]()]  # in a segment of this process
         (thing,) = made
         number = thing._descriptor()
@@ -497,6 +500,7 @@ def in_place(thing: Any) -> None:
 
 
 def sending_says_that_the_descriptor_is_lost(reused: bool) -> None:
+    lose_its_right_to_open_mappings()
     lock = semlock.Lock()
     number = lock._descriptor()
     context = multiprocessing.get_context("spawn")
@@ -516,6 +520,76 @@ def test_what_lost_its_descriptor_cannot_be_sent_to_a_spawned_child_and_says_so(
     reused: bool,
 ) -> None:
     in_a_fresh_interpreter(sending_says_that_the_descriptor_is_lost, reused)
+
+
+def use(things: list[Any], used: Any) -> None:
+    for thing in things:
+        in_place(thing)
+    used.set()
+
+
+def reach_a_child(method: str, things: list[Any]) -> None:
+    context = multiprocessing.get_context(method)
+    used = semlock.Event()
+    child = context.Process(target=use, args=(things, used))
+    child.start()
+    child.join(PATIENCE)
+    assert (child.exitcode, used.is_set()) == (0, True)
+
+
+@contextmanager
+def all_descriptors_closed(reused: bool) -> Iterator[None]:
+    """By a daemon, say; and their numbers may be others' then, which stay as they are."""
+    os.closerange(3, 256)
+    others = [os.memfd_create("another's") for _ in range(20 if reused else 0)]
+    files = [os.fstat(other).st_ino for other in others]
+    yield
+    gc.collect()
+    assert [os.fstat(other).st_ino for other in others] == files
+
+
+def what_is_made_afterwards_reaches_children(method: str, reused: bool) -> None:
+    lose_its_right_to_open_mappings()
+    made = [make() for make in CLASSES.values()]
+    made.pop()  # there is a slot that could be used again
+    with all_descriptors_closed(reused):
+        reach_a_child(method, [make() for make in CLASSES.values()])
+        with semlock.get_context(method).Pool(2) as pool:
+            assert pool.map(abs, [-1, -2]) == [1, 2]
+        for thing in made:
+            in_place(thing)
+        made.clear()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("reused", [False, True], ids=["closed", "reused"])
+def test_what_is_made_after_all_descriptors_were_closed_reaches_children(
+    method: str, reused: bool
+) -> None:
+    in_a_fresh_interpreter(what_is_made_afterwards_reaches_children, method, reused)
+
+
+def what_was_made_before_reaches_children(method: str, reused: bool) -> None:
+    made = [make() for make in CLASSES.values()]
+    with all_descriptors_closed(reused):
+        reach_a_child(method, made)
+        pickled = pickle.dumps(made)
+        in_a_fresh_interpreter(unpickled_works, pickled.hex())
+        made.clear()
+
+
+def unpickled_works(pickled: str) -> None:
+    for thing in pickle.loads(bytes.fromhex(pickled)):
+        in_place(thing)
+
+
+@needs_the_right_to_open_mappings
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("reused", [False, True], ids=["closed", "reused"])
+def test_where_mappings_can_be_opened_what_was_made_before_reaches_children_too(
+    method: str, reused: bool
+) -> None:
+    in_a_fresh_interpreter(what_was_made_before_reaches_children, method, reused)
 
 
 def test_a_lock_whose_descriptor_was_lost_is_recovered_all_the_same() -> None:

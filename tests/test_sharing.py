@@ -389,8 +389,13 @@ def test_a_number_that_has_become_something_elses_is_not_taken_for_the_segment()
 
 
 def test_where_the_descriptor_was_closed_the_makers_is_used(program: Program) -> None:
-    source = """
+    source = f"""
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from kernel_features import lose_its_right_to_open_mappings
+
+
 def hand_on(pipe, lock):
+    lose_its_right_to_open_mappings()
     os.close(lock._descriptor())
     pipe.send_bytes(pickle.dumps(lock))
 
@@ -413,6 +418,7 @@ def body():
     sender.join()
     receiver.join()
     # In the maker itself there is no other way.
+    lose_its_right_to_open_mappings()
     os.close(lock._descriptor())
     said.append(raised(pickle.dumps, lock))
     return said

@@ -36,6 +36,7 @@ enum Test {
 use Test::{Pytest, Shared, Unit};
 
 const WAITERS: &str = "test_condition_event_barrier.py";
+const BAD_INPUT: &str = "test_shared_bad_input.py";
 const ENDS: &str = "test_ends.py";
 const FORKS: &str = "test_forks.py";
 const HEIRS: &str = "test_heirs.py";
@@ -93,6 +94,10 @@ const RULES: &[(&str, Test)] = &[
     ),
     ("condition/the-watcher-passes-on", PASSED_ON),
     ("condition/those-who-come-later-get-nothing", PASSED_ON),
+    (
+        "create/where-there-is-a-descriptor",
+        Pytest(BAD_INPUT, "test_what_is_made_after_all_descriptors_were_closed_reaches_children"),
+    ),
     (
         "end/a-status-says-whether-it-is-good",
         Pytest(ENDS, "test_so_does_a_process_that_a_program_has_forked_itself"),

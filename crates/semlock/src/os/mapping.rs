@@ -1,21 +1,20 @@
 //! Memory that processes share, the memory beside it that they do not, and places in both.
 
 use std::fs::OpenOptions;
-use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, fstat};
+use rustix::fs::{Mode, SeekFrom, fstat, seek};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use rustix::process::{Resource, getrlimit};
 use rustix::shm;
 
-use super::system::memory::{WAYS, allocate_file, allocate_object, born, wipe_on_fork};
+use super::system::memory::{WAYS, allocate_file, allocate_object, born, reopen, wipe_on_fork};
 use super::wiped::Region;
-use crate::atomic::AtomicU64;
+use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::mutation::rule;
 use crate::{Error, Refused};
 
@@ -110,9 +109,13 @@ impl Drop for Memory {
 #[derive(Debug)]
 pub(crate) struct Shared {
     memory: Memory,
-    descriptor: ManuallyDrop<OwnedFd>,
-    /// What tells whether the descriptor is still what was opened: anybody can close it.
+    /// The number of its descriptor, which anybody can close, and take for something else.
+    descriptor: AtomicU32,
+    /// What tells whether the descriptor is still what was opened.
     file: FileId,
+    /// Where its descriptor points to in the file that nobody reads or writes, as a mark: no other is likely to point there.
+    /// Only of memory that was made here.
+    position: Option<u64>,
 }
 
 impl Shared {
@@ -120,24 +123,32 @@ impl Shared {
     pub(crate) fn create(words: usize) -> Result<Self, Error> {
         let descriptor = new_memory(u64::try_from(words * WORD).unwrap_or(u64::MAX))?;
         let memory = Memory::shared(descriptor.as_fd(), words)?;
-        Self::over(descriptor, memory)
+        let position = mark(descriptor.as_fd());
+        let mut made = Self::over(descriptor, memory)?;
+        made.position = position;
+        Ok(made)
     }
 
     fn over(descriptor: OwnedFd, memory: Memory) -> Result<Self, Error> {
         let file = FileId::of(descriptor.as_fd())?;
-        Ok(Self { memory, descriptor: ManuallyDrop::new(descriptor), file })
+        let descriptor = AtomicU32::new(descriptor.into_raw_fd().cast_unsigned());
+        Ok(Self { memory, descriptor, file, position: None })
     }
 
     pub(crate) fn words(&self) -> &[AtomicU64] {
         self.memory.words()
     }
 
-    /// The descriptor, if nobody has closed it behind our back.
+    /// The descriptor. If somebody has closed it behind our back, a new one, which some systems give of a mapping; else
+    /// there is none.
     pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        let descriptor = self.descriptor.as_fd();
-        // The file is mapped, so that no other has its number: when it was made need not be asked for.
-        let found = FileId::of_status(descriptor);
-        found.is_ok_and(|found| found.matches(&self.file)).then_some(descriptor)
+        self.open_descriptor().or_else(|| self.reopen())
+    }
+
+    /// Whether there still is a descriptor, at a third of the price of `descriptor`: each new object asks.
+    pub(crate) fn has_descriptor(&self) -> bool {
+        let points_to = || seek(self.borrow_descriptor(), SeekFrom::Current(0)).ok();
+        self.position.is_some() && points_to() == self.position || self.descriptor().is_some()
     }
 
     /// What tells its file from all others.
@@ -147,18 +158,59 @@ impl Shared {
 
     /// Its number, whatever it is by now.
     pub(crate) fn descriptor_number(&self) -> RawFd {
-        self.descriptor.as_raw_fd()
+        self.descriptor.load(Ordering::Relaxed).cast_signed()
+    }
+
+    fn borrow_descriptor(&self) -> BorrowedFd<'_> {
+        // SAFETY: it is not -1. Whether it is open, and what it is, the system is asked with it; only what it is then
+        // found to be is given to others. Nothing here closes it before this is dropped.
+        unsafe { BorrowedFd::borrow_raw(self.descriptor_number()) }
+    }
+
+    fn open_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        let descriptor = self.borrow_descriptor();
+        self.is_of(descriptor).then_some(descriptor)
+    }
+
+    fn is_of(&self, descriptor: BorrowedFd<'_>) -> bool {
+        // The file is mapped, so that no other has its number: when it was made need not be asked for.
+        FileId::of_status(descriptor).is_ok_and(|found| found.matches(&self.file))
+    }
+
+    #[cold]
+    fn reopen(&self) -> Option<BorrowedFd<'_>> {
+        let lost = self.descriptor.load(Ordering::Relaxed);
+        let again = reopen(self.memory.start, self.memory.words * WORD).ok()?;
+        if !self.is_of(again.as_fd()) {
+            return None;
+        }
+        let number = again.as_raw_fd().cast_unsigned();
+        let kept =
+            self.descriptor.compare_exchange(lost, number, Ordering::Relaxed, Ordering::Relaxed);
+        if kept.is_ok() {
+            // It is closed by its number from now on.
+            let _ = again.into_raw_fd();
+        }
+        // Else another thread was faster.
+        self.open_descriptor()
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
         // If somebody closed it, the number may be somebody else's by now: that stays open.
-        if self.descriptor().is_some() {
-            // SAFETY: dropped once, here.
-            unsafe { ManuallyDrop::drop(&mut self.descriptor) };
+        if self.open_descriptor().is_some() {
+            // SAFETY: it is what was opened here, or for here, and nobody uses it after this.
+            drop(unsafe { OwnedFd::from_raw_fd(self.descriptor_number()) });
         }
     }
+}
+
+/// Has a descriptor of a new file point to where no other is likely to; `None` if it cannot.
+fn mark(descriptor: BorrowedFd<'_>) -> Option<u64> {
+    // Files of all file systems may be longer than that.
+    let position = random().ok()?[0] >> 24;
+    seek(descriptor, SeekFrom::Start(position)).ok()
 }
 
 /// Memory that a descriptor of somebody else's may be, mapped to be looked at.
@@ -418,7 +470,6 @@ mod tests {
     use std::fs::File;
 
     use super::*;
-    use crate::atomic::Ordering;
 
     const WORDS: usize = 1024;
 
@@ -446,17 +497,39 @@ mod tests {
         let number = shared.descriptor_number();
         assert_eq!(shared.descriptor().unwrap().as_raw_fd(), number);
         let file = File::open(std::env::current_exe().unwrap()).unwrap();
-        // As `os.closerange` and an `open` afterwards would.
-        let mut stolen =
-            std::mem::ManuallyDrop::new(shared.descriptor().unwrap().try_clone_to_owned().unwrap());
-        // SAFETY: the number is this test's own; nobody uses it meanwhile but `shared`.
-        *stolen = unsafe { std::os::fd::FromRawFd::from_raw_fd(number) };
-        rustix::io::dup2(&file, &mut stolen).unwrap();
-        assert!(shared.descriptor().is_none());
+        replace(number, file.as_fd());
+        // A new one, where the system gives one, is another number.
+        assert!(shared.descriptor().is_none_or(|descriptor| descriptor.as_raw_fd() != number));
         shared.words()[3].store(1, Ordering::Relaxed);
         drop(shared);
-        assert!(rustix::io::fcntl_getfd(&*stolen).is_ok());
-        drop(std::mem::ManuallyDrop::into_inner(stolen));
+        // SAFETY: what `replace` put there is nobody else's.
+        let stolen = unsafe { OwnedFd::from_raw_fd(number) };
+        assert!(rustix::io::fcntl_getfd(&stolen).is_ok());
+    }
+
+    /// Makes a number something else, as `os.closerange` and an `open` afterwards would.
+    fn replace(number: RawFd, other: BorrowedFd<'_>) {
+        // SAFETY: the test's own, of `shared`s that look at it before they use it.
+        let mut stolen = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
+        rustix::io::dup2(other, &mut stolen).unwrap();
+    }
+
+    #[test]
+    fn another_segment_under_its_number_is_not_its_descriptor() {
+        let [lost, other] = [(); 2].map(|()| Shared::create(WORDS).unwrap());
+        let number = lost.descriptor_number();
+        assert!(lost.has_descriptor() && other.has_descriptor());
+        replace(number, other.descriptor().unwrap());
+        // It may have got a new one, under another number.
+        if lost.has_descriptor() {
+            assert_ne!(lost.descriptor_number(), number);
+            assert!(lost.is_of(lost.descriptor().unwrap()));
+        }
+        // Whoever reads or writes it moves where it points to.
+        seek(other.descriptor().unwrap(), SeekFrom::Start(0)).unwrap();
+        assert!(other.has_descriptor());
+        // SAFETY: as in `replace`; nobody has that number any more.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
 
     /// Whether a forked child finds all of this zero.

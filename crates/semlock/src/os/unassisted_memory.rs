@@ -1,6 +1,6 @@
 //! Memory where there are neither memfds nor a kernel that wipes: what there is of it, beside how it is allocated.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use rustix::io::Errno;
@@ -19,5 +19,10 @@ pub(crate) fn born(_: BorrowedFd<'_>) -> u64 {
 
 /// The kernel wipes nothing.
 pub(crate) fn wipe_on_fork(_: NonNull<AtomicU64>, _: usize) -> Result<(), Errno> {
+    Err(Errno::NOSYS)
+}
+
+/// What is mapped cannot be opened by where it is.
+pub(crate) fn reopen(_: NonNull<AtomicU64>, _: usize) -> Result<OwnedFd, Errno> {
     Err(Errno::NOSYS)
 }

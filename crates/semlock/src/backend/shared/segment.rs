@@ -330,10 +330,20 @@ impl Segment {
         (u32::try_from(number(5)).unwrap_or(0), descriptor)
     }
 
-    /// Its descriptor, if nobody has closed it behind our back.
+    /// Its descriptor. If somebody has closed that behind our back, a new one, where the system gives one.
     pub(crate) fn descriptor(&self) -> Result<RawFd, Error> {
-        let descriptor = self.shared.descriptor().ok_or(Error::DescriptorLost)?;
-        Ok(descriptor.as_raw_fd())
+        let descriptor = self.shared.descriptor().ok_or(Error::DescriptorLost)?.as_raw_fd();
+        if descriptor != self.maker().1 && self.was_made_by_this_process() {
+            self.header(13).store(u64::from(descriptor.cast_unsigned()), Ordering::Relaxed);
+        }
+        Ok(descriptor)
+    }
+
+    /// Whether this process makes new objects in it: no other may take its slots, and objects that cannot be sent, for want of
+    /// a descriptor, are those of before it was closed, and no more.
+    fn takes_objects(&self) -> bool {
+        (self.was_made_by_this_process() || !rule("fork/a-child-makes-its-own-segment"))
+            && (self.shared.has_descriptor() || !rule("create/where-there-is-a-descriptor"))
     }
 
     /// What tells its file from all others.
@@ -505,11 +515,13 @@ pub(crate) fn take(tag: Tag) -> Result<Taken, Error> {
     registry.watch_forks()?;
     let slots = tag.slots();
     let forks = FORKS.load(Ordering::Relaxed);
+    if registry.current.as_ref().is_some_and(|current| !current.takes_objects()) {
+        registry.current = None;
+        registry.free.clear();
+    }
     let again = if slots == 1 { registry.free.pop() } else { None };
     let (segment, slot) = match (again, &registry.current) {
-        (Some(slot), Some(current)) if current.was_made_by_this_process() => {
-            (Arc::clone(current), slot as usize)
-        }
+        (Some(slot), Some(current)) => (Arc::clone(current), slot as usize),
         _ => registry.next_slots(slots)?,
     };
     let inconsistent = Error::BadAddress("the slot lies outside of its segment");
@@ -596,12 +608,9 @@ pub(crate) fn open(
 
 impl Registry {
     fn next_slots(&mut self, slots: usize) -> Result<(Arc<Segment>, usize), Error> {
-        // A forked child makes a segment of its own.
         if let Some(current) = &self.current {
             let used = current.used();
-            if (current.was_made_by_this_process() || !rule("fork/a-child-makes-its-own-segment"))
-                && used + slots <= current.size.slots
-            {
+            if used + slots <= current.size.slots {
                 current.header(11).store((used + slots) as u64, Ordering::Release);
                 return Ok((Arc::clone(current), used));
             }

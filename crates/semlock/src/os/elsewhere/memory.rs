@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::{Errno, pwrite};
 
-pub(crate) use super::unassisted_memory::{WAYS, born, wipe_on_fork};
+pub(crate) use super::unassisted_memory::{WAYS, born, reopen, wipe_on_fork};
 use crate::os::mapping::check_file_size;
 
 /// Has all of a new shared memory object be there, which is a file on these systems.

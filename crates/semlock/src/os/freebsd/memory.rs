@@ -57,3 +57,8 @@ pub(crate) fn wipe_on_fork(start: NonNull<AtomicU64>, bytes: usize) -> Result<()
         _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
     }
 }
+
+/// What is mapped cannot be opened by where it is.
+pub(crate) fn reopen(_: NonNull<AtomicU64>, _: usize) -> Result<OwnedFd, Errno> {
+    Err(Errno::NOSYS)
+}

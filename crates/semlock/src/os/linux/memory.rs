@@ -72,6 +72,15 @@ pub(crate) fn born(file: BorrowedFd<'_>) -> u64 {
     })
 }
 
+/// A new descriptor of what is mapped there, whole, and nothing beside it. The kernel gives one to who may checkpoint and restore
+/// processes (`CAP_CHECKPOINT_RESTORE`, or before Linux 5.9 `CAP_SYS_ADMIN`), which root has outside of containers.
+pub(crate) fn reopen(start: NonNull<AtomicU64>, bytes: usize) -> Result<OwnedFd, Errno> {
+    let start = start.addr().get();
+    let end = (start + bytes).next_multiple_of(rustix::param::page_size());
+    let path = format!("/proc/self/map_files/{start:x}-{end:x}");
+    open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+}
+
 /// Has a forked child find private memory wiped: `MADV_WIPEONFORK`, since Linux 4.14.
 pub(crate) fn wipe_on_fork(start: NonNull<AtomicU64>, bytes: usize) -> Result<(), Errno> {
     // SAFETY: the caller's own mapping, whole, which nothing but numbers is in.

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{FallocateFlags, fallocate, ftruncate};
 use rustix::io::Errno;
 
-pub(crate) use super::unassisted_memory::{WAYS, born, wipe_on_fork};
+pub(crate) use super::unassisted_memory::{WAYS, born, reopen, wipe_on_fork};
 use crate::os::mapping::check_file_size;
 
 /// Has all of a new shared memory object be there.
