@@ -160,6 +160,12 @@ const RULES: &[(&str, Test)] = &[
     ("fork/what-may-be-half-changed-is-made-anew", HELD_MUTEX),
     ("fork/what-may-be-inherited-is-marked", DAEMON),
     (
+        "judge/a-process-has-one-name",
+        Unit(
+            "backend::shared::segment::tests::what_one_thread_took_is_given_back_whatever_another_finds_out_about_its_process",
+        ),
+    ),
+    (
         "judge/a-refusal-is-no-answer",
         Pytest(
             OWNERS,

@@ -31,32 +31,80 @@ pub(crate) struct Namespaces {
 /// The calling process, found out once for each: a child that was forked finds this page wiped. Where the
 /// kernel does not see to that, it is asked for its number each time, for a child may come here before the handler that
 /// wipes: see `wiped`.
+///
+/// Several threads may find it out at once, and not all the same: one may have no descriptor to look with. The first answer
+/// that is noted stays; until then, each goes by its own.
 pub(crate) fn identity() -> Identity {
     static PAGE: Known<Option<Memory>> = Known::new();
-    let page = PAGE.get(|| Memory::private_wiped_on_fork(5).ok());
-    let Some(page) = page else { return find_out() };
-    let [pid, start, pid_namespace, time_namespace] = [1, 2, 3, 4].map(|at| &page.words()[at]);
-    let known: &AtomicU64 = &page.words()[0];
-    let is_mine = || {
-        page.is_wiped_by_the_kernel()
-            || pid.load(Ordering::Relaxed) == u64::from(getpid().as_raw_pid().cast_unsigned())
+    let page = PAGE.get(|| Memory::private_wiped_on_fork(NOTED_WORDS).ok());
+    let Some(noted) = page.as_ref().and_then(|page| Noted::in_words(page.words())) else {
+        return find_out();
     };
-    if known.load(Ordering::Acquire) == 0 || !is_mine() {
-        // Several threads may do this at once: all write the same.
-        let found = find_out();
-        start.store(found.start, Ordering::Relaxed);
-        pid_namespace.store(found.namespaces.pid, Ordering::Relaxed);
-        time_namespace.store(found.namespaces.time, Ordering::Relaxed);
-        pid.store(found.pid.into(), Ordering::Release);
-        known.store(1, Ordering::Release);
+    let wiped = page.as_ref().is_some_and(Memory::is_wiped_by_the_kernel);
+    let me = || getpid().as_raw_pid().cast_unsigned();
+    match noted.get() {
+        Some(known) if wiped || known.pid == me() => return known,
+        // It is its parent's.
+        Some(_) => noted.forget(),
+        None => {}
     }
-    Identity {
-        pid: u32::try_from(pid.load(Ordering::Acquire)).unwrap_or(0),
-        start: start.load(Ordering::Relaxed),
-        namespaces: Namespaces {
-            pid: pid_namespace.load(Ordering::Relaxed),
-            time: time_namespace.load(Ordering::Relaxed),
-        },
+    let found = find_out();
+    noted.note(found);
+    found
+}
+
+/// Where an identity is noted.
+///
+/// ```text
+///  word 0  0: nothing is   1: somebody is writing   2: all of it      1  pid   2  start   3, 4  namespaces
+/// ```
+#[derive(Clone, Copy, Debug)]
+struct Noted<'a> {
+    state: &'a AtomicU64,
+    fields: [&'a AtomicU64; 4],
+}
+
+const NOTED_WORDS: usize = 5;
+
+impl<'a> Noted<'a> {
+    const NOTHING: u64 = 0;
+    const WRITING: u64 = 1;
+    const ALL: u64 = 2;
+
+    fn in_words(words: &'a [AtomicU64]) -> Option<Self> {
+        let [state, fields @ ..] = words.first_chunk::<NOTED_WORDS>()?;
+        Some(Self { state, fields: fields.each_ref() })
+    }
+
+    fn get(self) -> Option<Identity> {
+        if self.state.load(Ordering::Acquire) != Self::ALL {
+            return None;
+        }
+        let [pid, start, pid_namespace, time_namespace] =
+            self.fields.map(|field| field.load(Ordering::Relaxed));
+        let namespaces = Namespaces { pid: pid_namespace, time: time_namespace };
+        Some(Identity { pid: u32::try_from(pid).unwrap_or(0), start, namespaces })
+    }
+
+    /// Notes it, if nothing is. Nobody waits for who writes: a child that is forked meanwhile, where the kernel does not
+    /// wipe this, might wait for ever.
+    fn note(self, found: Identity) {
+        let (nothing, writing) = (Self::NOTHING, Self::WRITING);
+        let claimed =
+            self.state.compare_exchange(nothing, writing, Ordering::Acquire, Ordering::Relaxed);
+        if claimed.is_ok() {
+            let Namespaces { pid, time } = found.namespaces;
+            let values = [found.pid.into(), found.start, pid, time];
+            for (field, value) in self.fields.iter().zip(values) {
+                field.store(value, Ordering::Relaxed);
+            }
+            self.state.store(Self::ALL, Ordering::Release);
+        }
+    }
+
+    fn forget(self) {
+        let (all, nothing) = (Self::ALL, Self::NOTHING);
+        let _ = self.state.compare_exchange(all, nothing, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -119,6 +167,21 @@ mod tests {
         let me = identity();
         assert_eq!((me.pid, me.start), (std::process::id(), start_of(std::process::id())));
         assert!(me.start < 1 << START_BITS && me.namespaces.pid != 0);
+    }
+
+    #[test]
+    fn of_several_answers_about_a_process_the_first_stays() {
+        let words = [const { AtomicU64::new(0) }; NOTED_WORDS];
+        let noted = Noted::in_words(&words).unwrap();
+        let first = Identity { start: 0, ..identity() };
+        assert_eq!(noted.get(), None);
+        noted.note(first);
+        noted.note(Identity { start: 5, ..first });
+        assert_eq!(noted.get(), Some(first));
+        noted.forget();
+        assert_eq!(noted.get(), None);
+        noted.note(Identity { start: 5, ..first });
+        assert_eq!(noted.get().map(|noted| noted.start), Some(5));
     }
 
     #[test]

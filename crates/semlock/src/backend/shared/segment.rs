@@ -311,9 +311,20 @@ impl Segment {
             || me.namespaces.pid != makers.0.load(Ordering::Relaxed)
             || me.namespaces.time != makers.1.load(Ordering::Relaxed);
         let stranger = stranger && rule("judge/strangers-are-named-so");
-        let process = Process::new(me.pid, me.start, stranger);
-        self.private.words()[0].store(process.word(), Ordering::Relaxed);
-        process
+        self.call_me(Process::new(me.pid, me.start, stranger))
+    }
+
+    /// Calls the calling process so, unless it is called something already: what one thread took under a name, another has
+    /// to give back under the same. They may have found out different things, where the system told one of them nothing
+    /// (for want of a descriptor).
+    fn call_me(&self, process: Process) -> Process {
+        let name = &self.private.words()[0];
+        let unknown =
+            if rule("judge/a-process-has-one-name") { 0 } else { name.load(Ordering::Relaxed) };
+        match name.compare_exchange(unknown, process.word(), Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => process,
+            Err(known) => Process::from_word(known),
+        }
     }
 
     pub(crate) fn id(&self) -> [u8; 16] {
@@ -668,5 +679,26 @@ extern "C" fn after_fork_in_child() {
         REGISTRY.unlock_after_fork(|registry| {
             registry.lineages.drain(..).for_each(Lineage::leave_to_child);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lock::{Lock, LockKind, Options};
+    use super::*;
+    use crate::Wait;
+
+    #[test]
+    fn what_one_thread_took_is_given_back_whatever_another_finds_out_about_its_process() {
+        let options =
+            Options { kind: LockKind::ReentrantMutex, value: 1, maxvalue: 1, robust: true };
+        let lock = Lock::new(options).unwrap();
+        assert_eq!(lock.try_acquire(), Wait::Acquired);
+        let me = lock.object.me();
+        // As one would call it whom the system told nothing, and who had begun to ask before.
+        let other = Process::new(me.pid(), me.start() ^ 1, true);
+        assert_eq!(lock.object.segment().call_me(other), me);
+        lock.release().unwrap();
+        assert!(!lock.is_zero());
     }
 }
