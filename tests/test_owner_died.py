@@ -700,6 +700,81 @@ def test_a_holder_in_another_pid_namespace_is_a_stranger_and_never_recovered_fro
     assert is_kept(lock)
 
 
+@contextmanager
+def stranger(body: Callable[[Line], Any]) -> Iterator[Callable[[], None]]:
+    """A process of another pid namespace that has said that it waits, and what kills it."""
+    with forked(in_another_pid_namespace(body)) as child:
+        assert child.hear() == "waits"
+
+        def kill() -> None:
+            child.kill()  # and the stranger, its child, with it
+            assert child.connection.poll(PATIENCE)
+            with pytest.raises(EOFError):
+                child.connection.recv()
+
+        yield kill
+
+
+def wait_once(condition: Any) -> Callable[[Line], bool]:
+    def body(line: Line) -> bool:
+        with condition:
+            line.say("waits")  # whoever gets the lock now, finds it so
+            return condition.wait()
+
+    return body
+
+
+def waiting_at(condition: Any) -> Any:
+    return condition._sleeping_count.get_value()
+
+
+@needs_pid_namespaces
+def test_a_waiter_that_died_in_another_pid_namespace_takes_one_notification_along() -> None:
+    condition = semlock.Condition()
+    with stranger(wait_once(condition)) as kill, forked(wait_once(condition)) as second:
+        assert second.hear() == "waits"
+        kill()
+        with condition:
+            condition.notify()
+            assert waiting_at(condition) == 1
+            condition.notify()
+            assert waiting_at(condition) == 0
+        assert second.result() is True
+    with forked(wait_once(condition)) as third:
+        assert third.hear() == "waits"
+        with condition:
+            condition.notify()
+        assert third.result() is True
+
+
+@needs_pid_namespaces
+def test_who_notifies_all_reaches_those_behind_a_dead_waiter_of_another_pid_namespace() -> None:
+    condition = semlock.Condition()
+    with stranger(wait_once(condition)) as kill, forked(wait_once(condition)) as second:
+        assert second.hear() == "waits"
+        kill()
+        with condition:
+            condition.notify_all()
+        assert second.result() is True
+
+
+@needs_pid_namespaces
+def test_a_member_that_died_in_another_pid_namespace_breaks_a_barrier_at_a_timeout() -> None:
+    barrier = semlock.Barrier(3)
+
+    def wait(line: Line) -> None:
+        line.say("waits")
+        barrier.wait()
+
+    with stranger(wait) as kill:
+        wait_until(lambda: barrier.n_waiting == 1, "the stranger is a member")
+        kill()
+        began = time.monotonic()
+        with pytest.raises(threading.BrokenBarrierError):
+            barrier.wait(SEVERAL_LOOKS)
+        assert time.monotonic() - began >= SEVERAL_LOOKS
+
+
 @needs_pid_namespaces
 @robust_locks
 def test_a_process_in_another_pid_namespace_judges_nobody(make: Make) -> None:
