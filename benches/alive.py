@@ -1,4 +1,4 @@
-"""100,000 locks alive in the process that made them: what they occupy.
+"""100,000 locks alive in the process that made them, and a few kept among many: what they occupy.
 
 There are no rivals here: the stdlib's take a mapping each, and a process may have 65,530.
 """
@@ -16,6 +16,8 @@ from children import PATIENCE
 from rounds import Row, Table
 
 LOCKS = 100_000
+# So many are kept; after each, so many batches come and go, with a fork while each is there.
+KEPT, BATCHES, BATCH = 20, 10, 450
 
 
 def descriptors() -> dict[int, int]:
@@ -55,11 +57,38 @@ def occupied() -> dict[str, int]:
     }
 
 
-def table(_rounds: int) -> Table:
-    # In a process of its own: this one's memory has grown, and been freed, already.
-    command = [sys.executable, __file__]
+def kept() -> dict[str, int]:
+    """What a few locks take that are kept among many that end, some of them after a fork."""
+    before = descriptors()
+    locks = []
+    for _ in range(KEPT):
+        locks.append(semlock.Lock())
+        for _ in range(BATCHES):
+            batch = [semlock.Lock() for _ in range(BATCH)]
+            child = os.fork()
+            if not child:
+                os._exit(0)
+            os.waitpid(child, 0)
+            del batch
+    after = descriptors()
+    new = after.keys() - before.keys()
+    return {"descriptors": len(new), "shared": sum(after[descriptor] for descriptor in new)}
+
+
+MEASURES = {"occupied": occupied, "kept": kept}
+
+
+def measured(what: str) -> dict[str, int]:
+    """In a process of its own: this one's memory has grown, and been freed, already."""
+    command = [sys.executable, __file__, what]
     ran = subprocess.run(command, timeout=PATIENCE, check=True, stdout=subprocess.PIPE)
-    found = json.loads(ran.stdout)
+    found: dict[str, int] = json.loads(ran.stdout)
+    return found
+
+
+def table(_rounds: int) -> Table:
+    found, few = measured("occupied"), measured("kept")
+    among = f"{KEPT} kept among {KEPT * BATCHES * BATCH:,} that ended after a fork"
     megabyte = 1e6
     return Table(
         f"{LOCKS:,} locks alive in their maker",
@@ -74,9 +103,11 @@ def table(_rounds: int) -> Table:
             ),
             Row("descriptors", "", found["descriptors"], bound=20),
             Row("mappings", "", found["mappings"]),
+            Row(f"{among}: shared memory", "MB", few["shared"] / megabyte, bound=1),
+            Row(f"{among}: descriptors", "", few["descriptors"], bound=2),
         ],
     )
 
 
 if __name__ == "__main__":
-    print(json.dumps(occupied()))
+    print(json.dumps(MEASURES[sys.argv[1]]()))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
+import resource
 import signal
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +55,224 @@ def test_a_lock_that_a_child_uses_is_never_anothers_in_the_parent() -> None:
         assert take(first, False) == TAKEN
 
     in_a_child(parent)
+
+
+# ---- Slots of what was dropped, and children that had it ----
+
+# More than a process's first segments have slots, so that it looks for some that it can use again.
+MANY = 40_000
+# As many as make it look whether children are gone.
+A_BATCH = 500
+
+
+def segments() -> int:
+    """How many segments this process has."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return len({line.split()[4] for line in maps if "semlock" in line and " rw-s " in line})
+
+
+def make_and_drop(count: int, *, forks: Callable[[], object] = lambda: None) -> None:
+    """Makes so many locks, in batches that are there during a fork and dropped after it."""
+    for _ in range(count // A_BATCH):
+        batch = [semlock.Lock() for _ in range(A_BATCH)]
+        forks()
+        del batch
+
+
+def fork_one_that_ends() -> None:
+    with forked(lambda _: None) as child:
+        child.result()
+
+
+def test_what_is_dropped_of_older_segments_is_used_again() -> None:
+    def body() -> None:
+        locks = [semlock.Lock() for _ in range(MANY)]
+        kept = locks[::1000]
+        before = segments()
+        del locks
+        more = [semlock.Lock() for _ in range(MANY * 3 // 4)]
+        assert segments() == before
+        addresses = {lock._address() for lock in kept + more}
+        assert len(addresses) == len(kept) + len(more)
+        assert not any(lock.locked() for lock in more)
+
+    in_a_child(body)
+
+
+def test_one_that_is_kept_among_many_that_end_keeps_no_segment_for_itself() -> None:
+    def body() -> None:
+        kept, before = [], segments()
+        for _ in range(20):
+            kept.append(semlock.Lock())
+            make_and_drop(4 * A_BATCH, forks=fork_one_that_ends)
+        assert segments() - before <= 2
+        for lock in kept:
+            assert take(lock, False) == TAKEN
+
+    in_a_child(body)
+
+
+def test_a_child_keeps_nothing_that_was_made_after_it_or_had_ended_before() -> None:
+    def body() -> None:
+        before = segments()
+        make_and_drop(A_BATCH)
+        kept = [semlock.Lock()]
+        with forked(lambda line: line.hear()) as worker:
+            for _ in range(20):
+                kept.append(semlock.Lock())
+                make_and_drop(4 * A_BATCH, forks=fork_one_that_ends)
+            assert segments() - before <= 2
+            worker.say()
+            worker.result()
+        for lock in kept:
+            assert take(lock, False) == TAKEN
+
+    in_a_child(body)
+
+
+def stays_as_it_is(_: Line) -> None:
+    pass
+
+
+def becomes_a_daemon(line: Line) -> None:
+    """Closes what it has, and leaves the work to its own child."""
+    kept = line.connection.fileno()
+    os.closerange(3, kept)
+    os.closerange(kept + 1, 4096)
+    if os.fork():
+        os._exit(0)
+
+
+def without_descriptors() -> int:
+    """Forks where nothing can be opened for it."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first_free = os.dup(0)
+    os.close(first_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, limits[1]))
+    try:
+        return os.fork()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("fork", [os.fork, without_descriptors])
+@pytest.mark.parametrize("first", [stays_as_it_is, becomes_a_daemon])
+def test_what_a_child_has_is_never_anothers_however_many_are_made(
+    first: Callable[[Line], None], fork: Callable[[], int]
+) -> None:
+    def parent() -> None:
+        kept = [semlock.Lock() for _ in range(A_BATCH)]
+        fork_one_that_ends()
+
+        def child(line: Line) -> None:
+            first(line)
+            line.say("ready")
+            line.hear()
+            line.say([take(lock, False) for lock in kept].count(TAKEN))
+            line.hear()
+
+        with forked(child, fork) as heir:
+            assert heir.hear() == "ready"
+            kept.clear()
+            make_and_drop(MANY, forks=fork_one_that_ends)
+            others = [semlock.Lock() for _ in range(MANY)]
+            heir.say()
+            assert heir.hear() == A_BATCH
+            assert not any(lock.locked() for lock in others)
+            heir.say()
+            heir.result()
+
+    in_a_child(parent)
+
+
+def test_what_a_child_has_sent_on_is_its_receivers_when_the_child_is_gone() -> None:
+    def parent() -> None:
+        kept = [semlock.Lock() for _ in range(A_BATCH)]
+        with forked(lambda _: [pickle.dumps(lock) for lock in kept]) as heir:
+            pickled = heir.result()
+        kept.clear()
+        others = [semlock.Lock() for _ in range(MANY)]
+        received = [pickle.loads(lock) for lock in pickled]
+        for lock in received:
+            assert take(lock, False) == TAKEN
+        assert not any(lock.locked() for lock in others)
+
+    in_a_child(parent)
+
+
+def test_a_child_that_was_killed_in_a_wait_waits_nowhere_else() -> None:
+    def parent() -> None:
+        conditions = [semlock.Condition() for _ in range(20)]
+        barriers = [semlock.Barrier(2) for _ in range(20)]
+
+        def wait_at(condition: Any) -> None:
+            with condition:
+                condition.wait()
+
+        def child(line: Line) -> None:
+            waits = [lambda it=it: wait_at(it) for it in conditions] + [it.wait for it in barriers]
+            for wait in waits:
+                threading.Thread(target=wait, daemon=True).start()
+            wait_until(lambda: all(map(sleeps, conditions)), "all wait at their conditions")
+            wait_until(lambda: all(it.n_waiting for it in barriers), "all wait at their barriers")
+            line.say("waiting")
+            line.hear()
+
+        with forked(child) as heir:
+            assert heir.hear() == "waiting"
+            heir.kill()
+        conditions.clear()
+        barriers.clear()
+        make_and_drop(MANY)
+        for condition in [semlock.Condition() for _ in range(MANY // 2)]:
+            assert not sleeps(condition)
+        for barrier in [semlock.Barrier(1) for _ in range(MANY // 2)]:
+            assert barrier.n_waiting == 0
+            assert barrier.wait() == 0
+
+    in_a_child(parent)
+
+
+def test_no_lock_comes_where_a_killed_child_still_has_a_place_among_those_who_wait() -> None:
+    def parent() -> None:
+        kept = semlock.Lock()
+        words, (segment, *_) = Words(kept), kept._address()
+        locks = [semlock.Lock() for _ in range(20)]
+        slots = {lock._address()[1] for lock in locks}
+
+        def child(line: Line) -> None:
+            line.hear()
+            for lock in locks:
+                threading.Thread(target=lock.acquire, daemon=True).start()
+            line.hear()
+
+        with forked(child) as heir:
+            for lock in locks:
+                lock.acquire()
+            heir.say()
+            wait_until(lambda: words.waited_for() >= slots, "all wait for their locks")
+            heir.kill()
+        for lock in locks:
+            lock.release()
+        named = words.waited_for() & slots
+        assert named
+        del lock
+        locks.clear()
+        make_and_drop(MANY)
+        others = [semlock.Lock() for _ in range(MANY)]
+        beside = {slot for of, slot, *_ in (it._address() for it in others) if of == segment}
+        assert beside
+        assert words.waited_for() >= named
+        assert not beside & named
+
+    in_a_child(parent)
+
+
+def sleeps(condition: Any) -> bool:
+    return bool(condition._sleeping_count.get_value())
+
+
+# ---- Whose a segment is ----
 
 
 def test_what_a_child_makes_lies_in_a_segment_of_its_own() -> None:

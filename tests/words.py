@@ -32,3 +32,8 @@ class Words:
 
     def is_watched(self) -> bool:
         return self.at(self.slot + WATCH) != 0
+
+    def waited_for(self) -> set[int]:
+        """The slots of this segment that the places of those who wait for locks name."""
+        states = (self.at(HEADER + 2 * place + 1) for place in range(self.at(PLACES)))
+        return {state >> 3 & 0xFFFF for state in states if state & 0b111}

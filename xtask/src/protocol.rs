@@ -149,6 +149,10 @@ const RULES: &[(&str, Test)] = &[
         Pytest(HEIRS, "test_a_child_that_was_forked_under_an_earlier_hold_is_no_heir"),
     ),
     (
+        "fork/heirs-that-live-keep-what-they-have",
+        Pytest(FORKS, "test_what_a_child_has_is_never_anothers_however_many_are_made"),
+    ),
+    (
         "fork/no-slot-is-reused-that-a-child-may-have",
         Pytest(FORKS, "test_a_lock_that_a_child_uses_is_never_anothers_in_the_parent"),
     ),
@@ -157,8 +161,20 @@ const RULES: &[(&str, Test)] = &[
         Unit("os::mapping::tests::a_forked_child_finds_private_memory_wiped"),
     ),
     ("fork/only-what-the-forking-thread-holds-is-left", NO_HEIR),
+    (
+        "fork/what-an-heir-has-sent-is-somebodys",
+        Pytest(FORKS, "test_what_a_child_has_sent_on_is_its_receivers_when_the_child_is_gone"),
+    ),
     ("fork/what-may-be-half-changed-is-made-anew", HELD_MUTEX),
     ("fork/what-may-be-inherited-is-marked", DAEMON),
+    (
+        "fork/who-cannot-be-found-is-not-forgotten",
+        Pytest(FORKS, "test_what_a_child_has_is_never_anothers_however_many_are_made"),
+    ),
+    (
+        "fork/who-died-in-a-wait-keeps-its-slot",
+        Pytest(FORKS, "test_a_child_that_was_killed_in_a_wait_waits_nowhere_else"),
+    ),
     (
         "judge/a-process-has-one-name",
         Unit(

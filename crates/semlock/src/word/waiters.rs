@@ -147,6 +147,12 @@ impl<'a> Waiters<'a> {
         states.filter(|state| state & WHAT == MEMBER).map(slot_of).collect()
     }
 
+    /// The slots that somebody waits for, or waited for as it died.
+    pub(crate) fn slots(&self) -> BTreeSet<u64> {
+        let states = (0..self.used()).map(|index| self.state(index).load(Ordering::Acquire));
+        states.filter(|state| state & WHAT != 0).map(slot_of).collect()
+    }
+
     pub(super) fn claim(&self, me: Process) -> Option<usize> {
         let index = (0..self.len()).find(|&index| {
             let who = self.who(index);

@@ -47,6 +47,8 @@ use crate::word::permit::{Permit, Process, State};
 /// In a number: `P`'s pid, so much of its start time, and so much of how often it has forked.
 const START_BITS: u32 = 20;
 const FORKS_BITS: u32 = 20;
+/// No number is smaller, for no process has the pid 0. What is smaller numbers lineages of another kind (`reuse`).
+pub(super) const FIRST_NUMBER: u64 = 1 << (START_BITS + FORKS_BITS);
 
 /// The number of the lineage that begins with this fork. Never one of a queue's marks, and less than 2^63.
 fn number(parent: Process, forks: u64) -> u64 {

@@ -8,6 +8,7 @@ mod heirs;
 pub(crate) mod lock;
 mod object;
 mod patrol;
+mod reuse;
 pub(crate) mod segment;
 mod spin;
 pub(crate) mod waiter;

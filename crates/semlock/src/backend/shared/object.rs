@@ -92,7 +92,11 @@ impl Object {
 
     /// Notes that another process may get it.
     pub(crate) fn mark_shared(&self) {
-        self.shared.store(true, Ordering::Relaxed);
+        let is_new = !self.shared.swap(true, Ordering::Relaxed);
+        // What was forked to this process its maker still takes for its own.
+        if is_new && !self.segment().was_made_by_this_process() {
+            self.segment().note_sent_on();
+        }
     }
 
     #[inline]

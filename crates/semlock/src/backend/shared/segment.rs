@@ -5,7 +5,7 @@
 //!     0  magic   1  layout version   2  length in words   3, 4  id
 //!     5  maker: pid   6  its start time   7  its pid namespace   8  its time namespace
 //!     9  nodes   10  slots   11  slots in use   12  nodes in use   13  maker's descriptor
-//!    14  places   15  places in use
+//!    14  places   15  places in use   16  whether a child of the maker has sent on what it had
 //!    64  places × 2 words: who waits for a lock (`word::places`)
 //!   ...  nodes × 2 words: who waits for a condition, or at a barrier (`word::waiters`)
 //!   ...  slots × 8 words: one object each, a cache line
@@ -34,16 +34,19 @@
 //! ```
 //!
 //! Only the process that made a segment takes slots of it, and only it writes word 11. Slots
-//! are taken one after the other; one is used again only if no other process can have had the object: no fork and no
-//! pickling since it was made. No count of users crosses a process boundary, so none can be lost:
+//! are taken one after the other. One is used again only if no other process can have the object: it was never sent, and the
+//! children that were forked while it was there are gone (`reuse`). Those of a robust semaphore, which lie side by side, are
+//! not used again. No count of users crosses a process boundary, so none can be lost:
 //! a process unmaps a segment with the last object that it has in it (but for the one that it makes its
-//! next objects in), and the kernel frees the memory with the last process.
+//! next objects in, and the one whose file it finds its children by), and the kernel frees the memory with the last process.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Weak};
 
 use super::heirs::{self, Inheritable};
 use super::lock::{HEIRS, MESSAGE, MESSAGE_MARKS};
+use super::reuse::Reuse;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 use crate::os::at_fork::{Forking, Registered, on_fork};
@@ -64,6 +67,8 @@ const MAGIC: u64 = u64::from_be_bytes(*b"semlock\0");
 const VERSION: u64 = 2;
 
 const HEADER_WORDS: usize = 64;
+/// Not 0: a child of the maker may have let others have what it had.
+const SENT_ON: usize = 16;
 /// With the header, two pages.
 const PLACES: usize = 480;
 const NODES: usize = 4096;
@@ -297,9 +302,19 @@ impl Segment {
 
     /// The places of those who wait for the lock in a slot, whose tickets that word counts.
     pub(crate) fn places<'a>(&'a self, slot: u32, tickets: &'a AtomicU64) -> Places<'a> {
+        Places { table: self.all_places(), slot: slot.into(), tickets }
+    }
+
+    fn all_places(&self) -> Waiters<'_> {
         let nodes = &self.shared.words()[HEADER_WORDS..self.nodes_at()];
-        let table = Waiters { nodes, used: self.header(15) };
-        Places { table, slot: slot.into(), tickets }
+        Waiters { nodes, used: self.header(15) }
+    }
+
+    /// The slots that somebody waits for, or waited for as it died.
+    pub(super) fn waited_for(&self) -> BTreeSet<u64> {
+        let mut slots = self.waiters().slots();
+        slots.append(&mut self.all_places().slots());
+        slots
     }
 
     /// How the calling process is called in this segment.
@@ -352,7 +367,7 @@ impl Segment {
 
     /// Whether this process makes new objects in it: no other may take its slots, and objects that cannot be sent, for want of
     /// a descriptor, are those of before it was closed, and no more.
-    fn takes_objects(&self) -> bool {
+    pub(super) fn takes_objects(&self) -> bool {
         (self.was_made_by_this_process() || !rule("fork/a-child-makes-its-own-segment"))
             && (self.shared.has_descriptor() || !rule("create/where-there-is-a-descriptor"))
     }
@@ -362,10 +377,19 @@ impl Segment {
         self.shared.file()
     }
 
-    fn was_made_by_this_process(&self) -> bool {
+    pub(crate) fn was_made_by_this_process(&self) -> bool {
         let me = identity();
         self.header(5).load(Ordering::Relaxed) == u64::from(me.pid)
             && self.header(6).load(Ordering::Relaxed) == me.start
+    }
+
+    /// Notes that a child of its maker, which cannot tell its parent, may have let others have what it had.
+    pub(crate) fn note_sent_on(&self) {
+        self.header(SENT_ON).store(1, Ordering::Release);
+    }
+
+    pub(super) fn was_sent_on(&self) -> bool {
+        self.header(SENT_ON).load(Ordering::Acquire) != 0
     }
 
     fn place(self: &Arc<Self>, slot: usize) -> Option<Place<Self>> {
@@ -487,6 +511,12 @@ struct Registry {
     current: Option<Arc<Segment>>,
     /// Slots of `current` that can be used again.
     free: Vec<u32>,
+    /// Other segments of this process, where new objects can go when `current` is full.
+    older: Vec<Older>,
+    /// Slots that can be used again when some children are gone.
+    reuse: Reuse,
+    /// Objects made since this process last asked which children are gone.
+    made_since: u32,
     /// Segments made so far.
     made: u32,
     sees_forks: bool,
@@ -495,6 +525,22 @@ struct Registry {
     /// During a fork: by which the child can be found that may go on with what this process holds.
     lineages: Vec<Lineage>,
 }
+
+/// Slots of a segment that can be used again.
+#[derive(Debug)]
+struct Older {
+    segment: Weak<Segment>,
+    free: Vec<u32>,
+}
+
+impl Older {
+    fn is(&self, segment: &Arc<Segment>) -> bool {
+        std::ptr::eq(self.segment.as_ptr(), Arc::as_ptr(segment))
+    }
+}
+
+/// A process asks which children are gone only after so many new objects, so that the answer costs each of them little.
+const ASKS_AFTER: u32 = 256;
 
 static REGISTRY: ForkMutex<Registry> = ForkMutex::new();
 
@@ -526,18 +572,10 @@ pub(crate) fn take(tag: Tag) -> Result<Taken, Error> {
     registry.watch_forks()?;
     let slots = tag.slots();
     let forks = FORKS.load(Ordering::Relaxed);
-    if registry.current.as_ref().is_some_and(|current| !current.takes_objects()) {
-        registry.current = None;
-        registry.free.clear();
-    }
-    let again = if slots == 1 { registry.free.pop() } else { None };
-    let (segment, slot) = match (again, &registry.current) {
-        (Some(slot), Some(current)) => (Arc::clone(current), slot as usize),
-        _ => registry.next_slots(slots)?,
-    };
+    let (segment, slot, again) = registry.next_slots(slots)?;
     let inconsistent = Error::BadAddress("the slot lies outside of its segment");
     let place = segment.place(slot).ok_or(inconsistent)?;
-    if again.is_some() {
+    if again {
         // What is new is zero, and private memory that nobody has touched takes no room.
         for word in place.private().iter().chain(place.shared()) {
             word.store(0, Ordering::Relaxed);
@@ -548,17 +586,21 @@ pub(crate) fn take(tag: Tag) -> Result<Taken, Error> {
     Ok(Taken { place, slot, forks })
 }
 
-/// Gives the slot of a new object back, if nobody else can have it; tells whether.
-pub(crate) fn give_back(place: &Place<Segment>, slot: u32, forks: u64) -> bool {
+/// Gives the slot of an object back that this process did not send; tells whether nobody else can have it.
+pub(crate) fn give_back(place: &Place<Segment>, slot: u32, made: u64) -> bool {
     let mut registry = REGISTRY.lock();
-    let current = registry.current.as_ref();
-    let is_mine = (forks == FORKS.load(Ordering::Relaxed)
-        || !rule("fork/no-slot-is-reused-that-a-child-may-have"))
-        && current.is_some_and(|current| Arc::ptr_eq(current, place.keeps()))
-        && place.keeps().was_made_by_this_process()
-        && place.keeps().tag(slot as usize).is_some_and(|tag| tag.slots() == 1);
+    let segment = place.keeps();
+    if !segment.was_made_by_this_process()
+        || segment.tag(slot as usize).is_none_or(|tag| tag.slots() != 1)
+    {
+        return false;
+    }
+    let forks = FORKS.load(Ordering::Relaxed);
+    let is_mine = forks == made || !rule("fork/no-slot-is-reused-that-a-child-may-have");
     if is_mine {
-        registry.free.push(slot);
+        registry.free(segment, slot);
+    } else {
+        registry.reuse.leave(segment, slot, made, forks);
     }
     is_mine
 }
@@ -618,12 +660,23 @@ pub(crate) fn open(
 }
 
 impl Registry {
-    fn next_slots(&mut self, slots: usize) -> Result<(Arc<Segment>, usize), Error> {
-        if let Some(current) = &self.current {
-            let used = current.used();
-            if used + slots <= current.size.slots {
-                current.header(11).store((used + slots) as u64, Ordering::Release);
-                return Ok((Arc::clone(current), used));
+    /// Slots side by side, and whether they were another object's.
+    fn next_slots(&mut self, slots: usize) -> Result<(Arc<Segment>, usize, bool), Error> {
+        self.made_since = self.made_since.saturating_add(1);
+        self.leave_what_takes_none();
+        if let Some(found) = self.slots_of_current(slots) {
+            return Ok(found);
+        }
+        if slots == 1 {
+            if !self.go_back_to_older() && self.made_since > ASKS_AFTER {
+                self.made_since = 0;
+                let mut reuse = std::mem::take(&mut self.reuse);
+                reuse.find_free(|segment, slot| self.free(segment, slot));
+                self.reuse = reuse;
+                self.go_back_to_older();
+            }
+            if let Some(found) = self.slots_of_current(slots) {
+                return Ok(found);
             }
         }
         let usual = (FEWEST_SLOTS << self.made.min(8)).min(MOST_SLOTS).max(slots);
@@ -634,9 +687,69 @@ impl Registry {
         segment.header(11).store(slots as u64, Ordering::Release);
         self.remember(&segment);
         self.made += 1;
+        self.go_to(Arc::clone(&segment), Vec::new());
+        Ok((segment, 0, false))
+    }
+
+    /// A forked child makes segments of its own; and what cannot be sent any more, for want of a descriptor, gets no new objects.
+    fn leave_what_takes_none(&mut self) {
+        let Some(current) = &self.current else { return };
+        if current.takes_objects() {
+            return;
+        }
+        if !current.was_made_by_this_process() {
+            self.older.clear();
+            self.reuse = Reuse::default();
+        }
+        self.current = None;
         self.free.clear();
-        self.current = Some(Arc::clone(&segment));
-        Ok((segment, 0))
+    }
+
+    fn slots_of_current(&mut self, slots: usize) -> Option<(Arc<Segment>, usize, bool)> {
+        let current = self.current.as_ref()?;
+        let again = if slots == 1 { self.free.pop() } else { None };
+        if let Some(slot) = again {
+            return Some((Arc::clone(current), slot as usize, true));
+        }
+        let used = current.used();
+        if used + slots > current.size.slots {
+            return None;
+        }
+        current.header(11).store((used + slots) as u64, Ordering::Release);
+        Some((Arc::clone(current), used, false))
+    }
+
+    /// Makes the fullest of the older segments that have a free slot the current one, so that those with few objects can lose
+    /// them and end; false if there is none.
+    fn go_back_to_older(&mut self) -> bool {
+        self.older.retain(|older| older.segment.strong_count() > 0);
+        loop {
+            let with_slots =
+                self.older.iter().enumerate().filter(|(_, older)| !older.free.is_empty());
+            let fullest = with_slots.min_by_key(|(_, older)| older.free.len());
+            let Some((index, _)) = fullest else { return false };
+            let Older { segment, free } = self.older.swap_remove(index);
+            if let Some(segment) = segment.upgrade().filter(|segment| segment.takes_objects()) {
+                self.go_to(segment, free);
+                return true;
+            }
+        }
+    }
+
+    fn go_to(&mut self, segment: Arc<Segment>, free: Vec<u32>) {
+        let free = std::mem::replace(&mut self.free, free);
+        if let Some(before) = self.current.replace(segment) {
+            self.older.push(Older { segment: Arc::downgrade(&before), free });
+        }
+    }
+
+    /// Lets a slot be used again.
+    fn free(&mut self, segment: &Arc<Segment>, slot: u32) {
+        if self.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, segment)) {
+            self.free.push(slot);
+        } else if let Some(older) = self.older.iter_mut().find(|older| older.is(segment)) {
+            older.free.push(slot);
+        }
     }
 
     fn remember(&mut self, segment: &Arc<Segment>) {
@@ -661,8 +774,7 @@ extern "C" fn before_fork() {
     REGISTRY.lock_for_fork(|registry| {
         FORKING.begin();
         let forks = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
-        // Nothing that was made before can be used again.
-        registry.free.clear();
+        registry.reuse.before_fork(forks, registry.current.as_ref());
         let segments = registry.segments.iter().filter_map(Weak::upgrade);
         registry.lineages = segments.filter_map(|segment| segment.leave_to_child(forks)).collect();
     });
@@ -670,13 +782,17 @@ extern "C" fn before_fork() {
 
 extern "C" fn after_fork_in_parent() {
     if FORKING.end() {
-        REGISTRY.unlock_after_fork(|registry| registry.lineages = Vec::new());
+        REGISTRY.unlock_after_fork(|registry| {
+            registry.reuse.after_fork_in_parent();
+            registry.lineages = Vec::new();
+        });
     }
 }
 
 extern "C" fn after_fork_in_child() {
     if FORKING.end() {
         REGISTRY.unlock_after_fork(|registry| {
+            registry.reuse.after_fork_in_child();
             registry.lineages.drain(..).for_each(Lineage::leave_to_child);
         });
     }

@@ -12,6 +12,7 @@ use std::ffi::c_int;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 
 use crate::os::mapping::Memory;
 
@@ -27,7 +28,7 @@ impl Lineage {
         // A duplicate would be the same open. This one is this lineage's alone.
         let own = open(name, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()?;
         for &number in numbers {
-            let mut lock = lock_of(libc::F_RDLCK, number)?;
+            let mut lock = lock_of(libc::F_RDLCK, number, number)?;
             // SAFETY: an open descriptor, and a place for the structure that this command reads.
             let done = unsafe { libc::fcntl(own.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) };
             if done != 0 {
@@ -46,19 +47,76 @@ impl Lineage {
 /// Whether a process is left that has begun a lineage of this number, or was forked as one of it; also where the system does
 /// not tell.
 pub(crate) fn may_be_left(file: BorrowedFd<'_>, number: u64) -> bool {
-    let Some(mut lock) = lock_of(libc::F_WRLCK, number) else { return true };
+    find_left(file, number, number) != Ok(None)
+}
+
+/// Some number, from one to another, of a lineage that a process is left of. (One outside, where somebody has locked more
+/// of the file.)
+///
+/// # Errors
+/// Where the system does not tell.
+pub(crate) fn find_left(file: BorrowedFd<'_>, from: u64, to: u64) -> Result<Option<u64>, Errno> {
+    let mut lock = lock_of(libc::F_WRLCK, from, to).ok_or(Errno::OVERFLOW)?;
     // SAFETY: an open descriptor, and a place for the structure that this command reads and writes.
     let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
-    done != 0 || c_int::from(lock.l_type) != libc::F_UNLCK
+    if done != 0 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+    }
+    if c_int::from(lock.l_type) == libc::F_UNLCK {
+        return Ok(None);
+    }
+    u64::try_from(lock.l_start).map(Some).map_err(|_| Errno::IO)
 }
 
 #[allow(clippy::cast_possible_truncation)] // both are small
-fn lock_of(kind: c_int, number: u64) -> Option<libc::flock> {
+fn lock_of(kind: c_int, from: u64, to: u64) -> Option<libc::flock> {
     // SAFETY: a structure of numbers.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = kind as libc::c_short;
     lock.l_whence = libc::SEEK_SET as libc::c_short;
-    lock.l_start = number.try_into().ok()?;
-    lock.l_len = 1;
+    lock.l_start = from.try_into().ok()?;
+    lock.l_len = (to - from + 1).try_into().ok()?;
     Some(lock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::mapping::Shared;
+
+    #[test]
+    fn a_lineage_is_found_as_long_as_one_of_it_lives() {
+        let shared = Shared::create(1024).unwrap();
+        let file = shared.descriptor().unwrap();
+        let find = |from, to| find_left(file, from, to).unwrap();
+        let lineages = [3, 5].map(|number| Lineage::begin(file, &[number]).unwrap());
+        assert_eq!(
+            (find(0, 2), find(0, 4), find(4, 9), find(6, 9)),
+            (None, Some(3), Some(5), None)
+        );
+        let (mut wakes, waits) = std::io::pipe().unwrap();
+        // SAFETY: the child reads, and exits without unwinding or running destructors.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // What a daemon does.
+            for number in (3..256).filter(|&number| number != wakes.as_raw_fd()) {
+                // SAFETY: this process's, which uses none of them any more.
+                unsafe { libc::close(number) };
+            }
+            let _ = std::io::Read::read(&mut wakes, &mut [0]);
+            // SAFETY: ends the process at once.
+            unsafe { libc::_exit(0) };
+        }
+        drop(lineages);
+        assert_eq!((find(0, 4), find(4, 9)), (Some(3), Some(5)));
+        drop(waits);
+        let pid = rustix::process::Pid::from_raw(child).unwrap();
+        rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
+        // Children of other tests are of them too, until they end.
+        let began = std::time::Instant::now();
+        while find(0, 9).is_some() {
+            assert!(began.elapsed().as_secs() < 60, "somebody is still of one");
+            std::thread::yield_now();
+        }
+    }
 }
