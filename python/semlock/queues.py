@@ -396,9 +396,10 @@ class _Places(_Counter):
         """Frees places of the dead.
 
         In one step: an exception in the midst of it must not take a living process's places along.
+        Without the guard, for that can take long: whoever reads both counts meanwhile finds places
+        freed, or finds them freed later.
         """
-        with self._guard:
-            self._unsent._free_those_of_the_dead()
+        self._unsent._free_those_of_the_dead()
 
 
 class _UncountedPlaces(_native.BoundedSemaphore):

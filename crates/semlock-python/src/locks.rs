@@ -58,13 +58,20 @@ pub(crate) unsafe extern "C" fn acquire(
     unsafe { acquire_with(slf, lock, args, nargs, kwnames) }
 }
 
+/// What a lock's `try_acquire` says; detached while it looks at many holders.
+#[inline(always)]
+#[allow(clippy::inline_always)] // the hot path of several callers, which only one would get
+fn try_acquire(lock: &Lock) -> Wait {
+    lock.raw.try_acquire_with(|look| capi::detached(look))
+}
+
 /// # Safety
 /// Attached; `slf` is an instance of a type of this file, or of a subclass.
 #[inline(always)]
 #[allow(clippy::inline_always)] // the hot path of several callers, which only one would get
 unsafe fn acquire_or_wait(slf: *mut PyObject) -> *mut PyObject {
     let lock: &Lock = held!(slf);
-    match lock.raw.try_acquire() {
+    match try_acquire(lock) {
         Wait::Acquired => boolean(true),
         // SAFETY: as for this function, and this is what it holds.
         tried => unsafe { not_at_once(slf, lock, tried, Deadline::NEVER) },
@@ -76,7 +83,7 @@ unsafe fn acquire_or_wait(slf: *mut PyObject) -> *mut PyObject {
 #[inline(never)] // keeps `acquire` short
 unsafe fn acquire_now(slf: *mut PyObject, lock: &Lock) -> *mut PyObject {
     // SAFETY: as for this function.
-    unsafe { ended(slf, lock, lock.raw.try_acquire(), None) }
+    unsafe { ended(slf, lock, try_acquire(lock), None) }
 }
 
 /// # Safety
@@ -110,7 +117,7 @@ unsafe fn acquire_with(
             return ptr::null_mut();
         }
     }
-    let tried = lock.raw.try_acquire();
+    let tried = try_acquire(lock);
     if tried == Wait::Acquired {
         return boolean(true);
     }
@@ -198,7 +205,7 @@ unsafe fn recovered_from(
         return boolean(true);
     }
     // The warning ran what released the lock, or goes on holding it: it is to be acquired anew.
-    let tried = lock.raw.try_acquire();
+    let tried = try_acquire(lock);
     // SAFETY: as for this function.
     unsafe {
         match deadline {
@@ -277,6 +284,11 @@ pub(crate) unsafe extern "C" fn exit(
 
 // ---- What a lock can tell ----
 
+/// What is known by counting permits; detached where there are many.
+fn counted<T: Send>(lock: &Lock, count: impl FnOnce(&raw::Lock) -> T + Send) -> T {
+    if lock.raw.counts_at_length() { capi::detached(|| count(&lock.raw)) } else { count(&lock.raw) }
+}
+
 /// A function of a table that tells something of a lock, and its twin for the lock's view.
 macro_rules! tells {
     ($name:ident, $of_view:ident, $lock:ident => $answer:expr) => {
@@ -304,8 +316,8 @@ macro_rules! through_view {
     };
 }
 
-tells!(is_zero, view_is_zero, lock => boolean(lock.raw.is_zero()));
-tells!(get_value, view_get_value, lock => long(lock.raw.value()));
+tells!(is_zero, view_is_zero, lock => boolean(counted(lock, raw::Lock::is_zero)));
+tells!(get_value, view_get_value, lock => long(counted(lock, raw::Lock::value)));
 tells!(count, view_count, lock => long(lock.raw.count()));
 tells!(is_mine, view_is_mine, lock => boolean(lock.raw.is_mine()));
 tells!(holder, lock => long_or_none(lock.raw.holder()));
@@ -317,7 +329,7 @@ tells!(begin_message, lock => boolean(lock.raw.begin_message()));
 tells!(is_mid_message, lock => boolean(lock.raw.is_mid_message()));
 tells!(is_moving_message, lock => boolean(lock.raw.is_moving_message()));
 tells!(free_those_of_the_dead, lock => {
-    lock.raw.free_those_of_the_dead();
+    capi::detached(|| lock.raw.free_those_of_the_dead());
     none()
 });
 tells!(end_message, lock => {
@@ -469,7 +481,7 @@ unsafe extern "C" fn repr_rlock(slf: *mut PyObject) -> *mut PyObject {
 unsafe extern "C" fn repr_semaphore(slf: *mut PyObject) -> *mut PyObject {
     let lock: &Lock = held!(slf);
     // SAFETY: attached, and `slf` comes from Python.
-    unsafe { formatted(c"<%S(value=%S)>", class_of(slf), long(lock.raw.value())) }
+    unsafe { formatted(c"<%S(value=%S)>", class_of(slf), long(counted(lock, raw::Lock::value))) }
 }
 
 unsafe extern "C" fn repr_bounded(slf: *mut PyObject) -> *mut PyObject {
@@ -477,7 +489,8 @@ unsafe extern "C" fn repr_bounded(slf: *mut PyObject) -> *mut PyObject {
     let most = lock.raw.options().maxvalue;
     // SAFETY: attached, and `slf` comes from Python; each step takes references of ours.
     unsafe {
-        let values = formatted(c"value=%S, maxvalue=%S", long(lock.raw.value()), long(most));
+        let value = counted(lock, raw::Lock::value);
+        let values = formatted(c"value=%S, maxvalue=%S", long(value), long(most));
         formatted(c"<%S(%S)>", class_of(slf), values)
     }
 }

@@ -20,6 +20,7 @@ use ::loom::model::Builder;
 use ::loom::thread::{self, JoinHandle, Thread};
 
 use super::barrier::{Phase, Phases};
+use super::blocks::Blocks;
 use super::counter::Counter;
 use super::event::Event;
 use super::gate::{ALL_EACH, Announced, Announcing, Gate};
@@ -783,6 +784,117 @@ fn a_waiter_never_sleeps_beside_one_of_several_free_permits() {
         }
         join(waiters);
     });
+}
+
+// ---- Many permits ----
+
+/// A robust semaphore of two permits, each a block of its own; all are held by A, and perhaps a hint says otherwise.
+struct Two {
+    permits: [AtomicU64; 2],
+    hint: [AtomicU64; 1],
+    gate: AtomicU64,
+    futex: Sleepers,
+}
+
+impl Two {
+    fn held(hint: u64) -> Self {
+        Self {
+            permits: [word(A.word()), word(A.word())],
+            hint: [word(hint)],
+            gate: word(0),
+            futex: Sleepers::default(),
+        }
+    }
+
+    fn blocks(&self) -> Blocks<'_> {
+        Blocks { permits: &self.permits, hints: &self.hint }
+    }
+
+    fn take(&self, from: usize, me: Process) -> Option<usize> {
+        self.blocks().find(from, |permit| permit.try_take(me, NOBODY)).map(|(index, _)| index)
+    }
+
+    fn free(&self, index: usize, me: Process) {
+        assert!(Permit(&self.permits[index]).free_if_held_by(me));
+        self.blocks().note(index);
+        Gate(&self.gate).wake_one(&self.futex, || false);
+    }
+
+    fn is_held(&self, index: usize) -> bool {
+        matches!(Permit(&self.permits[index]).state(), State::Held(_))
+    }
+}
+
+#[test]
+fn a_waiter_that_goes_by_hints_never_sleeps_beside_a_free_permit() {
+    for hint in [0b00, 0b01, 0b11] {
+        model_with(2, move || {
+            let two = Arc::new(Two::held(hint));
+            let waiters = [(0, B), (1, C)].map(|(from, me)| {
+                with(&two, move |two| {
+                    let at = wait_at(Gate(&two.gate), &two.futex, || two.take(from, me));
+                    two.free(at, me);
+                })
+            });
+            two.free(1, A);
+            join(waiters);
+        });
+    }
+}
+
+/// Each release that is over can be seen by its hint until the permit is taken, whatever those do who look in vain meanwhile.
+#[test]
+fn a_permit_that_was_released_is_found_beside_those_who_look_in_vain() {
+    for hint in [0b00, 0b11] {
+        model_with(2, move || {
+            let two = Arc::new(Two::held(hint));
+            let looker = with(&two, |two| two.take(0, B).is_some());
+            two.free(0, A);
+            two.free(1, A);
+            // The other takes one at most.
+            assert!(two.take(0, A).is_some());
+            let left = two.take(0, A).is_some();
+            let took = looker.join().unwrap();
+            assert!(left || took || two.take(0, A).is_some());
+        });
+    }
+}
+
+#[test]
+fn a_permit_that_is_reserved_is_found_by_the_one_that_it_is_for() {
+    model_with(2, || {
+        let two = Arc::new(Two::held(0b11));
+        let others = with(&two, |two| two.take(0, B));
+        let reserved = Reservation::new(7, 0);
+        assert!(Permit(&two.permits[0]).reserve_if_held_by(A, Some(reserved)));
+        two.blocks().note(0);
+        assert_eq!(two.take(0, C), None);
+        let first = Taker { ticket: Some(7), ..NOBODY };
+        let found = two.blocks().find(0, |permit| permit.try_take(C, first));
+        assert_eq!(found, Some((0, Taken::Clean)));
+        assert_eq!(others.join().unwrap(), None);
+    });
+}
+
+/// Wherever a releaser is killed, and whoever looks meanwhile: the full look finds what it freed, if nobody has taken it.
+#[test]
+fn a_permit_whose_releaser_was_killed_is_found_by_the_full_look() {
+    for steps in 0..6 {
+        model_with(2, move || {
+            let two = Arc::new(Two::held(0b11));
+            let looker = with(&two, |two| two.take(0, B).is_some());
+            killed_after(steps, || two.free(0, A));
+            let took = looker.join().unwrap();
+            for index in [0, 1] {
+                if !two.is_held(index) {
+                    two.blocks().note_if_lost(index);
+                }
+            }
+            let is_free = !two.is_held(0);
+            assert_eq!(two.take(0, C).is_some(), is_free);
+            assert!(!(took && is_free));
+        });
+    }
 }
 
 // ---- Turns ----

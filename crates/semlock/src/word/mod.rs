@@ -4,6 +4,7 @@
 //! everything that asks the operating system whether somebody is dead.
 
 pub(crate) mod barrier;
+pub(crate) mod blocks;
 pub(crate) mod counter;
 pub(crate) mod event;
 pub(crate) mod gate;

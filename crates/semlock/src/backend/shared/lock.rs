@@ -8,9 +8,11 @@
 //! ```text
 //!                     0             1                2                    3
 //!  mutex              owner thread  depth            recovered from: pid  who moves a message: thread
-//!  robust semaphore   owner thread  permits held     recovered from: pid
+//!  robust semaphore   owner thread  permits held     recovered from: pid  the permit it changed last
 //!  semaphore          owner thread  count, as `count::Count` keeps it
 //! ```
+//!
+//! and, of a robust semaphore, which permits it holds: so it finds one to give back without looking through all (see `blocks::Mine`).
 //!
 //! Whether *I* hold a lock is known from there, and not from the permit: after an exec that still
 //! names this process, which knows nothing of it any more.
@@ -34,6 +36,7 @@ use crate::count::Count;
 use crate::mutation::rule;
 use crate::os::mapping::FileId;
 use crate::os::{clock, thread};
+use crate::word::blocks::{Blocks, Mine};
 use crate::word::counter::Counter;
 use crate::word::gate::Gate;
 use crate::word::permit::{Permit, Process, State, Taken};
@@ -88,6 +91,11 @@ pub(super) const HEIRS: usize = MESSAGE;
 const SEAT: usize = 6;
 const TICKETS: usize = 7;
 
+/// Of so many holders it is quickly known whether they live: some microseconds for each.
+const FEW_HOLDERS: u32 = 64;
+/// So many permits are counted in a few microseconds.
+const FEW_TO_COUNT: u32 = 4_096;
+
 const KINDS: [Kind; 3] = [Kind::Mutex, Kind::ReentrantMutex, Kind::Semaphore];
 
 impl Lock {
@@ -114,9 +122,7 @@ impl Lock {
         let new = Self { object: Object::new(tag)?, tag };
         if kind == Kind::Semaphore {
             if robust {
-                for permit in new.permits() {
-                    permit.store(0, Ordering::Relaxed);
-                }
+                new.blocks().free_all();
             } else {
                 new.object.word(WORD).store(value.into(), Ordering::Release);
             }
@@ -198,11 +204,14 @@ impl Lock {
     }
 
     /// All permits of what is no plain semaphore.
-    fn words(&self) -> &[AtomicU64] {
-        match self.tag.kind {
-            Kind::Semaphore => self.permits(),
-            _ => std::slice::from_ref(self.object.word(WORD)),
+    fn blocks(&self) -> Blocks<'_> {
+        if self.tag.kind != Kind::Semaphore {
+            return Blocks { permits: std::slice::from_ref(self.object.word(WORD)), hints: &[] };
         }
+        let permits = self.tag.limit as usize;
+        let words = self.object.words_after(permits + Blocks::hints(permits));
+        let (permits, hints) = words.split_at(permits);
+        Blocks { permits, hints }
     }
 
     pub(super) fn turns(&self) -> Turns<'_> {
@@ -214,9 +223,27 @@ impl Lock {
         (self.tag.kind != Kind::Barrier).then(|| self.object.places(TICKETS))
     }
 
-    /// A robust semaphore's.
-    fn permits(&self) -> &[AtomicU64] {
-        self.object.words_after(self.tag.limit as usize)
+    /// The permits of a robust semaphore that this process holds.
+    fn mine(&self) -> Mine<'_> {
+        Mine(self.object.private_words_after(Mine::words(self.tag.limit as usize)))
+    }
+
+    /// Near which of a robust semaphore's permits to look for another.
+    fn near(&self) -> usize {
+        let last = self.object.private()[3].load(Ordering::Relaxed);
+        // Each process begins elsewhere, so that they do not meet at the first one.
+        let permits = u64::from(self.tag.limit.max(1));
+        let near = last.checked_sub(1).unwrap_or(self.object.me().pid().into()) % permits;
+        usize::try_from(near).unwrap_or_default()
+    }
+
+    fn set_near(&self, permit: usize) {
+        self.object.private()[3].store(permit as u64 + 1, Ordering::Relaxed);
+    }
+
+    /// Whether there is a permit, free or reserved, that `is_it` changes.
+    fn find_reserved(&self, mut is_it: impl FnMut(Permit<'_>) -> bool) -> bool {
+        self.blocks().find(self.near(), |permit| is_it(permit).then_some(())).is_some()
     }
 
     fn owner(&self) -> &AtomicU64 {
@@ -248,11 +275,19 @@ impl Lock {
     #[inline(always)]
     #[allow(clippy::inline_always)] // the hot path of several callers, which only one would get
     pub fn try_acquire(&self) -> Wait {
+        self.try_acquire_with(|look| look())
+    }
+
+    /// The same, for a caller that holds what others need, as an interpreter's lock: where a look at holders may take long, because
+    /// there can be many, it is given to `at_length`, which gives that up and runs the look.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // as for `try_acquire`
+    pub fn try_acquire_with(&self, at_length: impl FnOnce(&mut (dyn FnMut() + Send))) -> Wait {
         if self.tag.kind == Kind::Mutex && self.permit().try_take_clean(self.object.me()) {
             self.took_mutex();
             return Wait::Acquired;
         }
-        self.try_acquire_slow()
+        self.try_acquire_slow(at_length)
     }
 
     #[inline]
@@ -270,24 +305,40 @@ impl Lock {
     }
 
     // Not cold: recursive mutexes and semaphores are taken here.
-    fn try_acquire_slow(&self) -> Wait {
+    fn try_acquire_slow(&self, at_length: impl FnOnce(&mut (dyn FnMut() + Send))) -> Wait {
         if self.again_if_mine() {
             return Wait::Acquired;
         }
         match self.attempt(None) {
             Some(taken) => taken,
-            None if self.tag.robust => self.judge_if_due().unwrap_or(Wait::TimedOut),
+            None if self.tag.robust => self.judge_if_due(at_length).unwrap_or(Wait::TimedOut),
             None => Wait::TimedOut,
         }
     }
 
     #[cold]
-    fn judge_if_due(&self) -> Option<Wait> {
-        if is_due(self.object.word(JUDGED), self.object.me()) {
-            self.judge(&mut Suspects::new(self.object.me()))
-        } else {
-            None
+    fn judge_if_due(&self, at_length: impl FnOnce(&mut (dyn FnMut() + Send))) -> Option<Wait> {
+        let me = self.object.me();
+        if !is_due(self.object.word(JUDGED), me) {
+            return None;
         }
+        if self.holders() <= FEW_HOLDERS {
+            return self.judge(&mut Suspects::new(me));
+        }
+        let mut found = None;
+        at_length(&mut || found = self.judge(&mut Suspects::new(me)));
+        found
+    }
+
+    /// How many there can be.
+    fn holders(&self) -> u32 {
+        if self.tag.kind == Kind::Semaphore { self.tag.limit } else { 1 }
+    }
+
+    /// Whether counting what is free takes long: a caller that holds what others need gives that up for it.
+    #[must_use]
+    pub fn counts_at_length(&self) -> bool {
+        self.tag.kind == Kind::Semaphore && self.tag.robust && self.tag.limit > FEW_TO_COUNT
     }
 
     /// Counts up if this is a recursive mutex that the calling thread holds; tells whether it is.
@@ -324,12 +375,31 @@ impl Lock {
 
     fn attempt_permits(&self, taker: Taker) -> Option<Wait> {
         let me = self.object.me();
-        let permits = self.permits();
-        // Each process begins elsewhere, so that they do not meet at the first one.
-        let first = me.pid() as usize % permits.len().max(1);
-        let (before, after) = permits.split_at(first);
-        let found = after.iter().chain(before).find_map(|word| Permit(word).try_take(me, taker))?;
-        Some(self.took(found))
+        let (index, taken) =
+            self.blocks().find(self.near(), |permit| permit.try_take(me, taker))?;
+        Some(self.took_one_of_many(index, taken))
+    }
+
+    /// Notes a permit of a robust semaphore that was taken.
+    fn took_one_of_many(&self, index: usize, taken: Taken) -> Wait {
+        // Before it is counted: who counts one less finds one.
+        self.mine().add(index);
+        self.set_near(index);
+        self.took(taken)
+    }
+
+    /// Counts one permit of a robust semaphore less, and says which; none if this process holds none.
+    fn take_out_one_of_mine(&self) -> Option<usize> {
+        let one_less = |held: u64| held.checked_sub(1);
+        self.depth().fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less).ok()?;
+        self.recovered_from().store(0, Ordering::Relaxed);
+        loop {
+            // There is one. It is not found only while others take and release beside this thread.
+            if let Some(index) = self.mine().remove_one(self.near()) {
+                self.set_near(index);
+                return Some(index);
+            }
+        }
     }
 
     /// Notes a permit that was taken.
@@ -352,21 +422,29 @@ impl Lock {
     /// Takes a permit from a holder that died.
     pub(super) fn judge(&self, suspects: &mut Suspects) -> Option<Wait> {
         if self.tag.kind == Kind::Semaphore {
-            let mut is_dead = suspects.each_once();
-            return self.permits().iter().find_map(|word| self.take_from(word, &mut is_dead));
+            return self.judge_all(suspects);
         }
-        let is_left = &mut |holder| is_left_by_all(&self.object, holder, suspects);
-        self.take_from(self.object.word(WORD), is_left)
+        let State::Held(holder) = self.permit().state() else { return None };
+        (is_left_by_all(&self.object, holder, suspects)
+            && self.permit().recover(holder, self.object.me()))
+        .then(|| self.took(Taken::OwnerDied(holder)))
     }
 
-    fn take_from(
-        &self,
-        word: &AtomicU64,
-        is_left: &mut impl FnMut(Process) -> bool,
-    ) -> Option<Wait> {
-        let State::Held(holder) = Permit(word).state() else { return None };
-        (is_left(holder) && Permit(word).recover(holder, self.object.me()))
-            .then(|| self.took(Taken::OwnerDied(holder)))
+    /// Of a robust semaphore also one that nobody finds, because who freed it was killed in the middle of that.
+    fn judge_all(&self, suspects: &mut Suspects) -> Option<Wait> {
+        let me = self.object.me();
+        let taker = Taker { ticket: None, clock: clock::now };
+        let blocks = self.blocks();
+        let mut is_dead = suspects.each_once();
+        blocks.permits.iter().map(Permit).enumerate().find_map(|(index, permit)| {
+            let taken = match permit.state() {
+                State::Held(holder) => (is_dead(holder) && permit.recover(holder, me))
+                    .then_some(Taken::OwnerDied(holder)),
+                _ if blocks.note_if_lost(index) => permit.try_take(me, taker),
+                _ => None,
+            };
+            taken.map(|taken| self.took_one_of_many(index, taken))
+        })
     }
 
     /// Whether a mutex's holder has died.
@@ -457,12 +535,10 @@ impl Lock {
         let me = self.object.me();
         let dead = Process::new(pid, 0, false);
         if self.tag.kind == Kind::Semaphore {
-            let one_less = |held: u64| held.checked_sub(1);
-            if self.depth().fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less).is_err() {
-                return;
-            }
-            self.recovered_from().store(0, Ordering::Relaxed);
-            self.permits().iter().any(|word| Permit(word).free_as_owner_died(me, dead));
+            let Some(index) = self.take_out_one_of_mine() else { return };
+            let blocks = self.blocks();
+            Permit(&blocks.permits[index]).free_as_owner_died(me, dead);
+            blocks.note(index);
         } else {
             // What was asked meanwhile may have released it, and another thread have taken it.
             if !self.is_mine() || self.recovered() != Some(pid) {
@@ -509,9 +585,17 @@ impl Lock {
         }
         let mut suspects = Suspects::new(me);
         let mut is_dead = suspects.each_once();
-        for word in self.permits() {
-            let State::Held(holder) = Permit(word).state() else { continue };
-            if is_dead(holder) && Permit(word).free_if_held_by(holder) {
+        let blocks = self.blocks();
+        for (index, permit) in blocks.permits.iter().map(Permit).enumerate() {
+            let is_free = match permit.state() {
+                State::Held(holder) if is_dead(holder) && permit.free_if_held_by(holder) => {
+                    blocks.note(index);
+                    true
+                }
+                State::Held(_) => false,
+                _ => blocks.note_if_lost(index),
+            };
+            if is_free {
                 self.turns().wake_one(&Kernel, None);
             }
         }
@@ -568,7 +652,7 @@ impl Lock {
                 self.counter().value(clock::now) as u32
             }
             Tag { kind: Kind::Semaphore, .. } => {
-                self.permits().iter().filter(is_free).count() as u32
+                self.blocks().permits.iter().filter(is_free).count() as u32
             }
             _ => u32::from(is_free(&self.object.word(WORD))),
         }
@@ -577,7 +661,28 @@ impl Lock {
     /// Whether no permit is free.
     #[must_use]
     pub fn is_zero(&self) -> bool {
-        self.value() == 0
+        // Mostly, where there are many, one of them is found at once.
+        !(self.counts_at_length() && self.find_free()) && self.value() == 0
+    }
+
+    fn find_free(&self) -> bool {
+        self.has_more_than(0)
+    }
+
+    /// Whether more permits of a robust semaphore are free than so many; without counting all. One whose releaser was killed in the middle
+    /// of it is not counted till somebody has looked for the dead.
+    #[must_use]
+    pub fn has_more_than(&self, permits: u32) -> bool {
+        let mut left = permits;
+        let is_one_more = |permit: Permit<'_>| {
+            let is_free = matches!(permit.state(), State::Free | State::OwnerDied(_));
+            if is_free && left == 0 {
+                return Some(());
+            }
+            left -= u32::from(is_free);
+            None
+        };
+        self.blocks().find(self.near(), is_one_more).is_some()
     }
 
     /// How many threads of all processes wait for it in a place, asleep or just woken.
@@ -673,14 +778,12 @@ impl Permits for Lock {
                 return Ok(given);
             }
             Tag { kind: Kind::Semaphore, .. } => {
-                let held = self.depth();
-                let one_less = |held: u64| held.checked_sub(1);
-                held.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less)
-                    .map_err(|_none| Error::NotHeldHere)?;
-                self.recovered_from().store(0, Ordering::Relaxed);
-                if !self.permits().iter().any(|word| Permit(word).reserve_if_held_by(me, next)) {
+                let index = self.take_out_one_of_mine().ok_or(Error::NotHeldHere)?;
+                let blocks = self.blocks();
+                if !Permit(&blocks.permits[index]).reserve_if_held_by(me, next) {
                     return Err(Error::NotHeldHere);
                 }
+                blocks.note(index);
             }
             Tag { kind: Kind::ReentrantMutex, .. } => {
                 self.forget_mutex();
@@ -703,14 +806,14 @@ impl Permits for Lock {
             Tag { kind: Kind::Semaphore, robust: false, .. } => {
                 self.counter().reserve_again(reserved, next)
             }
-            _ => self.words().iter().any(|word| Permit(word).reserve_again(reserved, next)),
+            _ => self.find_reserved(|permit| permit.reserve_again(reserved, next)),
         }
     }
 
     fn give_up(&self, ticket: u64) -> bool {
         match self.tag {
             Tag { kind: Kind::Semaphore, robust: false, .. } => self.counter().give_up(ticket),
-            _ => self.words().iter().any(|word| Permit(word).give_up(ticket)),
+            _ => self.find_reserved(|permit| permit.give_up(ticket)),
         }
     }
 }

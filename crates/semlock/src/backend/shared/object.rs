@@ -143,6 +143,11 @@ impl Object {
     pub(crate) fn words_after(&self, words: usize) -> &[AtomicU64] {
         self.segment().words_after(self.slot, words)
     }
+
+    /// So many words of this process's, in the entries of the slots that follow.
+    pub(crate) fn private_words_after(&self, words: usize) -> &[AtomicU64] {
+        self.segment().private_words_after(self.slot, words)
+    }
 }
 
 impl Drop for Object {

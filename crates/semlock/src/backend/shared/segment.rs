@@ -30,8 +30,11 @@
 //!
 //! ```text
 //!  word 0  how this process is called in this segment; 0: not known yet        4 + 4 × slot  an entry
-//!  entry:  0  owner thread   1  depth | permits held | count   2  recovered from (pid) | count   3  count | mover
+//!  entry:  0  owner thread   1  depth | permits held | count   2  recovered from (pid) | count   3  count | mover | last permit
 //! ```
+//!
+//! A robust semaphore's permits, and where the free ones may be (`word::blocks`), follow its slot, as many slots as they need. So in
+//! each process the entries of these are its as well: in them it notes which permits it holds.
 //!
 //! Only the process that made a segment takes slots of it, and only it writes word 11. Slots
 //! are taken one after the other. One is used again only if no other process can have the object: it was never sent, and the
@@ -58,6 +61,7 @@ use crate::os::mapping::{
 };
 use crate::os::process::{START_BITS, identity};
 use crate::os::thread;
+use crate::word::blocks::Blocks;
 use crate::word::permit::{self, Permit, Process};
 use crate::word::places::Places;
 use crate::word::waiters::{NODE_WORDS, Waiters};
@@ -80,6 +84,11 @@ const FEWEST_SLOTS: usize = 1024;
 const MOST_SLOTS: usize = 8192;
 /// What a node can name.
 const SLOT_NUMBERS: usize = 1 << 16;
+/// Permits of a robust semaphore. It may take more slots than there are numbers, and is alone in its segment then: the first is named, and
+/// the others never are.
+const MOST_PERMITS: u32 = 524_280;
+const MOST_SLOTS_OF_ONE: usize =
+    Tag { kind: Kind::Semaphore, robust: true, limit: MOST_PERMITS }.slots();
 const PRIVATE_AT: usize = 4;
 
 // A permit tells a start time back as the system told it.
@@ -125,10 +134,19 @@ impl Tag {
         (tag.word() == word).then_some(tag)
     }
 
-    /// Slots that it takes: a robust semaphore's permits follow its own slot.
-    fn slots(self) -> usize {
-        let more = self.kind == Kind::Semaphore && self.robust;
-        1 + if more { (self.limit as usize).div_ceil(SHARED_WORDS) } else { 0 }
+    /// Words in the slots that follow: a robust semaphore's permits, and hints.
+    const fn more_words(self) -> usize {
+        if matches!(self.kind, Kind::Semaphore) && self.robust {
+            let permits = self.limit as usize;
+            permits + Blocks::hints(permits)
+        } else {
+            0
+        }
+    }
+
+    /// Slots that it takes.
+    const fn slots(self) -> usize {
+        1 + self.more_words().div_ceil(SHARED_WORDS)
     }
 }
 
@@ -251,7 +269,10 @@ impl Segment {
         let number = |word| usize::try_from(header(word)).map_err(|_| bad_size);
         let size = Size { places: number(14)?, nodes: number(9)?, slots: number(10)? };
         let length = number(2)?;
-        if size.words() != Some(length) || !found.has_length(length) || size.slots > SLOT_NUMBERS {
+        if size.words() != Some(length)
+            || !found.has_length(length)
+            || size.slots > MOST_SLOTS_OF_ONE
+        {
             return Err(bad_size);
         }
         Self::over(found.keep()?, id, size)
@@ -285,6 +306,12 @@ impl Segment {
     pub(crate) fn words_after(&self, slot: u32, words: usize) -> &[AtomicU64] {
         let at = self.slot_at(slot as usize + 1);
         &self.shared.words()[at..at + words]
+    }
+
+    /// So many words of this process's that follow a slot's entry.
+    pub(crate) fn private_words_after(&self, slot: u32, words: usize) -> &[AtomicU64] {
+        let at = PRIVATE_AT + (slot as usize + 1) * PRIVATE_WORDS;
+        &self.private.words()[at..at + words]
     }
 
     /// What a word of some slot says; 0 of one that there is not.
@@ -648,7 +675,7 @@ pub(crate) fn open(
     };
     drop(registry);
     let slot = address.slot as usize;
-    if slot >= segment.used() {
+    if slot >= segment.used().min(SLOT_NUMBERS) {
         return Err(Error::BadAddress("there is no such slot"));
     }
     let tag = segment.tag(slot).filter(|tag| tag.word() == address.tag);
@@ -680,7 +707,7 @@ impl Registry {
             }
         }
         let usual = (FEWEST_SLOTS << self.made.min(8)).min(MOST_SLOTS).max(slots);
-        if usual > SLOT_NUMBERS {
+        if usual > MOST_SLOTS_OF_ONE {
             return Err(Error::OutOfRange("a robust semaphore has 524,280 permits at most"));
         }
         let segment = Arc::new(Segment::create(usual, slots)?);

@@ -21,6 +21,10 @@ pub const SCENES: &[Named] = &[
     ("robust-semaphore/release-one-waits", robust_release_one_waits),
     ("robust-semaphore/recovery", robust_recovery),
     ("robust-semaphore/given-back-as-owner-died", robust_given_back),
+    ("robust-semaphore/acquire-one-of-many", robust_acquire_one_of_many),
+    ("robust-semaphore/acquire-where-none-of-many-is-free", robust_none_of_many),
+    ("robust-semaphore/release-one-of-many", robust_release_one_of_many),
+    ("robust-semaphore/release-one-of-many-one-waits", robust_release_one_of_many_one_waits),
 ];
 
 pub fn plain(value: u32) -> Lock {
@@ -279,4 +283,80 @@ fn robust_given_back(stage: &Stage) {
     let dead = stage.kill(prepare, || {});
     let told = takes_all(stage, &lock, 1);
     assert!(told == [number] || !dead.returned && told == [dead.pid], "told {told:?}");
+}
+
+/// More than one block of them, so that they are found by hints.
+const MANY: u32 = 130;
+
+/// All permits but some are held, for as long as the peer lives.
+fn all_held_but(lock: &Lock, free: u32) -> Peer {
+    holder(lock, MANY - free)
+}
+
+/// Those who held nearly all give them back, and all can be taken.
+fn takes_all_of_many(stage: &Stage, lock: &Lock, mut holder: Peer) -> Vec<Told> {
+    holder.go();
+    holder.join();
+    takes_all(stage, lock, MANY)
+}
+
+fn robust_acquire_one_of_many(stage: &Stage) {
+    let lock = robust(MANY);
+    let holder = all_held_but(&lock, 1);
+    let prepare = || {
+        used_before();
+        || take(&lock)
+    };
+    let dead = stage.kill(prepare, || {});
+    assert_told_once(&dead, &takes_all_of_many(stage, &lock, holder), true);
+}
+
+fn robust_none_of_many(stage: &Stage) {
+    let lock = robust(MANY);
+    let holder = all_held_but(&lock, 0);
+    let prepare = || {
+        used_before();
+        || assert_eq!(lock.acquire_until(soon()), Wait::TimedOut)
+    };
+    let _dead = stage.kill(prepare, || {});
+    fresh(|| assert_eq!(lock.try_acquire(), Wait::TimedOut, "one permit too many"));
+    assert_eq!(takes_all_of_many(stage, &lock, holder), []);
+}
+
+fn robust_release_one_of_many(stage: &Stage) {
+    let lock = robust(MANY);
+    let holder = all_held_but(&lock, 1);
+    let prepare = || {
+        take(&lock);
+        // It clears the hints, so that the release has one to set.
+        assert_eq!(lock.try_acquire(), Wait::TimedOut);
+        || lock.release().expect("it is held")
+    };
+    let dead = stage.kill(prepare, || {});
+    stage.expects("the permit to be found, wherever its holder died");
+    fresh(|| {
+        take(&lock);
+        lock.release().expect("it is held");
+    });
+    let told = takes_all_of_many(stage, &lock, holder);
+    // The fresh one was told, if anybody was.
+    assert_eq!(told, [], "told of {}", dead.pid);
+}
+
+fn robust_release_one_of_many_one_waits(stage: &Stage) {
+    let lock = robust(MANY);
+    let holder = all_held_but(&lock, 1);
+    let mut waiting = None;
+    let prepare = || {
+        take(&lock);
+        || lock.release().expect("it is held")
+    };
+    let dead = stage.kill_known(prepare, |_| waiting = Some(sleeper(&lock)), || {});
+    let mut waiting = waiting.expect("it is there");
+    stage.expects("the sleeper to get the permit");
+    let mut told = vec![waiting.expect()];
+    told.retain(|&told| told != 0);
+    waiting.join();
+    told.extend(takes_all_of_many(stage, &lock, holder));
+    assert_told_once(&dead, &told, false);
 }
