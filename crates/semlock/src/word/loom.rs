@@ -1175,10 +1175,9 @@ fn of_a_counter_in_turn_no_permit_is_lost() {
         let line = Arc::new(Line::counting());
         let (first, second) = (line.enter(B, true), line.enter(C, true));
         let first = with(&line, move |line| line.wait_shortly(B, first));
-        let other = with(&line, |line| line.release(A));
+        line.release(A);
         line.release(A);
         let got = [line.wait_shortly(C, second), first.join().unwrap()];
-        other.join().unwrap();
         let got = got.into_iter().filter(|&got| got).count();
         let left = [(); 3].into_iter().filter(|()| line.is_left()).count();
         assert_eq!(got + left, 2);
@@ -1249,6 +1248,22 @@ fn a_waiter_that_is_killed_keeps_no_permit_and_no_place_for_long() {
             line.places().leave(&second.place);
             // Both places are there again.
             assert!(line.places().enter(C).is_some() && line.places().enter(C).is_some());
+        });
+    }
+}
+
+#[test]
+fn what_one_that_leaves_was_woken_for_is_the_next_ones() {
+    for is_hungry in [false, true] {
+        model_with(2, move || {
+            let line = Arc::new(Line::held());
+            let [first, second] = [B, C].map(|me| line.enter(me, is_hungry));
+            let second = with(&line, move |line| line.wait(C, second));
+            // It sleeps, and is woken in its sleep.
+            line.futex.lie_down(&line.nodes[1], None);
+            line.release(A);
+            line.end(&first, false);
+            second.join().unwrap();
         });
     }
 }
