@@ -251,12 +251,12 @@ impl Mine<'_> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::super::permit::{Process, Taken};
-    use super::super::reservation::{Reservation, Taker};
+    use super::super::reservation::{Acquirer, Reservation};
     use super::*;
 
     const ME: Process = Process::new(7, 1, false);
     const OTHER: Process = Process::new(8, 1, false);
-    const NOBODY: Taker = Taker { ticket: None, clock: || 0 };
+    const NOBODY: Acquirer = Acquirer { ticket: None, clock: || 0 };
 
     fn with_blocks(permits: usize, test: impl FnOnce(Blocks<'_>)) {
         let words: Vec<_> =
@@ -323,7 +323,7 @@ mod tests {
             assert!(Permit(&blocks.permits[150]).reserve_if_held_by(ME, Some(reserved)));
             blocks.note(150);
             assert_eq!(take(blocks, 0), None);
-            let first = Taker { ticket: Some(3), ..NOBODY };
+            let first = Acquirer { ticket: Some(3), ..NOBODY };
             let found = blocks.find(0, |permit| permit.try_take(OTHER, first));
             assert_eq!(found, Some((150, Taken::Clean)));
         });

@@ -16,7 +16,7 @@
 //! fails tells is no older than that look, so it needs nothing itself.
 
 use super::low;
-use super::reservation::{Reservation, Taker};
+use super::reservation::{Acquirer, Reservation};
 use super::turns::Given;
 use crate::atomic::{AtomicU64, Ordering};
 
@@ -50,7 +50,7 @@ impl Counter<'_> {
     }
 
     #[inline]
-    pub(crate) fn try_take(self, taker: Taker) -> bool {
+    pub(crate) fn try_take(self, acquirer: Acquirer) -> bool {
         let mut seen = self.0.load(Ordering::SeqCst);
         loop {
             let value = seen & VALUE;
@@ -58,9 +58,9 @@ impl Counter<'_> {
                 None if value == 0 => return false,
                 None => seen - 1,
                 // What was reserved for it first: the others wait for the rest.
-                Some(reserved) if taker.is(reserved) => value,
+                Some(reserved) if acquirer.is(reserved) => value,
                 Some(_) if value > 0 => seen - 1,
-                Some(reserved) if taker.may_take(reserved) => value,
+                Some(reserved) if acquirer.may_take(reserved) => value,
                 Some(_) => return false,
             };
             match self.0.compare_exchange(seen, after, Ordering::Acquire, Ordering::Relaxed) {
@@ -123,8 +123,8 @@ impl Counter<'_> {
 mod tests {
     use super::*;
 
-    const NOBODY: Taker = Taker { ticket: None, clock: || 0 };
-    const FIRST: Taker = Taker { ticket: Some(7), ..NOBODY };
+    const NOBODY: Acquirer = Acquirer { ticket: None, clock: || 0 };
+    const FIRST: Acquirer = Acquirer { ticket: Some(7), ..NOBODY };
 
     const RESERVED_FOR_FIRST: Option<Reservation> = Some(Reservation::new(7, 0));
 
@@ -148,7 +148,7 @@ mod tests {
     fn a_reservation_that_ran_out_is_for_all_and_none_is_lost() {
         let word = AtomicU64::new(0);
         let counter = Counter(&word);
-        let late = Taker { clock: || 200_000_000, ..NOBODY };
+        let late = Acquirer { clock: || 200_000_000, ..NOBODY };
         assert_eq!(counter.give(9, RESERVED_FOR_FIRST, || 0), Some(Given::ToOne));
         assert!(counter.try_take(late) && !counter.try_take(late));
         assert_eq!(counter.give(9, RESERVED_FOR_FIRST, || 0), Some(Given::ToOne));

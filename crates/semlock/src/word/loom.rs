@@ -26,7 +26,7 @@ use super::event::Event;
 use super::gate::{ALL_EACH, Announced, Announcing, Gate};
 use super::permit::{Permit, Process, State, Taken};
 use super::places::{Place, Places};
-use super::reservation::{Reservation, Taker};
+use super::reservation::{Acquirer, Reservation};
 use super::turns::{Given, Permits, Turns};
 use super::waiters::{NODE_WORDS, Node, Progress, Queue, Waiters, Waits};
 use super::watch::{Judged, Watch};
@@ -40,9 +40,9 @@ const C: Process = Process::new(3, 3, false);
 const D: Process = Process::new(4, 4, false);
 
 /// One without a place, while no reservation has run out.
-const NOBODY: Taker = Taker { ticket: None, clock: || 0 };
+const NOBODY: Acquirer = Acquirer { ticket: None, clock: || 0 };
 /// One that comes when all have run out.
-const LATE: Taker = Taker { ticket: None, clock: || 1_000_000_000 };
+const LATE: Acquirer = Acquirer { ticket: None, clock: || 1_000_000_000 };
 
 const AT_GATE: Announcing = Announcing { has_place: false, is_hungry: false };
 
@@ -692,7 +692,7 @@ fn who_takes_what_another_gave_sees_what_that_one_wrote() {
     });
 }
 
-/// A taker that loads the first value and takes a later one of the same number.
+/// A acquirer that loads the first value and takes a later one of the same number.
 #[test]
 fn a_counter_of_one_protects_as_a_permit_does() {
     model(|| {
@@ -869,7 +869,7 @@ fn a_permit_that_is_reserved_is_found_by_the_one_that_it_is_for() {
         assert!(Permit(&two.permits[0]).reserve_if_held_by(A, Some(reserved)));
         two.blocks().note(0);
         assert_eq!(two.take(0, C), None);
-        let first = Taker { ticket: Some(7), ..NOBODY };
+        let first = Acquirer { ticket: Some(7), ..NOBODY };
         let found = two.blocks().find(0, |permit| permit.try_take(C, first));
         assert_eq!(found, Some((0, Taken::Clean)));
         assert_eq!(others.join().unwrap(), None);
@@ -945,16 +945,16 @@ impl Line {
         Turns { gate: Gate(&self.gate), places: Some(self.places()) }
     }
 
-    fn try_take(&self, me: Process, taker: Taker) -> bool {
+    fn try_take(&self, me: Process, acquirer: Acquirer) -> bool {
         if self.counts {
-            Counter(&self.permit).try_take(taker)
+            Counter(&self.permit).try_take(acquirer)
         } else {
-            Permit(&self.permit).try_take(me, taker).is_some()
+            Permit(&self.permit).try_take(me, acquirer).is_some()
         }
     }
 
     fn attempt(&self, me: Process, waiter: &InLine) -> bool {
-        self.try_take(me, Taker { ticket: Some(waiter.place.ticket()), ..NOBODY })
+        self.try_take(me, Acquirer { ticket: Some(waiter.place.ticket()), ..NOBODY })
     }
 
     fn enter(&self, me: Process, is_hungry: bool) -> InLine {

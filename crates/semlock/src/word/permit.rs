@@ -25,7 +25,7 @@
 //! that a failed exchange tells: who needs one looks again.
 
 use super::low;
-use super::reservation::{Reservation, Taker};
+use super::reservation::{Acquirer, Reservation};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 
@@ -138,7 +138,7 @@ impl Permit<'_> {
     }
 
     /// Takes it if it is free for this one.
-    pub(crate) fn try_take(self, me: Process, taker: Taker) -> Option<Taken> {
+    pub(crate) fn try_take(self, me: Process, acquirer: Acquirer) -> Option<Taken> {
         loop {
             match self.state() {
                 State::Free => {
@@ -147,7 +147,7 @@ impl Permit<'_> {
                     }
                 }
                 State::Reserved(reserved) => {
-                    if !taker.may_take(reserved) {
+                    if !acquirer.may_take(reserved) {
                         return None;
                     }
                     if self.change(free(Some(reserved)), me.0) {
@@ -251,7 +251,7 @@ mod tests {
 
     const ME: Process = Process::new(1 << 21, 12_345_678, false);
     const OTHER: Process = Process::new(4_194_303, (1 << 40) - 1, false);
-    const NOBODY: Taker = Taker { ticket: None, clock: || 0 };
+    const NOBODY: Acquirer = Acquirer { ticket: None, clock: || 0 };
 
     #[test]
     fn a_process_is_told_back_as_it_was_named() {
@@ -320,11 +320,11 @@ mod tests {
         assert_eq!(permit.state(), State::Reserved(reserved));
         assert!(!permit.try_take_clean(OTHER) && !permit.free(None));
         assert_eq!(permit.try_take(OTHER, NOBODY), None);
-        assert_eq!(permit.try_take(OTHER, Taker { ticket: Some(8), ..NOBODY }), None);
-        let first = Taker { ticket: Some(7), ..NOBODY };
+        assert_eq!(permit.try_take(OTHER, Acquirer { ticket: Some(8), ..NOBODY }), None);
+        let first = Acquirer { ticket: Some(7), ..NOBODY };
         assert_eq!(permit.try_take(OTHER, first), Some(Taken::Clean));
         assert!(permit.free(Some(reserved)));
-        let late = Taker { clock: || 200_000_000, ..NOBODY };
+        let late = Acquirer { clock: || 200_000_000, ..NOBODY };
         assert_eq!(permit.try_take(ME, late), Some(Taken::Clean));
         assert!(permit.free(Some(reserved)) && permit.reserve_again(reserved, None));
         assert!(!permit.reserve_again(reserved, None));

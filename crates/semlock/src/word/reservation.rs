@@ -62,14 +62,14 @@ const fn milliseconds(now: u64) -> u32 {
 
 /// Who wants a permit.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Taker {
+pub(crate) struct Acquirer {
     /// Of one that has a place among the waiters.
     pub(crate) ticket: Option<u64>,
     /// The monotonic clock, in nanoseconds.
     pub(crate) clock: fn() -> u64,
 }
 
-impl Taker {
+impl Acquirer {
     /// Whether it is the one that a permit was reserved for.
     pub(crate) fn is(self, reserved: Reservation) -> bool {
         self.ticket.is_some_and(|ticket| reserved.is_for(ticket))

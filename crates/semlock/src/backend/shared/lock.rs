@@ -41,7 +41,7 @@ use crate::word::counter::Counter;
 use crate::word::gate::Gate;
 use crate::word::permit::{Permit, Process, State, Taken};
 use crate::word::places::{Place, Places};
-use crate::word::reservation::{Reservation, Taker};
+use crate::word::reservation::{Acquirer, Reservation};
 use crate::word::turns::{Given, Permits, Turns};
 use crate::{Address, Deadline, Error, Wait};
 
@@ -358,25 +358,25 @@ impl Lock {
     /// Takes a permit that is free, for all or for who waits in that place.
     #[inline]
     pub(super) fn attempt(&self, place: Option<&Place>) -> Option<Wait> {
-        let taker = Taker { ticket: place.map(Place::ticket), clock: clock::now };
+        let acquirer = Acquirer { ticket: place.map(Place::ticket), clock: clock::now };
         match self.tag {
             Tag { kind: Kind::Semaphore, robust: false, .. } => {
-                self.counter().try_take(taker).then(|| {
+                self.counter().try_take(acquirer).then(|| {
                     let me = thread::current();
                     self.owner().store(me as u64, Ordering::Relaxed);
                     self.tally().add(1, me);
                     Wait::Acquired
                 })
             }
-            Tag { kind: Kind::Semaphore, .. } => self.attempt_permits(taker),
-            _ => self.permit().try_take(self.object.me(), taker).map(|taken| self.took(taken)),
+            Tag { kind: Kind::Semaphore, .. } => self.attempt_permits(acquirer),
+            _ => self.permit().try_take(self.object.me(), acquirer).map(|taken| self.took(taken)),
         }
     }
 
-    fn attempt_permits(&self, taker: Taker) -> Option<Wait> {
+    fn attempt_permits(&self, acquirer: Acquirer) -> Option<Wait> {
         let me = self.object.me();
         let (index, taken) =
-            self.blocks().find(self.near(), |permit| permit.try_take(me, taker))?;
+            self.blocks().find(self.near(), |permit| permit.try_take(me, acquirer))?;
         Some(self.took_one_of_many(index, taken))
     }
 
@@ -433,14 +433,14 @@ impl Lock {
     /// Of a robust semaphore also one that nobody finds, because who freed it was killed in the middle of that.
     fn judge_all(&self, suspects: &mut Suspects) -> Option<Wait> {
         let me = self.object.me();
-        let taker = Taker { ticket: None, clock: clock::now };
+        let acquirer = Acquirer { ticket: None, clock: clock::now };
         let blocks = self.blocks();
         let mut is_dead = suspects.each_once();
         blocks.permits.iter().map(Permit).enumerate().find_map(|(index, permit)| {
             let taken = match permit.state() {
                 State::Held(holder) => (is_dead(holder) && permit.recover(holder, me))
                     .then_some(Taken::OwnerDied(holder)),
-                _ if blocks.note_if_lost(index) => permit.try_take(me, taker),
+                _ if blocks.note_if_lost(index) => permit.try_take(me, acquirer),
                 _ => None,
             };
             taken.map(|taken| self.took_one_of_many(index, taken))
