@@ -57,6 +57,9 @@ struct Plan {
     /// How often it was tried over an anchor, which the call may not come to: what it does depends on the time that it
     /// takes, and on a busy machine that differs.
     tries: u32,
+    /// Whether somebody has waited in vain already. A virtual machine can stand still for as long as the watchdog has patience; what
+    /// hangs because of a death at this instruction hangs again.
+    is_last: bool,
 }
 
 /// After so many tries over an anchor it is tried step by step.
@@ -64,7 +67,7 @@ const TRIES: u32 = 3;
 
 impl From<Until> for Plan {
     fn from(until: Until) -> Self {
-        Self { until, tries: 0 }
+        Self { until, tries: 0, is_last: false }
     }
 }
 
@@ -191,6 +194,14 @@ impl Progress {
         let until = plan.until;
         self.on_stage -= 1;
         let name = self.scene.name;
+        if let WaitStatus::Signaled(_, Signal::SIGALRM, _) = status
+            && !plan.is_last
+        {
+            let (place, what) = (place(until), report.waits_for());
+            eprintln!("{name} {place}: waited in vain for {what}; tries once more");
+            self.planned.push_back(Plan { is_last: true, ..plan });
+            return;
+        }
         if !matches!(status, WaitStatus::Exited(_, 0)) {
             self.failures += 1;
             match status {
@@ -219,7 +230,7 @@ impl Progress {
             Until::After(step) | Until::Past(step) if returned => {
                 let length = self.trace.as_ref().map_or(0, Trace::length);
                 if step < length && plan.tries < TRIES {
-                    self.planned.push_back(Plan { until, tries: plan.tries + 1 });
+                    self.planned.push_back(Plan { tries: plan.tries + 1, ..plan });
                 } else if step < length {
                     self.missed += 1;
                 } else {
