@@ -778,11 +778,14 @@ impl Permits for Lock {
                 return Ok(given);
             }
             Tag { kind: Kind::Semaphore, .. } => {
-                let index = self.take_out_one_of_mine().ok_or(Error::NotHeldHere)?;
                 let blocks = self.blocks();
-                if !Permit(&blocks.permits[index]).reserve_if_held_by(me, next) {
-                    return Err(Error::NotHeldHere);
-                }
+                let index = loop {
+                    let index = self.take_out_one_of_mine().ok_or(Error::NotHeldHere)?;
+                    // Another process can have written there; then the next one is given.
+                    if Permit(&blocks.permits[index]).reserve_if_held_by(me, next) {
+                        break index;
+                    }
+                };
                 blocks.note(index);
             }
             Tag { kind: Kind::ReentrantMutex, .. } => {
