@@ -84,15 +84,17 @@ def watch(owner, name, how, made):
 
 
 def note(how, lock):
-    of_modules = {cls.__module__ for cls in type(lock).__mro__}
-    if "multiprocessing.synchronize" in of_modules:
-        # Made of SemLocks, which have been noted.
-        return
     kernel, native = map(sys.modules.get, ("semlock._multiprocessing", "semlock._native"))
     ours = [] if kernel is None else [kernel.SemLock]
     if native is not None:
         ours += [native.SemLock, native.Condition, native.Event, native.Barrier]
-    line = f"{os.getpid()} {how} {'semlock' if isinstance(lock, tuple(ours)) else 'stock'}\n"
+    is_ours = isinstance(lock, tuple(ours))
+    if not is_ours and any(
+        it.__module__ == "multiprocessing.synchronize" for it in type(lock).__mro__
+    ):
+        # Made of SemLocks, which have been noted.
+        return
+    line = f"{os.getpid()} {how} {'semlock' if is_ours else 'stock'}\n"
     # One write in append mode is whole, whoever else writes.
     notes = os.open(os.environ["SEMLOCK_NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
