@@ -140,10 +140,12 @@ fn derive_from_stocks(module: &Bound<'_, PyModule>) -> PyResult<()> {
         "Event",
         "Barrier",
     ] {
+        // It is being imported, and imports us in the place of `_multiprocessing`: its classes are not there yet.
+        let Some(stocks_class) = stocks.getattr_opt(name)? else { return Ok(()) };
         let class = module.getattr(name)?;
         let (base,): (Bound<'_, PyAny>,) = class.getattr("__bases__")?.extract()?;
         // Whoever has put something else there checks with nothing.
-        if let Ok(stocks_class) = stocks.getattr(name)?.cast_into::<PyType>() {
+        if let Ok(stocks_class) = stocks_class.cast_into::<PyType>() {
             class.setattr("__bases__", (base, stocks_class))?;
         }
     }
