@@ -42,18 +42,14 @@
 use std::time::Duration;
 
 use super::permit::Process;
-use super::waiters::Waiters;
+use super::waiters::{TICKET_SHIFT, WHAT, Waiters, slot_of, state_of};
 use super::{Futex, Slept, Woke, low};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 
-const WHAT: u64 = 0b111;
 const WAITING: u64 = 1;
 const WOKEN: u64 = 2;
 const GRANTED: u64 = 3;
-const SLOT_SHIFT: u32 = 3;
-const SLOT_BITS: u32 = 16;
-const TICKET_SHIFT: u32 = SLOT_SHIFT + SLOT_BITS;
 
 /// Those who wait for one lock.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +104,7 @@ impl Places<'_> {
     pub(crate) fn enter(&self, me: Process) -> Option<Place> {
         let index = self.table.claim(me)?;
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        let waiting = ticket << TICKET_SHIFT | self.slot << SLOT_SHIFT | WAITING;
+        let waiting = state_of(ticket, self.slot, WAITING);
         // The announcement at the gate, which follows, is what tells others.
         self.table.state(index).store(waiting, Ordering::Relaxed);
         Some(Place { index, waiting })
@@ -238,8 +234,7 @@ impl Places<'_> {
     fn all(&self, what: u64) -> impl Iterator<Item = First> + '_ {
         (0..self.table.used()).filter_map(move |index| {
             let state = self.table.state(index).load(Ordering::Relaxed);
-            let is_its = state >> SLOT_SHIFT & ((1 << SLOT_BITS) - 1) == self.slot;
-            (state & WHAT == what && is_its).then_some(First { index, state })
+            (state & WHAT == what && slot_of(state) == self.slot).then_some(First { index, state })
         })
     }
 }

@@ -62,8 +62,12 @@ impl Turns<'_> {
     /// Wakes the first of those who wait; `other` is the caller's own place.
     #[inline]
     pub(crate) fn wake_one(self, futex: &impl Futex, other: Option<&Place>) {
-        self.gate
-            .wake_one(futex, || self.places.is_some_and(|places| places.wake_first(futex, other)));
+        self.gate.wake_one(futex, || self.wake_first(futex, other));
+    }
+
+    /// Wakes the first of those who have a place, for one who has seen that somebody may wait; false if there is none.
+    pub(crate) fn wake_first(self, futex: &impl Futex, other: Option<&Place>) -> bool {
+        self.places.is_some_and(|places| places.wake_first(futex, other))
     }
 
     /// Frees a permit for the first of those who wait.

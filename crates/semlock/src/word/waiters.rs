@@ -47,7 +47,7 @@ use crate::mutation::rule;
 /// Words of one node.
 pub(crate) const NODE_WORDS: usize = 2;
 
-const WHAT: u64 = 0b111;
+pub(super) const WHAT: u64 = 0b111;
 const WAITING: u64 = 1;
 const NOTIFIED: u64 = 2;
 const THROUGH: u64 = 3;
@@ -55,7 +55,7 @@ const BROKEN: u64 = 4;
 const MEMBER: u64 = 5;
 const SLOT_SHIFT: u32 = 3;
 const SLOT_BITS: u32 = 16;
-const TICKET_SHIFT: u32 = SLOT_SHIFT + SLOT_BITS;
+pub(super) const TICKET_SHIFT: u32 = SLOT_SHIFT + SLOT_BITS;
 
 /// The table of a segment.
 #[derive(Clone, Copy, Debug)]
@@ -181,7 +181,7 @@ impl Queue<'_> {
     pub(crate) fn enter(&self, me: Process) -> Option<Node> {
         let index = self.waiters.claim(me)?;
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        let waiting = ticket << TICKET_SHIFT | self.slot << SLOT_SHIFT | self.waits.what();
+        let waiting = state_of(ticket, self.slot, self.waits.what());
         self.waiters.state(index).store(waiting, Ordering::Release);
         // Who has read a number of tickets before it looked through the table, and finds it the
         // same later, knows that nobody has entered since: not even while it looked.
@@ -436,7 +436,11 @@ impl Queue<'_> {
     }
 }
 
+pub(super) const fn state_of(ticket: u64, slot: u64, what: u64) -> u64 {
+    ticket << TICKET_SHIFT | slot << SLOT_SHIFT | what
+}
+
 /// Whose waiter it is.
-const fn slot_of(state: u64) -> u64 {
+pub(super) const fn slot_of(state: u64) -> u64 {
     state >> SLOT_SHIFT & ((1 << SLOT_BITS) - 1)
 }

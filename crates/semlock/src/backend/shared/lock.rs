@@ -487,7 +487,7 @@ impl Lock {
             // Before it is free: after that, another thread may have written here.
             self.forget_mutex();
             if self.permit().free_if_held_by(self.object.me()) {
-                self.turns().wake_one(&Kernel, None);
+                self.wake_one();
                 return Ok(());
             }
         }
@@ -516,7 +516,7 @@ impl Lock {
             return self.release_in_turn();
         }
         self.give(None)?;
-        self.turns().wake_one(&Kernel, None);
+        self.wake_one();
         Ok(())
     }
 
@@ -527,6 +527,12 @@ impl Lock {
         let mut suspects = Suspects::new(me);
         let is_dead = &mut |process| suspects.is_dead(process);
         self.turns().release(&Kernel, self, clock::now, me, is_dead)
+    }
+
+    /// Wakes the first of those who wait. Where nobody does, nothing but the gate is looked at.
+    #[inline]
+    fn wake_one(&self) {
+        self.gate().wake_one(&Kernel, || self.turns().wake_first(&Kernel, None));
     }
 
     /// Gives back what the calling thread took from an owner that died, if it still has it, as it was: the next who takes it
@@ -551,7 +557,7 @@ impl Lock {
                 self.permit().free(None);
             }
         }
-        self.turns().wake_one(&Kernel, None);
+        self.wake_one();
     }
 
     /// Gives a mutex back that the calling thread holds, however often it took it; returns how often.
@@ -596,7 +602,7 @@ impl Lock {
                 _ => blocks.note_if_lost(index),
             };
             if is_free {
-                self.turns().wake_one(&Kernel, None);
+                self.wake_one();
             }
         }
     }

@@ -238,18 +238,23 @@ fn robust_release(stage: &Stage) {
 
 fn robust_release_one_waits(stage: &Stage) {
     let lock = robust(1);
+    release_one_waits(stage, &lock, || takes_all(stage, &lock, 1));
+}
+
+/// One sleeps for the permit that is released. Then `takes_all` takes all that the sleeper has not, and says of whom it was told.
+fn release_one_waits(stage: &Stage, lock: &Lock, takes_all: impl FnOnce() -> Vec<Told>) {
     let mut waiting = None;
     let prepare = || {
-        take(&lock);
+        take(lock);
         || lock.release().expect("it is held")
     };
-    let dead = stage.kill_known(prepare, |_| waiting = Some(sleeper(&lock)), || {});
+    let dead = stage.kill_known(prepare, |_| waiting = Some(sleeper(lock)), || {});
     let mut waiting = waiting.expect("it is there");
     stage.expects("the sleeper to get the permit");
     let mut told = vec![waiting.expect()];
     told.retain(|&told| told != 0);
     waiting.join();
-    told.extend(takes_all(stage, &lock, 1));
+    told.extend(takes_all());
     assert_told_once(&dead, &told, false);
 }
 
@@ -346,17 +351,5 @@ fn robust_release_one_of_many(stage: &Stage) {
 fn robust_release_one_of_many_one_waits(stage: &Stage) {
     let lock = robust(MANY);
     let holder = all_held_but(&lock, 1);
-    let mut waiting = None;
-    let prepare = || {
-        take(&lock);
-        || lock.release().expect("it is held")
-    };
-    let dead = stage.kill_known(prepare, |_| waiting = Some(sleeper(&lock)), || {});
-    let mut waiting = waiting.expect("it is there");
-    stage.expects("the sleeper to get the permit");
-    let mut told = vec![waiting.expect()];
-    told.retain(|&told| told != 0);
-    waiting.join();
-    told.extend(takes_all_of_many(stage, &lock, holder));
-    assert_told_once(&dead, &told, false);
+    release_one_waits(stage, &lock, || takes_all_of_many(stage, &lock, holder));
 }
