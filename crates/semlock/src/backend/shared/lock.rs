@@ -358,7 +358,7 @@ impl Lock {
     /// Takes a permit that is free, for all or for who waits in that place.
     #[inline]
     pub(super) fn attempt(&self, place: Option<&Place>) -> Option<Wait> {
-        let acquirer = Acquirer { ticket: place.map(Place::ticket), clock: clock::now };
+        let acquirer = acquirer(place);
         match self.tag {
             Tag { kind: Kind::Semaphore, robust: false, .. } => {
                 self.counter().try_take(acquirer).then(|| {
@@ -433,7 +433,7 @@ impl Lock {
     /// Of a robust semaphore also one that nobody finds, because who freed it was killed in the middle of that.
     fn judge_all(&self, suspects: &mut Suspects) -> Option<Wait> {
         let me = self.object.me();
-        let acquirer = Acquirer { ticket: None, clock: clock::now };
+        let acquirer = acquirer(None);
         let blocks = self.blocks();
         let mut is_dead = suspects.each_once();
         blocks.permits.iter().map(Permit).enumerate().find_map(|(index, permit)| {
@@ -671,24 +671,12 @@ impl Lock {
         !(self.counts_at_length() && self.find_free()) && self.value() == 0
     }
 
+    /// Whether a permit of a robust semaphore is found free; without looking at all.
     fn find_free(&self) -> bool {
-        self.has_more_than(0)
-    }
-
-    /// Whether more permits of a robust semaphore are free than so many; without counting all. One whose releaser was killed in the middle
-    /// of it is not counted till somebody has looked for the dead.
-    #[must_use]
-    pub fn has_more_than(&self, permits: u32) -> bool {
-        let mut left = permits;
-        let is_one_more = |permit: Permit<'_>| {
-            let is_free = matches!(permit.state(), State::Free | State::OwnerDied(_));
-            if is_free && left == 0 {
-                return Some(());
-            }
-            left -= u32::from(is_free);
-            None
+        let is_free = |permit: Permit<'_>| {
+            matches!(permit.state(), State::Free | State::OwnerDied(_)).then_some(())
         };
-        self.blocks().find(self.near(), is_one_more).is_some()
+        self.blocks().find(self.near(), is_free).is_some()
     }
 
     /// How many threads of all processes wait for it in a place, asleep or just woken.
@@ -767,6 +755,10 @@ impl Lock {
     fn message(&self) -> &AtomicU64 {
         self.object.word(MESSAGE)
     }
+}
+
+fn acquirer(place: Option<&Place>) -> Acquirer {
+    Acquirer { ticket: place.map(Place::ticket), clock: clock::now }
 }
 
 impl Permits for Lock {
