@@ -116,31 +116,22 @@ class Context(context.BaseContext):
         """A ctypes object in shared memory."""
         from multiprocessing.sharedctypes import RawValue
 
-        try:
-            return RawValue(typecode_or_type, *args)
-        except OSError as error:
-            make = functools.partial(RawValue, typecode_or_type, *args)
-            return _in_lent_memory(error, make, typecode_or_type, 1)
+        make = functools.partial(RawValue, typecode_or_type, *args)
+        return _in_heap(make, typecode_or_type, 1)
 
     def RawArray(self, typecode_or_type: Any, size_or_initializer: Any) -> Any:  # noqa: N802
         """A ctypes array in shared memory."""
         from multiprocessing.sharedctypes import RawArray
 
-        try:
-            return RawArray(typecode_or_type, size_or_initializer)
-        except OSError as error:
-            make = functools.partial(RawArray, typecode_or_type, size_or_initializer)
-            return _in_lent_memory(error, make, typecode_or_type, size_or_initializer)
+        make = functools.partial(RawArray, typecode_or_type, size_or_initializer)
+        return _in_heap(make, typecode_or_type, size_or_initializer)
 
     def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True) -> Any:  # noqa: N802
         """A ctypes object in shared memory, with a lock."""
         from multiprocessing.sharedctypes import Value
 
-        try:
-            return Value(typecode_or_type, *args, lock=lock, ctx=self)
-        except OSError as error:
-            make = functools.partial(Value, typecode_or_type, *args, lock=lock, ctx=self)
-            return _in_lent_memory(error, make, typecode_or_type, 1)
+        make = functools.partial(Value, typecode_or_type, *args, lock=lock, ctx=self)
+        return _in_heap(make, typecode_or_type, 1)
 
     def Array(  # noqa: N802
         self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True
@@ -148,13 +139,8 @@ class Context(context.BaseContext):
         """A ctypes array in shared memory, with a lock."""
         from multiprocessing.sharedctypes import Array
 
-        try:
-            return Array(typecode_or_type, size_or_initializer, lock=lock, ctx=self)
-        except OSError as error:
-            make = functools.partial(
-                Array, typecode_or_type, size_or_initializer, lock=lock, ctx=self
-            )
-            return _in_lent_memory(error, make, typecode_or_type, size_or_initializer)
+        make = functools.partial(Array, typecode_or_type, size_or_initializer, lock=lock, ctx=self)
+        return _in_heap(make, typecode_or_type, size_or_initializer)
 
     # Queues and pools are imported where they are made, as in the stdlib: many programs need none.
     # Where no lock is robust, nobody goes on where another was killed, and they are the stdlib's.
@@ -198,21 +184,19 @@ class Context(context.BaseContext):
         return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
 
 
-def _in_lent_memory(
-    error: OSError, make: Callable[[], Any], typecode_or_type: Any, size_or_initializer: Any
-) -> Any:
-    """What the stdlib failed to make in its heap, if that had no memory for it."""
-    if not _native.HAS_SHARED:
-        raise error
-    from .heap import lend_if_short
-
-    while lend_if_short(error, typecode_or_type, size_or_initializer):
+def _in_heap(make: Callable[[], Any], typecode_or_type: Any, size_or_initializer: Any) -> Any:
+    """What the stdlib makes in its heap, which is lent memory of ours as long as it has none."""
+    while True:
         try:
             return make()
-        except OSError as again:
-            # Another thread has used the memory, or this is an error of what is made.
-            error = again
-    raise error
+        except OSError as error:
+            if not _native.HAS_SHARED:
+                raise
+            from .heap import lend_if_short
+
+            # Not twice, unless another thread was quicker to use it.
+            if not lend_if_short(error, typecode_or_type, size_or_initializer):
+                raise
 
 
 def _given(robust: bool | None) -> dict[str, bool]:
