@@ -487,7 +487,7 @@ impl Lock {
             // Before it is free: after that, another thread may have written here.
             self.forget_mutex();
             if self.permit().free_if_held_by(self.object.me()) {
-                self.wake_one();
+                self.wake_one(None);
                 return Ok(());
             }
         }
@@ -516,7 +516,7 @@ impl Lock {
             return self.release_in_turn();
         }
         self.give(None)?;
-        self.wake_one();
+        self.wake_one(None);
         Ok(())
     }
 
@@ -529,10 +529,10 @@ impl Lock {
         self.turns().release(&Kernel, self, clock::now, me, is_dead)
     }
 
-    /// Wakes the first of those who wait. Where nobody does, nothing but the gate is looked at.
+    /// Wakes the first of those who wait; `other` is the caller's own place. Where nobody waits, nothing but the gate is looked at.
     #[inline]
-    fn wake_one(&self) {
-        self.gate().wake_one(&Kernel, || self.turns().wake_first(&Kernel, None));
+    pub(super) fn wake_one(&self, other: Option<&Place>) {
+        self.gate().wake_one(&Kernel, || self.turns().wake_first(&Kernel, other));
     }
 
     /// Gives back what the calling thread took from an owner that died, if it still has it, as it was: the next who takes it
@@ -557,7 +557,7 @@ impl Lock {
                 self.permit().free(None);
             }
         }
-        self.wake_one();
+        self.wake_one(None);
     }
 
     /// Gives a mutex back that the calling thread holds, however often it took it; returns how often.
@@ -602,7 +602,7 @@ impl Lock {
                 _ => blocks.note_if_lost(index),
             };
             if is_free {
-                self.wake_one();
+                self.wake_one(None);
             }
         }
     }

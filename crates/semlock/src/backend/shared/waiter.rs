@@ -72,7 +72,7 @@ impl<'a> Waiter<'a> {
         }
         if patrol.end() && others {
             // Somebody else has to watch now: whoever this wakes finds that nobody does.
-            lock.turns().wake_one(&Kernel, self.place.as_ref());
+            lock.wake_one(self.place.as_ref());
         }
         end
     }
@@ -124,7 +124,7 @@ impl<'a> Waiter<'a> {
                 }
                 self.bury(patrol);
                 if patrol.rests() {
-                    lock.turns().wake_one(&Kernel, self.place.as_ref());
+                    lock.wake_one(self.place.as_ref());
                 }
             }
             if patrol.gives_a_turn() {
@@ -161,7 +161,7 @@ impl<'a> Waiter<'a> {
     fn bury(&self, patrol: &mut Patrol<'_>) {
         let Some(places) = self.lock.places() else { return };
         if places.bury_woken(self.who, &mut patrol.suspects().each_once()) {
-            self.lock.turns().wake_one(&Kernel, self.place.as_ref());
+            self.lock.wake_one(self.place.as_ref());
         }
     }
 
