@@ -1,7 +1,7 @@
 //! Sleeping on a word where the system cannot: looking at it again and again.
 //!
-//! Who naps gets up by itself when the word has another value, a nap later: so waking does nothing, and says that
-//! nobody needs it ([`Woke::Nobody`]). That holds for whoever lay down before the word's last change as long as the word
+//! Who naps gets up by itself when the word has another value, a nap later: so waking does nothing, and nobody can tell whether
+//! somebody sleeps ([`Woke::Unknown`]). Whoever lay down before the word's last change gets up as long as the word
 //! does not come back to the value that was slept on, and no word of ours does: sequences, epochs, changes and tickets
 //! count up, and a node's state goes on until its own waiter resets it. (A process's mutex, which is 2 again when the next
 //! sleeper has it, is looked at until a look finds it otherwise.)
@@ -43,7 +43,7 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, time: Option<Duration>, _: R
 }
 
 pub(crate) fn wake_one(_: &AtomicU32, _: Reach) -> Woke {
-    Woke::Nobody
+    Woke::Unknown
 }
 
 pub(crate) fn wake_all(_: &AtomicU32, _: Reach) {}

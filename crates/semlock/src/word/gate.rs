@@ -15,7 +15,8 @@
 //! something looks at the mark, and only if it is set moves the sequence on and wakes one.
 //!
 //! *In turn* is how it goes while somebody has waited for too long: see `Reservation`. Such a waiter says so as it announces itself; the
-//! first to be served in turn that has not waited for so long ends it, because all others came later.
+//! first to be served in turn that has not waited for so long ends it, because all others came later; and so does a release that finds
+//! nobody. Taking the mark away does not end it: those who are awake just now have not announced themselves again yet.
 //!
 //! The mark clears itself: who wakes and finds nobody asleep takes it away, if nobody has announced
 //! itself meanwhile, and so does a waiter that leaves and was the only one. Sleepers that are killed
@@ -70,6 +71,10 @@ pub(crate) struct Announced {
     alone: bool,
 }
 
+/// The gate, as it was at some moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen(u64);
+
 impl Gate<'_> {
     /// Says that the caller is about to sleep; `before` is what it has announced already, if it has.
     pub(crate) fn announce(self, who: Announcing, before: Option<Announced>) -> Announced {
@@ -100,12 +105,15 @@ impl Gate<'_> {
         self.0.load(Ordering::Relaxed) & IN_TURN != 0
     }
 
-    /// Lets those who come by be faster again, because nobody waits who has waited for too long.
-    pub(crate) fn end_turns(self) {
-        let seen = self.0.load(Ordering::Relaxed);
-        // If that fails, something has happened meanwhile, and the next one ends it.
-        let _ =
-            self.0.compare_exchange(seen, seen & !IN_TURN, Ordering::Relaxed, Ordering::Relaxed);
+    /// What stands here, for one who finds out then whether somebody has waited for too long.
+    pub(crate) fn seen(self) -> Seen {
+        Seen(self.0.load(Ordering::SeqCst))
+    }
+
+    /// Lets those who come by be faster again, because nobody waits who has waited for too long. `seen` is from before that was known:
+    /// whoever has announced itself since may have.
+    pub(crate) fn end_turns(self, seen: Seen) {
+        self.clear(seen.0, IN_TURN);
     }
 
     /// Sleeps, unless something was freed since the announcement; for one that has no place.
@@ -124,7 +132,7 @@ impl Gate<'_> {
         let alone = (announced.alone || !rule("gate/others-may-have-come-before"))
             && (same_announcements(announced.after, seen)
                 || !rule("gate/others-may-have-come-after"));
-        !(alone && self.unmark(seen))
+        !(alone && self.clear(seen, MARK | IN_TURN | NO_PLACE))
     }
 
     /// Wakes one who sleeps, after something was freed: with `wake_first` one who has a place, and where there is none
@@ -167,13 +175,14 @@ impl Gate<'_> {
         if nobody_sleeps && rule("gate/a-mark-of-nobody-is-cleared") {
             // Whoever has announced itself since may lie down yet, and needs it.
             let nobody_since = rule("gate/a-mark-stays-for-who-came-since");
-            self.unmark(if nobody_since { moved } else { self.0.load(Ordering::Relaxed) });
+            let seen = if nobody_since { moved } else { self.0.load(Ordering::Relaxed) };
+            self.clear(seen, MARK | NO_PLACE);
         }
     }
 
-    fn unmark(self, seen: u64) -> bool {
-        let unmarked = seen & !(MARK | IN_TURN | NO_PLACE);
-        self.0.compare_exchange(seen, unmarked, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    /// False if anything has happened since that was seen.
+    fn clear(self, seen: u64, flags: u64) -> bool {
+        self.0.compare_exchange(seen, seen & !flags, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 

@@ -149,7 +149,13 @@ impl Places<'_> {
     /// nobody sleeps.
     pub(crate) fn wake_first(&self, futex: &impl Futex, other: Option<&Place>) -> bool {
         let others = |first: &First| other.is_none_or(|other| other.index != first.index);
-        while let Some(first) = self.all(WAITING).filter(others).min_by_key(|first| first.ticket())
+        // Nobody is told twice: who is awake waits again as soon as another was faster.
+        let mut from = 0;
+        while let Some(first) = self
+            .all(WAITING)
+            .filter(others)
+            .filter(|first| first.ticket() >= from)
+            .min_by_key(|first| first.ticket())
         {
             if !self.tell(first, WOKEN) {
                 continue;
@@ -160,6 +166,7 @@ impl Places<'_> {
             {
                 return true;
             }
+            from = first.ticket() + 1;
         }
         false
     }

@@ -79,7 +79,11 @@ impl Turns<'_> {
         me: Process,
         is_dead: &mut impl FnMut(Process) -> bool,
     ) -> Result<(), P::Refused> {
+        let seen = self.gate.seen();
         let mut next = self.next(clock);
+        if next.is_none() {
+            self.gate.end_turns(seen);
+        }
         if permits.give(next.map(|next| next.reserved))? == Given::ToAll {
             next = None;
         }
@@ -118,13 +122,14 @@ impl Turns<'_> {
         is_hungry: bool,
     ) {
         let Some(places) = self.places else { return };
+        let seen = self.gate.seen();
         let told = places.leave(place);
         let gave_up = told == Told::Granted
             && rule("turns/who-leaves-gives-up-what-is-reserved")
             && permits.give_up(place.ticket());
         if acquired && told == Told::Granted && !is_hungry {
             // All others came later, and have not waited for too long either.
-            self.gate.end_turns();
+            self.gate.end_turns(seen);
         }
         let in_vain = told != Told::Nothing && !acquired;
         if gave_up || in_vain && rule("turns/who-leaves-passes-its-wake-up-on") {
@@ -139,4 +144,92 @@ struct Next<'a> {
     places: Places<'a>,
     first: First,
     reserved: Reservation,
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::cell::RefCell;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::atomic::{AtomicU64, Ordering};
+    use crate::word::gate::Announcing;
+    use crate::word::waiters::{NODE_WORDS, Waiters};
+    use crate::word::{Slept, Woke};
+
+    const NODES: usize = 4;
+
+    #[derive(Default)]
+    struct Words {
+        gate: AtomicU64,
+        tickets: AtomicU64,
+        nodes: [AtomicU64; NODES * NODE_WORDS],
+        used: AtomicU64,
+    }
+
+    impl Words {
+        fn turns(&self) -> Turns<'_> {
+            let table = Waiters { nodes: &self.nodes, used: &self.used };
+            let places = Places { table, slot: 1, tickets: &self.tickets };
+            Turns { gate: Gate(&self.gate), places: Some(places) }
+        }
+    }
+
+    /// Waiters none of whom sleeps: who is told to try finds that another was faster, and waits again at once.
+    struct Awake<'a> {
+        turns: Turns<'a>,
+        places: Vec<Place>,
+        told: RefCell<Vec<u64>>,
+    }
+
+    impl<'a> Awake<'a> {
+        fn new(turns: Turns<'a>, is_hungry: bool) -> Self {
+            let enter = || {
+                let place = turns.places.unwrap().enter(Process::new(7, 1, false)).unwrap();
+                turns.gate.announce(Announcing { has_place: true, is_hungry }, None);
+                place
+            };
+            let places = (0..NODES).map(|_| enter()).collect();
+            Self { turns, places, told: RefCell::default() }
+        }
+    }
+
+    impl Futex for Awake<'_> {
+        fn wait(&self, _: &AtomicU64, _: u32, _: Option<Duration>) -> Slept {
+            unreachable!("nobody sleeps")
+        }
+
+        fn wake_one(&self, word: &AtomicU64) -> Woke {
+            let places = self.turns.places.unwrap();
+            let told = |place: &&Place| {
+                let before = word.load(Ordering::Relaxed);
+                places.wait_again(place);
+                word.load(Ordering::Relaxed) != before
+            };
+            let told = self.places.iter().find(told).expect("somebody was told");
+            self.told.borrow_mut().push(told.ticket());
+            assert!(self.told.borrow().len() <= NODES, "somebody is told twice");
+            Woke::Nobody
+        }
+
+        fn wake_all(&self, _: &AtomicU64) {
+            unreachable!("all have places")
+        }
+    }
+
+    #[test]
+    fn one_wake_up_tells_each_of_those_who_are_awake_once() {
+        let words = Words::default();
+        let awake = Awake::new(words.turns(), false);
+        words.turns().wake_one(&awake, None);
+        assert_eq!(*awake.told.borrow(), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn it_goes_in_turn_also_while_all_who_wait_are_awake() {
+        let words = Words::default();
+        let awake = Awake::new(words.turns(), true);
+        words.turns().wake_one(&awake, None);
+        assert!(words.turns().gate.is_in_turn());
+    }
 }
