@@ -7,6 +7,9 @@ pub use crate::backend::shared::barrier::{Barrier, Entered, Member, Passed};
 pub use crate::backend::shared::condvar::{Condvar, Waiting};
 pub use crate::backend::shared::end::{leave_held, leave_held_at_exit};
 pub use crate::backend::shared::event::Event;
+/// For tests, which look into the memory of objects.
+#[doc(hidden)]
+pub use crate::backend::shared::layout;
 pub use crate::backend::shared::lock::{Lock, LockKind, Options};
 pub use crate::backend::shared::waiter::Waiter;
 pub use crate::os::mapping::{FileId, new_memory};

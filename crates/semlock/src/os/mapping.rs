@@ -403,18 +403,13 @@ fn random_name() -> Result<String, Errno> {
 /// Where an object lives: words of a segment that processes share, and words beside it that are this
 /// process's alone. It keeps both alive.
 #[derive(Debug)]
-pub(crate) struct Place<T> {
-    shared: NonNull<[AtomicU64; SHARED_WORDS]>,
-    private: NonNull<[AtomicU64; PRIVATE_WORDS]>,
+pub(crate) struct Place<T, const SHARED: usize, const PRIVATE: usize> {
+    shared: NonNull<[AtomicU64; SHARED]>,
+    private: NonNull<[AtomicU64; PRIVATE]>,
     /// The first word of the private memory.
     head: NonNull<AtomicU64>,
     keeps: Arc<T>,
 }
-
-/// Words of a slot: a cache line.
-pub(crate) const SHARED_WORDS: usize = 8;
-/// Words that a process keeps for a slot.
-pub(crate) const PRIVATE_WORDS: usize = 4;
 
 /// What a `Place` is in, and keeps alive.
 pub(crate) trait Holds {
@@ -423,28 +418,33 @@ pub(crate) trait Holds {
 }
 
 // SAFETY: it is reached through atomics alone, and keeps what it points to alive.
-unsafe impl<T: Send + Sync> Send for Place<T> {}
+unsafe impl<T: Send + Sync, const SHARED: usize, const PRIVATE: usize> Send
+    for Place<T, SHARED, PRIVATE>
+{
+}
 // SAFETY: as for Send.
-unsafe impl<T: Send + Sync> Sync for Place<T> {}
+unsafe impl<T: Send + Sync, const SHARED: usize, const PRIVATE: usize> Sync
+    for Place<T, SHARED, PRIVATE>
+{
+}
 
-impl<T: Holds> Place<T> {
+impl<T: Holds, const SHARED: usize, const PRIVATE: usize> Place<T, SHARED, PRIVATE> {
     /// The place that begins at these words; `None` where it would not lie inside.
     pub(crate) fn new(keeps: Arc<T>, shared_at: usize, private_at: usize) -> Option<Self> {
-        let shared: NonNull<[AtomicU64; SHARED_WORDS]> =
-            first(keeps.shared().words().get(shared_at..)?)?;
+        let shared = first(keeps.shared().words().get(shared_at..)?)?;
         let private = first(keeps.private().words().get(private_at..)?)?;
         let head = NonNull::from(keeps.private().words().first()?);
         Some(Self { shared, private, head, keeps })
     }
 
     #[inline]
-    pub(crate) fn shared(&self) -> &[AtomicU64; SHARED_WORDS] {
+    pub(crate) fn shared(&self) -> &[AtomicU64; SHARED] {
         // SAFETY: it lies in memory of `keeps`, which is mapped as long as that lives.
         unsafe { self.shared.as_ref() }
     }
 
     #[inline]
-    pub(crate) fn private(&self) -> &[AtomicU64; PRIVATE_WORDS] {
+    pub(crate) fn private(&self) -> &[AtomicU64; PRIVATE] {
         // SAFETY: as for `shared`.
         unsafe { self.private.as_ref() }
     }

@@ -45,16 +45,25 @@ use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 
 /// Words of one node.
-pub(crate) const NODE_WORDS: usize = 2;
+pub const NODE_WORDS: usize = 2;
+/// The word of a node that names its process.
+pub const WHO: usize = 0;
+/// The word of a node that tells its state.
+pub const STATE: usize = 1;
 
-pub(super) const WHAT: u64 = 0b111;
+/// The bits of a state that tell what the waiter is at.
+pub const WHAT: u64 = 0b111;
 const WAITING: u64 = 1;
 const NOTIFIED: u64 = 2;
 const THROUGH: u64 = 3;
-const BROKEN: u64 = 4;
-const MEMBER: u64 = 5;
-const SLOT_SHIFT: u32 = 3;
-const SLOT_BITS: u32 = 16;
+/// Its barrier was broken or reset.
+pub const BROKEN: u64 = 4;
+/// It waits at a barrier.
+pub const MEMBER: u64 = 5;
+/// Where the slot's number stands in a state.
+pub const SLOT_SHIFT: u32 = 3;
+/// How many bits the slot's number has.
+pub const SLOT_BITS: u32 = 16;
 pub(super) const TICKET_SHIFT: u32 = SLOT_SHIFT + SLOT_BITS;
 
 /// The table of a segment.
@@ -124,11 +133,11 @@ impl Progress {
 
 impl<'a> Waiters<'a> {
     pub(super) fn who(&self, index: usize) -> &'a AtomicU64 {
-        &self.nodes[index * NODE_WORDS]
+        &self.nodes[index * NODE_WORDS + WHO]
     }
 
     pub(super) fn state(&self, index: usize) -> &'a AtomicU64 {
-        &self.nodes[index * NODE_WORDS + 1]
+        &self.nodes[index * NODE_WORDS + STATE]
     }
 
     pub(super) fn len(&self) -> usize {

@@ -3,10 +3,11 @@
 use std::os::fd::{BorrowedFd, RawFd};
 
 use super::condvar::notified_at;
-use super::lock::{JUDGED, Lock};
+use super::layout::barrier::{JUDGED, PHASE, TICKETS, WATCH};
+use super::layout::{Kind, Tag};
+use super::lock::Lock;
 use super::object::{Kernel, Object};
 use super::patrol::{Duty, Patrol, Suspects, is_due_between_signals};
-use super::segment::{Kind, Tag};
 use crate::mutation::rule;
 use crate::os::mapping::FileId;
 use crate::word::barrier::{Phase, Phases};
@@ -14,10 +15,6 @@ use crate::word::permit::Process;
 use crate::word::waiters::{Node, Progress, Queue, Waits};
 use crate::word::{Futex, Slept};
 use crate::{Address, Deadline, Error, Wait};
-
-const TICKETS: usize = 5;
-const PHASE: usize = 6;
-const WATCH: usize = 7;
 
 /// Where processes wait until all of them have come.
 ///

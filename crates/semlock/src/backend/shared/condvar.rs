@@ -6,9 +6,10 @@
 use std::os::fd::{BorrowedFd, RawFd};
 
 use super::barrier::break_barriers_of_the_dead;
+use super::layout::condvar::{EMPTY_AT, JUDGED, NOTIFIED_AT, TICKETS, WATCH};
+use super::layout::{Kind, Tag};
 use super::object::{Kernel, Object};
 use super::patrol::{Duty, Patrol, Suspects, is_due_between_signals};
-use super::segment::{Kind, Tag};
 use crate::atomic::Ordering;
 use crate::mutation::rule;
 use crate::os::mapping::FileId;
@@ -16,14 +17,6 @@ use crate::word::Slept;
 use crate::word::permit::Process;
 use crate::word::waiters::{Node, Progress, Queue, Waits};
 use crate::{Address, Deadline, Error, Wait};
-
-const TICKETS: usize = 0;
-/// How many tickets there were when the last `notify` began.
-const NOTIFIED_AT: usize = 1;
-const WATCH: usize = 2;
-/// How many tickets there were before a look that found nobody waiting.
-const EMPTY_AT: usize = 3;
-const JUDGED: usize = 5;
 
 /// Where waiters sleep until they are notified, oldest first.
 #[derive(Debug)]

@@ -2,9 +2,10 @@
 
 use std::os::fd::{BorrowedFd, RawFd};
 
+use super::layout::event::FLAG;
+use super::layout::{Kind, Tag};
 use super::object::{Kernel, Object};
 use super::patrol::Patrol;
-use super::segment::{Kind, Tag};
 use crate::os::mapping::FileId;
 use crate::word::{Slept, event};
 use crate::{Address, Deadline, Error, Wait};
@@ -59,7 +60,7 @@ impl Event {
     }
 
     fn word(&self) -> event::Event<'_> {
-        event::Event(self.object.word(0))
+        event::Event(self.object.word(FLAG))
     }
 
     /// Whether it is set.

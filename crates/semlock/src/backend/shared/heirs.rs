@@ -5,7 +5,7 @@
 //! parent's locks, and execute something else or end, and the lock must not be lost to them either.
 //!
 //! ```text
-//!  permit            heirs (word 5)
+//!  permit            heirs (`layout::lock::HEIRS`)
 //!  HELD by P         anything     P holds it
 //!  INHERITED from P  number of P  P holds it, or a child that it has forked since it took it, or a child of such a child, and
 //!                                 so on: its heirs, which form a lineage of that number
@@ -36,7 +36,8 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::lock::{HEIRS, MESSAGE_MARKS};
+use super::layout::lock::HEIRS;
+use super::layout::message;
 use super::object::Object;
 use super::patrol::Suspects;
 use crate::atomic::{AtomicU64, Ordering};
@@ -57,7 +58,7 @@ fn number(parent: Process, forks: u64) -> u64 {
     (u64::from(parent.pid()) << START_BITS | start) << FORKS_BITS | forks
 }
 
-const _: () = assert!(MESSAGE_MARKS < 1 << FORKS_BITS);
+const _: () = assert!(message::GREATEST < 1 << FORKS_BITS);
 
 fn is_number_of(number: u64, parent: Process) -> bool {
     number >> FORKS_BITS == self::number(parent, 0) >> FORKS_BITS

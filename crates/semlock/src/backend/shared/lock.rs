@@ -3,16 +3,9 @@
 //! A mutex is one permit; a robust semaphore is as many as it has; a plain one is a counter. They
 //! share the gate, and the loop of those who sleep there.
 //!
-//! What a process knows of its own beside that (its entry, see `segment`):
-//!
-//! ```text
-//!                     0             1                2                    3
-//!  mutex              owner thread  depth            recovered from: pid  who moves a message: thread
-//!  robust semaphore   owner thread  permits held     recovered from: pid  the permit it changed last
-//!  semaphore          owner thread  count, as `count::Count` keeps it
-//! ```
-//!
-//! and, of a robust semaphore, which permits it holds: so it finds one to give back without looking through all (see `blocks::Mine`).
+//! What a process knows of its own beside that is its entry (see `layout`), and, of a robust semaphore,
+//! which permits it holds: so it finds one to give back without looking through all (see
+//! `blocks::Mine`).
 //!
 //! Whether *I* hold a lock is known from there, and not from the permit: after an exec that still
 //! names this process, which knows nothing of it any more.
@@ -26,9 +19,11 @@
 use std::os::fd::{BorrowedFd, RawFd};
 
 use super::heirs::is_left_by_all;
+use super::layout::lock::{GATE, JUDGED, MESSAGE, PERMIT, SEAT, TICKETS, VALUE};
+use super::layout::message::{MOVING, WHOLE};
+use super::layout::{Kind, Tag, entry};
 use super::object::{Kernel, Object};
 use super::patrol::{Suspects, is_due};
-use super::segment::{Kind, Tag};
 use super::spin::Seat;
 use super::waiter::Waiter;
 use crate::atomic::{AtomicU64, Ordering};
@@ -76,21 +71,6 @@ pub struct Lock {
     pub(super) tag: Tag,
 }
 
-const WORD: usize = 0;
-const GATE: usize = 1;
-pub(super) const WATCH: usize = 2;
-pub(super) const JUDGED: usize = 3;
-/// A queue's mark; of every other lock `HEIRS`.
-pub(super) const MESSAGE: usize = 5;
-const WHOLE: u64 = 1;
-const MOVING: u64 = 2;
-/// The greatest of these marks.
-pub(super) const MESSAGE_MARKS: u64 = MOVING;
-/// The number of who may have inherited it, or 0: see `heirs`.
-pub(super) const HEIRS: usize = MESSAGE;
-const SEAT: usize = 6;
-const TICKETS: usize = 7;
-
 /// Of so many holders it is quickly known whether they live: some microseconds for each.
 const FEW_HOLDERS: u32 = 64;
 /// So many permits are counted in a few microseconds.
@@ -124,7 +104,7 @@ impl Lock {
             if robust {
                 new.blocks().free_all();
             } else {
-                new.object.word(WORD).store(value.into(), Ordering::Release);
+                new.object.word(VALUE).store(value.into(), Ordering::Release);
             }
         }
         Ok(new)
@@ -188,11 +168,11 @@ impl Lock {
     }
 
     fn permit(&self) -> Permit<'_> {
-        Permit(self.object.word(WORD))
+        Permit(self.object.word(PERMIT))
     }
 
     fn counter(&self) -> Counter<'_> {
-        Counter(self.object.word(WORD))
+        Counter(self.object.word(VALUE))
     }
 
     pub(super) fn gate(&self) -> Gate<'_> {
@@ -206,7 +186,8 @@ impl Lock {
     /// All permits of what is no plain semaphore.
     fn blocks(&self) -> Blocks<'_> {
         if self.tag.kind != Kind::Semaphore {
-            return Blocks { permits: std::slice::from_ref(self.object.word(WORD)), hints: &[] };
+            let permits = std::slice::from_ref(self.object.word(PERMIT));
+            return Blocks { permits, hints: &[] };
         }
         let permits = self.tag.limit as usize;
         let words = self.object.words_after(permits + Blocks::hints(permits));
@@ -230,7 +211,7 @@ impl Lock {
 
     /// Near which of a robust semaphore's permits to look for another.
     fn near(&self) -> usize {
-        let last = self.object.private()[3].load(Ordering::Relaxed);
+        let last = self.object.private()[entry::LAST_PERMIT].load(Ordering::Relaxed);
         // Each process begins elsewhere, so that they do not meet at the first one.
         let permits = u64::from(self.tag.limit.max(1));
         let near = last.checked_sub(1).unwrap_or(self.object.me().pid().into()) % permits;
@@ -238,7 +219,7 @@ impl Lock {
     }
 
     fn set_near(&self, permit: usize) {
-        self.object.private()[3].store(permit as u64 + 1, Ordering::Relaxed);
+        self.object.private()[entry::LAST_PERMIT].store(permit as u64 + 1, Ordering::Relaxed);
     }
 
     /// Whether there is a permit, free or reserved, that `is_it` changes.
@@ -247,22 +228,21 @@ impl Lock {
     }
 
     fn owner(&self) -> &AtomicU64 {
-        &self.object.private()[0]
+        &self.object.private()[entry::OWNER]
     }
 
     /// A mutex's depth; a robust semaphore's permits that this process holds.
     fn depth(&self) -> &AtomicU64 {
-        &self.object.private()[1]
+        &self.object.private()[entry::DEPTH]
     }
 
     fn recovered_from(&self) -> &AtomicU64 {
-        &self.object.private()[2]
+        &self.object.private()[entry::RECOVERED_FROM]
     }
 
     /// A plain semaphore's acquires less releases.
     fn tally(&self) -> Count<'_> {
-        let [_, words @ ..] = self.object.private();
-        Count::of(words.each_ref())
+        Count::of(entry::COUNT.map(|word| &self.object.private()[word]))
     }
 
     // ---- Taking ----
@@ -660,7 +640,7 @@ impl Lock {
             Tag { kind: Kind::Semaphore, .. } => {
                 self.blocks().permits.iter().filter(is_free).count() as u32
             }
-            _ => u32::from(is_free(&self.object.word(WORD))),
+            _ => u32::from(is_free(&self.object.word(PERMIT))),
         }
     }
 
@@ -743,7 +723,7 @@ impl Lock {
     }
 
     fn mover(&self) -> &AtomicU64 {
-        &self.object.private()[3]
+        &self.object.private()[entry::MOVER]
     }
 
     /// Whether a message is being moved, or was left in the middle.

@@ -5,6 +5,7 @@ pub(crate) mod condvar;
 pub(crate) mod end;
 pub(crate) mod event;
 mod heirs;
+pub mod layout;
 pub(crate) mod lock;
 mod object;
 mod patrol;

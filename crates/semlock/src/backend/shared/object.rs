@@ -3,10 +3,10 @@
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
-use super::segment::{self, Kind, Segment, TAG, Tag};
+use super::layout::{ENTRY_WORDS, Kind, TAG, Tag};
+use super::segment::{self, Place, Segment};
 use crate::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::os::futex::{self, Reach};
-use crate::os::mapping::Place;
 use crate::word::permit::Process;
 use crate::word::places::Places;
 use crate::word::waiters::{Queue, Waits};
@@ -42,7 +42,7 @@ impl Futex for Kernel {
 /// A slot of this process's.
 #[derive(Debug)]
 pub(crate) struct Object {
-    place: Place<Segment>,
+    place: Place,
     slot: u32,
     /// Whether another process may have it, as far as one can tell without asking for forks.
     shared: AtomicBool,
@@ -105,7 +105,7 @@ impl Object {
     }
 
     #[inline]
-    pub(crate) fn private(&self) -> &[AtomicU64; 4] {
+    pub(crate) fn private(&self) -> &[AtomicU64; ENTRY_WORDS] {
         self.place.private()
     }
 

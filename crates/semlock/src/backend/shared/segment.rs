@@ -1,42 +1,12 @@
 //! Segments: the memory that objects live in.
 //!
-//! ```text
-//!  word
-//!     0  magic   1  layout version   2  length in words   3, 4  id
-//!     5  maker: pid   6  its start time   7  its pid namespace   8  its time namespace
-//!     9  nodes   10  slots   11  slots in use   12  nodes in use   13  maker's descriptor
-//!    14  places   15  places in use   16  whether a child of the maker has sent on what it had
-//!    64  places × 2 words: who waits for a lock (`word::places`)
-//!   ...  nodes × 2 words: who waits for a condition, or at a barrier (`word::waiters`)
-//!   ...  slots × 8 words: one object each, a cache line
-//!
-//!  slot: a lock           a condition               a barrier          an event
-//!     0  permit | value   tickets                   its own permit     the flag
-//!     1  gate             tickets at a notify       gate
-//!     2  watch            watch                     watch
-//!     3  judged           tickets when found empty  judged
-//!     4  tag: what lives here, of all of them
-//!     5  queue's | heirs  judged                    tickets
-//!     6  seat                                       phase
-//!     7  tickets                                    members' watch
-//!
-//!  tag:  63         32 31      9    8     7     0
-//!       ┌─────────────┬─────────┬────────┬───────┐   limit: greatest value, permits, or parties
-//!       │ limit       │ 0       │ robust │ kind  │
-//!       └─────────────┴─────────┴────────┴───────┘
-//! ```
-//!
-//! Beside it each process keeps, for itself, memory that a forked child finds wiped:
-//!
-//! ```text
-//!  word 0  how this process is called in this segment; 0: not known yet        4 + 4 × slot  an entry
-//!  entry:  0  owner thread   1  depth | permits held | count   2  recovered from (pid) | count   3  count | mover | last permit
-//! ```
+//! What stands where in one, and in the memory that each process keeps for itself beside it, is in
+//! `layout`.
 //!
 //! A robust semaphore's permits, and where the free ones may be (`word::blocks`), follow its slot, as many slots as they need. So in
 //! each process the entries of these are its as well: in them it notes which permits it holds.
 //!
-//! Only the process that made a segment takes slots of it, and only it writes word 11. Slots
+//! Only the process that made a segment takes slots of it. Slots
 //! are taken one after the other. One is used again only if no other process can have the object: it was never sent, and the
 //! children that were forked while it was there are gone (`reuse`). Those of a robust semaphore, which lie side by side, are
 //! not used again. No count of users crosses a process boundary, so none can be lost:
@@ -48,7 +18,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Weak};
 
 use super::heirs::{self, Inheritable};
-use super::lock::{HEIRS, MESSAGE, MESSAGE_MARKS};
+use super::layout::{
+    ENTRY_WORDS, FEWEST_NODES, FEWEST_SLOTS, Kind, MAGIC, MOST_SLOTS, MOST_SLOTS_OF_ONE, NODES,
+    PLACES, PLACES_AT, SLOT_NUMBERS, SLOT_WORDS, Size, TAG, Tag, VERSION, entry, entry_at, header,
+    lock, message, node, private,
+};
 use super::reuse::Reuse;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
@@ -56,135 +30,39 @@ use crate::os::at_fork::{Forking, Registered, on_fork};
 use crate::os::fork::ForkMutex;
 use crate::os::lineage::Lineage;
 use crate::os::mapping::{
-    FileId, Holds, Memory, PRIVATE_WORDS, Place, SHARED_WORDS, Shared, Unproven, file_size_limit,
-    lacks_room, random,
+    self, FileId, Holds, Memory, Shared, Unproven, file_size_limit, lacks_room, random,
 };
 use crate::os::process::{START_BITS, identity};
 use crate::os::thread;
-use crate::word::blocks::Blocks;
 use crate::word::permit::{self, Permit, Process};
 use crate::word::places::Places;
-use crate::word::waiters::{NODE_WORDS, Waiters};
+use crate::word::waiters::Waiters;
 use crate::{Address, Error};
-
-const MAGIC: u64 = u64::from_be_bytes(*b"semlock\0");
-const VERSION: u64 = 2;
-
-const HEADER_WORDS: usize = 64;
-/// Not 0: a child of the maker may have let others have what it had.
-const SENT_ON: usize = 16;
-/// With the header, two pages.
-const PLACES: usize = 480;
-const NODES: usize = 4096;
-/// Places, and nodes, of a segment that is made where there is hardly any room.
-const FEWEST: usize = 16;
-/// Slots of a process's first segment; each further one has twice as many, up to `MOST_SLOTS`.
-const FEWEST_SLOTS: usize = 1024;
-/// 100,000 locks make 15 segments, and waste little of the last one.
-const MOST_SLOTS: usize = 8192;
-/// What a node can name.
-const SLOT_NUMBERS: usize = 1 << 16;
-/// Permits of a robust semaphore. It may take more slots than there are numbers, and is alone in its segment then: the first is named, and
-/// the others never are.
-const MOST_PERMITS: u32 = 524_280;
-const MOST_SLOTS_OF_ONE: usize =
-    Tag { kind: Kind::Semaphore, robust: true, limit: MOST_PERMITS }.slots();
-const PRIVATE_AT: usize = 4;
 
 // A permit tells a start time back as the system told it.
 const _: () = assert!(START_BITS <= permit::START_BITS);
 
-/// What lives in a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Kind {
-    Mutex = 1,
-    ReentrantMutex = 2,
-    Semaphore = 3,
-    Event = 4,
-    Condvar = 5,
-    Barrier = 6,
-}
-
-/// A slot's tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tag {
-    pub(crate) kind: Kind,
-    pub(crate) robust: bool,
-    pub(crate) limit: u32,
-}
-
-impl Tag {
-    pub(crate) fn word(self) -> u64 {
-        u64::from(self.limit) << 32 | u64::from(self.robust) << 8 | self.kind as u64
-    }
-
-    pub(crate) fn from_word(word: u64) -> Option<Self> {
-        let kinds = [
-            Kind::Mutex,
-            Kind::ReentrantMutex,
-            Kind::Semaphore,
-            Kind::Event,
-            Kind::Condvar,
-            Kind::Barrier,
-        ];
-        let kind = kinds.into_iter().find(|&kind| kind as u64 == word & 0xff)?;
-        let limit = u32::try_from(word >> 32).ok()?;
-        let tag = Self { kind, robust: word & 0x100 != 0, limit };
-        (tag.word() == word).then_some(tag)
-    }
-
-    /// Words in the slots that follow: a robust semaphore's permits, and hints.
-    const fn more_words(self) -> usize {
-        if matches!(self.kind, Kind::Semaphore) && self.robust {
-            let permits = self.limit as usize;
-            permits + Blocks::hints(permits)
-        } else {
-            0
-        }
-    }
-
-    /// Slots that it takes.
-    const fn slots(self) -> usize {
-        1 + self.more_words().div_ceil(SHARED_WORDS)
-    }
-}
-
-/// How much there is room for in a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Size {
-    places: usize,
-    nodes: usize,
-    slots: usize,
-}
-
 impl Size {
-    /// `None` if no memory is as large.
-    fn words(self) -> Option<usize> {
-        let nodes = self.places.checked_add(self.nodes)?.checked_mul(NODE_WORDS)?;
-        HEADER_WORDS.checked_add(nodes)?.checked_add(self.slots.checked_mul(SHARED_WORDS)?)
-    }
-
-    fn bytes(self) -> u64 {
-        self.words().map_or(u64::MAX, |words| (words * size_of::<AtomicU64>()) as u64)
-    }
-
     /// The next smaller one that has so many slots at least. First the slots become fewer: nodes are what waiters
     /// need, and a later segment has none to spare for this one's.
     fn smaller(self, least_slots: usize) -> Option<Self> {
         let slots = (self.slots / 2).max(least_slots);
         if self.slots > FEWEST_SLOTS.max(least_slots) {
             Some(Self { slots: slots.max(FEWEST_SLOTS), ..self })
-        } else if self.nodes > FEWEST {
+        } else if self.nodes > FEWEST_NODES {
             // Slots that follow them are whole cache lines.
-            let half = |nodes: usize| (nodes / 2).next_multiple_of(SHARED_WORDS / NODE_WORDS);
-            let [places, nodes] = [self.places, self.nodes].map(|nodes| half(nodes).max(FEWEST));
+            let half = |nodes: usize| (nodes / 2).next_multiple_of(SLOT_WORDS / node::WORDS);
+            let [places, nodes] =
+                [self.places, self.nodes].map(|nodes| half(nodes).max(FEWEST_NODES));
             Some(Self { places, nodes, slots })
         } else {
             None
         }
     }
 }
+
+/// Where an object lives.
+pub(crate) type Place = mapping::Place<Segment, SLOT_WORDS, ENTRY_WORDS>;
 
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -229,46 +107,43 @@ impl Segment {
         let shared = Shared::create(size.words().ok_or(too_large)?)?;
         let me = identity();
         let id = random().map_err(Error::os("getrandom"))?;
-        let header: [u64; 15] = [
-            MAGIC,
-            VERSION,
-            shared.words().len() as u64,
-            id[0],
-            id[1],
-            me.pid.into(),
-            me.start,
-            me.namespaces.pid,
-            me.namespaces.time,
-            size.nodes as u64,
-            size.slots as u64,
-            0,
-            0,
-            u64::from(shared.descriptor_number().cast_unsigned()),
-            size.places as u64,
+        let header = [
+            (header::MAGIC, MAGIC),
+            (header::VERSION, VERSION),
+            (header::LENGTH, shared.words().len() as u64),
+            (header::ID, id[0]),
+            (header::ID + 1, id[1]),
+            (header::MAKER_PID, me.pid.into()),
+            (header::MAKER_START, me.start),
+            (header::MAKER_PID_NAMESPACE, me.namespaces.pid),
+            (header::MAKER_TIME_NAMESPACE, me.namespaces.time),
+            (header::NODES, size.nodes as u64),
+            (header::SLOTS, size.slots as u64),
+            (header::DESCRIPTOR, shared.descriptor_number().cast_unsigned().into()),
+            (header::PLACES, size.places as u64),
         ];
-        for (word, value) in shared.words().iter().zip(header) {
-            word.store(value, Ordering::Relaxed);
+        for (word, value) in header {
+            shared.words()[word].store(value, Ordering::Relaxed);
         }
         Self::over(shared, id, size)
     }
 
     /// Believes nothing of what stands there before it was compared with what was expected.
     fn open(descriptor: BorrowedFd<'_>, id: [u64; 2]) -> Result<Self, Error> {
-        let found = Unproven::map(descriptor, HEADER_WORDS)?;
-        let header = |word: usize| found.words()[word].load(Ordering::Relaxed);
-        if header(0) != MAGIC {
+        let found = Unproven::map(descriptor, header::WORDS)?;
+        let read = |word: usize| found.words()[word].load(Ordering::Relaxed);
+        if read(header::MAGIC) != MAGIC {
             return Err(Error::BadSegment("it is none of semlock's"));
         }
-        if header(1) != VERSION {
+        if read(header::VERSION) != VERSION {
             return Err(Error::BadSegment("it has another layout, of another version of semlock"));
         }
-        if [header(3), header(4)] != id {
+        if [read(header::ID), read(header::ID + 1)] != id {
             return Err(Error::BadSegment("it has another id"));
         }
         let bad_size = Error::BadSegment("its length is not what its header says");
-        let number = |word| usize::try_from(header(word)).map_err(|_| bad_size);
-        let size = Size { places: number(14)?, nodes: number(9)?, slots: number(10)? };
-        let length = number(2)?;
+        let size = Size::in_header(read).ok_or(bad_size)?;
+        let length = usize::try_from(read(header::LENGTH)).map_err(|_| bad_size)?;
         if size.words() != Some(length)
             || !found.has_length(length)
             || size.slots > MOST_SLOTS_OF_ONE
@@ -279,7 +154,7 @@ impl Segment {
     }
 
     fn over(shared: Shared, id: [u64; 2], size: Size) -> Result<Self, Error> {
-        let private = Memory::private_wiped_on_fork(PRIVATE_AT + size.slots * PRIVATE_WORDS)?;
+        let private = Memory::private_wiped_on_fork(entry_at(size.slots))?;
         Ok(Self { shared, private, id, size })
     }
 
@@ -290,27 +165,19 @@ impl Segment {
     /// Slots in use.
     fn used(&self) -> usize {
         // Shared memory: whatever stands there must not lead out of the segment.
-        let used = self.header(11).load(Ordering::Acquire);
+        let used = self.header(header::SLOTS_USED).load(Ordering::Acquire);
         usize::try_from(used).map_or(self.size.slots, |used| used.min(self.size.slots))
-    }
-
-    fn slot_at(&self, slot: usize) -> usize {
-        self.nodes_at() + self.size.nodes * NODE_WORDS + slot * SHARED_WORDS
-    }
-
-    fn nodes_at(&self) -> usize {
-        HEADER_WORDS + self.size.places * NODE_WORDS
     }
 
     /// So many words that follow a slot.
     pub(crate) fn words_after(&self, slot: u32, words: usize) -> &[AtomicU64] {
-        let at = self.slot_at(slot as usize + 1);
+        let at = self.size.slot_at(slot as usize + 1);
         &self.shared.words()[at..at + words]
     }
 
     /// So many words of this process's that follow a slot's entry.
     pub(crate) fn private_words_after(&self, slot: u32, words: usize) -> &[AtomicU64] {
-        let at = PRIVATE_AT + (slot as usize + 1) * PRIVATE_WORDS;
+        let at = entry_at(slot as usize + 1);
         &self.private.words()[at..at + words]
     }
 
@@ -318,13 +185,13 @@ impl Segment {
     pub(crate) fn word_of(&self, slot: u64, number: usize) -> u64 {
         let slot = usize::try_from(slot).ok().filter(|&slot| slot < self.size.slots);
         slot.map_or(0, |slot| {
-            self.shared.words()[self.slot_at(slot) + number].load(Ordering::Relaxed)
+            self.shared.words()[self.size.slot_at(slot) + number].load(Ordering::Relaxed)
         })
     }
 
     pub(crate) fn waiters(&self) -> Waiters<'_> {
-        let nodes = &self.shared.words()[self.nodes_at()..][..self.size.nodes * NODE_WORDS];
-        Waiters { nodes, used: self.header(12) }
+        let nodes = &self.shared.words()[self.size.nodes_at()..][..self.size.nodes * node::WORDS];
+        Waiters { nodes, used: self.header(header::NODES_USED) }
     }
 
     /// The places of those who wait for the lock in a slot, whose tickets that word counts.
@@ -333,8 +200,8 @@ impl Segment {
     }
 
     fn all_places(&self) -> Waiters<'_> {
-        let nodes = &self.shared.words()[HEADER_WORDS..self.nodes_at()];
-        Waiters { nodes, used: self.header(15) }
+        let nodes = &self.shared.words()[PLACES_AT..self.size.nodes_at()];
+        Waiters { nodes, used: self.header(header::PLACES_USED) }
     }
 
     /// The slots that somebody waits for, or waited for as it died.
@@ -347,11 +214,12 @@ impl Segment {
     /// How the calling process is called in this segment.
     pub(crate) fn find_out_me(&self) -> Process {
         let me = identity();
-        let makers = (self.header(7), self.header(8));
+        let makers = [header::MAKER_PID_NAMESPACE, header::MAKER_TIME_NAMESPACE]
+            .map(|word| self.header(word));
         // Who does not know its namespace cannot be compared with anybody.
         let stranger = me.namespaces.pid == 0
-            || me.namespaces.pid != makers.0.load(Ordering::Relaxed)
-            || me.namespaces.time != makers.1.load(Ordering::Relaxed);
+            || me.namespaces.pid != makers[0].load(Ordering::Relaxed)
+            || me.namespaces.time != makers[1].load(Ordering::Relaxed);
         let stranger = stranger && rule("judge/strangers-are-named-so");
         self.call_me(Process::new(me.pid, me.start, stranger))
     }
@@ -360,7 +228,7 @@ impl Segment {
     /// to give back under the same. They may have found out different things, where the system told one of them nothing
     /// (for want of a descriptor).
     fn call_me(&self, process: Process) -> Process {
-        let name = &self.private.words()[0];
+        let name = &self.private.words()[private::NAME];
         let unknown =
             if rule("judge/a-process-has-one-name") { 0 } else { name.load(Ordering::Relaxed) };
         match name.compare_exchange(unknown, process.word(), Ordering::Relaxed, Ordering::Relaxed) {
@@ -379,15 +247,16 @@ impl Segment {
     /// The pid of the process that made it, and its descriptor's number there.
     pub(crate) fn maker(&self) -> (u32, RawFd) {
         let number = |word| self.header(word).load(Ordering::Relaxed);
-        let descriptor = i32::try_from(number(13)).unwrap_or(-1);
-        (u32::try_from(number(5)).unwrap_or(0), descriptor)
+        let descriptor = i32::try_from(number(header::DESCRIPTOR)).unwrap_or(-1);
+        (u32::try_from(number(header::MAKER_PID)).unwrap_or(0), descriptor)
     }
 
     /// Its descriptor. If somebody has closed that behind our back, a new one, where the system gives one.
     pub(crate) fn descriptor(&self) -> Result<RawFd, Error> {
         let descriptor = self.shared.descriptor().ok_or(Error::DescriptorLost)?.as_raw_fd();
         if descriptor != self.maker().1 && self.was_made_by_this_process() {
-            self.header(13).store(u64::from(descriptor.cast_unsigned()), Ordering::Relaxed);
+            self.header(header::DESCRIPTOR)
+                .store(u64::from(descriptor.cast_unsigned()), Ordering::Relaxed);
         }
         Ok(descriptor)
     }
@@ -406,22 +275,21 @@ impl Segment {
 
     pub(crate) fn was_made_by_this_process(&self) -> bool {
         let me = identity();
-        self.header(5).load(Ordering::Relaxed) == u64::from(me.pid)
-            && self.header(6).load(Ordering::Relaxed) == me.start
+        self.header(header::MAKER_PID).load(Ordering::Relaxed) == u64::from(me.pid)
+            && self.header(header::MAKER_START).load(Ordering::Relaxed) == me.start
     }
 
     /// Notes that a child of its maker, which cannot tell its parent, may have let others have what it had.
     pub(crate) fn note_sent_on(&self) {
-        self.header(SENT_ON).store(1, Ordering::Release);
+        self.header(header::SENT_ON).store(1, Ordering::Release);
     }
 
     pub(super) fn was_sent_on(&self) -> bool {
-        self.header(SENT_ON).load(Ordering::Acquire) != 0
+        self.header(header::SENT_ON).load(Ordering::Acquire) != 0
     }
 
-    fn place(self: &Arc<Self>, slot: usize) -> Option<Place<Self>> {
-        let private_at = PRIVATE_AT + slot * PRIVATE_WORDS;
-        Place::new(Arc::clone(self), self.slot_at(slot), private_at)
+    fn place(self: &Arc<Self>, slot: usize) -> Option<Place> {
+        Place::new(Arc::clone(self), self.size.slot_at(slot), entry_at(slot))
     }
 
     /// Its descriptor, as [`Self::descriptor`].
@@ -431,7 +299,7 @@ impl Segment {
 
     /// How this process is called here, if it was asked before; a word of 0 otherwise.
     fn me(&self) -> Process {
-        Process::from_word(self.private.words()[0].load(Ordering::Relaxed))
+        Process::from_word(self.private.words()[private::NAME].load(Ordering::Relaxed))
     }
 
     /// Before the calling thread forks: leaves to the child what it may go on with.
@@ -488,20 +356,20 @@ impl Segment {
             })
         });
         slots.filter_map(move |slot| {
-            let words = self.shared.words()[self.slot_at(slot)..].first_chunk()?;
+            let words = self.shared.words()[self.size.slot_at(slot)..].first_chunk()?;
             Some((plain_lock(words, me)?, self.owner_of(slot)))
         })
     }
 
     /// The thread of this process that holds the lock in a slot; 0 if it knows of none.
     fn owner_of(&self, slot: usize) -> u64 {
-        let entry = &self.private.words()[PRIVATE_AT + slot * PRIVATE_WORDS..];
-        let depth = entry[1].load(Ordering::Acquire);
-        if depth > 0 { entry[0].load(Ordering::Relaxed) } else { 0 }
+        let entry = &self.private.words()[entry_at(slot)..];
+        let depth = entry[entry::DEPTH].load(Ordering::Acquire);
+        if depth > 0 { entry[entry::OWNER].load(Ordering::Relaxed) } else { 0 }
     }
 
     fn tag(&self, slot: usize) -> Option<Tag> {
-        let at = self.slot_at(slot) + TAG;
+        let at = self.size.slot_at(slot) + TAG;
         Tag::from_word(self.shared.words()[at].load(Ordering::Acquire))
     }
 }
@@ -516,17 +384,14 @@ fn name_the_limit(error: Error, smallest: Size) -> Error {
     }
 }
 
-/// The word of a slot that says what lives there.
-pub(crate) const TAG: usize = 4;
-
 /// A slot's lock, if it is robust, one that another may release, and held by this process.
-fn plain_lock(words: &[AtomicU64; SHARED_WORDS], me: Process) -> Option<Inheritable<'_>> {
+fn plain_lock(words: &[AtomicU64; SLOT_WORDS], me: Process) -> Option<Inheritable<'_>> {
     let tag = Tag::from_word(words[TAG].load(Ordering::Acquire))?;
     let is_plain = tag.kind == Kind::Mutex
         || tag.kind == Kind::ReentrantMutex && !rule("fork/an-rlock-is-left-to-nobody");
-    let is_queues = (1..=MESSAGE_MARKS).contains(&words[MESSAGE].load(Ordering::Relaxed))
+    let is_queues = (1..=message::GREATEST).contains(&words[lock::MESSAGE].load(Ordering::Relaxed))
         && rule("fork/a-queues-lock-is-left-to-nobody");
-    let lock = Inheritable { permit: &words[0], heirs: &words[HEIRS] };
+    let lock = Inheritable { permit: &words[lock::PERMIT], heirs: &words[lock::HEIRS] };
     (tag.robust && is_plain && !is_queues && Permit(lock.permit).is_held_by(me)).then_some(lock)
 }
 
@@ -587,7 +452,7 @@ pub(super) fn leave_held(running: &[usize]) {
 /// A new object's place.
 #[derive(Debug)]
 pub(crate) struct Taken {
-    pub(crate) place: Place<Segment>,
+    pub(crate) place: Place,
     pub(crate) slot: u32,
     /// What `give_back` wants to know.
     pub(crate) forks: u64,
@@ -614,7 +479,7 @@ pub(crate) fn take(tag: Tag) -> Result<Taken, Error> {
 }
 
 /// Gives the slot of an object back that this process did not send; tells whether nobody else can have it.
-pub(crate) fn give_back(place: &Place<Segment>, slot: u32, made: u64) -> bool {
+pub(crate) fn give_back(place: &Place, slot: u32, made: u64) -> bool {
     let mut registry = REGISTRY.lock();
     let segment = place.keeps();
     if !segment.was_made_by_this_process()
@@ -633,7 +498,7 @@ pub(crate) fn give_back(place: &Place<Segment>, slot: u32, made: u64) -> bool {
 }
 
 /// Keeps the segment of an object that goes, if that is a lock that this process holds and may leave to others at its end.
-pub(crate) fn keep_what_is_held(place: &Place<Segment>) {
+pub(crate) fn keep_what_is_held(place: &Place) {
     let segment = place.keeps();
     let me = Process::from_word(place.head().load(Ordering::Relaxed));
     if me.word() == 0 || plain_lock(place.shared(), me).is_none() {
@@ -647,16 +512,13 @@ pub(crate) fn keep_what_is_held(place: &Place<Segment>) {
 }
 
 /// The place of a slot that is in use.
-pub(crate) fn place(segment: &Arc<Segment>, slot: u32) -> Option<Place<Segment>> {
+pub(crate) fn place(segment: &Arc<Segment>, slot: u32) -> Option<Place> {
     let slot = usize::try_from(slot).ok().filter(|&slot| slot < segment.used())?;
     segment.place(slot)
 }
 
 /// The place at an address, in a segment that this process has, or that the descriptor is.
-pub(crate) fn open(
-    address: &Address,
-    descriptor: Option<BorrowedFd<'_>>,
-) -> Result<Place<Segment>, Error> {
+pub(crate) fn open(address: &Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Place, Error> {
     let mut id = [0; 2];
     for (half, bytes) in id.iter_mut().zip(address.segment.chunks_exact(8)) {
         *half = u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
@@ -711,7 +573,7 @@ impl Registry {
             return Err(Error::OutOfRange("a robust semaphore has 524,280 permits at most"));
         }
         let segment = Arc::new(Segment::create(usual, slots)?);
-        segment.header(11).store(slots as u64, Ordering::Release);
+        segment.header(header::SLOTS_USED).store(slots as u64, Ordering::Release);
         self.remember(&segment);
         self.made += 1;
         self.go_to(Arc::clone(&segment), Vec::new());
@@ -742,7 +604,7 @@ impl Registry {
         if used + slots > current.size.slots {
             return None;
         }
-        current.header(11).store((used + slots) as u64, Ordering::Release);
+        current.header(header::SLOTS_USED).store((used + slots) as u64, Ordering::Release);
         Some((Arc::clone(current), used, false))
     }
 

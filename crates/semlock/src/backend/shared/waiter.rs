@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use super::lock::{JUDGED, Lock, WATCH};
+use super::layout::Kind;
+use super::layout::lock::{JUDGED, WATCH};
+use super::lock::Lock;
 use super::object::Kernel;
 use super::patrol::{Duty, PAUSE, Patrol, Suspects, is_due, is_due_between_signals};
-use super::segment::Kind;
 use super::spin::try_for_a_while;
 use crate::mutation::rule;
 use crate::os::clock;

@@ -1,0 +1,341 @@
+//! The memory layout of a segment, and of the memory that each process keeps for itself beside it:
+//! each word by its name.
+//!
+//! Nothing else in this crate, and no test, counts words. Everything is a word of 64 bits. What the
+//! bits of a word say stands at the algorithm that uses it, in `word`.
+//!
+//! ```text
+//!  segment, shared by all processes
+//!  0            PLACES_AT          nodes_at()         slot_at(0)
+//!  ┌────────────┬──────────────────┬──────────────────┬───────────────────────────────┐
+//!  │ header     │ places           │ nodes            │ slots                         │
+//!  │ 64 words   │ 2 words each:    │ 2 words each:    │ 8 words each, a cache line:   │
+//!  │            │ who waits for a  │ who waits for a  │ an object, or the permits of  │
+//!  │            │ lock             │ condition, or at │ a robust semaphore in the     │
+//!  │            │ (`word::places`) │ a barrier        │ slots before                  │
+//!  │            │                  │ (`word::waiters`)│                               │
+//!  └────────────┴──────────────────┴──────────────────┴───────────────────────────────┘
+//!
+//!  header:  0 MAGIC       1 VERSION      2 LENGTH      3 4 ID
+//!           5 MAKER_PID   6 MAKER_START  7 MAKER_PID_NAMESPACE  8 MAKER_TIME_NAMESPACE
+//!           9 NODES      10 SLOTS       11 SLOTS_USED  12 NODES_USED  13 DESCRIPTOR
+//!          14 PLACES     15 PLACES_USED 16 SENT_ON
+//!
+//!  slot     lock             condvar       barrier       event
+//!    0      PERMIT or VALUE  TICKETS       PERMIT        FLAG
+//!    1      GATE             NOTIFIED_AT   GATE
+//!    2      WATCH            WATCH         its lock's
+//!    3      JUDGED           EMPTY_AT      JUDGED
+//!    4      TAG              TAG           TAG           TAG
+//!    5      MESSAGE or HEIRS JUDGED        TICKETS
+//!    6      SEAT                           PHASE
+//!    7      TICKETS                        WATCH
+//!
+//!  slots after that of a robust semaphore: its permits, one word each, and their hints
+//!  (`word::blocks`)
+//!
+//!  TAG   63         32 31      9    8     7     0
+//!        ┌─────────────┬─────────┬────────┬───────┐  limit: greatest value, permits, or parties
+//!        │ limit       │ 0       │ robust │ kind  │
+//!        └─────────────┴─────────┴────────┴───────┘
+//!
+//!  private memory of one process, which a forked child finds wiped
+//!  0                  ENTRIES_AT
+//!  ┌──────────────────┬──────────────────────────────────────────┐
+//!  │ NAME             │ entries, 4 words each: one for each slot │
+//!  └──────────────────┴──────────────────────────────────────────┘
+//!
+//!  entry    mutex            robust semaphore     semaphore
+//!    0      OWNER            OWNER                OWNER
+//!    1      DEPTH            DEPTH: permits held  COUNT
+//!    2      RECOVERED_FROM   RECOVERED_FROM       (3 words, `count::Count`)
+//!    3      MOVER            LAST_PERMIT
+//!
+//!  entries after that of a robust semaphore: which permits the process holds (`word::blocks`)
+//! ```
+//!
+//! A change of anything here that another process sees needs another [`VERSION`].
+
+use crate::word::blocks::Blocks;
+
+/// What the first word of a segment is.
+pub const MAGIC: u64 = u64::from_be_bytes(*b"semlock\0");
+/// The version of this layout. A process opens segments of its own version alone.
+pub const VERSION: u64 = 2;
+
+/// Words of a slot: a cache line.
+pub const SLOT_WORDS: usize = 8;
+/// Words that a process keeps for a slot.
+pub const ENTRY_WORDS: usize = 4;
+/// Where the places begin.
+pub const PLACES_AT: usize = header::WORDS;
+
+/// Places of a segment. With the header, they take two pages.
+pub const PLACES: usize = 480;
+/// Nodes of a segment.
+pub const NODES: usize = 4096;
+/// Places, and nodes, of a segment that is made where there is hardly any room.
+pub const FEWEST_NODES: usize = 16;
+/// Slots of a process's first segment; each further one has twice as many, up to `MOST_SLOTS`.
+pub const FEWEST_SLOTS: usize = 1024;
+/// 100,000 locks make 15 segments, and waste little of the last one.
+pub const MOST_SLOTS: usize = 8192;
+/// Objects have smaller slot numbers: these are what a node can name.
+pub const SLOT_NUMBERS: usize = 1 << node::SLOT_BITS;
+/// Permits of a robust semaphore. It may take more slots than there are numbers, and is alone in its
+/// segment then: its first slot is named, and the others never are.
+pub const MOST_PERMITS: u32 = 524_280;
+/// Slots of such a semaphore.
+pub const MOST_SLOTS_OF_ONE: usize =
+    Tag { kind: Kind::Semaphore, robust: true, limit: MOST_PERMITS }.slots();
+
+/// Words of the header.
+pub mod header {
+    /// [`MAGIC`](super::MAGIC).
+    pub const MAGIC: usize = 0;
+    /// [`VERSION`](super::VERSION).
+    pub const VERSION: usize = 1;
+    /// How many words the segment has.
+    pub const LENGTH: usize = 2;
+    /// A random number that names the segment, of two words.
+    pub const ID: usize = 3;
+    /// The pid of the process that made the segment.
+    pub const MAKER_PID: usize = 5;
+    /// That process's start time.
+    pub const MAKER_START: usize = 6;
+    /// That process's pid namespace.
+    pub const MAKER_PID_NAMESPACE: usize = 7;
+    /// That process's time namespace.
+    pub const MAKER_TIME_NAMESPACE: usize = 8;
+    /// How many nodes there are.
+    pub const NODES: usize = 9;
+    /// How many slots there are.
+    pub const SLOTS: usize = 10;
+    /// How many slots were taken so far. The maker alone writes it.
+    pub const SLOTS_USED: usize = 11;
+    /// How many nodes were used so far.
+    pub const NODES_USED: usize = 12;
+    /// The number of the segment's descriptor in its maker.
+    pub const DESCRIPTOR: usize = 13;
+    /// How many places there are.
+    pub const PLACES: usize = 14;
+    /// How many places were used so far.
+    pub const PLACES_USED: usize = 15;
+    /// Not 0: a child of the maker may have let others have what it had.
+    pub const SENT_ON: usize = 16;
+    /// Words from this one on are not used.
+    pub const END: usize = 17;
+    /// Words of the header.
+    pub const WORDS: usize = 64;
+}
+
+/// A node, which is also what a place is: see `word::waiters`.
+pub mod node {
+    pub use crate::word::waiters::{
+        BROKEN, MEMBER, NODE_WORDS as WORDS, SLOT_BITS, SLOT_SHIFT, STATE, WHAT, WHO,
+    };
+}
+
+/// The word of a slot that says what lives there. All objects have it.
+pub const TAG: usize = 4;
+
+/// Words of the slot of a mutex, reentrant mutex or semaphore.
+pub mod lock {
+    /// A mutex's permit.
+    pub const PERMIT: usize = 0;
+    /// A plain semaphore's value. (A robust semaphore has its permits in the slots that follow.)
+    pub const VALUE: usize = 0;
+    /// Where its waiters sleep who have no place.
+    pub const GATE: usize = 1;
+    /// Who watches the holders.
+    pub const WATCH: usize = 2;
+    /// When somebody who does not sleep checked the holders last.
+    pub const JUDGED: usize = 3;
+    /// Of a lock that a queue moves messages under: one of [`message`](super::message).
+    pub const MESSAGE: usize = 5;
+    /// Of every other lock: the number of who may have inherited it, or 0 (see `heirs`).
+    pub const HEIRS: usize = MESSAGE;
+    /// The processor that it was released on last.
+    pub const SEAT: usize = 6;
+    /// The tickets of its waiters.
+    pub const TICKETS: usize = 7;
+}
+
+/// What the word [`MESSAGE`](lock::MESSAGE) of a queue's lock says. All else is a number of heirs.
+pub mod message {
+    /// No message is being moved.
+    pub const WHOLE: u64 = 1;
+    /// A message is being moved, or was left in the middle.
+    pub const MOVING: u64 = 2;
+    /// The greatest of these.
+    pub const GREATEST: u64 = MOVING;
+}
+
+/// Words of the slot of a condition.
+pub mod condvar {
+    /// The tickets of its waiters.
+    pub const TICKETS: usize = 0;
+    /// How many tickets there were when the last `notify` began.
+    pub const NOTIFIED_AT: usize = 1;
+    /// Who watches.
+    pub const WATCH: usize = 2;
+    /// How many tickets there were before a look that found nobody waiting.
+    pub const EMPTY_AT: usize = 3;
+    /// When somebody who does not sleep checked the waiters last.
+    pub const JUDGED: usize = 5;
+}
+
+/// Words of the slot of a barrier. Its own lock takes the first ones, as `lock` has them.
+pub mod barrier {
+    /// The permit of its own lock.
+    pub const PERMIT: usize = super::lock::PERMIT;
+    /// When somebody who does not sleep checked the members last.
+    pub const JUDGED: usize = super::lock::JUDGED;
+    /// The tickets of its members.
+    pub const TICKETS: usize = 5;
+    /// What it is doing; its members sleep there.
+    pub const PHASE: usize = 6;
+    /// Who watches the members.
+    pub const WATCH: usize = 7;
+}
+
+/// Words of the slot of an event.
+pub mod event {
+    /// Whether it is set; who waits sleeps there.
+    pub const FLAG: usize = 0;
+}
+
+/// Where the entries begin in a process's private memory.
+pub const ENTRIES_AT: usize = 4;
+
+/// Words of a process's private memory before its entries.
+pub mod private {
+    /// How this process is called in the segment; 0: not known yet.
+    pub const NAME: usize = 0;
+}
+
+/// Words of an entry: what a process knows for itself about the lock in a slot.
+pub mod entry {
+    /// The thread that took it last.
+    pub const OWNER: usize = 0;
+    /// How often the owner took a mutex; how many permits of a robust semaphore the process holds.
+    pub const DEPTH: usize = 1;
+    /// The pid of the holder that died and that it was taken from.
+    pub const RECOVERED_FROM: usize = 2;
+    /// The thread that moves a message under a queue's lock.
+    pub const MOVER: usize = 3;
+    /// The permit of a robust semaphore that this process changed last, plus 1.
+    pub const LAST_PERMIT: usize = 3;
+    /// Of a plain semaphore, the three words of a `count::Count`.
+    pub const COUNT: [usize; 3] = [1, 2, 3];
+}
+
+/// What lives in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Mutex = 1,
+    ReentrantMutex = 2,
+    Semaphore = 3,
+    Event = 4,
+    Condvar = 5,
+    Barrier = 6,
+}
+
+impl Kind {
+    const ALL: [Self; 6] = [
+        Self::Mutex,
+        Self::ReentrantMutex,
+        Self::Semaphore,
+        Self::Event,
+        Self::Condvar,
+        Self::Barrier,
+    ];
+}
+
+/// What the word [`TAG`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag {
+    pub(crate) kind: Kind,
+    pub(crate) robust: bool,
+    pub(crate) limit: u32,
+}
+
+impl Tag {
+    pub(crate) fn word(self) -> u64 {
+        u64::from(self.limit) << 32 | u64::from(self.robust) << 8 | self.kind as u64
+    }
+
+    pub(crate) fn from_word(word: u64) -> Option<Self> {
+        let kind = Kind::ALL.into_iter().find(|&kind| kind as u64 == word & 0xff)?;
+        let limit = u32::try_from(word >> 32).ok()?;
+        let tag = Self { kind, robust: word & 0x100 != 0, limit };
+        (tag.word() == word).then_some(tag)
+    }
+
+    /// Words in the slots that follow: a robust semaphore's permits, and hints.
+    const fn more_words(self) -> usize {
+        if matches!(self.kind, Kind::Semaphore) && self.robust {
+            let permits = self.limit as usize;
+            permits + Blocks::hints(permits)
+        } else {
+            0
+        }
+    }
+
+    /// Slots that it takes.
+    pub(crate) const fn slots(self) -> usize {
+        1 + self.more_words().div_ceil(SLOT_WORDS)
+    }
+}
+
+/// How much there is room for in a segment, and so where everything lies in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// How many places it has.
+    pub places: usize,
+    /// How many nodes it has.
+    pub nodes: usize,
+    /// How many slots it has.
+    pub slots: usize,
+}
+
+impl Size {
+    /// What a header says, whose words `header` reads; `None` if no memory is as large.
+    pub fn in_header(header: impl Fn(usize) -> u64) -> Option<Self> {
+        let number = |word| usize::try_from(header(word)).ok();
+        let [places, nodes, slots] =
+            [number(header::PLACES)?, number(header::NODES)?, number(header::SLOTS)?];
+        Some(Self { places, nodes, slots })
+    }
+
+    /// Words of such a segment; `None` if no memory is as large.
+    #[must_use]
+    pub fn words(self) -> Option<usize> {
+        let nodes = self.places.checked_add(self.nodes)?.checked_mul(node::WORDS)?;
+        PLACES_AT.checked_add(nodes)?.checked_add(self.slots.checked_mul(SLOT_WORDS)?)
+    }
+
+    /// Bytes of such a segment.
+    pub(crate) fn bytes(self) -> u64 {
+        self.words().map_or(u64::MAX, |words| (words * size_of::<u64>()) as u64)
+    }
+
+    /// Where the nodes begin.
+    #[must_use]
+    pub fn nodes_at(self) -> usize {
+        PLACES_AT + self.places * node::WORDS
+    }
+
+    /// Where a slot begins.
+    #[must_use]
+    pub fn slot_at(self, slot: usize) -> usize {
+        self.nodes_at() + self.nodes * node::WORDS + slot * SLOT_WORDS
+    }
+}
+
+/// Where the entry of a slot begins in a process's private memory. That of the slot after the last
+/// one is where the private memory ends.
+pub(crate) fn entry_at(slot: usize) -> usize {
+    ENTRIES_AT + slot * ENTRY_WORDS
+}
