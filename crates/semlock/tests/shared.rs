@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
+use semlock::raw::layout::{self, Size, lock, node};
 use semlock::raw::{self, Entered, Passed};
 use semlock::{
     Acquired, Address, Barrier, Condvar, Deadline, Error, Event, Mutex, ReentrantMutex, Semaphore,
@@ -471,44 +472,49 @@ impl Words {
         Self(duplicate(descriptor).into())
     }
 
-    fn read(&self, word: u64) -> u64 {
+    fn read(&self, word: usize) -> u64 {
         let mut bytes = [0; 8];
-        self.0.read_exact_at(&mut bytes, word * 8).unwrap();
+        self.0.read_exact_at(&mut bytes, word as u64 * 8).unwrap();
         u64::from_ne_bytes(bytes)
     }
 
-    fn write(&self, word: u64, value: u64) {
-        self.0.write_all_at(&value.to_ne_bytes(), word * 8).unwrap();
+    fn write(&self, word: usize, value: u64) {
+        self.0.write_all_at(&value.to_ne_bytes(), word as u64 * 8).unwrap();
     }
 
-    /// Where nodes begin: after the header and two words for each place.
-    fn nodes_at(&self) -> u64 {
-        PLACES_AT + self.read(14) * 2
+    fn size(&self) -> Size {
+        Size::in_header(|word| self.read(word)).unwrap()
     }
 
-    /// Where a slot begins: after two words for each node.
-    fn slot(&self, address: Address) -> u64 {
-        self.nodes_at() + self.read(9) * 2 + u64::from(address.slot) * 8
+    /// Where a slot begins.
+    fn slot(&self, address: Address) -> usize {
+        self.size().slot_at(address.slot as usize)
     }
 
     /// Whether no place is free.
     fn places_are_taken(&self) -> bool {
-        (0..self.read(14)).all(|place| self.read(PLACES_AT + place * 2) != 0)
+        let places = (0..self.size().places).map(|place| layout::PLACES_AT + place * node::WORDS);
+        places.into_iter().all(|place| self.read(place + node::WHO) != 0)
     }
 
     /// The state of the first member of the barrier that lives there. (Tests share the table.)
-    fn node_of(&self, address: Address) -> u64 {
-        let waits = |&word: &u64| self.read(word) & 0x7_ffff == u64::from(address.slot) << 3 | 5;
-        (0..self.read(9)).map(|node| self.nodes_at() + node * 2 + 1).find(waits).unwrap()
+    fn node_of(&self, address: Address) -> usize {
+        let member = u64::from(address.slot) << node::SLOT_SHIFT | node::MEMBER;
+        let bits = node::SLOT_SHIFT + node::SLOT_BITS;
+        let waits = |&word: &usize| self.read(word) & ((1 << bits) - 1) == member;
+        let size = self.size();
+        let nodes = (0..size.nodes).map(|node| size.nodes_at() + node * node::WORDS);
+        nodes.map(|node| node + node::STATE).find(waits).unwrap()
     }
 }
-
-const PLACES_AT: u64 = 64;
 
 // ---- Turns ----
 
 const MUTEX: raw::Options =
     raw::Options { kind: raw::LockKind::Mutex, value: 1, maxvalue: 1, robust: true };
+
+/// Waiters, more than there are places.
+const MANY: usize = layout::PLACES + 120;
 
 /// All tests share a table of places: one at a time fills it.
 static CROWD: std::sync::Mutex<()> = std::sync::Mutex::new(());
@@ -537,7 +543,7 @@ fn a_waiter_keeps_its_place_when_it_wakes_to_check() {
         }
         // The first one watches. Until it has checked four times, each other one has once.
         let words = Words::of(lock.descriptor().unwrap());
-        let watch = words.slot(lock.address()) + 2;
+        let watch = words.slot(lock.address()) + lock::WATCH;
         for _ in 0..4 {
             let sign = words.read(watch);
             while words.read(watch) == sign {
@@ -552,8 +558,6 @@ fn a_waiter_keeps_its_place_when_it_wakes_to_check() {
 #[test]
 fn places_of_waiters_that_died_are_used_again() {
     const TEST: &str = "places_of_waiters_that_died_are_used_again";
-    /// More than a table has.
-    const MANY: u32 = 600;
     const FEW: u32 = 20;
 
     if let Some((address, descriptor)) = given() {
@@ -576,7 +580,7 @@ fn places_of_waiters_that_died_are_used_again() {
     while !words.places_are_taken() {
         thread::yield_now();
     }
-    assert!(lock.waiting() < MANY);
+    assert!((lock.waiting() as usize) < MANY);
     drop(peer);
     thread::scope(|scope| {
         // More than other tests can have left free.
@@ -600,14 +604,14 @@ fn more_waiters_than_there_are_places_all_get_their_turn() {
     let _bound = EndsInTime::start();
     thread::scope(|scope| {
         assert_eq!(lock.try_acquire(), Wait::Acquired);
-        for _ in 0..600 {
+        for _ in 0..MANY {
             let waits = || {
                 assert_eq!(lock.acquire_until(watchdog()), Wait::Acquired);
                 lock.release().unwrap();
             };
             small_thread().spawn_scoped(scope, waits).unwrap();
         }
-        while lock.waiting() < 400 {
+        while (lock.waiting() as usize) < layout::PLACES - 80 {
             thread::yield_now();
         }
         lock.release().unwrap();
@@ -622,7 +626,7 @@ fn dead_holder(test: &str) -> u64 {
     let mut peer = Peer::start(test, mutex.address(), descriptor);
     peer.expect("held");
     let words = Words::of(descriptor);
-    words.read(words.slot(mutex.address()))
+    words.read(words.slot(mutex.address()) + lock::PERMIT)
 }
 
 /// What the child of `dead_holder` does; true in that child.
@@ -656,9 +660,9 @@ fn one_that_dies_as_it_lets_half_of_a_barrier_go_leaves_nobody_waiting() {
             thread::yield_now();
         }
         // As `abort`, by one who is no member, killed after the first node and before the second.
-        words.write(words.slot(barrier.address()), dead);
+        words.write(words.slot(barrier.address()) + layout::barrier::PERMIT, dead);
         let first = words.node_of(barrier.address());
-        words.write(first, words.read(first) & !7 | 4);
+        words.write(first, words.read(first) & !node::WHAT | node::BROKEN);
         for member in members {
             assert_eq!(member.join().unwrap(), Passed::Broken);
         }

@@ -13,6 +13,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use semlock::Address;
+use semlock::raw::layout::{SLOT_WORDS, Size, TAG, barrier, header};
 
 use crate::driver::{Player, Target};
 use crate::input::Input;
@@ -20,20 +22,18 @@ use crate::objects::{Object, one_of_each, open};
 
 pub const TARGET: Target = Target { name: "segments", start: || Box::new(Segments::new()) };
 
-/// As `segment.rs` lays them out, in words.
-const HEADER: u64 = 1024;
-const NODES: u64 = 4096 * 2;
-const SLOT: u64 = 8;
-const WORD: u64 = 8;
+/// Bytes of a word.
+const WORD: u64 = size_of::<u64>() as u64;
 
 struct Segments {
     objects: Vec<Object>,
     bytes: Vec<u8>,
+    size: Size,
     number: u64,
 }
 
 struct Patch {
-    word: u64,
+    word: usize,
     value: u64,
     flips: bool,
 }
@@ -46,36 +46,44 @@ impl Segments {
         let file = File::from(descriptor.try_clone_to_owned().unwrap());
         let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
         file.read_exact_at(&mut bytes, 0).unwrap();
-        Self { objects, bytes, number: 0 }
+        let word = |word| {
+            let (_, after) = bytes.split_at(word * size_of::<u64>());
+            u64::from_ne_bytes(*after.first_chunk().unwrap())
+        };
+        let size = Size::in_header(word).unwrap();
+        Self { objects, bytes, size, number: 0 }
     }
 
     fn patch(&self, input: &mut Input<'_>) -> Patch {
-        let (region, index, value) = (input.u8(), u64::from(input.u16()), input.u64());
-        let slots = (self.objects.len() as u64 + 1) * SLOT;
+        let (region, index, value) = (input.u8(), usize::from(input.u16()), input.u64());
         let word = match region & 0x7f {
-            0..0x20 => index % 16,
-            0x20..0x60 => HEADER + NODES + index % slots,
-            0x60..0x78 => HEADER + index % 64,
-            _ => index % (self.bytes.len() as u64 / WORD),
+            0..0x20 => index % header::END,
+            0x20..0x60 => self.size.slot_at(0) + index % ((self.objects.len() + 1) * SLOT_WORDS),
+            0x60..0x78 => self.size.nodes_at() + index % 64,
+            _ => index % self.size.words().unwrap(),
         };
         Patch { word, value, flips: region & 0x80 != 0 }
     }
 
     /// A barrier's own lock, which some of its calls wait for without a deadline: who writes there that a living process
     /// holds it takes it for good.
-    fn is_waited_for(&self, word: u64) -> bool {
+    fn is_waited_for(&self, word: usize) -> bool {
         let mut barriers = self.objects.iter().filter(|it| matches!(it, Object::Barrier(_)));
-        barriers.any(|it| word == HEADER + NODES + u64::from(it.address().slot) * SLOT)
+        barriers.any(|it| word == self.slot_of(it.address()) + barrier::PERMIT)
+    }
+
+    fn slot_of(&self, address: Address) -> usize {
+        self.size.slot_at(address.slot as usize)
     }
 
     fn apply(&self, patch: &Patch, file: &File) {
         let Patch { word, value, flips } = *patch;
-        let mut before = [0; 8];
-        if self.is_waited_for(word) || file.read_exact_at(&mut before, word * WORD).is_err() {
+        let (at, mut before) = (word as u64 * WORD, [0; 8]);
+        if self.is_waited_for(word) || file.read_exact_at(&mut before, at).is_err() {
             return;
         }
         let value = if flips { u64::from_ne_bytes(before) ^ value } else { value };
-        file.write_all_at(&value.to_ne_bytes(), word * WORD).unwrap();
+        file.write_all_at(&value.to_ne_bytes(), at).unwrap();
     }
 }
 
@@ -89,7 +97,7 @@ impl Player for Segments {
         self.number += 1;
         let mut id = [0xff; 16];
         id[..8].copy_from_slice(&self.number.to_ne_bytes());
-        file.write_all_at(&id, 3 * WORD).unwrap();
+        file.write_all_at(&id, header::ID as u64 * WORD).unwrap();
         let patches = input.u8() % 16;
         for _ in 0..patches {
             self.apply(&self.patch(&mut input), &file);
@@ -113,8 +121,8 @@ impl Player for Segments {
             if what & 1 == 1 {
                 // What stands there by now.
                 let mut tag = [0; 8];
-                let word = HEADER + NODES + u64::from(address.slot) * SLOT + 4;
-                let _ = file.read_at(&mut tag, word * WORD).unwrap();
+                let word = self.slot_of(address) + TAG;
+                let _ = file.read_at(&mut tag, word as u64 * WORD).unwrap();
                 address.tag = u64::from_ne_bytes(tag);
             }
             let Some(copy) = open(address, Some(descriptor)) else { continue };

@@ -2,6 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use semlock::raw::layout::{NODES, Size};
 use semlock::raw::{self, Lock, LockKind, Options, Waiting};
 use semlock::{Address, Barrier, Condvar, Error, Mutex, ReentrantMutex, Semaphore};
 
@@ -83,9 +84,7 @@ pub struct Crowd {
     waits: Vec<Waiting>,
 }
 
-/// As many can wait for the conditions and barriers of a segment.
-const NODES: usize = 4096;
-/// And as many are left: for 16 consumers and 16 at the barrier, those of them who died not long ago, and some more.
+/// Nodes that are left: for 16 consumers and 16 at the barrier, those of them who died not long ago, and some more.
 const NODES_LEFT: usize = 40;
 
 impl Crowd {
@@ -154,14 +153,14 @@ impl Objects {
         let descriptor = self.queue_lock.descriptor().expect("nobody closed it");
         // SAFETY: the object keeps the descriptor open while this borrows from it.
         let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
-        let word = |number: u64| {
+        let word = |number: usize| {
             let mut bytes = [0; 8];
-            rustix::io::pread(descriptor, &mut bytes, number * 8).expect("pread");
+            rustix::io::pread(descriptor, &mut bytes, number as u64 * 8).expect("pread");
             u64::from_ne_bytes(bytes)
         };
-        // After the header and two words for each place and node, whose numbers stand in the header.
-        let slot = 64 + (word(14) + word(9)) * 2 + u64::from(self.address(object).slot) * 8;
-        let words = if object == Object::RobustSemaphore { 16 } else { 8 };
-        (slot..slot + words).map(word).collect()
+        let size = Size::in_header(word).expect("a segment");
+        let slot = self.address(object).slot as usize;
+        let after = if object == Object::RobustSemaphore { slot + 2 } else { slot + 1 };
+        (size.slot_at(slot)..size.slot_at(after)).map(word).collect()
     }
 }
