@@ -41,6 +41,7 @@ from families import (
     take,
 )
 from kernel_features import in_a_child
+from words import LAYOUT
 
 pytestmark = pytest.mark.usefixtures("a_segment")
 
@@ -561,7 +562,7 @@ def more_waiters_than_nodes(least: int, most: int) -> None:
 
 
 def test_more_waiters_than_there_are_nodes_is_a_clear_error_and_nothing_is_lost() -> None:
-    in_a_fresh_interpreter(more_waiters_than_nodes, 4096, 20_000)
+    in_a_fresh_interpreter(more_waiters_than_nodes, LAYOUT["NODES"], 20_000)
 
 
 def test_the_nodes_of_dead_waiters_are_used_again() -> None:

@@ -16,7 +16,7 @@ import semlock
 from children import PATIENCE, Line, forked, wait_until, wait_until_asleep
 from families import TAKEN, take
 from kernel_features import in_a_child
-from words import DIED, TAG, Words
+from words import LAYOUT, Words
 
 pytestmark = pytest.mark.usefixtures("a_segment")
 
@@ -302,8 +302,9 @@ def test_a_fork_takes_no_permit_of_a_semaphore_for_a_lock() -> None:
     words = Words(semaphore)
     for _ in range(8):
         assert semaphore.acquire(False)
-    words.write(8 + TAG, 64 << 2 | DIED)
-    words.write(8 + TAG + 1, 0)
+    after = LAYOUT["SLOT_WORDS"] + LAYOUT["TAG"]
+    words.write(after, 64 << LAYOUT["PERMIT_PID_SHIFT"] | LAYOUT["PERMIT_DIED"])
+    words.write(after + 1, 0)
     in_a_child(lambda: None)
     for _ in range(6):
         semaphore.release()

@@ -12,7 +12,7 @@ import pytest
 import semlock
 from children import Line, forked, wait_until, wait_until_asleep
 from families import NOT_TAKEN, Taken, holder, let_go, recovered_from, take
-from words import WATCH, Words
+from words import Words
 
 pytestmark = pytest.mark.usefixtures("a_segment")
 
@@ -123,8 +123,8 @@ def test_descriptors_that_others_closed_tell_a_watcher_nothing(dies: bool) -> No
         thread = threading.Thread(target=lambda: taken.append(take(lock, *limit)))
         thread.start()
         wait_until(words.is_watched, "it watches")
-        began = words.at(words.slot + WATCH)
-        wait_until(lambda: words.at(words.slot + WATCH) != began, "it has looked once")
+        began = words.watch()
+        wait_until(lambda: words.watch() != began, "it has looked once")
         # As daemons do; and what is opened then gets the numbers.
         kept = line.connection.fileno()
         os.closerange(3, kept)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-# Where slots begin, and words of a slot: see `segment.rs`.
-HEADER, NODES, PLACES = 64, 9, 14
-GATE, WATCH, TAG = 1, 2, 4
-# A permit's mark: see `permit.rs`.
-DIED = 1
+from semlock import _native
+
+# Where what stands, by name: see `layout.rs`.
+LAYOUT = _native._layout()
 
 
 class Words:
@@ -17,7 +16,10 @@ class Words:
 
     def __init__(self, lock: Any) -> None:
         self.descriptor = lock._descriptor()
-        self.slot = HEADER + (self.at(PLACES) + self.at(NODES)) * 2 + lock._address()[1] * 8
+        self.places = self.at(LAYOUT["HEADER_PLACES"])
+        nodes = self.places + self.at(LAYOUT["HEADER_NODES"])
+        slots = LAYOUT["PLACES_AT"] + nodes * LAYOUT["NODE_WORDS"]
+        self.slot = slots + lock._address()[1] * LAYOUT["SLOT_WORDS"]
 
     def at(self, word: int) -> int:
         return int.from_bytes(os.pread(self.descriptor, 8, word * 8), "little")
@@ -26,14 +28,24 @@ class Words:
         """Writes a word, counted from where the lock begins."""
         os.pwrite(self.descriptor, value.to_bytes(8, "little"), (self.slot + word) * 8)
 
+    def watch(self) -> int:
+        """The last sign of life of who watches the holder; 0 where nobody does."""
+        return self.at(self.slot + LAYOUT["WATCH"])
+
     def wake_ups(self) -> int:
         """Counts on with each wake-up that is sent through the gate, and with nothing else."""
-        return self.at(self.slot + GATE) & 0xFFFF_FFFF
+        return self.at(self.slot + LAYOUT["GATE"]) & 0xFFFF_FFFF
 
     def is_watched(self) -> bool:
-        return self.at(self.slot + WATCH) != 0
+        return self.watch() != 0
 
     def waited_for(self) -> set[int]:
         """The slots of this segment that the places of those who wait for locks name."""
-        states = (self.at(HEADER + 2 * place + 1) for place in range(self.at(PLACES)))
-        return {state >> 3 & 0xFFFF for state in states if state & 0b111}
+        places = (LAYOUT["PLACES_AT"] + LAYOUT["NODE_WORDS"] * n for n in range(self.places))
+        states = (self.at(place + LAYOUT["NODE_STATE"]) for place in places)
+        mask = (1 << LAYOUT["NODE_SLOT_BITS"]) - 1
+        return {
+            state >> LAYOUT["NODE_SLOT_SHIFT"] & mask
+            for state in states
+            if state & LAYOUT["NODE_WHAT"]
+        }

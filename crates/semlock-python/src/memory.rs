@@ -3,7 +3,9 @@
 use std::os::fd::{IntoRawFd, RawFd};
 
 use pyo3::prelude::*;
+use pyo3::types::{IntoPyDict, PyDict};
 use semlock::raw;
+use semlock::raw::layout::{self, header, lock, node, permit};
 
 use crate::capi::exception;
 use crate::objects::numbers;
@@ -11,7 +13,8 @@ use crate::objects::numbers;
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // setattr, because add would make an `__all__`.
     module.setattr("_file_id", wrap_pyfunction!(file_id, module)?)?;
-    module.setattr("_new_memory", wrap_pyfunction!(new_memory, module)?)
+    module.setattr("_new_memory", wrap_pyfunction!(new_memory, module)?)?;
+    module.setattr("_layout", wrap_pyfunction!(words_by_name, module)?)
 }
 
 /// What tells the file that is open under a number from all others: its device, inode, mode, number of names and length, and
@@ -31,4 +34,30 @@ fn file_id(py: Python<'_>, fd: RawFd) -> PyResult<(u64, u64, u64, u64, u64, u64)
 fn new_memory(py: Python<'_>, size: u64) -> PyResult<RawFd> {
     let memory = py.detach(|| raw::new_memory(size));
     memory.map(IntoRawFd::into_raw_fd).map_err(|error| exception(py, error))
+}
+
+/// Where what stands in the memory of locks, by name: for tests, which look into it.
+#[pyfunction(name = "_layout", signature = ())]
+fn words_by_name(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let words = [
+        ("HEADER_NODES", header::NODES),
+        ("HEADER_PLACES", header::PLACES),
+        ("PLACES_AT", layout::PLACES_AT),
+        ("NODES", layout::NODES),
+        ("NODE_WORDS", node::WORDS),
+        ("NODE_STATE", node::STATE),
+        ("SLOT_WORDS", layout::SLOT_WORDS),
+        ("TAG", layout::TAG),
+        ("GATE", lock::GATE),
+        ("WATCH", lock::WATCH),
+    ];
+    let bits = [
+        ("NODE_WHAT", node::WHAT),
+        ("NODE_SLOT_SHIFT", node::SLOT_SHIFT.into()),
+        ("NODE_SLOT_BITS", node::SLOT_BITS.into()),
+        ("PERMIT_DIED", permit::DIED),
+        ("PERMIT_PID_SHIFT", permit::PID_SHIFT.into()),
+    ];
+    let words = words.map(|(name, word)| (name, word as u64));
+    words.into_iter().chain(bits).collect::<Vec<_>>().into_py_dict(py)
 }

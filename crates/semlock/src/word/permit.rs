@@ -31,11 +31,13 @@ use crate::mutation::rule;
 
 const MARK: u64 = 0b11;
 const HELD: u64 = 0;
-const DIED: u64 = 1;
+/// The mark of a permit that is free, and whose last holder died.
+pub const DIED: u64 = 1;
 const INHERITED: u64 = 2;
 const UNCHECKED: u64 = 3;
 
-const PID_SHIFT: u32 = 2;
+/// Where the pid stands in a permit.
+pub const PID_SHIFT: u32 = 2;
 const PID_BITS: u32 = 22;
 const START_SHIFT: u32 = PID_SHIFT + PID_BITS;
 pub(crate) const START_BITS: u32 = 64 - START_SHIFT;

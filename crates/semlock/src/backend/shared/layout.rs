@@ -136,6 +136,11 @@ pub mod node {
     };
 }
 
+/// A permit: see `word::permit`.
+pub mod permit {
+    pub use crate::word::permit::{DIED, PID_SHIFT};
+}
+
 /// The word of a slot that says what lives there. All objects have it.
 pub const TAG: usize = 4;
 
