@@ -6,7 +6,7 @@ use nix::unistd::{Pid, gettid};
 
 use crate::forked::Forked;
 use crate::peer::{Line, Ours, Peer};
-use crate::stage::is_thread_asleep;
+use crate::tracer::is_thread_asleep;
 
 /// What is told to it, and to the child that it forks.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Forker {
         Pid::from_raw(self.thread.hear().cast_signed())
     }
 
-    /// Has it fork; while it sleeps, does what lets it `go_on`.
+    /// Lets it fork; while it sleeps, does what lets it `go_on`.
     pub fn fork(self, (pid, tid): (Pid, Pid), mut go_on: impl FnMut()) -> Peer {
         self.thread.go();
         while !self.thread.has_spoken() {

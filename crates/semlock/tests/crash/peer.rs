@@ -1,4 +1,5 @@
-//! The others of a scene, and those who see afterwards whether everything works.
+//! The peers: the other processes of a scenario, and those that check afterwards whether everything
+//! works.
 
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,9 +14,9 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::forked::Forked;
-use crate::stage::is_asleep;
+use crate::tracer::is_asleep;
 
-/// A process that does one thing, beside the one that is killed.
+/// A process that does one thing, beside the tracee.
 #[derive(Debug)]
 pub struct Peer {
     /// Not if it is another process's child.
@@ -69,12 +70,12 @@ impl Line {
     }
 
     pub fn say(&self, word: u32) {
-        (&self.to).write_all(&word.to_ne_bytes()).expect("the stage listens");
+        (&self.to).write_all(&word.to_ne_bytes()).expect("the tracer listens");
     }
 
     pub fn hear(&self) {
         let mut byte = [0];
-        (&self.from).read_exact(&mut byte).expect("the stage speaks");
+        (&self.from).read_exact(&mut byte).expect("the tracer speaks");
     }
 }
 
@@ -186,7 +187,7 @@ fn is_ready(descriptor: &impl AsFd) -> bool {
     poll(&mut ready, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
-/// Has something done by a fresh process, and waits for it.
+/// Lets a fresh process do something, and waits for it.
 pub fn fresh(act: impl FnOnce()) {
     Peer::start(|_line| act()).join();
 }

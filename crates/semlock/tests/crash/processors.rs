@@ -1,4 +1,4 @@
-//! Processors: who has two tries for a while before it sleeps.
+//! Processors: a waiter that has two spins before it sleeps.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -8,7 +8,7 @@ pub fn allowed() -> Vec<usize> {
     (0..CpuSet::MAX_CPU).filter(|&it| allowed.is_set(it)).collect()
 }
 
-/// Has this process, and those that it forks, run on these alone.
+/// Makes this process, and those that it forks, run on these alone.
 pub fn stay_on(processors: &[usize]) {
     let mut these = CpuSet::new();
     for &processor in processors {

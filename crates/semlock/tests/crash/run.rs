@@ -1,4 +1,4 @@
-//! Plays all scenes, many stages at a time, and counts.
+//! Plays all scenarios, with many tracers at a time, and counts.
 
 use std::collections::{HashMap, VecDeque};
 use std::process::ExitCode;
@@ -12,8 +12,8 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 use crate::forked::Forked;
 use crate::processors;
-use crate::scenes::{End, Scene};
-use crate::stage::{Anchor, LONGEST_TRACE, NOTABLE, Report, Stage, Until};
+use crate::scenarios::{End, Scenario};
+use crate::tracer::{Anchor, LONGEST_TRACE, NOTABLE, Report, Tracer, Until};
 
 /// Which deaths, stops and forks are tried.
 pub enum Choice {
@@ -26,26 +26,26 @@ pub enum Choice {
 const NOTABLE_IN_SAMPLE: usize = 16;
 const BETWEEN: u64 = 7;
 
-/// The call takes a few instructions more or less each time: so many in a row that found it over are its end, after as many as
-/// it took when it was not disturbed.
+/// The call takes a few instructions more or less each time. It has ended after so many steps in a row
+/// that found it over, and at least as many as it took when it was not disturbed.
 const ENDS: u32 = 8;
 
-/// No more than one in so many.
+/// At most one point in so many may be missed.
 const MANY_MISSED: u32 = 8;
 
 struct Progress {
-    scene: Scene,
+    scenario: Scenario,
     /// What its call does, when it is not disturbed.
     trace: Option<Trace>,
     /// To be tried next; after that, with `goes_on`, the numbers from `next` on.
     planned: VecDeque<Plan>,
     goes_on: bool,
     next: u64,
-    /// That found it over, since one did not.
+    /// How many in a row found it over.
     ends: u32,
-    on_stage: usize,
+    playing: usize,
     points: u32,
-    /// Instructions of the trace that it did not come to, not even step by step.
+    /// Instructions of the trace that the call did not come to, not even step by step.
     missed: u32,
     failures: u32,
     longest_recovery: Duration,
@@ -54,11 +54,11 @@ struct Progress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Plan {
     until: Until,
-    /// How often it was tried over an anchor, which the call may not come to: what it does depends on the time that it
-    /// takes, and on a busy machine that differs.
+    /// How often it was tried over an anchor. The call may not come to the anchor: what it does depends
+    /// on the time that it takes, and on a busy machine that differs.
     tries: u32,
-    /// Whether somebody has waited in vain already. A virtual machine can stand still for as long as the watchdog has patience; what
-    /// hangs because of a death at this instruction hangs again.
+    /// Whether the watchdog ended it once already. A virtual machine can stand still for as long as the
+    /// watchdog waits; what hangs because of a death at this instruction hangs again.
     is_last: bool,
 }
 
@@ -71,38 +71,41 @@ impl From<Until> for Plan {
     }
 }
 
-/// Where one stage can be.
+/// Where one tracer can run.
 struct Room {
-    /// Its own, and the next one; the same where there is no other.
+    /// The one that it runs on, and the next one; the same where there is no other.
     processors: [usize; 2],
     report: &'static Report,
 }
 
 struct Playing {
-    scene: usize,
+    scenario: usize,
     plan: Plan,
-    stage: Forked,
+    tracer: Forked,
     room: Room,
 }
 
-pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
+pub fn run(scenarios: Vec<Scenario>, choice: &Choice, jobs: usize) -> ExitCode {
     let processors = processors::allowed();
-    let (scenes, left_out): (Vec<_>, Vec<_>) =
-        scenes.into_iter().partition(|scene| !scene.spins || processors.len() > 1);
+    let (scenarios, left_out): (Vec<_>, Vec<_>) =
+        scenarios.into_iter().partition(|scenario| !scenario.spins || processors.len() > 1);
     if !left_out.is_empty() {
-        println!("left out, for want of a second processor: {} scenes that spin", left_out.len());
+        println!(
+            "left out, for want of a second processor: {} scenarios that spin",
+            left_out.len()
+        );
     }
-    let mut all: Vec<_> = scenes.into_iter().map(Progress::new).collect();
+    let mut all: Vec<_> = scenarios.into_iter().map(Progress::new).collect();
     let neighbours = processors.iter().zip(processors.iter().cycle().skip(1));
     let mut rooms: Vec<_> = (neighbours.cycle().zip(0..jobs))
         .map(|((&own, &next), _)| Room { processors: [own, next], report: new_report() })
         .collect();
     let mut playing: Vec<Playing> = Vec::new();
     loop {
-        // Who has its steps written down has a processor for itself.
+        // A tracer that writes down each step has a processor for itself.
         let untraced = all.iter().any(|progress| progress.trace.is_none());
         while playing.len() < if untraced { jobs.min(processors.len()) } else { jobs } {
-            let Some((scene, plan)) = all
+            let Some((scenario, plan)) = all
                 .iter_mut()
                 .enumerate()
                 .filter(|(_, progress)| !untraced || progress.trace.is_none())
@@ -110,28 +113,29 @@ pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
             else {
                 break;
             };
-            let room = rooms.pop().expect("as many as stages");
-            playing.push(Playing::start(scene, &all[scene], plan, room));
+            let room = rooms.pop().expect("as many as tracers");
+            playing.push(Playing::start(scenario, &all[scenario], plan, room));
         }
         if playing.is_empty() {
             break;
         }
         let ended = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).expect("waitid");
-        let index = playing.iter().position(|one| Some(one.stage.pid()) == ended.pid());
-        let mut ended = playing.swap_remove(index.expect("a stage"));
-        let status = ended.stage.wait();
-        all[ended.scene].learn(ended.plan, status, ended.room.report, choice);
+        let index = playing.iter().position(|one| Some(one.tracer.pid()) == ended.pid());
+        let mut ended = playing.swap_remove(index.expect("a tracer"));
+        let status = ended.tracer.wait();
+        all[ended.scenario].learn(ended.plan, status, ended.room.report, choice);
         rooms.push(ended.room);
     }
     for end in [End::Killed, End::Stopped, End::Forked] {
-        let scenes: Vec<_> = all.iter().filter(|progress| progress.scene.end == end).collect();
-        if !scenes.is_empty() {
-            let points: u32 = scenes.iter().map(|progress| progress.points).sum();
-            let failures: u32 = scenes.iter().map(|progress| progress.failures).sum();
-            let longest = scenes.iter().map(|it| it.longest_recovery).max().unwrap_or_default();
+        let scenarios: Vec<_> =
+            all.iter().filter(|progress| progress.scenario.end == end).collect();
+        if !scenarios.is_empty() {
+            let points: u32 = scenarios.iter().map(|progress| progress.points).sum();
+            let failures: u32 = scenarios.iter().map(|progress| progress.failures).sum();
+            let longest = scenarios.iter().map(|it| it.longest_recovery).max().unwrap_or_default();
             println!(
-                "{end}: {points} in {} scenes, {failures} failures; all got on within {:.3} s",
-                scenes.len(),
+                "{end}: {points} in {} scenarios, {failures} failures; all got on within {:.3} s",
+                scenarios.len(),
                 longest.as_secs_f64()
             );
         }
@@ -140,38 +144,38 @@ pub fn run(scenes: Vec<Scene>, choice: &Choice, jobs: usize) -> ExitCode {
 }
 
 impl Playing {
-    fn start(scene: usize, progress: &Progress, next: Plan, room: Room) -> Self {
+    fn start(scenario: usize, progress: &Progress, next: Plan, room: Room) -> Self {
         let Room { processors, report } = room;
         report.reset();
-        let (name, play) = (progress.scene.name, progress.scene.play);
+        let (name, play) = (progress.scenario.name, progress.scenario.play);
         let until = next.until;
         let trace = progress.trace.as_ref().filter(|_| next.tries < TRIES);
         let anchor = trace.and_then(|trace| trace.anchor(until));
-        let stage = Forked::run(move || {
+        let forked = Forked::run(move || {
             std::panic::set_hook(Box::new(move |panic| {
                 eprintln!("{name} {}: {panic}", place(until));
             }));
-            // What those there do depends on that.
+            // What the processes of a scenario do depends on that.
             processors::stay_on(&processors[..1]);
-            let stage = Stage::begin(until, anchor, report, processors);
-            play(&stage);
-            stage.has_recovered();
+            let tracer = Tracer::begin(until, anchor, report, processors);
+            play(&tracer);
+            tracer.has_recovered();
         });
-        Self { scene, plan: next, stage, room }
+        Self { scenario, plan: next, tracer: forked, room }
     }
 }
 
 impl Progress {
-    fn new(scene: Scene) -> Self {
+    fn new(scenario: Scenario) -> Self {
         let planned = VecDeque::from([Until::Return.into()]);
         Self {
-            scene,
+            scenario,
             trace: None,
             planned,
             goes_on: false,
             next: 0,
             ends: 0,
-            on_stage: 0,
+            playing: 0,
             points: 0,
             missed: 0,
             failures: 0,
@@ -186,14 +190,14 @@ impl Progress {
                 Until::After(self.next - 1).into()
             })
         })?;
-        self.on_stage += 1;
+        self.playing += 1;
         Some(next)
     }
 
     fn learn(&mut self, plan: Plan, status: WaitStatus, report: &Report, choice: &Choice) {
         let until = plan.until;
-        self.on_stage -= 1;
-        let name = self.scene.name;
+        self.playing -= 1;
+        let name = self.scenario.name;
         if let WaitStatus::Signaled(_, Signal::SIGALRM, _) = status
             && !plan.is_last
         {
@@ -215,7 +219,7 @@ impl Progress {
         let returned = report.returned.load(Ordering::Relaxed);
         match until {
             Until::Return => {
-                if self.scene.spins && !report.spun.load(Ordering::Relaxed) {
+                if self.scenario.spins && !report.spun.load(Ordering::Relaxed) {
                     self.failures += 1;
                     eprintln!("{name}: FAILED, for it never tried again before it slept");
                 }
@@ -248,7 +252,7 @@ impl Progress {
                 self.planned.push_back(Plan { until: Until::Past(steps), ..plan });
             }
         }
-        if self.on_stage == 0 && self.planned.is_empty() && !self.goes_on {
+        if self.playing == 0 && self.planned.is_empty() && !self.goes_on {
             let Self { points, missed, .. } = *self;
             let length = self.trace.as_ref().map_or(0, Trace::length);
             if matches!(choice, Choice::All) && missed > (points + missed) / MANY_MISSED {
@@ -256,7 +260,7 @@ impl Progress {
                 eprintln!("{name}: FAILED, for too much of the call was not met again");
             }
             let failures = self.failures;
-            let end = self.scene.end;
+            let end = self.scenario.end;
             let longest = self.longest_recovery.as_secs_f64();
             println!(
                 "{name}: {points} {end}, {failures} failures (of {length} instructions; {missed} were not met again); \

@@ -1,4 +1,4 @@
-//! What is played: a call, those who are there when it is made, and what has to be so afterwards.
+//! The scenarios: a call, the peers that are there when it is made, and what has to hold afterwards.
 
 mod barrier;
 mod condvar;
@@ -15,18 +15,18 @@ use std::time::Duration;
 
 use semlock::{Acquired, Deadline, Wait};
 
-use crate::stage::Stage;
+use crate::tracer::Tracer;
 
 #[derive(Clone, Copy)]
-pub struct Scene {
+pub struct Scenario {
     pub name: &'static str,
     pub end: End,
-    /// Its call tries for a while before it sleeps, because who holds what it wants is on another processor.
+    /// Its call spins before it sleeps, because the holder is on another processor.
     pub spins: bool,
-    pub play: fn(&Stage),
+    pub play: fn(&Tracer),
 }
 
-/// What happens to the one whose call it is.
+/// What happens to the tracee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Killed,
@@ -44,33 +44,33 @@ impl fmt::Display for End {
     }
 }
 
-pub fn all() -> Vec<Scene> {
+pub fn all() -> Vec<Scenario> {
     let killed = [
-        mutex::SCENES,
-        semaphore::SCENES,
-        condvar::SCENES,
-        event::SCENES,
-        barrier::SCENES,
-        memory::SCENES,
+        mutex::SCENARIOS,
+        semaphore::SCENARIOS,
+        condvar::SCENARIOS,
+        event::SCENARIOS,
+        barrier::SCENARIOS,
+        memory::SCENARIOS,
     ]
     .concat();
-    let of = |scenes: &[Named], end, spins| {
-        let scene = |&(name, play)| Scene { name, end, spins, play };
-        scenes.iter().map(scene).collect::<Vec<_>>()
+    let of = |scenarios: &[Named], end, spins| {
+        let scenario = |&(name, play)| Scenario { name, end, spins, play };
+        scenarios.iter().map(scenario).collect::<Vec<_>>()
     };
     [
         of(&killed, End::Killed, false),
         of(spinning::KILLED, End::Killed, true),
-        of(stopped::SCENES, End::Stopped, false),
+        of(stopped::SCENARIOS, End::Stopped, false),
         of(spinning::STOPPED, End::Stopped, true),
-        of(forked::SCENES, End::Forked, false),
+        of(forked::SCENARIOS, End::Forked, false),
     ]
     .concat()
 }
 
-type Named = (&'static str, fn(&Stage));
+type Named = (&'static str, fn(&Tracer));
 
-/// What one who took a permit was told: 0, or the pid of the owner that died.
+/// What an acquirer was told: 0, or the pid of the owner that died.
 type Told = u32;
 
 fn told<G>(acquired: &Acquired<G>) -> Told {
@@ -88,12 +88,12 @@ fn told_by(wait: Wait) -> Option<Told> {
     }
 }
 
-/// A deadline that passes while the one who waits is stepped.
+/// A deadline that passes while the tracee is stepped.
 fn soon() -> Deadline {
     Deadline::after(Duration::from_millis(2))
 }
 
-/// A deadline that does not: the stage ends before.
+/// A deadline that does not: the tracer ends before.
 fn in_an_hour() -> Deadline {
     Deadline::after(Duration::from_secs(3600))
 }

@@ -6,9 +6,9 @@ use semlock::raw::{Lock, LockKind, Options};
 use super::mutex::{sleeper, take, used_before};
 use super::{Named, Told, in_an_hour, soon, told_by};
 use crate::peer::{Peer, fresh};
-use crate::stage::{Dead, Stage};
+use crate::tracer::{Dead, Tracer};
 
-pub const SCENES: &[Named] = &[
+pub const SCENARIOS: &[Named] = &[
     ("semaphore/acquire", plain_acquire),
     ("semaphore/acquire-contended", plain_contended),
     ("semaphore/timeout-that-expires", plain_timeout),
@@ -61,20 +61,20 @@ pub fn assert_taken(dead: &Dead, taken: u32, if_returned: u32) {
     assert!(may_be.contains(&taken), "it has taken {taken}");
 }
 
-fn plain_acquire(stage: &Stage) {
+fn plain_acquire(tracer: &Tracer) {
     let lock = plain(2);
     let prepare = || {
         used_before();
         || take(&lock)
     };
-    let dead = stage.kill(prepare, || {});
+    let dead = tracer.kill(prepare, || {});
     assert_taken(&dead, 2 - count(&lock), 1);
 }
 
 /// The sleeper gets on, with a permit that is there or, if there is none, with one more. Returns how
 /// many were given.
-fn let_get_on(stage: &Stage, lock: &Lock, sleeper: Peer) -> u32 {
-    stage.expects("a sleeper beside a free permit to take it");
+fn let_get_on(tracer: &Tracer, lock: &Lock, sleeper: Peer) -> u32 {
+    tracer.expects("a sleeper beside a free permit to take it");
     let given = u32::from(lock.value() == 0);
     if given == 1 {
         fresh(|| lock.release().expect("there is room"));
@@ -83,64 +83,64 @@ fn let_get_on(stage: &Stage, lock: &Lock, sleeper: Peer) -> u32 {
     given
 }
 
-fn plain_contended(stage: &Stage) {
+fn plain_contended(tracer: &Tracer) {
     let lock = plain(0);
     let prepare = || {
         used_before();
         || assert_eq!(lock.acquire_until(in_an_hour()), Wait::Acquired)
     };
-    contended(stage, &lock, prepare);
+    contended(tracer, &lock, prepare);
 }
 
 /// No permit is left of a plain one, and another sleeps for one already.
-pub fn contended<C: FnOnce()>(stage: &Stage, lock: &Lock, prepare: impl FnOnce() -> C) {
+pub fn contended<C: FnOnce()>(tracer: &Tracer, lock: &Lock, prepare: impl FnOnce() -> C) {
     let sleeper = sleeper(lock);
     // The sleeper gives its permit back, so that both get on with one.
-    let dead = stage.kill(prepare, || fresh(|| lock.release().expect("there is room")));
-    let given = u32::from(dead.helped) + let_get_on(stage, lock, sleeper);
+    let dead = tracer.kill(prepare, || fresh(|| lock.release().expect("there is room")));
+    let given = u32::from(dead.helped) + let_get_on(tracer, lock, sleeper);
     let taken = given - count(lock);
     assert!(taken == 0 || dead.helped, "it took what was not there");
     assert_taken(&dead, taken, 1);
 }
 
-fn plain_timeout(stage: &Stage) {
+fn plain_timeout(tracer: &Tracer) {
     let lock = plain(0);
     let sleeper = sleeper(&lock);
     let prepare = || {
         used_before();
         || assert_eq!(lock.acquire_until(soon()), Wait::TimedOut)
     };
-    let _dead = stage.kill(prepare, || {});
-    let given = let_get_on(stage, &lock, sleeper);
+    let _dead = tracer.kill(prepare, || {});
+    let given = let_get_on(tracer, &lock, sleeper);
     assert_eq!((given, count(&lock)), (1, 1));
 }
 
-fn plain_release(stage: &Stage) {
+fn plain_release(tracer: &Tracer) {
     let lock = plain(1);
     let prepare = || {
         take(&lock);
         || lock.release().expect("there is room")
     };
-    let dead = stage.kill(prepare, || {});
+    let dead = tracer.kill(prepare, || {});
     assert_taken(&dead, 1 - count(&lock), 0);
 }
 
-fn plain_release_one_waits(stage: &Stage) {
+fn plain_release_one_waits(tracer: &Tracer) {
     let lock = plain(1);
     let mut waiting = None;
     let prepare = || {
         take(&lock);
         || lock.release().expect("there is room")
     };
-    let dead = stage.kill_known(prepare, |_| waiting = Some(sleeper(&lock)), || {});
-    let given = 1 + let_get_on(stage, &lock, waiting.expect("it is there"));
+    let dead = tracer.kill_known(prepare, |_| waiting = Some(sleeper(&lock)), || {});
+    let given = 1 + let_get_on(tracer, &lock, waiting.expect("it is there"));
     assert_taken(&dead, given - count(&lock), 0);
 }
 
 /// All permits of a robust one can be taken, and no more. Returns what those were told who took them, less
 /// those who were told nothing.
-fn takes_all(stage: &Stage, lock: &Lock, permits: u32) -> Vec<Told> {
-    stage.expects("a fresh process to get all permits");
+fn takes_all(tracer: &Tracer, lock: &Lock, permits: u32) -> Vec<Told> {
+    tracer.expects("a fresh process to get all permits");
     let mut taker = Peer::start(|line| {
         for _ in 0..permits {
             line.say(take(lock));
@@ -165,14 +165,14 @@ fn assert_told_once(dead: &Dead, told: &[Told], held_if_returned: bool) {
     assert!(!dead.returned || once == held_if_returned, "told {told:?}");
 }
 
-fn robust_acquire(stage: &Stage) {
+fn robust_acquire(tracer: &Tracer) {
     let lock = robust(3);
     let prepare = || {
         used_before();
         || take(&lock)
     };
-    let dead = stage.kill(prepare, || {});
-    assert_told_once(&dead, &takes_all(stage, &lock, 3), true);
+    let dead = tracer.kill(prepare, || {});
+    assert_told_once(&dead, &takes_all(tracer, &lock, 3), true);
 }
 
 /// One that holds them all until it is let go.
@@ -191,7 +191,7 @@ fn holder(lock: &Lock, permits: u32) -> Peer {
     holder
 }
 
-fn robust_contended(stage: &Stage) {
+fn robust_contended(tracer: &Tracer) {
     let lock = robust(2);
     let mut holder = holder(&lock, 2);
     let mut sleeper = sleeper(&lock);
@@ -199,58 +199,58 @@ fn robust_contended(stage: &Stage) {
         used_before();
         || assert!(told_by(lock.acquire_until(in_an_hour())).is_some())
     };
-    let dead = stage.kill(prepare, || holder.go());
+    let dead = tracer.kill(prepare, || holder.go());
     if !dead.helped {
         holder.go();
     }
-    stage.expects("the sleeper to get a permit");
+    tracer.expects("the sleeper to get a permit");
     let mut told = vec![sleeper.expect()];
     told.retain(|&told| told != 0);
     sleeper.join();
     holder.join();
-    told.extend(takes_all(stage, &lock, 2));
+    told.extend(takes_all(tracer, &lock, 2));
     assert_told_once(&dead, &told, true);
 }
 
-fn robust_timeout(stage: &Stage) {
+fn robust_timeout(tracer: &Tracer) {
     let lock = robust(2);
     let mut holder = holder(&lock, 2);
     let prepare = || {
         used_before();
         || assert_eq!(lock.acquire_until(soon()), Wait::TimedOut)
     };
-    let _dead = stage.kill(prepare, || {});
+    let _dead = tracer.kill(prepare, || {});
     fresh(|| assert_eq!(lock.try_acquire(), Wait::TimedOut, "one permit too many"));
     holder.go();
     holder.join();
-    assert_eq!(takes_all(stage, &lock, 2), []);
+    assert_eq!(takes_all(tracer, &lock, 2), []);
 }
 
-fn robust_release(stage: &Stage) {
+fn robust_release(tracer: &Tracer) {
     let lock = robust(2);
     let prepare = || {
         take(&lock);
         || lock.release().expect("it is held")
     };
-    let dead = stage.kill(prepare, || {});
-    assert_told_once(&dead, &takes_all(stage, &lock, 2), false);
+    let dead = tracer.kill(prepare, || {});
+    assert_told_once(&dead, &takes_all(tracer, &lock, 2), false);
 }
 
-fn robust_release_one_waits(stage: &Stage) {
+fn robust_release_one_waits(tracer: &Tracer) {
     let lock = robust(1);
-    release_one_waits(stage, &lock, || takes_all(stage, &lock, 1));
+    release_one_waits(tracer, &lock, || takes_all(tracer, &lock, 1));
 }
 
 /// One sleeps for the permit that is released. Then `takes_all` takes all that the sleeper has not, and says of whom it was told.
-fn release_one_waits(stage: &Stage, lock: &Lock, takes_all: impl FnOnce() -> Vec<Told>) {
+fn release_one_waits(tracer: &Tracer, lock: &Lock, takes_all: impl FnOnce() -> Vec<Told>) {
     let mut waiting = None;
     let prepare = || {
         take(lock);
         || lock.release().expect("it is held")
     };
-    let dead = stage.kill_known(prepare, |_| waiting = Some(sleeper(lock)), || {});
+    let dead = tracer.kill_known(prepare, |_| waiting = Some(sleeper(lock)), || {});
     let mut waiting = waiting.expect("it is there");
-    stage.expects("the sleeper to get the permit");
+    tracer.expects("the sleeper to get the permit");
     let mut told = vec![waiting.expect()];
     told.retain(|&told| told != 0);
     waiting.join();
@@ -258,7 +258,7 @@ fn release_one_waits(stage: &Stage, lock: &Lock, takes_all: impl FnOnce() -> Vec
     assert_told_once(&dead, &told, false);
 }
 
-fn robust_recovery(stage: &Stage) {
+fn robust_recovery(tracer: &Tracer) {
     let lock = robust(2);
     let mut first = holder(&lock, 2);
     let number = first.number();
@@ -266,17 +266,17 @@ fn robust_recovery(stage: &Stage) {
         used_before();
         || assert_eq!(take(&lock), number)
     };
-    let dead = stage.kill(prepare, || first.kill());
+    let dead = tracer.kill(prepare, || first.kill());
     if !dead.helped {
         first.kill();
     }
-    let mut told = takes_all(stage, &lock, 2);
+    let mut told = takes_all(tracer, &lock, 2);
     told.sort_by_key(|&told| told == dead.pid);
     let (none_recovered, one_recovered) = (vec![number, number], vec![number, dead.pid]);
     assert!(told == one_recovered || !dead.returned && told == none_recovered, "told {told:?}");
 }
 
-fn robust_given_back(stage: &Stage) {
+fn robust_given_back(tracer: &Tracer) {
     let lock = robust(1);
     let mut first = holder(&lock, 1);
     first.kill();
@@ -285,8 +285,8 @@ fn robust_given_back(stage: &Stage) {
         assert_eq!(take(&lock), number);
         || lock.give_back_as_owner_died(number)
     };
-    let dead = stage.kill(prepare, || {});
-    let told = takes_all(stage, &lock, 1);
+    let dead = tracer.kill(prepare, || {});
+    let told = takes_all(tracer, &lock, 1);
     assert!(told == [number] || !dead.returned && told == [dead.pid], "told {told:?}");
 }
 
@@ -299,36 +299,36 @@ fn all_held_but(lock: &Lock, free: u32) -> Peer {
 }
 
 /// Those who held nearly all give them back, and all can be taken.
-fn takes_all_of_many(stage: &Stage, lock: &Lock, mut holder: Peer) -> Vec<Told> {
+fn takes_all_of_many(tracer: &Tracer, lock: &Lock, mut holder: Peer) -> Vec<Told> {
     holder.go();
     holder.join();
-    takes_all(stage, lock, MANY)
+    takes_all(tracer, lock, MANY)
 }
 
-fn robust_acquire_one_of_many(stage: &Stage) {
+fn robust_acquire_one_of_many(tracer: &Tracer) {
     let lock = robust(MANY);
     let holder = all_held_but(&lock, 1);
     let prepare = || {
         used_before();
         || take(&lock)
     };
-    let dead = stage.kill(prepare, || {});
-    assert_told_once(&dead, &takes_all_of_many(stage, &lock, holder), true);
+    let dead = tracer.kill(prepare, || {});
+    assert_told_once(&dead, &takes_all_of_many(tracer, &lock, holder), true);
 }
 
-fn robust_none_of_many(stage: &Stage) {
+fn robust_none_of_many(tracer: &Tracer) {
     let lock = robust(MANY);
     let holder = all_held_but(&lock, 0);
     let prepare = || {
         used_before();
         || assert_eq!(lock.acquire_until(soon()), Wait::TimedOut)
     };
-    let _dead = stage.kill(prepare, || {});
+    let _dead = tracer.kill(prepare, || {});
     fresh(|| assert_eq!(lock.try_acquire(), Wait::TimedOut, "one permit too many"));
-    assert_eq!(takes_all_of_many(stage, &lock, holder), []);
+    assert_eq!(takes_all_of_many(tracer, &lock, holder), []);
 }
 
-fn robust_release_one_of_many(stage: &Stage) {
+fn robust_release_one_of_many(tracer: &Tracer) {
     let lock = robust(MANY);
     let holder = all_held_but(&lock, 1);
     let prepare = || {
@@ -337,19 +337,19 @@ fn robust_release_one_of_many(stage: &Stage) {
         assert_eq!(lock.try_acquire(), Wait::TimedOut);
         || lock.release().expect("it is held")
     };
-    let dead = stage.kill(prepare, || {});
-    stage.expects("the permit to be found, wherever its holder died");
+    let dead = tracer.kill(prepare, || {});
+    tracer.expects("the permit to be found, wherever its holder died");
     fresh(|| {
         take(&lock);
         lock.release().expect("it is held");
     });
-    let told = takes_all_of_many(stage, &lock, holder);
+    let told = takes_all_of_many(tracer, &lock, holder);
     // The fresh one was told, if anybody was.
     assert_eq!(told, [], "told of {}", dead.pid);
 }
 
-fn robust_release_one_of_many_one_waits(stage: &Stage) {
+fn robust_release_one_of_many_one_waits(tracer: &Tracer) {
     let lock = robust(MANY);
     let holder = all_held_but(&lock, 1);
-    release_one_waits(stage, &lock, || takes_all_of_many(stage, &lock, holder));
+    release_one_waits(tracer, &lock, || takes_all_of_many(tracer, &lock, holder));
 }

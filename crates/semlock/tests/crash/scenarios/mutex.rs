@@ -9,9 +9,9 @@ use semlock::{Deadline, Wait};
 use super::{Named, Told, in_an_hour, soon, told_by};
 use crate::forked::Forked;
 use crate::peer::{Peer, fresh};
-use crate::stage::{Dead, Stage};
+use crate::tracer::{Dead, Tracer};
 
-pub const SCENES: &[Named] = &[
+pub const SCENARIOS: &[Named] = &[
     ("acquire/uncontended", acquire_uncontended),
     ("acquire/first-of-its-process", acquire_first),
     ("acquire/contended", acquire_contended),
@@ -77,8 +77,8 @@ pub fn taker(lock: &Lock) -> Peer {
 
 /// Sees that one can take it and nobody else meanwhile, and that it is free after that. Returns what that
 /// one was told.
-pub fn works(stage: &Stage, lock: &Lock) -> Told {
-    stage.expects("a fresh process to get the lock");
+pub fn works(tracer: &Tracer, lock: &Lock) -> Told {
+    tracer.expects("a fresh process to get the lock");
     let mut first = holder_that_says(lock);
     let told = first.expect();
     fresh(|| {
@@ -127,15 +127,15 @@ fn if_returned(dead: &Dead, was_holder: bool) -> Option<bool> {
     dead.returned.then_some(was_holder)
 }
 
-fn acquire_uncontended(stage: &Stage) {
+fn acquire_uncontended(tracer: &Tracer) {
     let lock = mutex();
     let prepare = || {
         used_before_in(&lock);
         || take(&lock)
     };
-    let dead = stage.kill(prepare, || {});
+    let dead = tracer.kill(prepare, || {});
     let was_holder = died_as_holder(&dead, &lock, true);
-    assert_told(&dead, &[works(stage, &lock)], Some(was_holder));
+    assert_told(&dead, &[works(tracer, &lock)], Some(was_holder));
 }
 
 /// The same lock's segment knows this process after that.
@@ -144,73 +144,73 @@ fn used_before_in(lock: &Lock) {
     lock.release().expect("it is held");
 }
 
-fn acquire_first(stage: &Stage) {
+fn acquire_first(tracer: &Tracer) {
     let lock = mutex();
-    let dead = stage.kill(|| || take(&lock), || {});
+    let dead = tracer.kill(|| || take(&lock), || {});
     let was_holder = died_as_holder(&dead, &lock, true);
-    assert_told(&dead, &[works(stage, &lock)], Some(was_holder));
+    assert_told(&dead, &[works(tracer, &lock)], Some(was_holder));
 }
 
-fn acquire_contended(stage: &Stage) {
+fn acquire_contended(tracer: &Tracer) {
     let lock = mutex();
     let prepare = || {
         used_before();
         || take(&lock)
     };
-    contended(stage, &lock, holder(&lock), prepare);
+    contended(tracer, &lock, holder(&lock), prepare);
 }
 
 /// One holds it, and another sleeps for it already.
 pub fn contended<C: FnOnce() -> Told>(
-    stage: &Stage,
+    tracer: &Tracer,
     lock: &Lock,
     mut holder: Peer,
     prepare: impl FnOnce() -> C,
 ) {
     let mut sleeper = sleeper(lock);
-    let dead = stage.kill(prepare, || holder.go());
+    let dead = tracer.kill(prepare, || holder.go());
     if !dead.helped {
         holder.go();
     }
-    stage.expects("the sleeper to get the lock");
-    let all = [sleeper.expect(), works(stage, lock)];
+    tracer.expects("the sleeper to get the lock");
+    let all = [sleeper.expect(), works(tracer, lock)];
     assert_told(&dead, &all, if_returned(&dead, true));
-    stage.expects("the others to end");
+    tracer.expects("the others to end");
     sleeper.join();
     holder.join();
 }
 
-fn acquire_timeout_expires(stage: &Stage) {
+fn acquire_timeout_expires(tracer: &Tracer) {
     let lock = mutex();
     let mut holder = holder(&lock);
     let prepare = || {
         used_before();
         || assert_eq!(lock.acquire_until(soon()), Wait::TimedOut)
     };
-    let dead = stage.kill(prepare, || {});
+    let dead = tracer.kill(prepare, || {});
     fresh(|| assert_eq!(lock.try_acquire(), Wait::TimedOut, "two hold it"));
     holder.go();
-    assert_told(&dead, &[works(stage, &lock)], Some(false));
+    assert_told(&dead, &[works(tracer, &lock)], Some(false));
     holder.join();
 }
 
-fn acquire_timeout_does_not(stage: &Stage) {
+fn acquire_timeout_does_not(tracer: &Tracer) {
     let lock = mutex();
     let mut holder = holder(&lock);
     let prepare = || {
         used_before();
         || assert_eq!(lock.acquire_until(in_an_hour()), Wait::Acquired)
     };
-    let dead = stage.kill(prepare, || holder.go());
+    let dead = tracer.kill(prepare, || holder.go());
     let was_holder = died_as_holder(&dead, &lock, true);
     if !dead.helped {
         holder.go();
     }
-    assert_told(&dead, &[works(stage, &lock)], Some(was_holder));
+    assert_told(&dead, &[works(tracer, &lock)], Some(was_holder));
     holder.join();
 }
 
-fn acquire_tried(stage: &Stage) {
+fn acquire_tried(tracer: &Tracer) {
     let lock = mutex();
     let mut holder = holder(&lock);
     let mut sleeper = sleeper(&lock);
@@ -218,27 +218,27 @@ fn acquire_tried(stage: &Stage) {
         used_before();
         || assert_eq!(lock.try_acquire(), Wait::TimedOut)
     };
-    let dead = stage.kill(prepare, || {});
+    let dead = tracer.kill(prepare, || {});
     fresh(|| assert_eq!(lock.try_acquire(), Wait::TimedOut, "two hold it"));
     holder.go();
-    stage.expects("the sleeper to get the lock");
-    assert_told(&dead, &[sleeper.expect(), works(stage, &lock)], Some(false));
+    tracer.expects("the sleeper to get the lock");
+    assert_told(&dead, &[sleeper.expect(), works(tracer, &lock)], Some(false));
     sleeper.join();
     holder.join();
 }
 
-fn release_nobody_waits(stage: &Stage) {
+fn release_nobody_waits(tracer: &Tracer) {
     let lock = mutex();
     let prepare = || {
         take(&lock);
         || lock.release().expect("it is held")
     };
-    let dead = stage.kill(prepare, || {});
+    let dead = tracer.kill(prepare, || {});
     let was_holder = died_as_holder(&dead, &lock, false);
-    assert_told(&dead, &[works(stage, &lock)], Some(was_holder));
+    assert_told(&dead, &[works(tracer, &lock)], Some(was_holder));
 }
 
-fn release_two_wait(stage: &Stage) {
+fn release_two_wait(tracer: &Tracer) {
     let lock = mutex();
     let mut sleepers = Vec::new();
     let prepare = || {
@@ -246,10 +246,10 @@ fn release_two_wait(stage: &Stage) {
         || lock.release().expect("it is held")
     };
     let ready = |_| sleepers = vec![sleeper(&lock), sleeper(&lock)];
-    let dead = stage.kill_known(prepare, ready, || {});
-    stage.expects("both sleepers to get the lock");
+    let dead = tracer.kill_known(prepare, ready, || {});
+    tracer.expects("both sleepers to get the lock");
     let mut all: Vec<_> = sleepers.iter_mut().map(Peer::expect).collect();
-    all.push(works(stage, &lock));
+    all.push(works(tracer, &lock));
     assert_told(&dead, &all, if_returned(&dead, false));
     sleepers.into_iter().for_each(Peer::join);
 }
@@ -262,25 +262,25 @@ fn dead_holder(lock: &Lock) -> Peer {
 }
 
 /// The next who takes it is told of the second one's death if that held it, and of the first one's otherwise.
-pub fn tells_of_the_last(stage: &Stage, lock: &Lock, dead: &Dead, first: &Peer) {
+pub fn tells_of_the_last(tracer: &Tracer, lock: &Lock, dead: &Dead, first: &Peer) {
     let last = lock.holder();
     assert!([first.number(), dead.pid].map(Some).contains(&last), "{last:?} holds it");
     assert!(last == Some(dead.pid) || !dead.returned, "it did not recover it");
-    assert_eq!(Some(works(stage, lock)), last, "told of another death");
+    assert_eq!(Some(works(tracer, lock)), last, "told of another death");
 }
 
-fn recovery_by_trying(stage: &Stage) {
+fn recovery_by_trying(tracer: &Tracer) {
     let lock = mutex();
     let first = dead_holder(&lock);
     let prepare = || {
         used_before();
         || assert_eq!(lock.try_acquire(), Wait::OwnerDied(first.number()))
     };
-    let dead = stage.kill(prepare, || {});
-    tells_of_the_last(stage, &lock, &dead, &first);
+    let dead = tracer.kill(prepare, || {});
+    tells_of_the_last(tracer, &lock, &dead, &first);
 }
 
-fn recovery_by_watching(stage: &Stage) {
+fn recovery_by_watching(tracer: &Tracer) {
     let lock = mutex();
     let mut first = holder(&lock);
     let number = first.number();
@@ -288,14 +288,14 @@ fn recovery_by_watching(stage: &Stage) {
         used_before();
         || assert_eq!(take(&lock), number)
     };
-    let dead = stage.kill(prepare, || first.kill());
+    let dead = tracer.kill(prepare, || first.kill());
     if !dead.helped {
         first.kill();
     }
-    tells_of_the_last(stage, &lock, &dead, &first);
+    tells_of_the_last(tracer, &lock, &dead, &first);
 }
 
-fn recovery_for_others(stage: &Stage) {
+fn recovery_for_others(tracer: &Tracer) {
     let lock = mutex();
     let (mut first, mut second) = (holder(&lock), None);
     let prepare = || {
@@ -307,14 +307,14 @@ fn recovery_for_others(stage: &Stage) {
         second = Some(sleeper(&lock));
         first.kill();
     };
-    let dead = stage.kill(prepare, help);
+    let dead = tracer.kill(prepare, help);
     let mut second = second.unwrap_or_else(|| {
         let second = sleeper(&lock);
         first.kill();
         second
     });
-    stage.expects("the sleeper to get the lock");
-    let all = [second.expect(), works(stage, &lock)];
+    tracer.expects("the sleeper to get the lock");
+    let all = [second.expect(), works(tracer, &lock)];
     // The first one's death is told once; or, if it was told to the dead one, that one's.
     let mut of_the_dead = all.into_iter().filter(|&told| told != 0);
     let next = of_the_dead.next().expect("somebody is told");
@@ -328,7 +328,7 @@ fn recovery_for_others(stage: &Stage) {
     second.join();
 }
 
-fn recovery_after_the_watcher_left(stage: &Stage) {
+fn recovery_after_the_watcher_left(tracer: &Tracer) {
     let lock = mutex();
     let (mut first, mut second) = (holder(&lock), None);
     let prepare = || {
@@ -340,16 +340,16 @@ fn recovery_after_the_watcher_left(stage: &Stage) {
         }
     };
     // It sleeps before the other, so that it is the one who watches.
-    let dead = stage.kill(prepare, || second = Some(sleeper(&lock)));
+    let dead = tracer.kill(prepare, || second = Some(sleeper(&lock)));
     let mut second = second.unwrap_or_else(|| sleeper(&lock));
     first.kill();
-    stage.expects("the sleeper to get the lock");
-    let all = [second.expect(), works(stage, &lock)];
+    tracer.expects("the sleeper to get the lock");
+    let all = [second.expect(), works(tracer, &lock)];
     assert_eq!(all, [first.number(), 0], "told of {} or {}", first.number(), dead.pid);
     second.join();
 }
 
-fn recovery_of_one_that_recovered(stage: &Stage) {
+fn recovery_of_one_that_recovered(tracer: &Tracer) {
     let lock = mutex();
     let _first = dead_holder(&lock);
     let second = dead_holder(&lock);
@@ -358,19 +358,19 @@ fn recovery_of_one_that_recovered(stage: &Stage) {
         used_before();
         || assert_eq!(lock.try_acquire(), Wait::OwnerDied(second.number()))
     };
-    let dead = stage.kill(prepare, || {});
+    let dead = tracer.kill(prepare, || {});
     let last = lock.holder();
     assert!([second.number(), dead.pid].map(Some).contains(&last), "{last:?} holds it");
     // It may find the dead one at once, and so never sleep.
     let mut sleeper = taker(&lock);
-    stage.expects("the sleeper to get the lock");
-    let all = [sleeper.expect(), works(stage, &lock)];
+    tracer.expects("the sleeper to get the lock");
+    let all = [sleeper.expect(), works(tracer, &lock)];
     let told: Vec<_> = all.into_iter().filter(|&told| told != 0).map(Some).collect();
     assert_eq!(told, [last], "told of another death");
     sleeper.join();
 }
 
-fn given_back(stage: &Stage) {
+fn given_back(tracer: &Tracer) {
     let lock = mutex();
     let first = dead_holder(&lock);
     let number = first.number();
@@ -378,19 +378,19 @@ fn given_back(stage: &Stage) {
         assert_eq!(take(&lock), number);
         || lock.give_back_as_owner_died(number)
     };
-    let dead = stage.kill(prepare, || {});
-    let told = works(stage, &lock);
+    let dead = tracer.kill(prepare, || {});
+    let told = works(tracer, &lock);
     assert!(told == number || !dead.returned && told == dead.pid, "told {told}");
 }
 
-fn reentrant_acquire(stage: &Stage) {
+fn reentrant_acquire(tracer: &Tracer) {
     let lock = mutex_of(LockKind::ReentrantMutex);
-    let dead = stage.kill(|| || take(&lock), || {});
+    let dead = tracer.kill(|| || take(&lock), || {});
     let was_holder = died_as_holder(&dead, &lock, true);
-    assert_told(&dead, &[works(stage, &lock)], Some(was_holder));
+    assert_told(&dead, &[works(tracer, &lock)], Some(was_holder));
 }
 
-fn reentrant_again(stage: &Stage) {
+fn reentrant_again(tracer: &Tracer) {
     let lock = mutex_of(LockKind::ReentrantMutex);
     let mut second = None;
     let prepare = || {
@@ -400,14 +400,14 @@ fn reentrant_again(stage: &Stage) {
             lock.release().expect("it is held twice");
         }
     };
-    let dead = stage.kill_known(prepare, |_| second = Some(sleeper(&lock)), || {});
+    let dead = tracer.kill_known(prepare, |_| second = Some(sleeper(&lock)), || {});
     let mut second = second.expect("it is there");
-    stage.expects("the sleeper to get the lock");
-    assert_told(&dead, &[second.expect(), works(stage, &lock)], Some(true));
+    tracer.expects("the sleeper to get the lock");
+    assert_told(&dead, &[second.expect(), works(tracer, &lock)], Some(true));
     second.join();
 }
 
-fn reentrant_release(stage: &Stage) {
+fn reentrant_release(tracer: &Tracer) {
     let lock = mutex_of(LockKind::ReentrantMutex);
     let mut second = None;
     let prepare = || {
@@ -418,14 +418,14 @@ fn reentrant_release(stage: &Stage) {
             lock.release().expect("it is held once");
         }
     };
-    let dead = stage.kill_known(prepare, |_| second = Some(sleeper(&lock)), || {});
+    let dead = tracer.kill_known(prepare, |_| second = Some(sleeper(&lock)), || {});
     let mut second = second.expect("it is there");
-    stage.expects("the sleeper to get the lock");
-    assert_told(&dead, &[second.expect(), works(stage, &lock)], if_returned(&dead, false));
+    tracer.expects("the sleeper to get the lock");
+    assert_told(&dead, &[second.expect(), works(tracer, &lock)], if_returned(&dead, false));
     second.join();
 }
 
-fn message(stage: &Stage) {
+fn message(tracer: &Tracer) {
     let lock = mutex();
     lock.guard_messages();
     let prepare = || {
@@ -437,7 +437,7 @@ fn message(stage: &Stage) {
             lock.release().expect("it is held");
         }
     };
-    let dead = stage.kill(prepare, || {});
+    let dead = tracer.kill(prepare, || {});
     let next = Peer::start(|line| {
         let told = take(&lock);
         // Only who died with the lock can have left something in the middle.
@@ -447,11 +447,11 @@ fn message(stage: &Stage) {
         lock.release().expect("it is held");
         line.say(told);
     });
-    assert_told(&dead, &[next.last_word(), works(stage, &lock)], if_returned(&dead, false));
+    assert_told(&dead, &[next.last_word(), works(tracer, &lock)], if_returned(&dead, false));
 }
 
 /// Its child, if it comes to that, ends at once: it is nobody's heir for long.
-fn fork_while_holding(stage: &Stage) {
+fn fork_while_holding(tracer: &Tracer) {
     let lock = mutex();
     let prepare = || {
         used_before();
@@ -463,7 +463,7 @@ fn fork_while_holding(stage: &Stage) {
             0
         }
     };
-    let dead = stage.kill(prepare, || {});
+    let dead = tracer.kill(prepare, || {});
     assert_eq!(lock.holder(), Some(dead.pid));
-    assert_told(&dead, &[works(stage, &lock)], Some(true));
+    assert_told(&dead, &[works(tracer, &lock)], Some(true));
 }

@@ -5,9 +5,9 @@ use semlock::{Deadline, Event};
 use super::mutex::used_before;
 use super::{Named, in_an_hour, soon};
 use crate::peer::{Peer, fresh};
-use crate::stage::Stage;
+use crate::tracer::Tracer;
 
-pub const SCENES: &[Named] = &[
+pub const SCENARIOS: &[Named] = &[
     ("event/set", set),
     ("event/set-again", set_again),
     ("event/clear", clear),
@@ -26,8 +26,8 @@ pub fn sleeper(event: &Event) -> Peer {
 }
 
 /// Sees that it can be cleared, waited for and set.
-pub fn works(stage: &Stage, event: &Event) {
-    stage.expects("a fresh process to see that the event is set");
+pub fn works(tracer: &Tracer, event: &Event) {
+    tracer.expects("a fresh process to see that the event is set");
     fresh(|| event.clear());
     assert!(!event.is_set());
     let sleeper = sleeper(event);
@@ -37,40 +37,40 @@ pub fn works(stage: &Stage, event: &Event) {
     fresh(|| assert!(event.wait_until(Deadline::NEVER)));
 }
 
-fn set(stage: &Stage) {
+fn set(tracer: &Tracer) {
     let event = event();
     let sleepers = [sleeper(&event), sleeper(&event)];
     let prepare = || {
         used_before();
         || event.set()
     };
-    let dead = stage.kill(prepare, || {});
+    let dead = tracer.kill(prepare, || {});
     assert!(!dead.returned || event.is_set());
-    stage.expects("those who wait for a set event to get on");
+    tracer.expects("those who wait for a set event to get on");
     if !event.is_set() {
         fresh(|| event.set());
     }
     sleepers.into_iter().for_each(Peer::join);
-    works(stage, &event);
+    works(tracer, &event);
 }
 
-fn set_again(stage: &Stage) {
+fn set_again(tracer: &Tracer) {
     let event = event();
     event.set();
-    let _dead = stage.kill(|| || event.set(), || {});
+    let _dead = tracer.kill(|| || event.set(), || {});
     assert!(event.is_set());
-    works(stage, &event);
+    works(tracer, &event);
 }
 
-fn clear(stage: &Stage) {
+fn clear(tracer: &Tracer) {
     let event = event();
     event.set();
-    let dead = stage.kill(|| || event.clear(), || {});
+    let dead = tracer.kill(|| || event.clear(), || {});
     assert!(!dead.returned || !event.is_set());
-    works(stage, &event);
+    works(tracer, &event);
 }
 
-fn wait(stage: &Stage) {
+fn wait(tracer: &Tracer) {
     let event = event();
     let other = sleeper(&event);
     let prepare = || {
@@ -84,26 +84,26 @@ fn wait(stage: &Stage) {
             event.clear();
         });
     };
-    let dead = stage.kill(prepare, pulse);
+    let dead = tracer.kill(prepare, pulse);
     if !dead.helped {
         pulse();
     }
-    stage.expects("the other who waits to get on");
+    tracer.expects("the other who waits to get on");
     other.join();
-    works(stage, &event);
+    works(tracer, &event);
 }
 
-fn timeout(stage: &Stage) {
+fn timeout(tracer: &Tracer) {
     let event = event();
     let other = sleeper(&event);
     let prepare = || {
         used_before();
         || assert!(!event.wait_until(soon()))
     };
-    let _dead = stage.kill(prepare, || {});
+    let _dead = tracer.kill(prepare, || {});
     assert!(!event.is_set());
     fresh(|| event.set());
-    stage.expects("the other who waits to get on");
+    tracer.expects("the other who waits to get on");
     other.join();
-    works(stage, &event);
+    works(tracer, &event);
 }

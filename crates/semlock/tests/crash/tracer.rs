@@ -1,4 +1,5 @@
-//! One call, in a process that is killed, stopped or forked in the middle of it.
+//! One call, in a process that is killed, stopped or forked in the middle of it: the *tracee*, as
+//! `ptrace(2)` calls it. The process that makes it and steps it through its call is the *tracer*.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -20,15 +21,15 @@ use crate::forker::Forker;
 use crate::peer::{Line, Peer};
 use crate::processors::stay_on;
 
-// The watchdogs, in seconds. Who waits longer hangs.
+// The watchdogs, in seconds. A tracer that waits longer hangs.
 //
-// Until the one whose call it is has come to where it is killed (stopped, forked): it makes tens of thousands of steps, each of
-// which may wait for its turn, because the other stages want the processors too.
+// Until the tracee has come to where it is killed (stopped, forked): it makes tens of thousands of
+// steps. Each of them may wait for a processor, because the other tracers want one too.
 const LONGEST_CALL: u32 = 600;
-// From then on, for each thing that is expected, ten times the 2 s that are promised: a dead holder is found within 0.1 s, or
-// within 2 s where who watched it died with it, and a lost wake-up costs one sleep, which ends after 1.5 s. The factor is room for
-// two processors that 24 stages share with whatever else the machine does. The longest that anybody took is printed
-// with each scene.
+// From then on, for each thing that is expected, ten times the 2 s that are promised: a dead holder
+// is found within 0.1 s, or within 2 s where its watcher died with it, and a lost wake-up costs one
+// sleep, which ends after 1.5 s. The factor is room for two processors that 24 tracers share with
+// whatever else the machine does. The longest time is printed with each scenario.
 const LONGEST_RECOVERY: u32 = 20;
 
 /// How far the call goes.
@@ -42,8 +43,8 @@ pub enum Until {
     Return,
 }
 
-/// A way to a certain step that is shorter than making all before it: that address is met for the so-and-so-manieth
-/// time just before that step.
+/// A short cut to a step: the tracee runs until it meets this address for the `meetings`-th time,
+/// which is just before that step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Anchor {
     pub address: u64,
@@ -51,7 +52,7 @@ pub struct Anchor {
     pub step: u64,
 }
 
-/// What a stage tells the one who runs it: memory that they share.
+/// What a tracer tells the process that runs all tracers, in memory that they share.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Report {
@@ -66,10 +67,11 @@ pub struct Report {
     done: AtomicBool,
     /// What was expected after the death, the stop or the fork took so many microseconds at most.
     longest_recovery: AtomicU64,
-    /// What the stage waits for: the address and length of a `&'static str`, which is the same in every forked process.
+    /// What the tracer waits for: the address and length of a `&'static str`, which is the same in
+    /// every forked process.
     waits_for: [AtomicU64; 2],
-    /// With [`Until::Return`]: the address of each step's instruction, with [`NOTABLE`] where it changes memory in one go,
-    /// enters the kernel, or comes before another try.
+    /// With [`Until::Return`]: the address of each step's instruction. It has the bit [`NOTABLE`]
+    /// where the instruction changes memory atomically, enters the kernel, or comes before another try.
     pub trace: [AtomicU64; LONGEST_TRACE],
 }
 
@@ -105,9 +107,10 @@ impl Report {
     }
 }
 
-/// The process that a scene is played in.
+/// The process that plays a scenario: it makes the objects and the peers, forks the tracee, and steps
+/// it through its call.
 #[derive(Debug)]
-pub struct Stage {
+pub struct Tracer {
     until: Until,
     anchor: Option<Anchor>,
     report: &'static Report,
@@ -120,10 +123,10 @@ pub struct Stage {
     recovers_since: Cell<Option<Instant>>,
 }
 
-/// The one that was killed. It is a zombie as long as this is kept, or gone already.
+/// The tracee that was killed. It is a zombie as long as this is kept, or gone already.
 #[derive(Debug)]
 pub struct Dead {
-    _forked: Forked,
+    _tracee: Forked,
     pub pid: u32,
     /// The call was over.
     pub returned: bool,
@@ -131,14 +134,14 @@ pub struct Dead {
     pub helped: bool,
 }
 
-impl Stage {
+impl Tracer {
     pub fn begin(
         until: Until,
         anchor: Option<Anchor>,
         report: &'static Report,
         processors: [usize; 2],
     ) -> Self {
-        // Who does not end in time is ended; its children die with it.
+        // A tracer that does not end in time is ended; its children die with it.
         alarm::set(LONGEST_CALL);
         Self {
             until,
@@ -151,12 +154,12 @@ impl Stage {
         }
     }
 
-    /// Has the process that calls this run on the other processor.
+    /// Makes the process that calls this run on the other processor.
     pub fn go_elsewhere(&self) {
         stay_on(&self.processors[1..]);
     }
 
-    /// Has the process that calls this learn something that it can only learn with two processors.
+    /// Lets the process that calls this learn what it can only learn with two processors.
     pub fn with_both_processors(&self, learn: impl FnOnce()) {
         stay_on(&self.processors);
         learn();
@@ -168,7 +171,7 @@ impl Stage {
         self.helps_who_spins.set(true);
     }
 
-    /// Says what comes next, for those who want to know what it hangs in; what came before is over.
+    /// Notes what comes next, so that a failure can name what it hangs in; what came before is over.
     pub fn expects(&self, what: &'static str) {
         if self.recovers_since.get().is_some() {
             self.has_recovered();
@@ -192,8 +195,8 @@ impl Stage {
         }
     }
 
-    /// Forks one that prepares itself and makes the call that `prepare` returns; kills it there. `help` is
-    /// what lets the call go on when it sleeps.
+    /// Forks a tracee that prepares itself and makes the call that `prepare` returns; kills it there.
+    /// `help` lets the call go on when it sleeps.
     pub fn kill<C: FnOnce() -> T, T>(
         &self,
         prepare: impl FnOnce() -> C,
@@ -202,55 +205,57 @@ impl Stage {
         self.kill_known(prepare, |_| {}, help)
     }
 
-    /// As `kill`; `ready` is called when it stands before its call.
+    /// As `kill`; `ready` is called when the tracee stands before its call.
     pub fn kill_known<C: FnOnce() -> T, T>(
         &self,
         prepare: impl FnOnce() -> C,
         ready: impl FnOnce(Pid),
         help: impl FnOnce(),
     ) -> Dead {
-        // What it holds it holds until it dies.
-        let mut forked = self.stand_before(prepare, |result| std::mem::forget(result), ready);
+        // It keeps what it holds until it dies.
+        let mut tracee = self.stand_before(prepare, |result| std::mem::forget(result), ready);
         let mut help = Some(help);
-        self.step(&mut forked, &mut help);
+        self.step(&mut tracee, &mut help);
         self.recovers();
         self.expects("the others to get on");
-        forked.signal(Signal::SIGKILL);
+        tracee.signal(Signal::SIGKILL);
         // A zombie is as dead as one that is gone.
         if self.report.steps.load(Ordering::Relaxed).is_multiple_of(2) {
-            forked.kill();
+            tracee.kill();
         } else {
-            forked.wait_for_death();
+            tracee.wait_for_death();
         }
-        let pid = forked.pid().as_raw().cast_unsigned();
+        let pid = tracee.pid().as_raw().cast_unsigned();
         let returned = self.report.returned.load(Ordering::Relaxed);
-        Dead { _forked: forked, pid, returned, helped: help.is_none() }
+        Dead { _tracee: tracee, pid, returned, helped: help.is_none() }
     }
 
-    /// Forks one that prepares itself and makes the call that `prepare` returns; stops it there until the others have done
-    /// what they do `meanwhile` (before, if its call sleeps before), and lets it go on. `ready` makes the others when it stands
-    /// before its call. Returns what that came to, and the others.
+    /// Forks a tracee that prepares itself and makes the call that `prepare` returns; stops it there
+    /// until the others have done what they do `meanwhile` (earlier, if its call sleeps earlier), and
+    /// lets it go on. `ready` makes the others when the tracee stands before its call. Returns the
+    /// call's result, and the others.
     pub fn stop<C: FnOnce() -> u32, R>(
         &self,
         prepare: impl FnOnce() -> C,
         ready: impl FnOnce() -> R,
         meanwhile: impl FnOnce(&mut R),
     ) -> (u32, R) {
-        let (mut forked, result, mut others) = self.stand_and_say(prepare, ready);
+        let (mut tracee, result, mut others) = self.stand_and_say(prepare, ready);
         let mut meanwhile = Some(|| meanwhile(&mut others));
-        self.step(&mut forked, &mut meanwhile);
+        self.step(&mut tracee, &mut meanwhile);
         self.recovers();
         if let Some(meanwhile) = meanwhile {
             self.expects("the others to have done what they do meanwhile");
             meanwhile();
         }
         let asleep = self.report.asleep.load(Ordering::Relaxed);
-        (self.let_go_on(&mut forked, asleep, result), others)
+        (self.let_go_on(&mut tracee, asleep, result), others)
     }
 
-    /// Forks one that prepares itself and makes the call that `prepare` returns; stops it there, has another of its threads
-    /// fork a child, and lets it go on when that child has done what it does, or sleeps. `help` is what lets the call go on when
-    /// it sleeps, and is done in any case. Returns what the call came to, and the child.
+    /// Forks a tracee that prepares itself and makes the call that `prepare` returns; stops it there,
+    /// makes another of its threads fork a child, and lets it go on when that child has done what it
+    /// does, or sleeps. `help` lets the call go on when it sleeps, and is done in any case. Returns the
+    /// call's result, and the child.
     pub fn fork<C: FnOnce() -> u32>(
         &self,
         prepare: impl FnOnce() -> C,
@@ -263,17 +268,17 @@ impl Stage {
             its_end.stand_by(life);
             call
         };
-        let (mut forked, result, tid) = self.stand_and_say(prepare, || thread.is_ready());
+        let (mut tracee, result, tid) = self.stand_and_say(prepare, || thread.is_ready());
         let mut help = Some(help);
-        self.step(&mut forked, &mut help);
+        self.step(&mut tracee, &mut help);
         let report = self.report;
         let mut asleep = report.asleep.load(Ordering::Relaxed);
         self.expects("the other thread to fork");
-        let child = thread.fork((forked.pid(), tid), || {
-            // It waits for what the one that was stopped has: an allocator's lock, say.
+        let child = thread.fork((tracee.pid(), tid), || {
+            // It waits for what the tracee has: an allocator's lock, say.
             if !asleep && !report.returned.load(Ordering::Relaxed) {
-                ptrace::step(forked.pid(), None).expect("ptrace");
-                asleep = !has_stopped(&mut forked);
+                ptrace::step(tracee.pid(), None).expect("ptrace");
+                asleep = !has_stopped(&mut tracee);
             }
         });
         self.recovers();
@@ -282,11 +287,11 @@ impl Stage {
         if let Some(help) = help {
             help();
         }
-        let result = self.let_go_on(&mut forked, asleep, result);
-        (result, child.ends_with(forked))
+        let result = self.let_go_on(&mut tracee, asleep, result);
+        (result, child.ends_with(tracee))
     }
 
-    /// Forks one that stands before the call that `prepare` returns, and will say what that comes to.
+    /// Forks a tracee that stands before the call that `prepare` returns, and will say its result.
     fn stand_and_say<C: FnOnce() -> u32, R>(
         &self,
         prepare: impl FnOnce() -> C,
@@ -294,41 +299,42 @@ impl Stage {
     ) -> (Forked, PipeReader, R) {
         let (result, said) = pipe().expect("pipe");
         let say =
-            |result: u32| (&said).write_all(&result.to_ne_bytes()).expect("the stage listens");
+            |result: u32| (&said).write_all(&result.to_ne_bytes()).expect("the tracer listens");
         let mut others = None;
-        let forked = self.stand_before(prepare, say, |_pid| others = Some(ready()));
-        (forked, result, others.expect("it is ready"))
+        let tracee = self.stand_before(prepare, say, |_pid| others = Some(ready()));
+        (tracee, result, others.expect("it is ready"))
     }
 
-    /// Lets one that was stopped, or sleeps, end its call. Returns what it says that came to.
-    fn let_go_on(&self, forked: &mut Forked, asleep: bool, mut result: PipeReader) -> u32 {
-        self.expects("the one that was stopped to end its call");
+    /// Lets a tracee that was stopped, or sleeps, end its call. Returns the result that it says.
+    fn let_go_on(&self, tracee: &mut Forked, asleep: bool, mut result: PipeReader) -> u32 {
+        self.expects("the tracee to end its call");
         if asleep {
-            expect_stop(forked.wait(), forked.pid());
+            expect_stop(tracee.wait(), tracee.pid());
         }
-        match ptrace::detach(forked.pid(), None) {
+        match ptrace::detach(tracee.pid(), None) {
             Ok(()) => {}
             // It runs already: its call was over before it came to where it was to stop.
             Err(Errno::ESRCH) if self.report.returned.load(Ordering::Relaxed) => {}
             Err(error) => panic!("ptrace: {error}"),
         }
         let mut word = [0; 4];
-        result.read_exact(&mut word).expect("it says what its call came to");
+        result.read_exact(&mut word).expect("it says its result");
         u32::from_ne_bytes(word)
     }
 
-    /// Forks one that prepares itself and makes the call that `prepare` returns, and then `after` with what that returned.
+    /// Forks a tracee that prepares itself, makes the call that `prepare` returns, and then calls
+    /// `after` with the result.
     fn stand_before<C: FnOnce() -> T, T>(
         &self,
         prepare: impl FnOnce() -> C,
         after: impl FnOnce(T),
         ready: impl FnOnce(Pid),
     ) -> Forked {
-        self.expects("the one whose call it is to be ready");
+        self.expects("the tracee to be ready");
         let report = self.report;
-        let mut forked = Forked::run(|| {
+        let mut tracee = Forked::run(|| {
             let call = prepare();
-            // Who only tries looks after the holder once in 50 ms. So it does, whatever others did before.
+            // A try checks the holder once in 50 ms at most. After this one does, whatever others did.
             #[expect(clippy::disallowed_methods, reason = "that time is what is waited for")]
             std::thread::sleep(Duration::from_millis(60));
             ptrace::traceme().expect("ptrace");
@@ -340,21 +346,21 @@ impl Stage {
                 std::thread::park();
             }
         });
-        let stopped = forked.wait();
-        assert_eq!(stopped, WaitStatus::Stopped(forked.pid(), Signal::SIGSTOP));
-        ptrace::setoptions(forked.pid(), ptrace::Options::PTRACE_O_EXITKILL).expect("ptrace");
-        ready(forked.pid());
-        forked
+        let stopped = tracee.wait();
+        assert_eq!(stopped, WaitStatus::Stopped(tracee.pid(), Signal::SIGSTOP));
+        ptrace::setoptions(tracee.pid(), ptrace::Options::PTRACE_O_EXITKILL).expect("ptrace");
+        ready(tracee.pid());
+        tracee
     }
 
-    /// Has it make its call until it is where it is to be, or its call is over; reports that.
-    fn step(&self, forked: &mut Forked, help: &mut Option<impl FnOnce()>) {
+    /// Lets it make its call until it is where it is to be, or its call is over; reports that.
+    fn step(&self, tracee: &mut Forked, help: &mut Option<impl FnOnce()>) {
         self.expects("the call to end");
         let report = self.report;
-        // Who is not stepped cannot be seen to spin.
+        // Only a tracee that is stepped can be seen to spin.
         let anchor = self.anchor.filter(|_| !self.helps_who_spins.get());
-        let mut steps = anchor.map_or(0, |anchor| self.go_to(anchor, forked, help));
-        // What single steps take longer than the same without: its clock does not go meanwhile.
+        let mut steps = anchor.map_or(0, |anchor| self.go_to(anchor, tracee, help));
+        // The time that single steps cost: the tracee's clock is set back by it.
         let mut lost = Duration::ZERO;
         let (returned, asleep) = loop {
             let began = Instant::now();
@@ -364,7 +370,7 @@ impl Stage {
             if matches!(self.until, Until::After(most) | Until::Past(most) if steps == most) {
                 break (false, false);
             }
-            let (address, code) = next_instruction(forked.pid());
+            let (address, code) = next_instruction(tracee.pid());
             if self.until == Until::Return {
                 self.trace(steps, address, code);
             }
@@ -374,10 +380,10 @@ impl Stage {
                 }
             }
             let enters_kernel = code.starts_with(&SYSCALL);
-            ptrace::step(forked.pid(), None).expect("ptrace");
+            ptrace::step(tracee.pid(), None).expect("ptrace");
             steps += 1;
-            if has_stopped(forked) {
-                self.leave_vdso(forked, lost);
+            if has_stopped(tracee) {
+                self.leave_vdso(tracee, lost);
                 // A system call may have slept, be it shortly.
                 if !enters_kernel {
                     lost += began.elapsed();
@@ -390,18 +396,18 @@ impl Stage {
             if let Some(help) = help.take() {
                 help();
             }
-            expect_stop(forked.wait(), forked.pid());
+            expect_stop(tracee.wait(), tracee.pid());
         };
         report.steps.store(steps, Ordering::Relaxed);
         report.asleep.store(asleep, Ordering::Relaxed);
         report.returned.store(returned, Ordering::Relaxed);
     }
 
-    /// Lets it run out of the kernel's code in its own memory, which reads the clock: it begins anew whenever the clock
-    /// has gone on, and so takes for ever where each step takes longer than that. All of it is one step with the call.
-    /// What it reads is so much earlier.
-    fn leave_vdso(&self, forked: &mut Forked, lost: Duration) {
-        let pid = forked.pid();
+    /// Lets it run out of the vDSO, the kernel's code in its own memory that reads the clock: that code
+    /// begins anew whenever the clock has gone on, and so never ends where each step takes longer than
+    /// that. All of it is one step with its call. The time that it reads is set back by `lost`.
+    fn leave_vdso(&self, tracee: &mut Forked, lost: Duration) {
+        let pid = tracee.pid();
         let registers = ptrace::getregs(pid).expect("ptrace");
         if !self.vdso.contains(&registers.rip) {
             return;
@@ -410,7 +416,7 @@ impl Stage {
         let back = ptrace::read(pid, registers.rsp as ptrace::AddressType).expect("ptrace");
         let breakpoint = Breakpoint::new(pid, back.cast_unsigned());
         breakpoint.go();
-        expect_stop(forked.wait(), pid);
+        expect_stop(tracee.wait(), pid);
         breakpoint.take_out();
 
         let monotonic = [libc::CLOCK_MONOTONIC, libc::CLOCK_MONOTONIC_COARSE];
@@ -431,12 +437,12 @@ impl Stage {
     }
 
     /// Lets it run to an anchor, or to its end. Returns the step where it is.
-    fn go_to(&self, anchor: Anchor, forked: &mut Forked, help: &mut Option<impl FnOnce()>) -> u64 {
-        let pid = forked.pid();
+    fn go_to(&self, anchor: Anchor, tracee: &mut Forked, help: &mut Option<impl FnOnce()>) -> u64 {
+        let pid = tracee.pid();
         let breakpoint = Breakpoint::new(pid, anchor.address);
         for left in (0..anchor.meetings).rev() {
             breakpoint.go();
-            while !has_stopped(forked) {
+            while !has_stopped(tracee) {
                 if self.report.done.load(Ordering::Acquire) {
                     breakpoint.take_out_of_the_running();
                     return anchor.step;
@@ -448,7 +454,7 @@ impl Stage {
             breakpoint.take_out();
             if left > 0 {
                 ptrace::step(pid, None).expect("ptrace");
-                expect_stop(forked.wait(), pid);
+                expect_stop(tracee.wait(), pid);
             }
         }
         anchor.step
@@ -505,7 +511,7 @@ impl Breakpoint {
     }
 }
 
-/// Where the kernel's code is, here and in what this process forks.
+/// Where the vDSO is, here and in what this process forks.
 fn vdso() -> Range<u64> {
     let maps = fs::read_to_string("/proc/self/maps").expect("proc");
     let line = maps.lines().find(|line| line.ends_with("[vdso]"));
@@ -547,19 +553,19 @@ fn expect_stop(status: WaitStatus, pid: Pid) {
 }
 
 /// Waits until it has stopped (true), or sleeps, be it because its call is over.
-fn has_stopped(forked: &mut Forked) -> bool {
+fn has_stopped(tracee: &mut Forked) -> bool {
     loop {
         // Nearly all steps end at once.
         for _ in 0..64 {
-            match forked.poll() {
+            match tracee.poll() {
                 WaitStatus::StillAlive => std::thread::yield_now(),
                 status => {
-                    expect_stop(status, forked.pid());
+                    expect_stop(status, tracee.pid());
                     return true;
                 }
             }
         }
-        if is_asleep(forked.pid()) {
+        if is_asleep(tracee.pid()) {
             return false;
         }
     }

@@ -11,7 +11,7 @@ use super::semaphore::{self, assert_taken, count};
 use super::stopped::{Call, all_get_on, give_back, pass_on, plain};
 use super::{Named, Told, told_by};
 use crate::peer::{Peer, fresh};
-use crate::stage::Stage;
+use crate::tracer::Tracer;
 
 pub const KILLED: &[Named] = &[
     ("spinning/acquire-in-vain", acquire_in_vain),
@@ -22,20 +22,20 @@ pub const KILLED: &[Named] = &[
 ];
 
 pub const STOPPED: &[Named] = &[
-    ("stopped/spinning/acquire-as-it-is-released", |stage| stopped_as_released(stage, &mutex())),
-    ("stopped/spinning/acquire-behind-another", |stage| {
-        stopped_behind_another(stage, &mutex());
+    ("stopped/spinning/acquire-as-it-is-released", |tracer| stopped_as_released(tracer, &mutex())),
+    ("stopped/spinning/acquire-behind-another", |tracer| {
+        stopped_behind_another(tracer, &mutex());
     }),
-    ("stopped/spinning/semaphore/acquire-as-it-is-released", |stage| {
-        stopped_as_released(stage, &plain());
+    ("stopped/spinning/semaphore/acquire-as-it-is-released", |tracer| {
+        stopped_as_released(tracer, &plain());
     }),
 ];
 
 /// One that holds it until it is let go, on the other processor, and says when it has given it back. Where it gave it back
 /// once already: that is what tells of a semaphore where that may happen again.
-fn holder_elsewhere(stage: &Stage, lock: &Lock) -> Peer {
+fn holder_elsewhere(tracer: &Tracer, lock: &Lock) -> Peer {
     let mut holder = Peer::start(|line| {
-        stage.go_elsewhere();
+        tracer.go_elsewhere();
         take(lock);
         give_back(lock);
         take(lock);
@@ -54,9 +54,9 @@ fn let_go(holder: &mut Peer) {
 }
 
 /// Prepares a call as one does that has used it before, and has two processors.
-fn on_two<C>(stage: &Stage, lock: &Lock, prepare: impl FnOnce() -> C) -> impl FnOnce() -> C {
+fn on_two<C>(tracer: &Tracer, lock: &Lock, prepare: impl FnOnce() -> C) -> impl FnOnce() -> C {
     move || {
-        stage.with_both_processors(used_before);
+        tracer.with_both_processors(used_before);
         if lock.try_acquire() == Wait::Acquired {
             give_back(lock);
         }
@@ -86,42 +86,42 @@ fn spinning<'a>(lock: &'a Lock) -> impl FnOnce() -> Call<'a> {
     }
 }
 
-fn acquire_in_vain(stage: &Stage) {
+fn acquire_in_vain(tracer: &Tracer) {
     let lock = mutex();
-    let holder = holder_elsewhere(stage, &lock);
-    contended(stage, &lock, holder, on_two(stage, &lock, || || spin(&lock)));
+    let holder = holder_elsewhere(tracer, &lock);
+    contended(tracer, &lock, holder, on_two(tracer, &lock, || || spin(&lock)));
 }
 
-fn acquire_as_released(stage: &Stage) {
+fn acquire_as_released(tracer: &Tracer) {
     let lock = mutex();
-    let mut holder = holder_elsewhere(stage, &lock);
-    stage.help_who_spins();
-    let dead = stage.kill(on_two(stage, &lock, || || spin(&lock)), || let_go(&mut holder));
+    let mut holder = holder_elsewhere(tracer, &lock);
+    tracer.help_who_spins();
+    let dead = tracer.kill(on_two(tracer, &lock, || || spin(&lock)), || let_go(&mut holder));
     let was_holder = died_as_holder(&dead, &lock, true);
     if !dead.helped {
         let_go(&mut holder);
     }
-    assert_told(&dead, &[works(stage, &lock)], Some(was_holder));
+    assert_told(&dead, &[works(tracer, &lock)], Some(was_holder));
     holder.join();
 }
 
-fn acquire_as_holder_dies(stage: &Stage) {
+fn acquire_as_holder_dies(tracer: &Tracer) {
     let lock = mutex();
-    let mut first = holder_elsewhere(stage, &lock);
+    let mut first = holder_elsewhere(tracer, &lock);
     let number = first.number();
-    stage.help_who_spins();
+    tracer.help_who_spins();
     let call = || || assert_eq!(spin(&lock), number);
-    let dead = stage.kill(on_two(stage, &lock, call), || first.kill());
+    let dead = tracer.kill(on_two(tracer, &lock, call), || first.kill());
     if !dead.helped {
         first.kill();
     }
-    tells_of_the_last(stage, &lock, &dead, &first);
+    tells_of_the_last(tracer, &lock, &dead, &first);
 }
 
 /// One without a permit, the last of which was given on the other processor.
-fn taken_elsewhere(stage: &Stage) -> Lock {
+fn taken_elsewhere(tracer: &Tracer) -> Lock {
     let lock = semaphore::plain(1);
-    elsewhere(stage, || {
+    elsewhere(tracer, || {
         take(&lock);
         give_back(&lock);
         take(&lock);
@@ -130,37 +130,37 @@ fn taken_elsewhere(stage: &Stage) -> Lock {
 }
 
 /// Has a fresh process do it on the other processor.
-fn elsewhere(stage: &Stage, act: impl FnOnce()) {
+fn elsewhere(tracer: &Tracer, act: impl FnOnce()) {
     fresh(|| {
-        stage.go_elsewhere();
+        tracer.go_elsewhere();
         act();
     });
 }
 
-fn semaphore_in_vain(stage: &Stage) {
-    let lock = taken_elsewhere(stage);
-    semaphore::contended(stage, &lock, on_two(stage, &lock, || || assert_eq!(spin(&lock), 0)));
+fn semaphore_in_vain(tracer: &Tracer) {
+    let lock = taken_elsewhere(tracer);
+    semaphore::contended(tracer, &lock, on_two(tracer, &lock, || || assert_eq!(spin(&lock), 0)));
 }
 
-fn semaphore_as_released(stage: &Stage) {
-    let lock = taken_elsewhere(stage);
-    let give = || elsewhere(stage, || give_back(&lock));
-    stage.help_who_spins();
-    let dead = stage.kill(on_two(stage, &lock, || || spin(&lock)), give);
+fn semaphore_as_released(tracer: &Tracer) {
+    let lock = taken_elsewhere(tracer);
+    let give = || elsewhere(tracer, || give_back(&lock));
+    tracer.help_who_spins();
+    let dead = tracer.kill(on_two(tracer, &lock, || || spin(&lock)), give);
     if !dead.helped {
         give();
     }
     assert_taken(&dead, 1 - count(&lock), 1);
 }
 
-fn stopped_as_released(stage: &Stage, lock: &Lock) {
-    let ready = || holder_elsewhere(stage, lock);
-    let (_, holder) = stage.stop(on_two(stage, lock, spinning(lock)), ready, let_go);
-    all_get_on(stage, lock, [holder]);
+fn stopped_as_released(tracer: &Tracer, lock: &Lock) {
+    let ready = || holder_elsewhere(tracer, lock);
+    let (_, holder) = tracer.stop(on_two(tracer, lock, spinning(lock)), ready, let_go);
+    all_get_on(tracer, lock, [holder]);
 }
 
-fn stopped_behind_another(stage: &Stage, lock: &Lock) {
-    let ready = || [holder_elsewhere(stage, lock), sleeper(lock)];
-    let (_, others) = stage.stop(on_two(stage, lock, spinning(lock)), ready, pass_on);
-    all_get_on(stage, lock, others);
+fn stopped_behind_another(tracer: &Tracer, lock: &Lock) {
+    let ready = || [holder_elsewhere(tracer, lock), sleeper(lock)];
+    let (_, others) = tracer.stop(on_two(tracer, lock, spinning(lock)), ready, pass_on);
+    all_get_on(tracer, lock, others);
 }

@@ -12,9 +12,9 @@ use semlock::{Address, Mutex};
 use super::Named;
 use super::mutex::{mutex, take, works};
 use crate::peer::{Peer, fresh};
-use crate::stage::{Dead, Stage};
+use crate::tracer::{Dead, Tracer};
 
-pub const SCENES: &[Named] = &[
+pub const SCENARIOS: &[Named] = &[
     ("create/fresh-segment", fresh_segment),
     ("create/used-segment", used_segment),
     ("create/used-slot", used_slot),
@@ -44,25 +44,25 @@ fn segment(lock: &Lock) -> [u8; 16] {
 }
 
 /// It held this all the time.
-fn assert_died_with(stage: &Stage, lock: &Lock, dead: &Dead) {
-    assert_eq!(works(stage, lock), dead.pid);
+fn assert_died_with(tracer: &Tracer, lock: &Lock, dead: &Dead) {
+    assert_eq!(works(tracer, lock), dead.pid);
 }
 
 /// Its first object: a child has no part in its parent's segment.
-fn fresh_segment(stage: &Stage) {
+fn fresh_segment(tracer: &Tracer) {
     let (before, held) = (names(), mutex());
     let prepare = || {
         take(&held);
         || Mutex::new().expect("memory")
     };
-    let dead = stage.kill(prepare, || {});
-    assert_died_with(stage, &held, &dead);
+    let dead = tracer.kill(prepare, || {});
+    assert_died_with(tracer, &held, &dead);
     assert_eq!(names(), before);
     // A segment that its maker left half-made is nobody else's; and in its parent's a child takes nothing.
     fresh(|| {
         let own = mutex();
         assert_ne!(segment(&own), segment(&held));
-        works(stage, &own);
+        works(tracer, &own);
     });
 }
 
@@ -81,7 +81,7 @@ impl Told {
     fn tell(&self, lock: &Lock) {
         lock.mark_shared();
         let descriptor = lock.descriptor().expect("it is open");
-        writeln!(&self.to, "{} {descriptor}", lock.address()).expect("the stage listens");
+        writeln!(&self.to, "{} {descriptor}", lock.address()).expect("the tracer listens");
     }
 
     fn hear(&self, of: Pid) -> (Address, File) {
@@ -100,7 +100,7 @@ impl Told {
 }
 
 /// One dies at this, in its own segment, where it holds another object that others have.
-fn in_own_segment<T>(stage: &Stage, act: impl FnOnce() -> T) {
+fn in_own_segment<T>(tracer: &Tracer, act: impl FnOnce() -> T) {
     let (told, known) = (Told::new(), RefCell::new(None));
     let prepare = || {
         let held = mutex();
@@ -109,29 +109,29 @@ fn in_own_segment<T>(stage: &Stage, act: impl FnOnce() -> T) {
         std::mem::forget(held);
         act
     };
-    let dead = stage.kill_known(prepare, |pid| *known.borrow_mut() = Some(told.hear(pid)), || {});
+    let dead = tracer.kill_known(prepare, |pid| *known.borrow_mut() = Some(told.hear(pid)), || {});
     let (address, file) = known.into_inner().expect("it has told");
     let held = Lock::open(address, Some(file.as_fd())).expect("it lives as long as one has it");
-    assert_died_with(stage, &held, &dead);
+    assert_died_with(tracer, &held, &dead);
 }
 
-fn used_segment(stage: &Stage) {
-    in_own_segment(stage, mutex);
+fn used_segment(tracer: &Tracer) {
+    in_own_segment(tracer, mutex);
 }
 
-fn used_slot(stage: &Stage) {
-    in_own_segment(stage, || {
+fn used_slot(tracer: &Tracer) {
+    in_own_segment(tracer, || {
         drop(mutex());
         mutex()
     });
 }
 
-fn robust_semaphore(stage: &Stage) {
-    in_own_segment(stage, || semaphore(20));
+fn robust_semaphore(tracer: &Tracer) {
+    in_own_segment(tracer, || semaphore(20));
 }
 
-fn drop_one(stage: &Stage) {
-    in_own_segment(stage, || drop(mutex()));
+fn drop_one(tracer: &Tracer) {
+    in_own_segment(tracer, || drop(mutex()));
 }
 
 /// One that has made a mutex, which it keeps until it hears that it can go on; and what opens that mutex.
@@ -147,7 +147,7 @@ pub fn made_by_another() -> (Peer, impl Fn() -> Lock + Sync) {
 }
 
 /// It opens what it has no part in yet, and takes it.
-fn open_unknown(stage: &Stage) {
+fn open_unknown(tracer: &Tracer) {
     let (mut maker, open) = made_by_another();
     let prepare = || {
         || {
@@ -156,15 +156,15 @@ fn open_unknown(stage: &Stage) {
             lock
         }
     };
-    let dead = stage.kill(prepare, || {});
+    let dead = tracer.kill(prepare, || {});
     maker.go();
     maker.join();
     let lock = open();
-    let told = works(stage, &lock);
+    let told = works(tracer, &lock);
     assert!(told == dead.pid || told == 0 && !dead.returned, "told {told}");
 }
 
-fn open_known(stage: &Stage) {
+fn open_known(tracer: &Tracer) {
     let lock = mutex();
     let prepare = || {
         || {
@@ -173,18 +173,18 @@ fn open_known(stage: &Stage) {
             same
         }
     };
-    let dead = stage.kill(prepare, || {});
-    let told = works(stage, &lock);
+    let dead = tracer.kill(prepare, || {});
+    let told = works(tracer, &lock);
     assert!(told == dead.pid || told == 0 && !dead.returned, "told {told}");
 }
 
-fn drop_last(stage: &Stage) {
+fn drop_last(tracer: &Tracer) {
     let held = mutex();
     let prepare = || {
         take(&held);
         let last = mutex();
         || drop(last)
     };
-    let dead = stage.kill(prepare, || {});
-    assert_died_with(stage, &held, &dead);
+    let dead = tracer.kill(prepare, || {});
+    assert_died_with(tracer, &held, &dead);
 }

@@ -2,7 +2,7 @@
 //! there, and everybody agrees on what has happened.
 //!
 //! A lost wake-up is only a delay, because no sleep is endless. Without the rule `sleep/is-bounded` it is for ever: so these
-//! scenes are for both.
+//! scenarios are for both.
 
 use std::time::{Duration, Instant};
 
@@ -16,52 +16,52 @@ use super::mutex::{holder, mutex, mutex_of, sleeper, take, taker, used_before};
 use super::semaphore::robust;
 use super::{Named, soon, told};
 use crate::peer::{Peer, fresh};
-use crate::stage::Stage;
+use crate::tracer::Tracer;
 
-pub const SCENES: &[Named] = &[
-    ("stopped/mutex/acquire-as-it-is-released", |stage| acquire_as_released(stage, &mutex())),
-    ("stopped/mutex/acquire-behind-another", |stage| acquire_behind_another(stage, &mutex())),
-    ("stopped/mutex/timeout-as-it-is-released", |stage| timeout_as_released(stage, &mutex())),
-    ("stopped/mutex/release-as-one-comes", |stage| release_as_one_comes(stage, &mutex(), 1)),
-    ("stopped/mutex/release-as-the-first-comes", |stage| {
-        release_as_one_comes(stage, &mutex(), 0);
+pub const SCENARIOS: &[Named] = &[
+    ("stopped/mutex/acquire-as-it-is-released", |tracer| acquire_as_released(tracer, &mutex())),
+    ("stopped/mutex/acquire-behind-another", |tracer| acquire_behind_another(tracer, &mutex())),
+    ("stopped/mutex/timeout-as-it-is-released", |tracer| timeout_as_released(tracer, &mutex())),
+    ("stopped/mutex/release-as-one-comes", |tracer| release_as_one_comes(tracer, &mutex(), 1)),
+    ("stopped/mutex/release-as-the-first-comes", |tracer| {
+        release_as_one_comes(tracer, &mutex(), 0);
     }),
-    ("stopped/mutex/release-as-one-leaves", |stage| release_as_one_leaves(stage, &mutex())),
-    ("stopped/reentrant/acquire-as-it-is-released", |stage| {
-        acquire_as_released(stage, &reentrant());
+    ("stopped/mutex/release-as-one-leaves", |tracer| release_as_one_leaves(tracer, &mutex())),
+    ("stopped/reentrant/acquire-as-it-is-released", |tracer| {
+        acquire_as_released(tracer, &reentrant());
     }),
-    ("stopped/reentrant/release-as-one-comes", |stage| {
-        release_as_one_comes(stage, &reentrant(), 1);
+    ("stopped/reentrant/release-as-one-comes", |tracer| {
+        release_as_one_comes(tracer, &reentrant(), 1);
     }),
-    ("stopped/semaphore/acquire-as-it-is-released", |stage| {
-        acquire_as_released(stage, &plain());
+    ("stopped/semaphore/acquire-as-it-is-released", |tracer| {
+        acquire_as_released(tracer, &plain());
     }),
-    ("stopped/semaphore/acquire-behind-another", |stage| {
-        acquire_behind_another(stage, &plain());
+    ("stopped/semaphore/acquire-behind-another", |tracer| {
+        acquire_behind_another(tracer, &plain());
     }),
-    ("stopped/semaphore/timeout-as-it-is-released", |stage| {
-        timeout_as_released(stage, &plain());
+    ("stopped/semaphore/timeout-as-it-is-released", |tracer| {
+        timeout_as_released(tracer, &plain());
     }),
-    ("stopped/semaphore/release-as-one-comes", |stage| {
-        release_as_one_comes(stage, &plain(), 1);
+    ("stopped/semaphore/release-as-one-comes", |tracer| {
+        release_as_one_comes(tracer, &plain(), 1);
     }),
-    ("stopped/semaphore/release-as-one-leaves", |stage| {
-        release_as_one_leaves(stage, &plain());
+    ("stopped/semaphore/release-as-one-leaves", |tracer| {
+        release_as_one_leaves(tracer, &plain());
     }),
-    ("stopped/robust-semaphore/acquire-as-it-is-released", |stage| {
-        acquire_as_released(stage, &robust(1));
+    ("stopped/robust-semaphore/acquire-as-it-is-released", |tracer| {
+        acquire_as_released(tracer, &robust(1));
     }),
-    ("stopped/robust-semaphore/acquire-behind-another", |stage| {
-        acquire_behind_another(stage, &robust(1));
+    ("stopped/robust-semaphore/acquire-behind-another", |tracer| {
+        acquire_behind_another(tracer, &robust(1));
     }),
-    ("stopped/robust-semaphore/timeout-as-it-is-released", |stage| {
-        timeout_as_released(stage, &robust(1));
+    ("stopped/robust-semaphore/timeout-as-it-is-released", |tracer| {
+        timeout_as_released(tracer, &robust(1));
     }),
-    ("stopped/robust-semaphore/release-as-one-comes", |stage| {
-        release_as_one_comes(stage, &robust(1), 1);
+    ("stopped/robust-semaphore/release-as-one-comes", |tracer| {
+        release_as_one_comes(tracer, &robust(1), 1);
     }),
-    ("stopped/robust-semaphore/release-as-one-leaves", |stage| {
-        release_as_one_leaves(stage, &robust(1));
+    ("stopped/robust-semaphore/release-as-one-leaves", |tracer| {
+        release_as_one_leaves(tracer, &robust(1));
     }),
     ("stopped/condvar/wait-as-one-notifies", wait_as_one_notifies),
     ("stopped/condvar/timeout-as-one-notifies", timeout_as_one_notifies),
@@ -75,11 +75,11 @@ pub const SCENES: &[Named] = &[
     ("stopped/barrier/timeout-as-the-last-comes", timeout_as_the_last_comes),
     ("stopped/barrier/last-as-the-first-leaves", last_as_the_first_leaves),
     ("stopped/barrier/last-as-the-next-come", last_as_the_next_come),
-    ("stopped/barrier/reset-as-the-last-comes", |stage| {
-        ended_as_the_last_comes(stage, Barrier::reset);
+    ("stopped/barrier/reset-as-the-last-comes", |tracer| {
+        ended_as_the_last_comes(tracer, Barrier::reset);
     }),
-    ("stopped/barrier/abort-as-the-last-comes", |stage| {
-        ended_as_the_last_comes(stage, Barrier::abort);
+    ("stopped/barrier/abort-as-the-last-comes", |tracer| {
+        ended_as_the_last_comes(tracer, Barrier::abort);
     }),
 ];
 
@@ -113,8 +113,8 @@ fn take_until(lock: &Lock, deadline: Deadline) -> u32 {
 }
 
 /// Sees that it can be taken once, and not twice.
-pub fn is_free(stage: &Stage, lock: &Lock) {
-    stage.expects("a fresh process to get what is free");
+pub fn is_free(tracer: &Tracer, lock: &Lock) {
+    tracer.expects("a fresh process to get what is free");
     fresh(|| {
         assert_eq!(lock.try_acquire(), Wait::Acquired);
         fresh(|| assert_eq!(lock.try_acquire(), Wait::TimedOut, "two hold it"));
@@ -124,20 +124,20 @@ pub fn is_free(stage: &Stage, lock: &Lock) {
 }
 
 /// They get what they wait for.
-pub fn all_get_on(stage: &Stage, lock: &Lock, sleepers: impl IntoIterator<Item = Peer>) {
-    stage.expects("those who sleep to get what is free");
+pub fn all_get_on(tracer: &Tracer, lock: &Lock, sleepers: impl IntoIterator<Item = Peer>) {
+    tracer.expects("those who sleep to get what is free");
     sleepers.into_iter().for_each(Peer::join);
-    is_free(stage, lock);
+    is_free(tracer, lock);
 }
 
-fn acquire_as_released(stage: &Stage, lock: &Lock) {
+fn acquire_as_released(tracer: &Tracer, lock: &Lock) {
     let ready = || holder(lock);
     let meanwhile = |holder: &mut Peer| {
         holder.go();
         holder.settle();
     };
-    let (_, holder) = stage.stop(taking(lock), ready, meanwhile);
-    all_get_on(stage, lock, [holder]);
+    let (_, holder) = tracer.stop(taking(lock), ready, meanwhile);
+    all_get_on(tracer, lock, [holder]);
 }
 
 /// A call that takes it and gives it back.
@@ -152,9 +152,9 @@ pub fn taking<'a>(lock: &'a Lock) -> impl FnOnce() -> Call<'a> {
     }
 }
 
-fn acquire_behind_another(stage: &Stage, lock: &Lock) {
-    let (_, others) = stage.stop(taking(lock), || held_and_wanted(lock), pass_on);
-    all_get_on(stage, lock, others);
+fn acquire_behind_another(tracer: &Tracer, lock: &Lock) {
+    let (_, others) = tracer.stop(taking(lock), || held_and_wanted(lock), pass_on);
+    all_get_on(tracer, lock, others);
 }
 
 /// One that holds it, and one that sleeps for it.
@@ -167,13 +167,13 @@ pub fn pass_on(others: &mut [Peer; 2]) {
     others.iter_mut().for_each(Peer::settle);
 }
 
-fn timeout_as_released(stage: &Stage, lock: &Lock) {
+fn timeout_as_released(tracer: &Tracer, lock: &Lock) {
     let prepare = || {
         used_before();
         || take_until(lock, soon())
     };
-    let (_, others) = stage.stop(prepare, || held_and_wanted(lock), pass_on);
-    all_get_on(stage, lock, others);
+    let (_, others) = tracer.stop(prepare, || held_and_wanted(lock), pass_on);
+    all_get_on(tracer, lock, others);
 }
 
 /// A call that gives it back.
@@ -188,18 +188,18 @@ pub fn giving_back<'a>(lock: &'a Lock) -> impl FnOnce() -> Call<'a> {
 }
 
 /// After those who sleep already.
-fn release_as_one_comes(stage: &Stage, lock: &Lock, sleepers: usize) {
+fn release_as_one_comes(tracer: &Tracer, lock: &Lock, sleepers: usize) {
     let ready = || (0..sleepers).map(|_| sleeper(lock)).collect();
     let meanwhile = |others: &mut Vec<Peer>| others.push(taker(lock).settled());
-    let (_, others) = stage.stop(giving_back(lock), ready, meanwhile);
-    all_get_on(stage, lock, others);
+    let (_, others) = tracer.stop(giving_back(lock), ready, meanwhile);
+    all_get_on(tracer, lock, others);
 }
 
-fn release_as_one_leaves(stage: &Stage, lock: &Lock) {
+fn release_as_one_leaves(tracer: &Tracer, lock: &Lock) {
     let ready = || (Leaver::start(SHORT, |deadline| take_until(lock, deadline)), sleeper(lock));
     let meanwhile = |(leaver, _): &mut (Leaver, Peer)| leaver.leave();
-    let (_, (leaver, stayer)) = stage.stop(giving_back(lock), ready, meanwhile);
-    all_get_on(stage, lock, [leaver.peer, stayer]);
+    let (_, (leaver, stayer)) = tracer.stop(giving_back(lock), ready, meanwhile);
+    all_get_on(tracer, lock, [leaver.peer, stayer]);
 }
 
 /// One that waits only for some time.
@@ -230,20 +230,20 @@ impl Leaver {
     }
 }
 
-fn wait_as_one_notifies(stage: &Stage) {
+fn wait_as_one_notifies(tracer: &Tracer) {
     let both = Both::new();
     let prepare = || {
         let guard = both.mutex.lock().into_guard();
         || told(&both.condvar.wait(guard).expect("there is a node"))
     };
     let meanwhile = |notifier: &mut Option<Peer>| *notifier = Some(both.notifier(1));
-    let (told, notifier) = stage.stop(prepare, || None, meanwhile);
+    let (told, notifier) = tracer.stop(prepare, || None, meanwhile);
     assert_eq!(told, 0, "nobody has died");
-    assert_eq!(get_on(stage, notifier.expect("it came")), 1);
-    both.works(stage);
+    assert_eq!(get_on(tracer, notifier.expect("it came")), 1);
+    both.works(tracer);
 }
 
-fn timeout_as_one_notifies(stage: &Stage) {
+fn timeout_as_one_notifies(tracer: &Tracer) {
     let both = Both::new();
     let prepare = || {
         let guard = both.mutex.lock().into_guard();
@@ -256,17 +256,17 @@ fn timeout_as_one_notifies(stage: &Stage) {
         others.push(both.waiter(Deadline::NEVER));
         others.push(both.notifier(1));
     };
-    let (was_notified, mut others) = stage.stop(prepare, Vec::new, meanwhile);
-    let notified = get_on(stage, others.pop().expect("it came"));
+    let (was_notified, mut others) = tracer.stop(prepare, Vec::new, meanwhile);
+    let notified = get_on(tracer, others.pop().expect("it came"));
     assert!(was_notified <= notified, "it was notified by nobody");
     if notified == was_notified {
-        both.notify_as_soon_as_one_waits(stage);
+        both.notify_as_soon_as_one_waits(tracer);
     }
-    assert_eq!(get_on(stage, others.pop().expect("it came")), 1);
-    both.works(stage);
+    assert_eq!(get_on(tracer, others.pop().expect("it came")), 1);
+    both.works(tracer);
 }
 
-fn notify_as_one_leaves(stage: &Stage) {
+fn notify_as_one_leaves(tracer: &Tracer) {
     let both = Both::new();
     let mut leaver = Leaver::start(LONGER, |deadline| both.wait(deadline));
     let stayer = both.sleeper();
@@ -274,16 +274,16 @@ fn notify_as_one_leaves(stage: &Stage) {
         let (both, guard) = (&both, both.mutex.lock().into_guard());
         move || both.condvar.notify_one(&guard).into()
     };
-    let (notified, ()) = stage.stop(prepare, || {}, |()| leaver.leave());
+    let (notified, ()) = tracer.stop(prepare, || {}, |()| leaver.leave());
     assert_eq!(notified, 1, "one waits for ever");
-    if get_on(stage, leaver.peer) == 1 {
-        assert_eq!(both.notify(stage, 1), 1);
+    if get_on(tracer, leaver.peer) == 1 {
+        assert_eq!(both.notify(tracer, 1), 1);
     }
-    assert_eq!(get_on(stage, stayer), 0);
-    both.works(stage);
+    assert_eq!(get_on(tracer, stayer), 0);
+    both.works(tracer);
 }
 
-fn notify_as_one_comes(stage: &Stage) {
+fn notify_as_one_comes(tracer: &Tracer) {
     let both = Both::new();
     let older = both.sleeper();
     let prepare = || {
@@ -291,18 +291,18 @@ fn notify_as_one_comes(stage: &Stage) {
         move || both.condvar.notify_all(&guard)
     };
     let meanwhile = |younger: &mut Option<Peer>| *younger = Some(both.waiter(Deadline::NEVER));
-    let (notified, younger) = stage.stop(prepare, || None, meanwhile);
+    let (notified, younger) = tracer.stop(prepare, || None, meanwhile);
     assert_eq!(notified, 1, "notified those who came later");
-    assert_eq!(get_on(stage, older), 0);
-    both.notify_as_soon_as_one_waits(stage);
-    assert_eq!(get_on(stage, younger.expect("it came")), 1);
-    both.works(stage);
+    assert_eq!(get_on(tracer, older), 0);
+    both.notify_as_soon_as_one_waits(tracer);
+    assert_eq!(get_on(tracer, younger.expect("it came")), 1);
+    both.works(tracer);
 }
 
-fn wait_as_set(stage: &Stage) {
+fn wait_as_set(tracer: &Tracer) {
     let event = event();
-    stage.stop(waiting(&event), || {}, |()| fresh(|| event.set()));
-    event::works(stage, &event);
+    tracer.stop(waiting(&event), || {}, |()| fresh(|| event.set()));
+    event::works(tracer, &event);
 }
 
 /// A call that waits for it.
@@ -327,32 +327,32 @@ pub fn setting<'a>(event: &'a Event) -> impl FnOnce() -> Call<'a> {
     }
 }
 
-fn set_as_one_comes(stage: &Stage) {
+fn set_as_one_comes(tracer: &Tracer) {
     let event = event();
     let meanwhile =
         |others: &mut Vec<Peer>| others.push(Peer::start(|_line| event.wait()).settled());
-    let (_, others) = stage.stop(setting(&event), || vec![event::sleeper(&event)], meanwhile);
-    stage.expects("those who wait for a set event to get on");
+    let (_, others) = tracer.stop(setting(&event), || vec![event::sleeper(&event)], meanwhile);
+    tracer.expects("those who wait for a set event to get on");
     others.into_iter().for_each(Peer::join);
-    event::works(stage, &event);
+    event::works(tracer, &event);
 }
 
-fn set_as_one_leaves(stage: &Stage) {
+fn set_as_one_leaves(tracer: &Tracer) {
     let event = event();
     let ready = || {
         let wait = |deadline| event.wait_until(deadline).into();
         (Leaver::start(SHORT, wait), event::sleeper(&event))
     };
     let meanwhile = |(leaver, _): &mut (Leaver, Peer)| leaver.leave();
-    let (_, (leaver, stayer)) = stage.stop(setting(&event), ready, meanwhile);
-    stage.expects("those who wait for a set event to get on");
+    let (_, (leaver, stayer)) = tracer.stop(setting(&event), ready, meanwhile);
+    tracer.expects("those who wait for a set event to get on");
     leaver.peer.join();
     stayer.join();
-    event::works(stage, &event);
+    event::works(tracer, &event);
 }
 
 /// Who waits when it is set gets on, be it cleared at once.
-fn timeout_as_pulsed(stage: &Stage) {
+fn timeout_as_pulsed(tracer: &Tracer) {
     let event = event();
     let prepare = || {
         used_before();
@@ -364,10 +364,10 @@ fn timeout_as_pulsed(stage: &Stage) {
             event.clear();
         });
     };
-    let (_, other) = stage.stop(prepare, || event::sleeper(&event), meanwhile);
-    stage.expects("the other who waits to get on");
+    let (_, other) = tracer.stop(prepare, || event::sleeper(&event), meanwhile);
+    tracer.expects("the other who waits to get on");
     other.join();
-    event::works(stage, &event);
+    event::works(tracer, &event);
 }
 
 /// A call that comes, and says what it was told.
@@ -387,49 +387,49 @@ fn arrive(barrier: &Barrier, others: &mut Vec<Peer>) {
     others.push(barrier::member(barrier).settled());
 }
 
-fn fates(stage: &Stage, others: Vec<Peer>) -> Vec<u32> {
-    others.into_iter().map(|other| fate(stage, other)).collect()
+fn fates(tracer: &Tracer, others: Vec<Peer>) -> Vec<u32> {
+    others.into_iter().map(|other| fate(tracer, other)).collect()
 }
 
-fn first_as_the_last_comes(stage: &Stage) {
+fn first_as_the_last_comes(tracer: &Tracer) {
     let barrier = barrier(2);
     let (first, others) =
-        stage.stop(coming(&barrier, never), Vec::new, |others| arrive(&barrier, others));
-    assert_eq!((first, fates(stage, others)), (THROUGH, vec![THROUGH]));
-    barrier::works(stage, &barrier);
+        tracer.stop(coming(&barrier, never), Vec::new, |others| arrive(&barrier, others));
+    assert_eq!((first, fates(tracer, others)), (THROUGH, vec![THROUGH]));
+    barrier::works(tracer, &barrier);
 }
 
-fn timeout_as_the_last_comes(stage: &Stage) {
+fn timeout_as_the_last_comes(tracer: &Tracer) {
     let barrier = barrier(2);
     let (first, others) =
-        stage.stop(coming(&barrier, soon), Vec::new, |others| arrive(&barrier, others));
-    assert_eq!(vec![first], fates(stage, others), "they do not agree");
-    barrier::works(stage, &barrier);
+        tracer.stop(coming(&barrier, soon), Vec::new, |others| arrive(&barrier, others));
+    assert_eq!(vec![first], fates(tracer, others), "they do not agree");
+    barrier::works(tracer, &barrier);
 }
 
-fn last_as_the_first_leaves(stage: &Stage) {
+fn last_as_the_first_leaves(tracer: &Tracer) {
     let barrier = barrier(2);
     let ready = || Leaver::start(SHORT, |deadline| barrier::come_until(&barrier, deadline));
-    let (last, first) = stage.stop(coming(&barrier, never), ready, Leaver::leave);
-    assert_eq!(last, fate(stage, first.peer), "they do not agree");
-    barrier::works(stage, &barrier);
+    let (last, first) = tracer.stop(coming(&barrier, never), ready, Leaver::leave);
+    assert_eq!(last, fate(tracer, first.peer), "they do not agree");
+    barrier::works(tracer, &barrier);
 }
 
 /// The next two come when one has come already: of these four, whoever is the second one lets the first one go.
-fn last_as_the_next_come(stage: &Stage) {
+fn last_as_the_next_come(tracer: &Tracer) {
     let barrier = barrier(2);
     let ready = || vec![barrier::sleeper(&barrier)];
     let meanwhile = |others: &mut Vec<Peer>| {
         arrive(&barrier, others);
         arrive(&barrier, others);
     };
-    let (last, others) = stage.stop(coming(&barrier, never), ready, meanwhile);
-    assert_eq!((last, fates(stage, others)), (THROUGH, vec![THROUGH; 3]));
-    barrier::works(stage, &barrier);
+    let (last, others) = tracer.stop(coming(&barrier, never), ready, meanwhile);
+    assert_eq!((last, fates(tracer, others)), (THROUGH, vec![THROUGH; 3]));
+    barrier::works(tracer, &barrier);
 }
 
 /// The two get through, or the first is told; then the last is told too, or waits for another.
-fn ended_as_the_last_comes(stage: &Stage, end: fn(&Barrier)) {
+fn ended_as_the_last_comes(tracer: &Tracer, end: fn(&Barrier)) {
     let barrier = barrier(2);
     let prepare = || {
         barrier::fresh_enough(&barrier);
@@ -439,13 +439,13 @@ fn ended_as_the_last_comes(stage: &Stage, end: fn(&Barrier)) {
         }
     };
     let ready = || vec![barrier::sleeper(&barrier)];
-    let (_, mut others) = stage.stop(prepare, ready, |others| arrive(&barrier, others));
-    let first = fate(stage, others.remove(0));
+    let (_, mut others) = tracer.stop(prepare, ready, |others| arrive(&barrier, others));
+    let first = fate(tracer, others.remove(0));
     if first == BROKEN && !barrier.is_broken() {
         arrive(&barrier, &mut others);
-        assert_eq!(fates(stage, others), [THROUGH; 2]);
+        assert_eq!(fates(tracer, others), [THROUGH; 2]);
     } else {
-        assert_eq!(fates(stage, others), [first], "they do not agree");
+        assert_eq!(fates(tracer, others), [first], "they do not agree");
     }
-    barrier::works(stage, &barrier);
+    barrier::works(tracer, &barrier);
 }

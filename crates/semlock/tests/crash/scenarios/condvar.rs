@@ -6,9 +6,9 @@ use semlock::{Condvar, Deadline, Mutex};
 use super::mutex::works as mutex_works;
 use super::{Named, in_an_hour, soon, told};
 use crate::peer::{Peer, fresh};
-use crate::stage::{Dead, Stage};
+use crate::tracer::{Dead, Tracer};
 
-pub const SCENES: &[Named] = &[
+pub const SCENARIOS: &[Named] = &[
     ("condvar/wait", wait),
     ("condvar/wait-and-be-notified-first", wait_first),
     ("condvar/timeout-that-expires", timeout),
@@ -74,8 +74,8 @@ impl Both {
     }
 
     /// Notifies one, who may not have come yet.
-    pub fn notify_as_soon_as_one_waits(&self, stage: &Stage) {
-        stage.expects("one to come and wait, to be notified");
+    pub fn notify_as_soon_as_one_waits(&self, tracer: &Tracer) {
+        tracer.expects("one to come and wait, to be notified");
         fresh(|| {
             while !self.condvar.notify_one(&self.mutex.lock().into_guard()) {
                 std::thread::yield_now();
@@ -84,20 +84,20 @@ impl Both {
     }
 
     /// Has a fresh process notify so many; returns how many it notified.
-    pub fn notify(&self, stage: &Stage, most: u32) -> u32 {
-        stage.expects("one who notifies to get the mutex");
+    pub fn notify(&self, tracer: &Tracer, most: u32) -> u32 {
+        tracer.expects("one who notifies to get the mutex");
         self.notifier(most).last_word()
     }
 
     /// Sees that one who waits is notified, and nobody else was left.
-    pub fn works(&self, stage: &Stage) {
-        stage.expects("a fresh waiter to be notified");
+    pub fn works(&self, tracer: &Tracer) {
+        tracer.expects("a fresh waiter to be notified");
         let mut sleeper = self.sleeper();
-        assert_eq!(self.notify(stage, 1), 1);
+        assert_eq!(self.notify(tracer, 1), 1);
         assert_eq!(sleeper.expect(), 0);
         sleeper.join();
         assert_eq!(self.waiting(), 0);
-        assert_eq!(self.notify(stage, 1), 0);
+        assert_eq!(self.notify(tracer, 1), 0);
     }
 }
 
@@ -106,31 +106,31 @@ fn assert_told(dead: &Dead, told: u32) {
     assert!(told == dead.pid || told == 0 && !dead.returned, "told {told}");
 }
 
-pub fn get_on(stage: &Stage, sleeper: Peer) -> u32 {
-    stage.expects("one who was notified to get on");
+pub fn get_on(tracer: &Tracer, sleeper: Peer) -> u32 {
+    tracer.expects("one who was notified to get on");
     sleeper.last_word()
 }
 
-fn wait(stage: &Stage) {
+fn wait(tracer: &Tracer) {
     let both = Both::new();
     let older = both.sleeper();
     let prepare = || {
         let guard = both.mutex.lock().into_guard();
         || both.condvar.wait(guard).expect("there is a node")
     };
-    let dead = stage.kill(prepare, || assert_eq!(both.notify(stage, u32::MAX), 2));
+    let dead = tracer.kill(prepare, || assert_eq!(both.notify(tracer, u32::MAX), 2));
     if !dead.helped {
         // It may be the first to be told that the mutex's owner died.
-        assert!((1..=2).contains(&both.notify(stage, u32::MAX)));
+        assert!((1..=2).contains(&both.notify(tracer, u32::MAX)));
     }
-    let told = [get_on(stage, older), mutex_works(stage, &both.lock())];
+    let told = [get_on(tracer, older), mutex_works(tracer, &both.lock())];
     assert!(told.iter().all(|&told| told == 0 || told == dead.pid), "told {told:?}");
     assert!(!dead.returned || told.contains(&dead.pid), "it died with the mutex");
-    both.works(stage);
+    both.works(tracer);
 }
 
 /// A notification goes to the one that dies; if it has not got on with it, another gets it.
-fn wait_first(stage: &Stage) {
+fn wait_first(tracer: &Tracer) {
     let both = Both::new();
     let mut younger = None;
     let prepare = || {
@@ -139,42 +139,42 @@ fn wait_first(stage: &Stage) {
     };
     let help = || {
         younger = Some(both.sleeper());
-        assert_eq!(both.notify(stage, 1), 1);
+        assert_eq!(both.notify(tracer, 1), 1);
     };
-    let dead = stage.kill(prepare, help);
+    let dead = tracer.kill(prepare, help);
     let Some(younger) = younger else {
         // It never slept.
-        mutex_works(stage, &both.lock());
-        both.works(stage);
+        mutex_works(tracer, &both.lock());
+        both.works(tracer);
         return;
     };
-    let told = mutex_works(stage, &both.lock());
+    let told = mutex_works(tracer, &both.lock());
     assert_told(&dead, told);
     if dead.returned {
         assert_eq!(both.waiting(), 1, "one was notified");
-        assert_eq!(both.notify(stage, 1), 1);
+        assert_eq!(both.notify(tracer, 1), 1);
     } else if told != 0 {
         // It had the mutex again, and so has ended its wait or was about to.
-        assert!(both.notify(stage, 1) <= 1);
+        assert!(both.notify(tracer, 1) <= 1);
     }
     // Else it was notified and did not get on, and nobody else will notify this one.
-    get_on(stage, younger);
-    both.works(stage);
+    get_on(tracer, younger);
+    both.works(tracer);
 }
 
-fn timeout(stage: &Stage) {
+fn timeout(tracer: &Tracer) {
     let both = Both::new();
     let older = both.sleeper();
     let prepare = || {
         let guard = both.mutex.lock().into_guard();
         || both.condvar.wait_until(guard, soon()).expect("there is a node")
     };
-    let dead = stage.kill(prepare, || {});
-    let told = mutex_works(stage, &both.lock());
+    let dead = tracer.kill(prepare, || {});
+    let told = mutex_works(tracer, &both.lock());
     assert_told(&dead, told);
-    assert_eq!(both.notify(stage, 1), 1, "the older one waits");
-    assert_eq!(get_on(stage, older), 0);
-    both.works(stage);
+    assert_eq!(both.notify(tracer, 1), 1, "the older one waits");
+    assert_eq!(get_on(tracer, older), 0);
+    both.works(tracer);
 }
 
 fn holding_it<'a>(
@@ -190,59 +190,59 @@ fn holding_it<'a>(
     }
 }
 
-fn notify_one(stage: &Stage) {
+fn notify_one(tracer: &Tracer) {
     let both = Both::new();
     let (older, younger) = (both.sleeper(), both.sleeper());
-    let dead = stage.kill(holding_it(&both, 1), || {});
-    stage.expects("the next to get the mutex");
+    let dead = tracer.kill(holding_it(&both, 1), || {});
+    tracer.expects("the next to get the mutex");
     let mut told = Vec::new();
     if dead.returned {
-        told.push(get_on(stage, older));
+        told.push(get_on(tracer, older));
         assert_eq!(both.waiting(), 1, "one was notified");
-        assert_eq!(both.notify(stage, u32::MAX), 1);
+        assert_eq!(both.notify(tracer, u32::MAX), 1);
     } else {
-        let others = both.notify(stage, u32::MAX);
+        let others = both.notify(tracer, u32::MAX);
         assert!((1..=2).contains(&others), "{others} were not notified");
-        told.push(get_on(stage, older));
+        told.push(get_on(tracer, older));
     }
-    told.push(get_on(stage, younger));
+    told.push(get_on(tracer, younger));
     assert!(told.iter().all(|&told| told == 0 || told == dead.pid), "told {told:?}");
-    mutex_works(stage, &both.lock());
-    both.works(stage);
+    mutex_works(tracer, &both.lock());
+    both.works(tracer);
 }
 
-fn notify_nobody(stage: &Stage) {
+fn notify_nobody(tracer: &Tracer) {
     let both = Both::new();
-    let dead = stage.kill(holding_it(&both, 1), || {});
-    assert_eq!(mutex_works(stage, &both.lock()), dead.pid);
-    both.works(stage);
+    let dead = tracer.kill(holding_it(&both, 1), || {});
+    assert_eq!(mutex_works(tracer, &both.lock()), dead.pid);
+    both.works(tracer);
 }
 
-fn notify_all(stage: &Stage) {
+fn notify_all(tracer: &Tracer) {
     let both = Both::new();
     let sleepers = [both.sleeper(), both.sleeper(), both.sleeper()];
-    let dead = stage.kill(holding_it(&both, u32::MAX), || {});
+    let dead = tracer.kill(holding_it(&both, u32::MAX), || {});
     if !dead.returned {
-        both.notify(stage, u32::MAX);
+        both.notify(tracer, u32::MAX);
     }
-    let told = sleepers.map(|sleeper| get_on(stage, sleeper));
+    let told = sleepers.map(|sleeper| get_on(tracer, sleeper));
     assert!(told.iter().all(|&told| told == 0 || told == dead.pid), "told {told:?}");
-    mutex_works(stage, &both.lock());
-    both.works(stage);
+    mutex_works(tracer, &both.lock());
+    both.works(tracer);
 }
 
 /// The oldest has died as it waited: the next one is notified in its place.
-fn notify_past_the_dead(stage: &Stage) {
+fn notify_past_the_dead(tracer: &Tracer) {
     let both = Both::new();
     let mut oldest = both.sleeper();
     let younger = both.sleeper();
     oldest.kill();
-    let dead = stage.kill(holding_it(&both, 1), || {});
+    let dead = tracer.kill(holding_it(&both, 1), || {});
     if !dead.returned {
-        assert!(both.notify(stage, 1) <= 1);
+        assert!(both.notify(tracer, 1) <= 1);
     }
-    let told = get_on(stage, younger);
+    let told = get_on(tracer, younger);
     assert!(told == 0 || told == dead.pid, "told {told}");
-    mutex_works(stage, &both.lock());
-    both.works(stage);
+    mutex_works(tracer, &both.lock());
+    both.works(tracer);
 }

@@ -6,9 +6,9 @@ use semlock::{Barrier, Deadline, Error};
 
 use super::{Named, in_an_hour, soon};
 use crate::peer::{Peer, fresh};
-use crate::stage::Stage;
+use crate::tracer::Tracer;
 
-pub const SCENES: &[Named] = &[
+pub const SCENARIOS: &[Named] = &[
     ("barrier/wait-as-the-first", first),
     ("barrier/wait-as-the-last", last),
     ("barrier/wait-as-the-only-one", only),
@@ -49,19 +49,19 @@ pub fn sleeper(barrier: &Barrier) -> Peer {
     sleeper
 }
 
-pub fn fate(stage: &Stage, member: Peer) -> u32 {
-    stage.expects("one that has come to get through, or to be told that the barrier is broken");
+pub fn fate(tracer: &Tracer, member: Peer) -> u32 {
+    tracer.expects("one that has come to get through, or to be told that the barrier is broken");
     member.last_word()
 }
 
 /// Sees that all get through, again and again, after it was made whole.
-pub fn works(stage: &Stage, barrier: &Barrier) {
+pub fn works(tracer: &Tracer, barrier: &Barrier) {
     fresh(|| barrier.reset());
     assert!(!barrier.is_broken());
     for _ in 0..2 {
         let members: Vec<_> = (0..parties(barrier)).map(|_| member(barrier)).collect();
         for member in members {
-            assert_eq!(fate(stage, member), THROUGH);
+            assert_eq!(fate(tracer, member), THROUGH);
         }
     }
 }
@@ -70,25 +70,25 @@ fn parties(barrier: &Barrier) -> u32 {
     semlock::raw::Barrier::open(barrier.address(), None).expect("it is here").parties()
 }
 
-fn first(stage: &Stage) {
+fn first(tracer: &Tracer) {
     let barrier = barrier(2);
     let prepare = || {
         fresh_enough(&barrier);
         || assert_eq!(come(&barrier), THROUGH)
     };
     let second = RefCell::new(None);
-    let dead = stage.kill(prepare, || *second.borrow_mut() = Some(member(&barrier)));
+    let dead = tracer.kill(prepare, || *second.borrow_mut() = Some(member(&barrier)));
     if let Some(second) = second.into_inner() {
         // All had come, unless it died just before it found out.
-        let fate = fate(stage, second);
+        let fate = fate(tracer, second);
         assert!(fate == THROUGH || !dead.returned);
     } else {
         // It has come or not: these two get through, or both are told.
         let members = [member(&barrier), member(&barrier)];
-        let [one, other] = members.map(|member| fate(stage, member));
+        let [one, other] = members.map(|member| fate(tracer, member));
         assert_eq!(one, other);
     }
-    works(stage, &barrier);
+    works(tracer, &barrier);
 }
 
 /// As a process is that has asked for the barrier before.
@@ -97,39 +97,39 @@ pub fn fresh_enough(barrier: &Barrier) {
     super::mutex::used_before();
 }
 
-fn last(stage: &Stage) {
+fn last(tracer: &Tracer) {
     let barrier = barrier(3);
     let sleepers = [sleeper(&barrier), sleeper(&barrier)];
     let prepare = || {
         fresh_enough(&barrier);
         || assert_eq!(come(&barrier), THROUGH)
     };
-    let dead = stage.kill(prepare, || {});
+    let dead = tracer.kill(prepare, || {});
     if !dead.returned && !barrier.is_broken() {
         // It has come or not; if not, this is the one that they wait for.
         let another = member(&barrier);
-        let fates = sleepers.map(|sleeper| fate(stage, sleeper));
+        let fates = sleepers.map(|sleeper| fate(tracer, sleeper));
         if fates.contains(&BROKEN) {
-            assert_eq!(fate(stage, another), BROKEN);
+            assert_eq!(fate(tracer, another), BROKEN);
         } else {
             // It came too late, or it was the last.
             fresh(|| barrier.abort());
-            fate(stage, another);
+            fate(tracer, another);
         }
     } else {
-        let fates = sleepers.map(|sleeper| fate(stage, sleeper));
+        let fates = sleepers.map(|sleeper| fate(tracer, sleeper));
         assert!(!dead.returned || fates == [THROUGH; 2]);
     }
-    works(stage, &barrier);
+    works(tracer, &barrier);
 }
 
-fn only(stage: &Stage) {
+fn only(tracer: &Tracer) {
     let barrier = barrier(1);
-    let _dead = stage.kill(|| || assert_eq!(come(&barrier), THROUGH), || {});
-    works(stage, &barrier);
+    let _dead = tracer.kill(|| || assert_eq!(come(&barrier), THROUGH), || {});
+    works(tracer, &barrier);
 }
 
-fn action(stage: &Stage) {
+fn action(tracer: &Tracer) {
     let barrier = barrier(2);
     let other = sleeper(&barrier);
     let prepare = || {
@@ -139,70 +139,70 @@ fn action(stage: &Stage) {
             barrier.wait_until(in_an_hour(), action).expect("all live")
         }
     };
-    let dead = stage.kill(prepare, || {});
+    let dead = tracer.kill(prepare, || {});
     if !dead.returned && !barrier.is_broken() {
         let another = member(&barrier);
-        let fates = [fate(stage, other), {
+        let fates = [fate(tracer, other), {
             fresh(|| barrier.abort());
-            fate(stage, another)
+            fate(tracer, another)
         }];
         assert!(fates.iter().all(|&fate| fate == THROUGH || fate == BROKEN));
     } else {
-        let fate = fate(stage, other);
+        let fate = fate(tracer, other);
         assert!(fate == THROUGH || !dead.returned);
     }
-    works(stage, &barrier);
+    works(tracer, &barrier);
 }
 
-fn timeout(stage: &Stage) {
+fn timeout(tracer: &Tracer) {
     let barrier = barrier(3);
     let other = sleeper(&barrier);
     let prepare = || {
         fresh_enough(&barrier);
         || assert!(matches!(barrier.wait_until(soon(), || {}), Err(Error::BarrierBroken)))
     };
-    let dead = stage.kill(prepare, || {});
+    let dead = tracer.kill(prepare, || {});
     if dead.returned {
         assert!(barrier.is_broken());
     } else {
         // If it has come, it has broken the barrier by its death.
         let others = [member(&barrier), member(&barrier)];
-        let fates = others.map(|other| fate(stage, other));
+        let fates = others.map(|other| fate(tracer, other));
         assert_eq!(fates[0], fates[1]);
     }
-    let fate = fate(stage, other);
+    let fate = fate(tracer, other);
     assert!(fate == BROKEN || !dead.returned);
-    works(stage, &barrier);
+    works(tracer, &barrier);
 }
 
-fn abort(stage: &Stage) {
+fn abort(tracer: &Tracer) {
     let barrier = barrier(2);
     let other = sleeper(&barrier);
     let prepare = || {
         fresh_enough(&barrier);
         || barrier.abort()
     };
-    let dead = stage.kill(prepare, || {});
+    let dead = tracer.kill(prepare, || {});
     assert!(!dead.returned || barrier.is_broken());
     if !dead.returned {
         fresh(|| barrier.abort());
     }
-    assert_eq!(fate(stage, other), BROKEN);
-    works(stage, &barrier);
+    assert_eq!(fate(tracer, other), BROKEN);
+    works(tracer, &barrier);
 }
 
-fn reset(stage: &Stage) {
+fn reset(tracer: &Tracer) {
     let barrier = barrier(2);
     let other = sleeper(&barrier);
     let prepare = || {
         fresh_enough(&barrier);
         || barrier.reset()
     };
-    let dead = stage.kill(prepare, || {});
+    let dead = tracer.kill(prepare, || {});
     assert!(!dead.returned || !barrier.is_broken());
     if !dead.returned {
         fresh(|| barrier.reset());
     }
-    assert_eq!(fate(stage, other), BROKEN);
-    works(stage, &barrier);
+    assert_eq!(fate(tracer, other), BROKEN);
+    works(tracer, &barrier);
 }

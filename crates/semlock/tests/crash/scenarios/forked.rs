@@ -17,30 +17,32 @@ use super::stopped::{
 };
 use super::{Named, told};
 use crate::peer::fresh;
-use crate::stage::Stage;
+use crate::tracer::Tracer;
 
-pub const SCENES: &[Named] = &[
-    ("forked/mutex/acquire", |stage| acquire(stage, &mutex())),
-    ("forked/mutex/acquire-contended", |stage| acquire_contended(stage, &mutex())),
-    ("forked/mutex/release", |stage| release(stage, &mutex())),
-    ("forked/mutex/acquire-from-the-child", |stage| acquire_from_the_child(stage, &mutex())),
-    ("forked/mutex/leave-it-to-the-child", |stage| leave_it_to_the_child(stage, &mutex())),
-    ("forked/reentrant/acquire", |stage| acquire(stage, &reentrant())),
-    ("forked/reentrant/acquire-contended", |stage| acquire_contended(stage, &reentrant())),
-    ("forked/reentrant/release", |stage| release(stage, &reentrant())),
-    ("forked/reentrant/acquire-from-the-child", |stage| {
-        acquire_from_the_child(stage, &reentrant());
+pub const SCENARIOS: &[Named] = &[
+    ("forked/mutex/acquire", |tracer| acquire(tracer, &mutex())),
+    ("forked/mutex/acquire-contended", |tracer| acquire_contended(tracer, &mutex())),
+    ("forked/mutex/release", |tracer| release(tracer, &mutex())),
+    ("forked/mutex/acquire-from-the-child", |tracer| acquire_from_the_child(tracer, &mutex())),
+    ("forked/mutex/leave-it-to-the-child", |tracer| leave_it_to_the_child(tracer, &mutex())),
+    ("forked/reentrant/acquire", |tracer| acquire(tracer, &reentrant())),
+    ("forked/reentrant/acquire-contended", |tracer| acquire_contended(tracer, &reentrant())),
+    ("forked/reentrant/release", |tracer| release(tracer, &reentrant())),
+    ("forked/reentrant/acquire-from-the-child", |tracer| {
+        acquire_from_the_child(tracer, &reentrant());
     }),
-    ("forked/reentrant/leave-it-to-the-child", |stage| leave_it_to_the_child(stage, &reentrant())),
-    ("forked/semaphore/acquire-contended", |stage| acquire_contended(stage, &plain())),
-    ("forked/robust-semaphore/acquire", |stage| acquire(stage, &robust(1))),
-    ("forked/robust-semaphore/acquire-contended", |stage| acquire_contended(stage, &robust(1))),
-    ("forked/robust-semaphore/release", |stage| release(stage, &robust(1))),
-    ("forked/robust-semaphore/acquire-from-the-child", |stage| {
-        acquire_from_the_child(stage, &robust(1));
+    ("forked/reentrant/leave-it-to-the-child", |tracer| {
+        leave_it_to_the_child(tracer, &reentrant());
     }),
-    ("forked/robust-semaphore/leave-it-to-the-child", |stage| {
-        leave_it_to_the_child(stage, &robust(1));
+    ("forked/semaphore/acquire-contended", |tracer| acquire_contended(tracer, &plain())),
+    ("forked/robust-semaphore/acquire", |tracer| acquire(tracer, &robust(1))),
+    ("forked/robust-semaphore/acquire-contended", |tracer| acquire_contended(tracer, &robust(1))),
+    ("forked/robust-semaphore/release", |tracer| release(tracer, &robust(1))),
+    ("forked/robust-semaphore/acquire-from-the-child", |tracer| {
+        acquire_from_the_child(tracer, &robust(1));
+    }),
+    ("forked/robust-semaphore/leave-it-to-the-child", |tracer| {
+        leave_it_to_the_child(tracer, &robust(1));
     }),
     ("forked/condvar/wait", wait),
     ("forked/condvar/notify", notify),
@@ -48,9 +50,9 @@ pub const SCENES: &[Named] = &[
     ("forked/event/set", set),
     ("forked/barrier/first", first),
     ("forked/barrier/last", last),
-    ("forked/create/first-of-its-process", |stage| create(stage, || {})),
-    ("forked/create/used-segment", |stage| create(stage, || std::mem::forget(mutex()))),
-    ("forked/create/used-slot", |stage| create(stage, || drop(mutex()))),
+    ("forked/create/first-of-its-process", |tracer| create(tracer, || {})),
+    ("forked/create/used-segment", |tracer| create(tracer, || std::mem::forget(mutex()))),
+    ("forked/create/used-slot", |tracer| create(tracer, || drop(mutex()))),
     ("forked/open/unknown-segment", open_unknown),
     ("forked/drop/one-of-many", drop_one),
     ("forked/drop/last-of-its-segment", drop_last),
@@ -77,38 +79,38 @@ fn take_as_well(lock: &Lock) {
 
 /// Has it forked there, where the child does this and ends. Returns what the call came to, and the child's number.
 fn fork<C: FnOnce() -> u32>(
-    stage: &Stage,
+    tracer: &Tracer,
     prepare: impl FnOnce() -> C,
     help: impl FnOnce(),
     life: impl FnOnce() + Send,
 ) -> (u32, u32) {
-    let (result, child) = stage.fork(prepare, help, |line| {
+    let (result, child) = tracer.fork(prepare, help, |line| {
         life();
         line.say(std::process::id());
     });
-    stage.expects("the child to get what is free");
+    tracer.expects("the child to get what is free");
     (result, child.last_word())
 }
 
-fn acquire(stage: &Stage, lock: &Lock) {
-    fork(stage, taking(lock), || {}, || take_as_well(lock));
-    is_free(stage, lock);
+fn acquire(tracer: &Tracer, lock: &Lock) {
+    fork(tracer, taking(lock), || {}, || take_as_well(lock));
+    is_free(tracer, lock);
 }
 
-fn acquire_contended(stage: &Stage, lock: &Lock) {
+fn acquire_contended(tracer: &Tracer, lock: &Lock) {
     let mut holder = holder(lock);
-    fork(stage, taking(lock), || holder.go(), || take_as_well(lock));
+    fork(tracer, taking(lock), || holder.go(), || take_as_well(lock));
     holder.join();
-    is_free(stage, lock);
+    is_free(tracer, lock);
 }
 
-fn release(stage: &Stage, lock: &Lock) {
-    fork(stage, giving_back(lock), || {}, || take_as_well(lock));
-    is_free(stage, lock);
+fn release(tracer: &Tracer, lock: &Lock) {
+    fork(tracer, giving_back(lock), || {}, || take_as_well(lock));
+    is_free(tracer, lock);
 }
 
 /// The child ends as the holder: that is told to one who comes after it, be it its parent.
-fn acquire_from_the_child(stage: &Stage, lock: &Lock) {
+fn acquire_from_the_child(tracer: &Tracer, lock: &Lock) {
     let prepare = || {
         used_before();
         || {
@@ -117,17 +119,17 @@ fn acquire_from_the_child(stage: &Stage, lock: &Lock) {
             told
         }
     };
-    let (told, child) = fork(stage, prepare, || {}, || assert_eq!(take(lock), 0));
+    let (told, child) = fork(tracer, prepare, || {}, || assert_eq!(take(lock), 0));
     if told == 0 {
-        is_told(stage, lock, child);
+        is_told(tracer, lock, child);
     } else {
         assert_eq!(told, child);
     }
-    is_free(stage, lock);
+    is_free(tracer, lock);
 }
 
-fn is_told(stage: &Stage, lock: &Lock, pid: u32) {
-    stage.expects("a fresh process to get it from the dead child");
+fn is_told(tracer: &Tracer, lock: &Lock, pid: u32) {
+    tracer.expects("a fresh process to get it from the dead child");
     fresh(|| {
         assert_eq!(take(lock), pid);
         give_back(lock);
@@ -135,8 +137,8 @@ fn is_told(stage: &Stage, lock: &Lock, pid: u32) {
 }
 
 /// The child gets it after its parent, and is killed with it.
-fn leave_it_to_the_child(stage: &Stage, lock: &Lock) {
-    let (_, mut child) = stage.fork(
+fn leave_it_to_the_child(tracer: &Tracer, lock: &Lock) {
+    let (_, mut child) = tracer.fork(
         giving_back(lock),
         || {},
         |line| {
@@ -146,11 +148,11 @@ fn leave_it_to_the_child(stage: &Stage, lock: &Lock) {
             }
         },
     );
-    stage.expects("the child to get what is free");
+    tracer.expects("the child to get what is free");
     assert_eq!(child.expect(), 0);
     child.kill();
-    is_told(stage, lock, child.number());
-    is_free(stage, lock);
+    is_told(tracer, lock, child.number());
+    is_free(tracer, lock);
 }
 
 /// What a child of one that uses a condition does.
@@ -159,7 +161,7 @@ fn lock_as_well(both: &Both) {
     drop(both.mutex.lock());
 }
 
-fn wait(stage: &Stage) {
+fn wait(tracer: &Tracer) {
     let both = Both::new();
     let prepare = || {
         used_before();
@@ -168,13 +170,13 @@ fn wait(stage: &Stage) {
     };
     let mut notifier = None;
     let help = || notifier = Some(both.notifier(1));
-    let (told, _) = fork(stage, prepare, help, || lock_as_well(&both));
+    let (told, _) = fork(tracer, prepare, help, || lock_as_well(&both));
     assert_eq!(told, 0, "nobody has died");
-    assert_eq!(get_on(stage, notifier.expect("it came")), 1);
-    both.works(stage);
+    assert_eq!(get_on(tracer, notifier.expect("it came")), 1);
+    both.works(tracer);
 }
 
-fn notify(stage: &Stage) {
+fn notify(tracer: &Tracer) {
     let both = Both::new();
     let sleeper = both.sleeper();
     let prepare = || {
@@ -182,10 +184,10 @@ fn notify(stage: &Stage) {
         let (both, guard) = (&both, both.mutex.lock().into_guard());
         move || both.condvar.notify_one(&guard).into()
     };
-    let (notified, _) = fork(stage, prepare, || {}, || lock_as_well(&both));
+    let (notified, _) = fork(tracer, prepare, || {}, || lock_as_well(&both));
     assert_eq!(notified, 1);
-    assert_eq!(get_on(stage, sleeper), 0);
-    both.works(stage);
+    assert_eq!(get_on(tracer, sleeper), 0);
+    both.works(tracer);
 }
 
 /// What a child of one that uses an event does.
@@ -194,40 +196,40 @@ fn wait_as_well(event: &Event) {
     event.wait();
 }
 
-fn wait_for_event(stage: &Stage) {
+fn wait_for_event(tracer: &Tracer) {
     let event = event();
-    fork(stage, waiting(&event), || fresh(|| event.set()), || wait_as_well(&event));
-    event::works(stage, &event);
+    fork(tracer, waiting(&event), || fresh(|| event.set()), || wait_as_well(&event));
+    event::works(tracer, &event);
 }
 
-fn set(stage: &Stage) {
+fn set(tracer: &Tracer) {
     let event = event();
     let sleeper = event::sleeper(&event);
-    fork(stage, setting(&event), || {}, || wait_as_well(&event));
+    fork(tracer, setting(&event), || {}, || wait_as_well(&event));
     sleeper.join();
-    event::works(stage, &event);
+    event::works(tracer, &event);
 }
 
 /// The child has not come to the barrier.
-fn first(stage: &Stage) {
+fn first(tracer: &Tracer) {
     let barrier = barrier(2);
     let mut second = None;
     let help = || second = Some(barrier::member(&barrier).settled());
-    let (first, _) = fork(stage, coming(&barrier, never), help, works_by_itself);
-    assert_eq!([first, fate(stage, second.expect("it came"))], [THROUGH; 2]);
-    barrier::works(stage, &barrier);
+    let (first, _) = fork(tracer, coming(&barrier, never), help, works_by_itself);
+    assert_eq!([first, fate(tracer, second.expect("it came"))], [THROUGH; 2]);
+    barrier::works(tracer, &barrier);
 }
 
-fn last(stage: &Stage) {
+fn last(tracer: &Tracer) {
     let barrier = barrier(2);
     let first = barrier::sleeper(&barrier);
-    let (last, _) = fork(stage, coming(&barrier, never), || {}, works_by_itself);
-    assert_eq!([fate(stage, first), last], [THROUGH; 2]);
-    barrier::works(stage, &barrier);
+    let (last, _) = fork(tracer, coming(&barrier, never), || {}, works_by_itself);
+    assert_eq!([fate(tracer, first), last], [THROUGH; 2]);
+    barrier::works(tracer, &barrier);
 }
 
 /// What both make at the same time is not the same.
-fn create(stage: &Stage, before: fn()) {
+fn create(tracer: &Tracer, before: fn()) {
     let prepare = || {
         before();
         || {
@@ -235,7 +237,7 @@ fn create(stage: &Stage, before: fn()) {
             0
         }
     };
-    fork(stage, prepare, || {}, end_with_its_own);
+    fork(tracer, prepare, || {}, end_with_its_own);
 }
 
 /// Nobody holds it, and nobody died with it.
@@ -252,7 +254,7 @@ fn end_with_its_own() {
     std::mem::forget(own);
 }
 
-fn open_unknown(stage: &Stage) {
+fn open_unknown(tracer: &Tracer) {
     let (mut maker, open) = made_by_another();
     let prepare = || {
         || {
@@ -262,14 +264,14 @@ fn open_unknown(stage: &Stage) {
             0
         }
     };
-    fork(stage, prepare, || {}, || take_as_well(&open()));
-    is_free(stage, &open());
+    fork(tracer, prepare, || {}, || take_as_well(&open()));
+    is_free(tracer, &open());
     maker.go();
     maker.join();
 }
 
 /// What its place is used for next is not the child's.
-fn drop_one(stage: &Stage) {
+fn drop_one(tracer: &Tracer) {
     let prepare = || {
         std::mem::forget(mutex());
         let one = mutex();
@@ -279,10 +281,10 @@ fn drop_one(stage: &Stage) {
             0
         }
     };
-    fork(stage, prepare, || {}, end_with_its_own);
+    fork(tracer, prepare, || {}, end_with_its_own);
 }
 
-fn drop_last(stage: &Stage) {
+fn drop_last(tracer: &Tracer) {
     let prepare = || {
         let last = mutex();
         || {
@@ -290,5 +292,5 @@ fn drop_last(stage: &Stage) {
             0
         }
     };
-    fork(stage, prepare, || {}, end_with_its_own);
+    fork(tracer, prepare, || {}, end_with_its_own);
 }
