@@ -40,6 +40,11 @@
 mod forked;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod forker;
+#[path = "../harness/mod.rs"]
+#[allow(dead_code)] // other tests use other parts of it
+mod harness;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod outcomes;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod peer;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -55,11 +60,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::harness::Harness;
+
 /// Kills, stops or forks a process after each instruction of a call.
 #[derive(Parser)]
-struct Arguments {
-    /// Only scenarios whose names contain this.
-    only: Option<String>,
+struct CommandLine {
+    #[command(flatten)]
+    harness: Harness,
     /// Every instruction, and not a sample of them.
     #[arg(long)]
     full: bool,
@@ -72,52 +79,60 @@ struct Arguments {
     /// How many tracers run at once. Most of the time they wait.
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..))]
     jobs: u64,
-    /// Prints the scenarios' names.
-    #[arg(long)]
-    list: bool,
-    #[command(flatten)]
-    _as_any_test: AsAnyTest,
-}
-
-/// What `cargo test` hands to every test program, and means nothing here.
-#[derive(clap::Args)]
-struct AsAnyTest {
-    #[arg(long, hide = true)]
-    nocapture: bool,
-    #[arg(long, hide = true)]
-    no_capture: bool,
-    #[arg(long, short, hide = true)]
-    quiet: bool,
-    #[arg(long, hide = true)]
-    test_threads: Option<usize>,
-    #[arg(long, hide = true)]
-    format: Option<String>,
 }
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let only = arguments.only.as_deref().unwrap_or("");
-    let scenarios: Vec<_> =
-        scenarios::all().into_iter().filter(|scenario| scenario.name.contains(only)).collect();
-    if arguments.list {
-        for scenario in scenarios {
-            println!("{}: test", scenario.name);
-        }
-        return ExitCode::SUCCESS;
-    }
+    use std::sync::{Arc, OnceLock};
+
+    use libtest_mimic::{Completion, Trial};
+
+    use crate::outcomes::Outcomes;
+    use crate::run::Choice;
+    use crate::scenarios::Scenario;
+    use crate::tracer::Until;
+
+    let arguments = CommandLine::parse();
     let choice = match arguments.at {
-        Some(at) if arguments.past => run::Choice::One(tracer::Until::Past(at)),
-        Some(at) => run::Choice::One(tracer::Until::After(at)),
-        None if arguments.full => run::Choice::All,
-        None => run::Choice::Sample,
+        Some(at) if arguments.past => Choice::One(Until::Past(at)),
+        Some(at) => Choice::One(Until::After(at)),
+        None if arguments.full => Choice::All,
+        None => Choice::Sample,
     };
-    run::run(scenarios, &choice, usize::try_from(arguments.jobs).unwrap_or(1))
+    let can_spin = processors::allowed().len() > 1;
+    let can_play = |scenario: &Scenario| can_spin || !scenario.spins;
+    let outcomes: Arc<OnceLock<Outcomes>> = Arc::default();
+    let test = |scenario: Scenario| {
+        let outcomes = Arc::clone(&outcomes);
+        let can_play = can_play(&scenario);
+        let test = move || {
+            if !can_play {
+                return Ok(Completion::ignored_with("it needs a second processor"));
+            }
+            let outcomes = outcomes.get().expect("it was started with this scenario");
+            outcomes.wait_for(scenario.name).map(|()| Completion::Completed)
+        };
+        (scenario, Trial::ignorable_test(scenario.name, test))
+    };
+    let tests: Vec<_> = scenarios::all().into_iter().map(test).collect();
+    let played = tests.iter().filter(|(scenario, test)| {
+        !arguments.harness.lists() && can_play(scenario) && arguments.harness.selects(test)
+    });
+    let played: Vec<_> = played.map(|&(scenario, _)| scenario).collect();
+    if !played.is_empty() {
+        let jobs = usize::try_from(arguments.jobs).unwrap_or(1);
+        let _ = outcomes.set(Outcomes::start(played, &choice, jobs));
+    }
+    let tests = tests.into_iter().map(|(_, test)| test).collect();
+    let code = arguments.harness.run_on_threads(tests);
+    if let Some(outcomes) = outcomes.get() {
+        outcomes.print_totals();
+    }
+    code
 }
 
+/// Only Linux on x86-64 can single-step a call.
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 fn main() -> ExitCode {
-    Arguments::parse();
-    println!("kill points: only on Linux on x86-64, where a call can be single-stepped");
-    ExitCode::SUCCESS
+    CommandLine::parse().harness.run_on_threads(Vec::new())
 }

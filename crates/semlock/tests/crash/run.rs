@@ -1,7 +1,6 @@
 //! Plays all scenarios, with many tracers at a time, and counts.
 
 use std::collections::{HashMap, VecDeque};
-use std::process::ExitCode;
 use std::ptr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,8 +10,9 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 use crate::forked::Forked;
+use crate::outcomes::{Outcome, Teller};
 use crate::processors;
-use crate::scenarios::{End, Scenario};
+use crate::scenarios::Scenario;
 use crate::tracer::{Anchor, LONGEST_TRACE, NOTABLE, Report, Tracer, Until};
 
 /// Which deaths, stops and forks are tried.
@@ -85,16 +85,9 @@ struct Playing {
     room: Room,
 }
 
-pub fn run(scenarios: Vec<Scenario>, choice: &Choice, jobs: usize) -> ExitCode {
+/// Plays the scenarios, so many at a time, and tells what came of each. The process has one thread.
+pub fn play(scenarios: Vec<Scenario>, choice: &Choice, jobs: usize, teller: &Teller) {
     let processors = processors::allowed();
-    let (scenarios, left_out): (Vec<_>, Vec<_>) =
-        scenarios.into_iter().partition(|scenario| !scenario.spins || processors.len() > 1);
-    if !left_out.is_empty() {
-        println!(
-            "left out, for want of a second processor: {} scenarios that spin",
-            left_out.len()
-        );
-    }
     let mut all: Vec<_> = scenarios.into_iter().map(Progress::new).collect();
     let neighbours = processors.iter().zip(processors.iter().cycle().skip(1));
     let mut rooms: Vec<_> = (neighbours.cycle().zip(0..jobs))
@@ -123,24 +116,16 @@ pub fn run(scenarios: Vec<Scenario>, choice: &Choice, jobs: usize) -> ExitCode {
         let index = playing.iter().position(|one| Some(one.tracer.pid()) == ended.pid());
         let mut ended = playing.swap_remove(index.expect("a tracer"));
         let status = ended.tracer.wait();
-        all[ended.scenario].learn(ended.plan, status, ended.room.report, choice);
+        let progress = &mut all[ended.scenario];
+        progress.learn(ended.plan, status, ended.room.report, choice);
+        if progress.is_over() {
+            let failures = progress.conclude(choice);
+            let Progress { points, longest_recovery, .. } = *progress;
+            let scenario = ended.scenario;
+            teller.tell(Outcome { scenario, points, failures, longest_recovery });
+        }
         rooms.push(ended.room);
     }
-    for end in [End::Killed, End::Stopped, End::Forked] {
-        let scenarios: Vec<_> =
-            all.iter().filter(|progress| progress.scenario.end == end).collect();
-        if !scenarios.is_empty() {
-            let points: u32 = scenarios.iter().map(|progress| progress.points).sum();
-            let failures: u32 = scenarios.iter().map(|progress| progress.failures).sum();
-            let longest = scenarios.iter().map(|it| it.longest_recovery).max().unwrap_or_default();
-            println!(
-                "{end}: {points} in {} scenarios, {failures} failures; all got on within {:.3} s",
-                scenarios.len(),
-                longest.as_secs_f64()
-            );
-        }
-    }
-    if all.iter().all(|it| it.failures == 0) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 impl Playing {
@@ -252,21 +237,29 @@ impl Progress {
                 self.planned.push_back(Plan { until: Until::Past(steps), ..plan });
             }
         }
-        if self.playing == 0 && self.planned.is_empty() && !self.goes_on {
-            let Self { points, missed, .. } = *self;
-            let length = self.trace.as_ref().map_or(0, Trace::length);
-            if matches!(choice, Choice::All) && missed > (points + missed) / MANY_MISSED {
-                self.failures += 1;
-                eprintln!("{name}: FAILED, for too much of the call was not met again");
-            }
-            let failures = self.failures;
-            let end = self.scenario.end;
-            let longest = self.longest_recovery.as_secs_f64();
-            println!(
-                "{name}: {points} {end}, {failures} failures (of {length} instructions; {missed} were not met again); \
-                 all got on within {longest:.3} s"
-            );
+    }
+
+    /// Whether nothing is left to be tried.
+    fn is_over(&self) -> bool {
+        self.playing == 0 && self.planned.is_empty() && !self.goes_on
+    }
+
+    /// Says what came of it. Returns how many failures there were.
+    fn conclude(&mut self, choice: &Choice) -> u32 {
+        let Self { points, missed, .. } = *self;
+        let Scenario { name, end, .. } = self.scenario;
+        let length = self.trace.as_ref().map_or(0, Trace::length);
+        if matches!(choice, Choice::All) && missed > (points + missed) / MANY_MISSED {
+            self.failures += 1;
+            eprintln!("{name}: FAILED, for too much of the call was not met again");
         }
+        let failures = self.failures;
+        let longest = self.longest_recovery.as_secs_f64();
+        println!(
+            "{name}: {points} {end}, {failures} failures (of {length} instructions; {missed} were not met again); \
+             all got on within {longest:.3} s"
+        );
+        failures
     }
 }
 
