@@ -5,9 +5,9 @@ use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use libtest_mimic::Trial;
 use nix::sys::wait::WaitStatus;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -15,6 +15,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::forked::Forked;
+use crate::harness::Notes;
 
 pub struct Target {
     pub name: &'static str,
@@ -80,33 +81,27 @@ impl Journal {
     }
 }
 
-pub fn main(targets: &[Target]) -> ExitCode {
-    let wanted: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let is_wanted = |target: &&Target| wanted.is_empty() || wanted.iter().any(|w| w == target.name);
-    let mut code = ExitCode::SUCCESS;
-    let mut tried = 0;
-    for target in targets.iter().filter(is_wanted) {
-        tried += 1;
-        if let Err(finding) = target.fuzz() {
-            println!("{}: {finding}", target.name);
-            code = ExitCode::FAILURE;
-        }
-    }
-    assert!(tried > 0, "there is no target of this name");
-    code
-}
-
 fn number_in_environment(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} has to be a number: {text}")))
 }
 
 impl Target {
+    /// The test that plays inputs for this target.
+    pub fn test(self, notes: &Notes) -> Trial {
+        let notes = notes.clone();
+        Trial::test(self.name, move || {
+            notes.add(self.fuzz()?);
+            Ok(())
+        })
+    }
+
     fn folder(&self) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(self.name)
     }
 
-    fn fuzz(&self) -> Result<(), String> {
+    /// Plays inputs for some time, and says how many.
+    fn fuzz(&self) -> Result<String, String> {
         let entries = fs::read_dir(self.folder()).expect("the corpus is there");
         let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         files.sort();
@@ -129,10 +124,10 @@ impl Target {
                 break;
             }
         }
-        println!("{}: {played} inputs, {used} of them used, 0 findings (seed {seed})", self.name);
-        // Otherwise it looks at half of what it is for.
+        // Otherwise it checks half of what it is for.
         assert!(0 < used && used < played, "{} makes inputs of one sort only", self.name);
-        Ok(())
+        let name = self.name;
+        Ok(format!("{name}: {played} inputs, {used} of them used, 0 findings (seed {seed})"))
     }
 
     /// Plays some inputs, and then as many more as make a batch, in a child. How many there were, and were used.
