@@ -77,7 +77,7 @@ fn models() -> Result<()> {
 
 /// Every death, stop and fork that the ordinary tests try a sample of: of optimised code, as it is used.
 fn deaths() -> Result<()> {
-    for test in ["crash", "storm"] {
+    for test in ["crash", "stress"] {
         let test = ["test", "--package=semlock", "--test", test];
         run(&cargo(), test.iter().chain(&QUICKLY_LINKED).chain(&["--", "--full"]))?;
     }

@@ -16,7 +16,7 @@ pub enum Taken {
     OwnerDied(u32),
 }
 
-/// A thread of a process of the storm, as the arena knows it.
+/// A thread of one of the processes, as the arena knows it.
 #[derive(Clone, Copy)]
 pub struct Member {
     pub arena: Arena,

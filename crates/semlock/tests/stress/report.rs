@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use crate::arena::{Arena, Phase, Thread};
 use crate::objects::{Object, Objects};
-use crate::parent::Storm;
+use crate::parent::Stress;
 
 /// Writes it to stderr.
-pub fn print(arena: Arena, objects: &Objects, storm: &Storm<'_>) {
-    eprintln!("so far: {:?}", storm.so_far());
+pub fn print(arena: Arena, objects: &Objects, stress: &Stress<'_>) {
+    eprintln!("so far: {:?}", stress.so_far());
     for &object in Object::ALL {
         let words: Vec<_> = objects.words(object).iter().map(|word| format!("{word:x}")).collect();
         eprintln!("{object:?}: words {}", words.join(" "));
@@ -30,7 +30,7 @@ pub fn print(arena: Arena, objects: &Objects, storm: &Storm<'_>) {
     );
     let generations = &arena.barrier;
     eprintln!("actions {:?}, passed as {:?}", generations.actions, generations.passed_as);
-    for (life, stopped) in storm.living() {
+    for (life, stopped) in stress.living() {
         let state = if stopped { ", stopped" } else { "" };
         eprintln!("life {life}, pid {:?}{state}", arena.life(life).pid);
         for (number, thread) in arena.life(life).threads.iter().enumerate() {

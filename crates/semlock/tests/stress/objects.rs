@@ -1,4 +1,4 @@
-//! The objects that the storm goes over.
+//! The objects under test.
 
 use std::os::fd::BorrowedFd;
 

@@ -1,9 +1,9 @@
-//! The memory that all processes of a storm have in common, beside the objects that are tested: what each of
-//! them says about itself, and what the checker compares it with.
+//! The memory that all processes of a stress test share, beside the objects that are tested: what each
+//! of them says about itself, and what the checker compares it with.
 //!
 //! ```text
 //!  Head    operations · alarm · bell         how much was done, and when to ring for the parent
-//!          phase of the storm                on, auditing, draining, over
+//!          run                               on, auditing, draining, over
 //!          failure                           the first one's text
 //!          current[16]                       which life each of the 16 processes is
 //!          most_held · lossless              for how long things are held, and whether nobody is killed
@@ -51,7 +51,7 @@ const ARRIVALS: usize = 1024;
 const STAMPS: usize = 4;
 const TEXT: usize = 1024;
 
-/// What the storm is at.
+/// What the run is at.
 pub const ON: u32 = 0;
 /// Nobody touches the plain semaphores, which the parent counts.
 pub const AUDIT: u32 = 1;
@@ -65,7 +65,7 @@ pub struct Head {
     pub operations: AtomicU64,
     alarm: AtomicU64,
     bell: AtomicU32,
-    pub storm: AtomicU32,
+    pub run: AtomicU32,
     /// 0: none; 1: somebody writes its text; 2: it is there.
     failure: AtomicU32,
     length: AtomicU32,
@@ -452,8 +452,8 @@ impl Arena {
         }
     }
 
-    pub fn is(&self, storm: u32) -> bool {
-        self.storm.load(SeqCst) == storm
+    pub fn is(&self, run: u32) -> bool {
+        self.run.load(SeqCst) == run
     }
 
     // ---- Ringing for the parent ----

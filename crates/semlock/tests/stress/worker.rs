@@ -596,7 +596,7 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Has the kernel end this process, wherever it is by then: nobody handles SIGALRM.
+/// Lets the kernel end this process, wherever it is by then: nobody handles SIGALRM.
 fn end_process_after(time: Duration) {
     let microseconds = time.subsec_micros().max(1);
     let timer = libc::itimerval {

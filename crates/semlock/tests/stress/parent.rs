@@ -97,7 +97,7 @@ impl Choice {
     }
 }
 
-pub struct Storm<'a> {
+pub struct Stress<'a> {
     arena: Arena,
     objects: &'a Objects,
     seed: u64,
@@ -118,7 +118,7 @@ pub struct Storm<'a> {
 
 type Checked = Result<(), String>;
 
-impl<'a> Storm<'a> {
+impl<'a> Stress<'a> {
     pub fn new(arena: Arena, objects: &'a Objects, seed: u64) -> Self {
         let me = arena.life(PARENT);
         me.pid.store(std::process::id(), SeqCst);
@@ -140,7 +140,7 @@ impl<'a> Storm<'a> {
         }
     }
 
-    /// Lives that a storm of so many kills has at most: the parent's, the first, one for each kill.
+    /// Lives that there are at most with so many kills: the parent's, the first, one for each kill.
     pub fn lives(kills: u64) -> usize {
         1 + PROCESSES + usize::try_from(kills).expect("a number of processes") + PROCESSES
     }
@@ -175,7 +175,8 @@ impl<'a> Storm<'a> {
         self.finish()
     }
 
-    /// Has everybody hold things for long, so that all wait for long, and kills so many meanwhile, one at a time.
+    /// Makes all hold things for long, so that all wait for long, and kills so many meanwhile, one at a
+    /// time.
     pub fn run_slowly(&mut self, time: Duration, kills: u64) -> Result<Summary, String> {
         self.arena.most_held.store(SLOW, SeqCst);
         self.arena.lossless.store((kills == 0).into(), SeqCst);
@@ -271,7 +272,7 @@ impl<'a> Storm<'a> {
         self.arena.note_stopped(stopped);
     }
 
-    /// Has it die in the middle of something; it may be waiting, and not hear of that for long.
+    /// Makes it die in the middle of something. It may wait, and not hear of that for long.
     fn order_to_die(&mut self, process: usize, object: Object, microseconds: u64) {
         let one = &mut self.processes[process];
         if one.stopped_until.take().is_some() {
@@ -282,7 +283,7 @@ impl<'a> Storm<'a> {
         self.note_stopped();
     }
 
-    /// Kills so many at once, and has others born for them.
+    /// Kills so many at once, and forks others in their place.
     fn kill(&mut self, first: usize, many: usize) -> Checked {
         let group: Vec<_> = (0..many).map(|next| (first + next) % PROCESSES).collect();
         for &process in &group {
@@ -390,15 +391,15 @@ impl<'a> Storm<'a> {
     // ---- The plain semaphores ----
 
     fn audit_while_others_wait(&mut self) -> Checked {
-        self.arena.storm.store(AUDIT, SeqCst);
-        self.wait_until(|storm| {
-            storm.arena.living_threads().all(|thread| {
+        self.arena.run.store(AUDIT, SeqCst);
+        self.wait_until(|stress| {
+            stress.arena.living_threads().all(|thread| {
                 thread.phase(Object::PlainSemaphore) == Phase::Away
                     && thread.phase(Object::BoundedSemaphore) == Phase::Away
             })
         })?;
         self.audit()?;
-        self.arena.storm.store(ON, SeqCst);
+        self.arena.run.store(ON, SeqCst);
         Ok(())
     }
 
@@ -440,15 +441,15 @@ impl<'a> Storm<'a> {
     /// Sees that everything still works, has the tokens used up, and all processes end.
     fn end(&mut self) -> Checked {
         self.audit_while_others_wait()?;
-        let passes = |storm: &Self, object| storm.arena.place(object).passes.load(SeqCst);
+        let passes = |stress: &Self, object| stress.arena.place(object).passes.load(SeqCst);
         let before: Vec<_> = Object::ALL.iter().map(|&object| passes(self, object)).collect();
-        self.wait_until(|storm| {
+        self.wait_until(|stress| {
             let mut all = Object::ALL.iter().zip(&before);
-            all.all(|(&object, &before)| passes(storm, object) >= before + PASSES_AT_THE_END)
+            all.all(|(&object, &before)| passes(stress, object) >= before + PASSES_AT_THE_END)
         })?;
-        self.arena.storm.store(DRAIN, SeqCst);
-        self.wait_until(|storm| storm.arena.condition.tokens.load(SeqCst) == 0)?;
-        self.arena.storm.store(OVER, SeqCst);
+        self.arena.run.store(DRAIN, SeqCst);
+        self.wait_until(|stress| stress.arena.condition.tokens.load(SeqCst) == 0)?;
+        self.arena.run.store(OVER, SeqCst);
         self.let_go_on(|_, _| true);
         let mut waited = Elapsed::new();
         while !self.processes.is_empty() {
