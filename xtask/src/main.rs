@@ -9,6 +9,7 @@ mod mutants;
 mod protocol;
 mod python;
 mod sanitize;
+mod sources;
 mod tasks;
 mod tools;
 mod windows;

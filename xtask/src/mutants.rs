@@ -28,6 +28,7 @@ use anyhow::{Context, Result, bail, ensure};
 use wait_timeout::ChildExt;
 
 use crate::command::{QUICKLY_LINKED, cargo, root, say};
+use crate::sources;
 
 /// Where the code is that the models check.
 const SOURCES: &str = "crates/semlock/src/word";
@@ -67,6 +68,18 @@ struct Test {
     name: String,
     time: Duration,
     meets: HashSet<String>,
+}
+
+/// There are models, and each comment that explains a mutant stands above one. (Which rules there are
+/// is read from the code: no table can miss one.)
+pub fn check() -> Result<()> {
+    let mut mutants = Vec::new();
+    for file in files()? {
+        read(&file, &mut mutants)?;
+    }
+    let is_model = |name: &String| name.starts_with(MODELS);
+    ensure!(sources::unit_tests()?.iter().any(is_model), "there are no tests {MODELS}…");
+    Ok(())
 }
 
 /// Tries all mutants, or those whose line contains `only`; returns how many.

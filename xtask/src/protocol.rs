@@ -1,8 +1,8 @@
 //! Takes one rule of the crash protocol out at a time, and sees whether a test notices.
 //!
-//! A rule is what the code asks `rule("area/name")` about (see `mutation.rs` of the core). Those of `word/` are for the
-//! models; of all others the table below says which test is there for them. That test runs twice: with nothing
-//! taken out, when it has to pass, and without the rule, when it has to fail, or not to end in many times its
+//! A rule is what the code asks `rule("area/name")` about (see `mutation.rs` of the core). The models
+//! test those of `word/`; for each other one the table below names the test. That test runs twice. With
+//! nothing taken out it has to pass. Without the rule it has to fail, or not to end in many times its
 //! usual time.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +21,7 @@ use wait_timeout::ChildExt;
 
 use crate::command::{cargo, root};
 use crate::python::{Environment, Interpreter};
+use crate::sources;
 
 /// Who notices that a rule is not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -308,7 +309,7 @@ pub const FOLDER: &str = "target/mutation";
 /// Tries all rules, or those whose name contains `only`; returns how many.
 pub fn mutants(python: Option<&Path>, only: Option<&str>) -> Result<usize> {
     let began = Instant::now();
-    ensure_table_is_whole()?;
+    check()?;
     let rules: Vec<_> =
         RULES.iter().filter(|(rule, _)| only.is_none_or(|only| rule.contains(only))).collect();
     if rules.is_empty() {
@@ -352,11 +353,22 @@ pub fn mutants(python: Option<&Path>, only: Option<&str>) -> Result<usize> {
     Ok(rules.len())
 }
 
-/// The table names each rule of the code once, and nothing else.
+/// The table names each rule of the code once, and nothing else; and the tests that it names exist.
+pub fn check() -> Result<()> {
+    ensure_table_is_whole()?;
+    ensure_tests_exist()
+}
+
 fn ensure_table_is_whole() -> Result<()> {
     let source = root().join("crates/semlock/src");
+    let (word, mutation) = (source.join("word"), source.join("mutation.rs"));
     let mut named = BTreeSet::new();
-    collect_rules(&source, &source.join("word"), &mut named)?;
+    for path in sources::files(&source, "rs")? {
+        // The models test what is in `word`; the other one says what a rule is.
+        if !path.starts_with(&word) && path != mutation {
+            named.extend(rules_in(&fs::read_to_string(path)?)?);
+        }
+    }
     let listed: BTreeSet<_> = RULES.iter().map(|&(rule, _)| rule.to_owned()).collect();
     ensure!(listed.len() == RULES.len(), "the table names a rule twice");
     let missing: Vec<_> = named.difference(&listed).cloned().collect();
@@ -366,23 +378,41 @@ fn ensure_table_is_whole() -> Result<()> {
     Ok(())
 }
 
-fn collect_rules(folder: &Path, except: &Path, named: &mut BTreeSet<String>) -> Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path == except || path.file_name().is_some_and(|name| name == "mutation.rs") {
-            continue;
-        }
-        if path.is_dir() {
-            collect_rules(&path, except, named)?;
-        } else {
-            let source = fs::read_to_string(&path)?;
-            for (at, begin) in source.match_indices("rule(\"") {
-                let name = source[at + begin.len()..].split('"').next();
-                named.insert(name.context("a rule's name")?.to_owned());
+/// The names that a source asks about.
+fn rules_in(source: &str) -> Result<Vec<String>> {
+    let asked = source.split("rule(\"").skip(1);
+    asked.map(|rest| Ok(rest.split_once('"').context("a rule's name")?.0.to_owned())).collect()
+}
+
+fn ensure_tests_exist() -> Result<()> {
+    let (unit, shared) = (sources::unit_tests()?, sources::tests_of("shared")?);
+    let mut python = BTreeMap::new();
+    let mut missing = BTreeSet::new();
+    for &(_, test) in RULES {
+        let exists = match test {
+            Unit(name) => unit.iter().any(|known| is_called(known, name)),
+            Shared(name) => shared.contains(name),
+            Pytest(file, name) => {
+                if !python.contains_key(file) {
+                    python.insert(file, sources::pytests_in(file)?);
+                }
+                python[file].contains(name)
             }
+        };
+        if !exists {
+            missing.insert(test.to_string());
         }
     }
+    let missing: Vec<_> = missing.into_iter().collect();
+    ensure!(missing.is_empty(), "the table names tests that do not exist: {}", missing.join(", "));
     Ok(())
+}
+
+/// Whether the test of a source is called so. `os::system` is the folder of whatever system this is.
+fn is_called(known: &str, name: &str) -> bool {
+    let (known, name) = (known.split("::"), name.split("::"));
+    known.clone().count() == name.clone().count()
+        && known.zip(name).all(|(known, name)| known == name || name == "system")
 }
 
 /// Builds the Rust tests; returns their programs by the targets' names.

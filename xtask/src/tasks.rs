@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::command::{QUICKLY_LINKED, cargo, refusal, root, run, run_for, run_with};
 use crate::cross::cross;
-use crate::protocol;
 use crate::python::{Environment, Interpreter, Others, set_up};
+use crate::{mutants, protocol, sources};
 
 pub fn demo(python: Option<&Path>) -> Result<()> {
     let environments = set_up(python, Others::None, &[])?;
@@ -92,6 +92,8 @@ fn deaths() -> Result<()> {
 pub fn check(python: Option<&Path>, other_systems: Option<&Path>) -> Result<()> {
     check_atomics()?;
     check_safety()?;
+    protocol::check()?;
+    mutants::check()?;
     run(&cargo(), ["fmt", "--all", "--check"])?;
     let strict = ["--", "--deny", "warnings"];
     run(&cargo(), ["clippy", "--workspace", "--all-targets"].iter().chain(&strict))?;
@@ -159,21 +161,12 @@ pub fn soak(python: Option<&Path>, minutes: Option<f64>, arguments: &[String]) -
 /// The core takes its atomics from one place, so that a model checker can take std's. (Clippy's
 /// `disallowed-types` sees through re-exports, and would forbid that place's too.)
 fn check_atomics() -> Result<()> {
-    fn visit(folder: &Path, found: &mut Vec<String>) -> Result<()> {
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                visit(&path, found)?;
-            } else if path.file_name().is_some_and(|name| name != "atomic.rs")
-                && fs::read_to_string(&path)?.contains("sync::atomic")
-            {
-                found.push(path.display().to_string());
-            }
-        }
-        Ok(())
-    }
     let mut found = Vec::new();
-    visit(&root().join("crates/semlock/src"), &mut found)?;
+    for path in sources::files(&root().join("crates/semlock/src"), "rs")? {
+        if !path.ends_with("atomic.rs") && fs::read_to_string(&path)?.contains("sync::atomic") {
+            found.push(path.display().to_string());
+        }
+    }
     if !found.is_empty() {
         bail!("atomics have to come through crate::atomic, and do not in {}", found.join(", "));
     }
@@ -182,25 +175,18 @@ fn check_atomics() -> Result<()> {
 
 /// The tests that `SAFETY.md` names exist.
 fn check_safety() -> Result<()> {
-    fn read(folder: &Path, all: &mut String) -> Result<()> {
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                read(&path, all)?;
-            } else if path.extension().is_some_and(|it| it == "rs" || it == "py") {
-                all.push_str(&fs::read_to_string(&path)?);
-            }
-        }
-        Ok(())
-    }
     let mut sources = String::new();
-    for folder in ["crates/semlock", "tests"] {
-        read(&root().join(folder), &mut sources)?;
+    for (folder, extension) in [("crates/semlock", "rs"), ("tests", "py"), ("soak", "py")] {
+        for path in sources::files(&root().join(folder), extension)? {
+            sources.push_str(&fs::read_to_string(path)?);
+        }
     }
     let page = fs::read_to_string(root().join("SAFETY.md"))?;
     let code = page.split('`').skip(1).step_by(2);
     let tests = code.filter_map(|name| match name.split_once(": ") {
-        Some(("crash", scene)) if scene.contains('/') => Some((name, format!("(\"{scene}\""))),
+        Some(("crash", scenario)) if scenario.contains('/') => {
+            Some((name, format!("(\"{scenario}\"")))
+        }
         Some(("fuzz", target)) if target != "NAME" => Some((name, format!("name: \"{target}\""))),
         Some(("word", model)) if model.contains('_') => Some((name, format!("fn {model}("))),
         None if name.starts_with("test_") => Some((name, format!("def {name}("))),
