@@ -98,7 +98,7 @@ enum Task {
     Mutants {
         /// Only those of this suite [default: all].
         suite: Option<Suite>,
-        /// Only models' whose line contains this, `gate.rs` for instance or `Relaxed`, and rules whose name does.
+        /// Only models' whose line contains this, `eventcount.rs` for instance or `Relaxed`, and rules whose name does.
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
         /// How many to try at a time, where that disturbs nobody.

@@ -37,7 +37,7 @@ const MODELS: &str = "word::loom::";
 const FOLDER: &str = "target/loom-mutants";
 
 struct Mutant {
-    /// `word/gate.rs:57`
+    /// `word/eventcount.rs:57`
     place: String,
     what: String,
     /// What a test that meets it notes.

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! SEMLOCK_MUTATION=permit/who-frees-looks-again              that rule is not kept (or several: a,b)
-//! SEMLOCK_MUTATION=word/gate.rs:LINE:COLUMN/success/AcqRel   that access (of a model) has that ordering
+//! SEMLOCK_MUTATION=word/eventcount.rs:LINE:COLUMN/success/AcqRel   that access (of a model) has that ordering
 //! SEMLOCK_MUTATION_SEEN=FILE                                 appends to it each rule and access that is met
 //! ```
 //!

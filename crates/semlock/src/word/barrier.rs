@@ -35,7 +35,7 @@ pub(crate) enum Phase {
 
 /// A phase at one moment.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct Snapshot {
     word: u32,
     pub(crate) phase: Phase,
 }
@@ -44,14 +44,14 @@ pub(crate) struct Seen {
 pub(crate) struct Phases<'a>(pub(crate) &'a AtomicU64);
 
 impl Phases<'_> {
-    pub(crate) fn see(self) -> Seen {
+    pub(crate) fn see(self) -> Snapshot {
         let word = low(self.0.load(Ordering::Acquire));
         let phase = match word & 0b11 {
             0 => Phase::Filling,
             1 => Phase::Action,
             _ => Phase::Broken,
         };
-        Seen { word, phase }
+        Snapshot { word, phase }
     }
 
     /// Goes over to a phase, and wakes all who sleep; only with the barrier's lock.
@@ -62,7 +62,7 @@ impl Phases<'_> {
     }
 
     /// Sleeps once, unless something has changed since.
-    pub(crate) fn sleep(self, futex: &impl Futex, seen: Seen, time: Option<Duration>) -> Slept {
+    pub(crate) fn sleep(self, futex: &impl Futex, seen: Snapshot, time: Option<Duration>) -> Slept {
         futex.wait(self.0, seen.word, time)
     }
 }

@@ -153,7 +153,7 @@ impl<'a> Blocks<'a> {
 
     /// To be called when a permit was freed or reserved, before anybody is woken.
     #[inline]
-    pub(crate) fn note(self, index: usize) {
+    pub(crate) fn set_hint(self, index: usize) {
         let Some((hint, bit)) = self.hint(index) else { return };
         let mut seen = hint.load(Ordering::Relaxed);
         while let Err(now) = hint.compare_exchange(
@@ -167,12 +167,12 @@ impl<'a> Blocks<'a> {
     }
 
     /// Notes a permit that is not held, if whoever freed it was killed before that; tells whether.
-    pub(crate) fn note_if_lost(self, index: usize) -> bool {
+    pub(crate) fn set_lost_hint(self, index: usize) -> bool {
         let is_lost =
             self.hint(index).is_some_and(|(hint, bit)| hint.load(Ordering::Relaxed) & bit == 0)
                 && rule("blocks/a-lost-hint-is-set-again");
         if is_lost {
-            self.note(index);
+            self.set_hint(index);
         }
         is_lost
     }
@@ -309,7 +309,7 @@ mod tests {
             );
             assert_eq!((looked, hints(blocks)), (0, 0));
             assert!(Permit(&blocks.permits[99_999]).free_if_held_by(ME));
-            blocks.note(99_999);
+            blocks.set_hint(99_999);
             assert_eq!(hints(blocks), 1);
             assert_eq!(take(blocks, 0), Some(99_999));
         });
@@ -321,7 +321,7 @@ mod tests {
             while take(blocks, 0).is_some() {}
             let reserved = Reservation::new(3, 0);
             assert!(Permit(&blocks.permits[150]).reserve_if_held_by(ME, Some(reserved)));
-            blocks.note(150);
+            blocks.set_hint(150);
             assert_eq!(take(blocks, 0), None);
             let first = Acquirer { ticket: Some(3), ..NOBODY };
             let found = blocks.find(0, |permit| permit.try_take(OTHER, first));
@@ -335,7 +335,7 @@ mod tests {
             while take(blocks, 0).is_some() {}
             assert!(Permit(&blocks.permits[70]).free_if_held_by(ME));
             assert_eq!(take(blocks, 0), None);
-            assert!(blocks.note_if_lost(70) && !blocks.note_if_lost(71));
+            assert!(blocks.set_lost_hint(70) && !blocks.set_lost_hint(71));
             assert_eq!(take(blocks, 0), Some(70));
         });
     }

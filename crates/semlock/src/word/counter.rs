@@ -17,7 +17,7 @@
 
 use super::low;
 use super::reservation::{Acquirer, Reservation};
-use super::turns::Given;
+use super::turns::Freed;
 use crate::atomic::{AtomicU64, Ordering};
 
 const VALUE: u64 = (1 << 31) - 1;
@@ -45,7 +45,7 @@ impl Counter<'_> {
     /// Permits that are free; of one that is reserved only if that has run out.
     pub(crate) fn value(self, clock: impl FnOnce() -> u64) -> u64 {
         let seen = self.0.load(Ordering::SeqCst);
-        let is_left = |reserved: Reservation| reserved.has_run_out(clock());
+        let is_left = |reserved: Reservation| reserved.has_expired(clock());
         (seen & VALUE) + u64::from(reservation(seen).is_some_and(is_left))
     }
 
@@ -72,23 +72,23 @@ impl Counter<'_> {
 
     /// Gives one back: to one waiter, unless another one has not fetched its own yet. `None` if there are `most` already.
     #[inline]
-    pub(crate) fn give(
+    pub(crate) fn free(
         self,
         most: u64,
         next: Option<Reservation>,
         clock: fn() -> u64,
-    ) -> Option<Given> {
+    ) -> Option<Freed> {
         let mut seen = self.0.load(Ordering::SeqCst);
         loop {
             let (value, reserved) = (seen & VALUE, reservation(seen));
             if value + u64::from(reserved.is_some()) >= most {
                 return None;
             }
-            let is_pending = |reserved: Reservation| !reserved.has_run_out(clock());
+            let is_pending = |reserved: Reservation| !reserved.has_expired(clock());
             let (after, given) = if next.is_some() && !reserved.is_some_and(is_pending) {
-                (with(value + u64::from(reserved.is_some()), next), Given::ToOne)
+                (with(value + u64::from(reserved.is_some()), next), Freed::ForOne)
             } else {
-                (seen + 1, Given::ToAll)
+                (seen + 1, Freed::ForAll)
             };
             match self.0.compare_exchange(seen, after, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return Some(given),
@@ -98,7 +98,11 @@ impl Counter<'_> {
     }
 
     /// Reserves what was reserved for another, or for nobody; false if it is not reserved so any more.
-    pub(crate) fn reserve_again(self, reserved: Reservation, next: Option<Reservation>) -> bool {
+    pub(crate) fn replace_reservation(
+        self,
+        reserved: Reservation,
+        next: Option<Reservation>,
+    ) -> bool {
         let mut seen = self.0.load(Ordering::SeqCst);
         while reservation(seen) == Some(reserved) {
             let value = seen & VALUE;
@@ -112,10 +116,11 @@ impl Counter<'_> {
     }
 
     /// Frees for all what is reserved for this ticket; false if nothing is.
-    pub(crate) fn give_up(self, ticket: u64) -> bool {
+    pub(crate) fn cancel_reservation(self, ticket: u64) -> bool {
         let reserved = reservation(self.0.load(Ordering::SeqCst));
-        reserved
-            .is_some_and(|reserved| reserved.is_for(ticket) && self.reserve_again(reserved, None))
+        reserved.is_some_and(|reserved| {
+            reserved.is_for(ticket) && self.replace_reservation(reserved, None)
+        })
     }
 }
 
@@ -132,13 +137,13 @@ mod tests {
     fn a_reserved_permit_counts_as_given_and_is_for_one() {
         let word = AtomicU64::new(0);
         let counter = Counter(&word);
-        assert_eq!(counter.give(2, RESERVED_FOR_FIRST, || 0), Some(Given::ToOne));
+        assert_eq!(counter.free(2, RESERVED_FOR_FIRST, || 0), Some(Freed::ForOne));
         assert_eq!(counter.value(|| 0), 0);
         assert_eq!(counter.value(|| 200_000_000), 1);
         assert!(!counter.try_take(NOBODY));
         // The second one while the first is reserved.
-        assert_eq!(counter.give(2, Some(Reservation::new(8, 0)), || 0), Some(Given::ToAll));
-        assert_eq!(counter.give(2, None, || 0), None);
+        assert_eq!(counter.free(2, Some(Reservation::new(8, 0)), || 0), Some(Freed::ForAll));
+        assert_eq!(counter.free(2, None, || 0), None);
         assert!(counter.try_take(FIRST));
         assert!(counter.try_take(NOBODY));
         assert!(!counter.try_take(FIRST));
@@ -149,13 +154,13 @@ mod tests {
         let word = AtomicU64::new(0);
         let counter = Counter(&word);
         let late = Acquirer { clock: || 200_000_000, ..NOBODY };
-        assert_eq!(counter.give(9, RESERVED_FOR_FIRST, || 0), Some(Given::ToOne));
+        assert_eq!(counter.free(9, RESERVED_FOR_FIRST, || 0), Some(Freed::ForOne));
         assert!(counter.try_take(late) && !counter.try_take(late));
-        assert_eq!(counter.give(9, RESERVED_FOR_FIRST, || 0), Some(Given::ToOne));
+        assert_eq!(counter.free(9, RESERVED_FOR_FIRST, || 0), Some(Freed::ForOne));
         let second = Some(Reservation::new(8, 200_000_000));
-        assert_eq!(counter.give(9, second, late.clock), Some(Given::ToOne));
+        assert_eq!(counter.free(9, second, late.clock), Some(Freed::ForOne));
         assert!(counter.try_take(late) && !counter.try_take(late));
-        assert!(counter.give_up(8) && !counter.give_up(8));
+        assert!(counter.cancel_reservation(8) && !counter.cancel_reservation(8));
         assert_eq!(counter.value(|| 0), 1);
     }
 }

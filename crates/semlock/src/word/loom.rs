@@ -23,13 +23,13 @@ use super::barrier::{Phase, Phases};
 use super::blocks::Blocks;
 use super::counter::Counter;
 use super::event::Event;
-use super::gate::{ALL_EACH, Announced, Announcing, Gate};
+use super::eventcount::{ALL_EACH, EventCount, WaitKey, WaiterFlags};
 use super::permit::{Permit, Process, State, Taken};
 use super::places::{Place, Places};
 use super::reservation::{Acquirer, Reservation};
-use super::turns::{Given, Permits, Turns};
+use super::turns::{Freed, Permits, Turns};
 use super::waiters::{NODE_WORDS, Node, Progress, Queue, Waiters, Waits};
-use super::watch::{Judged, Watch};
+use super::watch::{LastCheck, Watch};
 use super::{Futex, Slept, Woke, low};
 use crate::atomic::{AtomicU64, Ordering, killed_after};
 use crate::count::Count;
@@ -44,7 +44,7 @@ const NOBODY: Acquirer = Acquirer { ticket: None, clock: || 0 };
 /// One that comes when all have run out.
 const LATE: Acquirer = Acquirer { ticket: None, clock: || 1_000_000_000 };
 
-const AT_GATE: Announcing = Announcing { has_place: false, is_hungry: false };
+const NO_PLACE: WaiterFlags = WaiterFlags { has_place: false, is_starving: false };
 
 /// A sleep that may end by itself at any moment.
 const SOME_TIME: Option<Duration> = Some(Duration::from_millis(1));
@@ -273,7 +273,7 @@ impl Sleepers {
 
 struct Mutual {
     permit: AtomicU64,
-    gate: AtomicU64,
+    eventcount: AtomicU64,
     futex: Sleepers,
     protected: Protected,
 }
@@ -282,7 +282,7 @@ impl Mutual {
     fn held_by(holder: Option<Process>) -> Arc<Self> {
         Arc::new(Self {
             permit: word(holder.map_or(0, Process::word)),
-            gate: word(0),
+            eventcount: word(0),
             futex: Sleepers::default(),
             protected: Protected::default(),
         })
@@ -292,61 +292,65 @@ impl Mutual {
         Permit(&self.permit)
     }
 
-    fn gate(&self) -> Gate<'_> {
-        Gate(&self.gate)
+    fn eventcount(&self) -> EventCount<'_> {
+        EventCount(&self.eventcount)
     }
 
     fn acquire(&self, me: Process) {
-        wait_at(self.gate(), &self.futex, || self.permit().try_take(me, NOBODY));
+        wait_at(self.eventcount(), &self.futex, || self.permit().try_take(me, NOBODY));
         self.protected.write();
     }
 
     fn release(&self, me: Process) {
         self.protected.write();
         assert!(self.permit().free_if_held_by(me));
-        self.gate().wake_one(&self.futex, || false);
+        self.eventcount().wake_one(&self.futex, || false);
     }
 
     /// Whether there is a free permit, and nobody marked.
     fn is_as_new(&self) -> bool {
-        self.permit().state() == State::Free && latest(&self.gate) >> 32 & 1 == 0
+        self.permit().state() == State::Free && latest(&self.eventcount) >> 32 & 1 == 0
     }
 }
 
 /// A gate's word with a sequence of which the next one is for all, where nobody tells whether one was woken.
-fn before_a_wake_up_for_all(gate: u64) -> u64 {
-    gate | u64::from(ALL_EACH - 1)
+fn before_a_wake_up_for_all(eventcount: u64) -> u64 {
+    eventcount | u64::from(ALL_EACH - 1)
 }
 
 /// As a lock waits.
-fn wait_at<T>(gate: Gate<'_>, futex: &Sleepers, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let mut announced: Option<Announced> = None;
+fn wait_at<T>(
+    eventcount: EventCount<'_>,
+    futex: &Sleepers,
+    mut attempt: impl FnMut() -> Option<T>,
+) -> T {
+    let mut key: Option<WaitKey> = None;
     loop {
-        let now = gate.announce(AT_GATE, announced);
-        announced = Some(now);
+        let now = eventcount.prepare_wait(NO_PLACE, key);
+        key = Some(now);
         if let Some(taken) = attempt() {
-            gate.leave(now);
+            eventcount.cancel_wait(now);
             return taken;
         }
-        gate.sleep(futex, now, None);
+        eventcount.sleep(futex, now, None);
     }
 }
 
 /// Waits once, and not for long.
 fn try_at<T>(
-    gate: Gate<'_>,
+    eventcount: EventCount<'_>,
     futex: &Sleepers,
     mut attempt: impl FnMut() -> Option<T>,
 ) -> Option<T> {
-    let first = gate.announce(AT_GATE, None);
+    let first = eventcount.prepare_wait(NO_PLACE, None);
     let mut taken = attempt();
     let mut last = first;
     if taken.is_none() {
-        gate.sleep(futex, first, SOME_TIME);
-        last = gate.announce(AT_GATE, Some(first));
+        eventcount.sleep(futex, first, SOME_TIME);
+        last = eventcount.prepare_wait(NO_PLACE, Some(first));
         taken = attempt();
     }
-    gate.leave(last);
+    eventcount.cancel_wait(last);
     taken
 }
 
@@ -473,7 +477,7 @@ fn a_fork_while_a_permit_is_given_back_as_it_was_found_leaves_it_to_nobody() {
     });
 }
 
-// ---- Gates ----
+// ---- Eventcounts ----
 
 #[test]
 fn a_waiter_never_sleeps_beside_a_free_permit() {
@@ -488,14 +492,14 @@ fn a_waiter_never_sleeps_beside_a_free_permit() {
 /// Of two waiters the one that gets it wakes the other.
 #[test]
 fn a_mark_that_is_cleared_hides_no_sleeper() {
-    for gate in [0, before_a_wake_up_for_all(0)] {
-        model_with(3, move || a_mark_that_is_cleared_at(gate));
+    for eventcount in [0, before_a_wake_up_for_all(0)] {
+        model_with(3, move || a_mark_that_is_cleared_at(eventcount));
     }
 }
 
-fn a_mark_that_is_cleared_at(gate: u64) {
+fn a_mark_that_is_cleared_at(eventcount: u64) {
     let lock = Mutual::held_by(Some(A));
-    lock.gate.store(gate, Ordering::Relaxed);
+    lock.eventcount.store(eventcount, Ordering::Relaxed);
     let waiters = [B, C].map(|me| {
         with(&lock, move |lock| {
             lock.acquire(me);
@@ -513,7 +517,9 @@ fn a_waiter_that_leaves_takes_no_mark_or_wake_up_with_it() {
         let lock = Mutual::held_by(Some(A));
         let patient = with(&lock, |lock| lock.acquire(B));
         let hasty = with(&lock, |lock| {
-            if try_at(lock.gate(), &lock.futex, || lock.permit().try_take(C, NOBODY)).is_some() {
+            if try_at(lock.eventcount(), &lock.futex, || lock.permit().try_take(C, NOBODY))
+                .is_some()
+            {
                 lock.protected.write();
                 lock.release(C);
             }
@@ -529,7 +535,9 @@ fn a_waiter_that_was_alone_leaves_the_gate_as_it_found_it() {
     let lock = || Mutual::held_by(Some(A));
     model(move || {
         let lock = lock();
-        assert!(try_at(lock.gate(), &lock.futex, || lock.permit().try_take(B, NOBODY)).is_none());
+        assert!(
+            try_at(lock.eventcount(), &lock.futex, || lock.permit().try_take(B, NOBODY)).is_none()
+        );
         lock.release(A);
         assert!(lock.is_as_new());
     });
@@ -543,24 +551,25 @@ fn a_killed_waiter_leaves_a_mark_for_one_release_and_hides_no_sleeper() {
             let patient = with(&shared, |(lock, _)| lock.acquire(B));
             let killed = with(&shared, move |(lock, life)| {
                 let attempt = || lock.permit().try_take(C, NOBODY);
-                life.killed_after(steps, || try_at(lock.gate(), &lock.futex, attempt))
+                life.killed_after(steps, || try_at(lock.eventcount(), &lock.futex, attempt))
             });
             let (lock, life) = &*shared;
             lock.release(A);
             let taken = killed.join().unwrap().flatten().is_some();
             // What is lost with one who was woken, naps mend: this is one who wakes after it.
-            lock.gate().wake_one(&lock.futex, || false);
+            lock.eventcount().wake_one(&lock.futex, || false);
             if taken || lock.permit().state() == State::Held(C) {
                 assert!(taken || life.is_over(C));
                 lock.permit().free(None);
-                lock.gate().wake_one(&lock.futex, || false);
+                lock.eventcount().wake_one(&lock.futex, || false);
             }
             patient.join().unwrap();
             // Where nobody tells whether one was woken, it is so many releases, of which this is the last.
-            lock.gate.store(before_a_wake_up_for_all(latest(&lock.gate)), Ordering::Relaxed);
+            lock.eventcount
+                .store(before_a_wake_up_for_all(latest(&lock.eventcount)), Ordering::Relaxed);
             for _ in 0..2 {
                 lock.permit().free(None);
-                lock.gate().wake_one(&lock.futex, || false);
+                lock.eventcount().wake_one(&lock.futex, || false);
             }
             assert!(lock.is_as_new());
         });
@@ -585,7 +594,7 @@ fn a_holder_that_is_killed_at_a_gate_is_found_by_who_looks_there() {
                 }
                 _ => lock.permit().try_take(B, NOBODY).map(|_| ()),
             };
-            let taken = try_at(lock.gate(), &lock.futex, attempt);
+            let taken = try_at(lock.eventcount(), &lock.futex, attempt);
             if taken.is_some() {
                 lock.protected.write();
                 lock.release(B);
@@ -598,13 +607,13 @@ fn a_holder_that_is_killed_at_a_gate_is_found_by_who_looks_there() {
 
 // ---- Counters ----
 
-fn give(value: &AtomicU64, most: u64) -> bool {
-    Counter(value).give(most, None, || 0).is_some()
+fn free(value: &AtomicU64, most: u64) -> bool {
+    Counter(value).free(most, None, || 0).is_some()
 }
 
 struct Value {
     value: AtomicU64,
-    gate: AtomicU64,
+    eventcount: AtomicU64,
     futex: Sleepers,
     protected: Protected,
 }
@@ -613,7 +622,7 @@ impl Value {
     fn new(value: u64) -> Arc<Self> {
         Arc::new(Self {
             value: word(value),
-            gate: word(0),
+            eventcount: word(0),
             futex: Sleepers::default(),
             protected: Protected::default(),
         })
@@ -621,12 +630,12 @@ impl Value {
 
     fn acquire(&self) {
         let attempt = || Counter(&self.value).try_take(NOBODY).then_some(());
-        wait_at(Gate(&self.gate), &self.futex, attempt);
+        wait_at(EventCount(&self.eventcount), &self.futex, attempt);
     }
 
     fn release(&self) {
-        assert!(give(&self.value, 2));
-        Gate(&self.gate).wake_one(&self.futex, || false);
+        assert!(free(&self.value, 2));
+        EventCount(&self.eventcount).wake_one(&self.futex, || false);
     }
 }
 
@@ -635,9 +644,9 @@ fn a_counter_gives_no_more_than_it_has_and_takes_no_more_than_it_may() {
     model_with(3, || {
         let counter = Value::new(1);
         let take = |permits: &Value| u64::from(Counter(&permits.value).try_take(NOBODY));
-        let give = |permits: &Value| u64::from(give(&permits.value, 2));
-        let threads = [with(&counter, take), with(&counter, move |it| take(it) + 10 * give(it))];
-        let given = give(&counter) + give(&counter);
+        let free = |permits: &Value| u64::from(free(&permits.value, 2));
+        let threads = [with(&counter, take), with(&counter, move |it| take(it) + 10 * free(it))];
+        let given = free(&counter) + free(&counter);
         let [taken, both] = join(threads)[..] else { unreachable!() };
         let (taken, given) = (taken + both % 10, given + both / 10);
         assert_eq!(Counter(&counter.value).value(|| 0) + taken, 1 + given);
@@ -659,7 +668,7 @@ fn a_count_that_is_told_was_the_count_of_all_at_one_moment() {
         }
         let holder = with(&shared, move |(permit, words)| {
             tally(words, -1, 1);
-            assert!(give(permit, 1));
+            assert!(free(permit, 1));
             if Counter(permit).try_take(NOBODY) {
                 tally(words, 1, 1);
             }
@@ -668,7 +677,7 @@ fn a_count_that_is_told_was_the_count_of_all_at_one_moment() {
             if Counter(permit).try_take(NOBODY) {
                 tally(words, 1, 2);
                 tally(words, -1, 2);
-                assert!(give(permit, 1));
+                assert!(free(permit, 1));
             }
         });
         let told = Count::of(shared.1.each_ref()).get();
@@ -681,14 +690,14 @@ fn a_count_that_is_told_was_the_count_of_all_at_one_moment() {
 fn who_takes_what_another_gave_sees_what_that_one_wrote() {
     model(|| {
         let counter = Value::new(0);
-        let giver = with(&counter, |permits| {
+        let releaser = with(&counter, |permits| {
             permits.protected.write();
-            assert!(give(&permits.value, 1));
+            assert!(free(&permits.value, 1));
         });
         if Counter(&counter.value).try_take(NOBODY) {
             counter.protected.write();
         }
-        giver.join().unwrap();
+        releaser.join().unwrap();
     });
 }
 
@@ -700,7 +709,7 @@ fn a_counter_of_one_protects_as_a_permit_does() {
         let take = |permits: &Value| {
             if Counter(&permits.value).try_take(NOBODY) {
                 permits.protected.write();
-                assert!(give(&permits.value, 1));
+                assert!(free(&permits.value, 1));
             }
         };
         let other = with(&counter, take);
@@ -715,11 +724,11 @@ fn who_takes_the_last_of_two_permits_sees_what_both_givers_wrote() {
         let shared = Arc::new((word(0), Protected::default(), Protected::default()));
         let first = with(&shared, |(value, first, _)| {
             first.write();
-            assert!(give(value, 2));
+            assert!(free(value, 2));
         });
         let second = with(&shared, |(value, _, second)| {
             second.write();
-            assert!(give(value, 2));
+            assert!(free(value, 2));
         });
         let (value, a, b) = &*shared;
         if Counter(value).try_take(NOBODY) && Counter(value).try_take(NOBODY) {
@@ -765,22 +774,22 @@ fn a_waiter_never_sleeps_beside_one_of_several_free_permits() {
                 .find(|&at| Permit(&words[at]).try_take(me, NOBODY).is_some())
         };
         let waiters = [(0, B), (1, C)].map(|(from, me)| {
-            with(&shared, move |(words, gate, futex)| {
-                let at = wait_at(Gate(gate), futex, || take(words, from, me));
+            with(&shared, move |(words, eventcount, futex)| {
+                let at = wait_at(EventCount(eventcount), futex, || take(words, from, me));
                 assert!(Permit(&words[at]).free_if_held_by(me));
-                Gate(gate).wake_one(futex, || false);
+                EventCount(eventcount).wake_one(futex, || false);
             })
         });
-        let (words, gate, futex) = &*shared;
+        let (words, eventcount, futex) = &*shared;
         // It moves from one permit to the other.
         assert!(Permit(&words[0]).free_if_held_by(A));
-        Gate(gate).wake_one(futex, || false);
+        EventCount(eventcount).wake_one(futex, || false);
         let at = take(words, 0, A);
         assert!(Permit(&words[1]).free_if_held_by(A));
-        Gate(gate).wake_one(futex, || false);
+        EventCount(eventcount).wake_one(futex, || false);
         if at.is_some() {
             words.iter().find(|&word| Permit(word).free_if_held_by(A));
-            Gate(gate).wake_one(futex, || false);
+            EventCount(eventcount).wake_one(futex, || false);
         }
         join(waiters);
     });
@@ -792,7 +801,7 @@ fn a_waiter_never_sleeps_beside_one_of_several_free_permits() {
 struct Two {
     permits: [AtomicU64; 2],
     hint: [AtomicU64; 1],
-    gate: AtomicU64,
+    eventcount: AtomicU64,
     futex: Sleepers,
 }
 
@@ -801,7 +810,7 @@ impl Two {
         Self {
             permits: [word(A.word()), word(A.word())],
             hint: [word(hint)],
-            gate: word(0),
+            eventcount: word(0),
             futex: Sleepers::default(),
         }
     }
@@ -816,8 +825,8 @@ impl Two {
 
     fn free(&self, index: usize, me: Process) {
         assert!(Permit(&self.permits[index]).free_if_held_by(me));
-        self.blocks().note(index);
-        Gate(&self.gate).wake_one(&self.futex, || false);
+        self.blocks().set_hint(index);
+        EventCount(&self.eventcount).wake_one(&self.futex, || false);
     }
 
     fn is_held(&self, index: usize) -> bool {
@@ -832,7 +841,8 @@ fn a_waiter_that_goes_by_hints_never_sleeps_beside_a_free_permit() {
             let two = Arc::new(Two::held(hint));
             let waiters = [(0, B), (1, C)].map(|(from, me)| {
                 with(&two, move |two| {
-                    let at = wait_at(Gate(&two.gate), &two.futex, || two.take(from, me));
+                    let at =
+                        wait_at(EventCount(&two.eventcount), &two.futex, || two.take(from, me));
                     two.free(at, me);
                 })
             });
@@ -867,7 +877,7 @@ fn a_permit_that_is_reserved_is_found_by_the_one_that_it_is_for() {
         let others = with(&two, |two| two.take(0, B));
         let reserved = Reservation::new(7, 0);
         assert!(Permit(&two.permits[0]).reserve_if_held_by(A, Some(reserved)));
-        two.blocks().note(0);
+        two.blocks().set_hint(0);
         assert_eq!(two.take(0, C), None);
         let first = Acquirer { ticket: Some(7), ..NOBODY };
         let found = two.blocks().find(0, |permit| permit.try_take(C, first));
@@ -887,7 +897,7 @@ fn a_permit_whose_releaser_was_killed_is_found_by_the_full_look() {
             let took = looker.join().unwrap();
             for index in [0, 1] {
                 if !two.is_held(index) {
-                    two.blocks().note_if_lost(index);
+                    two.blocks().set_lost_hint(index);
                 }
             }
             let is_free = !two.is_held(0);
@@ -903,7 +913,7 @@ fn a_permit_whose_releaser_was_killed_is_found_by_the_full_look() {
 struct Line {
     permit: AtomicU64,
     counts: bool,
-    gate: AtomicU64,
+    eventcount: AtomicU64,
     nodes: Vec<AtomicU64>,
     used: AtomicU64,
     tickets: AtomicU64,
@@ -914,8 +924,8 @@ struct Line {
 /// One that waits, and has announced itself.
 struct InLine {
     place: Place,
-    announced: Announced,
-    is_hungry: bool,
+    key: WaitKey,
+    is_starving: bool,
 }
 
 impl Line {
@@ -923,7 +933,7 @@ impl Line {
         Self {
             permit: word(A.word()),
             counts: false,
-            gate: word(0),
+            eventcount: word(0),
             nodes: (0..2 * NODE_WORDS).map(|_| word(0)).collect(),
             used: word(0),
             tickets: word(0),
@@ -942,7 +952,7 @@ impl Line {
     }
 
     fn turns(&self) -> Turns<'_> {
-        Turns { gate: Gate(&self.gate), places: Some(self.places()) }
+        Turns { eventcount: EventCount(&self.eventcount), places: Some(self.places()) }
     }
 
     fn try_take(&self, me: Process, acquirer: Acquirer) -> bool {
@@ -957,16 +967,16 @@ impl Line {
         self.try_take(me, Acquirer { ticket: Some(waiter.place.ticket()), ..NOBODY })
     }
 
-    fn enter(&self, me: Process, is_hungry: bool) -> InLine {
+    fn enter(&self, me: Process, is_starving: bool) -> InLine {
         let place = self.places().enter(me).unwrap();
-        let who = Announcing { has_place: true, is_hungry };
-        InLine { place, announced: Gate(&self.gate).announce(who, None), is_hungry }
+        let flags = WaiterFlags { has_place: true, is_starving };
+        InLine { place, key: EventCount(&self.eventcount).prepare_wait(flags, None), is_starving }
     }
 
     fn wait_again(&self, waiter: &mut InLine) {
         self.places().wait_again(&waiter.place);
-        let who = Announcing { has_place: true, is_hungry: waiter.is_hungry };
-        waiter.announced = Gate(&self.gate).announce(who, Some(waiter.announced));
+        let flags = WaiterFlags { has_place: true, is_starving: waiter.is_starving };
+        waiter.key = EventCount(&self.eventcount).prepare_wait(flags, Some(waiter.key));
     }
 
     /// As a lock waits, once it has announced itself.
@@ -997,8 +1007,8 @@ impl Line {
     }
 
     fn end(&self, waiter: &InLine, acquired: bool) {
-        Gate(&self.gate).leave(waiter.announced);
-        self.turns().leave(&self.futex, self, &waiter.place, acquired, waiter.is_hungry);
+        EventCount(&self.eventcount).cancel_wait(waiter.key);
+        self.turns().leave(&self.futex, self, &waiter.place, acquired, waiter.is_starving);
     }
 
     fn release(&self, me: Process) {
@@ -1007,11 +1017,11 @@ impl Line {
 
     /// As a lock is released.
     fn release_beside(&self, me: Process, is_dead: &mut impl FnMut(Process) -> bool) {
-        if Gate(&self.gate).is_in_turn() {
+        if EventCount(&self.eventcount).is_in_turn() {
             let given = self.turns().release(&self.futex, self, NOBODY.clock, me, is_dead);
-            given.expect("there is something to give");
+            given.expect("there is something to free");
         } else {
-            self.give(None).expect("there is something to give");
+            self.free(None).expect("there is something to free");
             self.turns().wake_one(&self.futex, None);
         }
     }
@@ -1025,39 +1035,39 @@ impl Line {
 impl Permits for Line {
     type Refused = &'static str;
 
-    fn give(&self, next: Option<Reservation>) -> Result<Given, &'static str> {
+    fn free(&self, next: Option<Reservation>) -> Result<Freed, &'static str> {
         if self.counts {
-            return Counter(&self.permit).give(2, next, NOBODY.clock).ok_or("too many");
+            return Counter(&self.permit).free(2, next, NOBODY.clock).ok_or("too many");
         }
-        let given = if next.is_some() { Given::ToOne } else { Given::ToAll };
-        if Permit(&self.permit).free(next) { Ok(given) } else { Err("it is free") }
+        let freed = if next.is_some() { Freed::ForOne } else { Freed::ForAll };
+        if Permit(&self.permit).free(next) { Ok(freed) } else { Err("it is free") }
     }
 
-    fn reserve_again(&self, reserved: Reservation, next: Option<Reservation>) -> bool {
+    fn replace_reservation(&self, reserved: Reservation, next: Option<Reservation>) -> bool {
         if self.counts {
-            Counter(&self.permit).reserve_again(reserved, next)
+            Counter(&self.permit).replace_reservation(reserved, next)
         } else {
-            Permit(&self.permit).reserve_again(reserved, next)
+            Permit(&self.permit).replace_reservation(reserved, next)
         }
     }
 
-    fn give_up(&self, ticket: u64) -> bool {
+    fn cancel_reservation(&self, ticket: u64) -> bool {
         if self.counts {
-            Counter(&self.permit).give_up(ticket)
+            Counter(&self.permit).cancel_reservation(ticket)
         } else {
-            Permit(&self.permit).give_up(ticket)
+            Permit(&self.permit).cancel_reservation(ticket)
         }
     }
 }
 
 #[test]
 fn a_waiter_in_its_place_never_sleeps_beside_a_free_permit() {
-    for is_hungry in [false, true] {
+    for is_starving in [false, true] {
         model_with(1, move || {
             let line = Arc::new(Line::held());
             let waiter = |me| {
                 with(&line, move |line: &Line| {
-                    let waiter = line.enter(me, is_hungry);
+                    let waiter = line.enter(me, is_starving);
                     line.wait(me, waiter);
                     line.protected.write();
                     line.release(me);
@@ -1155,14 +1165,14 @@ fn whoever_is_woken_in_vain_stays_before_those_who_came_later() {
 fn without_places_one_who_came_later_can_be_first() {
     model_with(2, || {
         let lock = Mutual::held_by(Some(A));
-        let first = lock.gate().announce(AT_GATE, None);
+        let first = lock.eventcount().prepare_wait(NO_PLACE, None);
         let second = with(&lock, move |lock| {
-            let announced = lock.gate().announce(AT_GATE, None);
-            lock.gate().sleep(&lock.futex, announced, SOME_TIME);
+            let key = lock.eventcount().prepare_wait(NO_PLACE, None);
+            lock.eventcount().sleep(&lock.futex, key, SOME_TIME);
             lock.permit().try_take(C, NOBODY).is_some()
         });
         // It checks, and lies down again.
-        lock.gate().sleep(&lock.futex, first, SOME_TIME);
+        lock.eventcount().sleep(&lock.futex, first, SOME_TIME);
         lock.release(A);
         let was_first = lock.permit().try_take(B, NOBODY).is_some();
         assert!(!second.join().unwrap() || was_first, "the second was first");
@@ -1254,10 +1264,10 @@ fn a_waiter_that_is_killed_keeps_no_permit_and_no_place_for_long() {
 
 #[test]
 fn what_one_that_leaves_was_woken_for_is_the_next_ones() {
-    for is_hungry in [false, true] {
+    for is_starving in [false, true] {
         model_with(2, move || {
             let line = Arc::new(Line::held());
-            let [first, second] = [B, C].map(|me| line.enter(me, is_hungry));
+            let [first, second] = [B, C].map(|me| line.enter(me, is_starving));
             let second = with(&line, move |line| line.wait(C, second));
             // It sleeps, and is woken in its sleep.
             line.futex.lie_down(&line.nodes[1], None);
@@ -1277,7 +1287,7 @@ fn what_one_that_died_was_woken_for_is_found_by_who_looks_after_it() {
         line.futex.lie_down(&line.nodes[1], None);
         line.release(A);
         let looks = with(&line, |line| {
-            if line.places().bury_woken(D, &mut |process| process == B) {
+            if line.places().reclaim_woken(D, &mut |process| process == B) {
                 line.turns().wake_one(&line.futex, None);
             }
         });
@@ -1927,7 +1937,7 @@ fn who_hands_the_watch_over_wakes_another() {
         let watcher = table.enter(A);
         table.enter(B);
         let other = table.futex.lie_down(&table.nodes[3], None);
-        table.condition().nudge_another(&table.futex, &watcher);
+        table.condition().wake_another(&table.futex, &watcher);
         assert!(!table.futex.lies(other));
     });
 }
@@ -2165,7 +2175,7 @@ fn a_reclaim_does_not_hide_a_dead_member_from_its_barrier() {
     });
 }
 
-// ---- Watching ----
+// ---- Watchers ----
 
 #[test]
 fn of_two_who_begin_at_once_one_watches() {
@@ -2218,7 +2228,7 @@ fn a_killed_watcher_is_replaced_by_one() {
 fn of_two_who_try_at_once_one_judges() {
     model(|| {
         let shared = Arc::new(word(0));
-        let is_due = |judged: &AtomicU64| Judged(judged).is_due(7, Duration::from_millis(50));
+        let is_due = |judged: &AtomicU64| LastCheck(judged).is_due(7, Duration::from_millis(50));
         let other = with(&shared, is_due);
         let mine = is_due(&shared);
         assert!(mine != other.join().unwrap());

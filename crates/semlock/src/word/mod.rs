@@ -7,7 +7,7 @@ pub(crate) mod barrier;
 pub(crate) mod blocks;
 pub(crate) mod counter;
 pub(crate) mod event;
-pub(crate) mod gate;
+pub(crate) mod eventcount;
 #[cfg(all(loom, test))]
 mod loom;
 pub(crate) mod permit;

@@ -74,7 +74,7 @@ impl Process {
     }
 
     /// Whether others may ask if it is dead.
-    pub(crate) const fn can_be_judged(self) -> bool {
+    pub(crate) const fn can_be_checked(self) -> bool {
         self.0 & MARK == HELD
     }
 
@@ -183,15 +183,19 @@ impl Permit<'_> {
     }
 
     /// Reserves it for another, or frees it for all; false if it is not reserved so any more.
-    pub(crate) fn reserve_again(self, reserved: Reservation, next: Option<Reservation>) -> bool {
+    pub(crate) fn replace_reservation(
+        self,
+        reserved: Reservation,
+        next: Option<Reservation>,
+    ) -> bool {
         self.change(free(Some(reserved)), free(next))
     }
 
     /// Frees it for all if it is reserved for this ticket.
-    pub(crate) fn give_up(self, ticket: u64) -> bool {
+    pub(crate) fn cancel_reservation(self, ticket: u64) -> bool {
         match self.state() {
             State::Reserved(reserved) => {
-                reserved.is_for(ticket) && self.reserve_again(reserved, None)
+                reserved.is_for(ticket) && self.replace_reservation(reserved, None)
             }
             _ => false,
         }
@@ -227,14 +231,14 @@ impl Permit<'_> {
 
     /// Notes that a child of its holder may be the one that goes on with it.
     pub(crate) fn mark_inherited(self, me: Process) {
-        if me.can_be_judged() {
+        if me.can_be_checked() {
             self.change(me.0, me.0 & !MARK | INHERITED);
         }
     }
 
     /// Notes that its holder ends well, and leaves it to another to free it.
     pub(crate) fn leave_held(self, me: Process) {
-        if me.can_be_judged() {
+        if me.can_be_checked() {
             let _held = [HELD, INHERITED]
                 .into_iter()
                 .any(|mark| self.change(me.0 & !MARK | mark, me.0 & !MARK | UNCHECKED));
@@ -261,7 +265,7 @@ mod tests {
         assert_eq!((OTHER.pid(), OTHER.start()), (4_194_303, (1 << 40) - 1));
         let stranger = Process::new(7, 0, true);
         assert_eq!((stranger.pid(), stranger.start()), (7, 0));
-        assert!(ME.can_be_judged() && !stranger.can_be_judged());
+        assert!(ME.can_be_checked() && !stranger.can_be_checked());
     }
 
     #[test]
@@ -304,7 +308,7 @@ mod tests {
         assert_eq!(permit.state(), State::Held(ME));
         permit.mark_inherited(ME);
         let State::Held(holder) = permit.state() else { panic!() };
-        assert!(!holder.can_be_judged());
+        assert!(!holder.can_be_checked());
         assert_eq!(holder.parent_of_heirs(), Some(ME));
         assert_eq!(ME.parent_of_heirs(), None);
         assert!(permit.is_held_by(ME) && !permit.is_held_by(OTHER));
@@ -328,8 +332,8 @@ mod tests {
         assert!(permit.free(Some(reserved)));
         let late = Acquirer { clock: || 200_000_000, ..NOBODY };
         assert_eq!(permit.try_take(ME, late), Some(Taken::Clean));
-        assert!(permit.free(Some(reserved)) && permit.reserve_again(reserved, None));
-        assert!(!permit.reserve_again(reserved, None));
+        assert!(permit.free(Some(reserved)) && permit.replace_reservation(reserved, None));
+        assert!(!permit.replace_reservation(reserved, None));
         assert!(permit.try_take_clean(OTHER));
     }
     #[test]
@@ -347,7 +351,7 @@ mod tests {
             assert!(permit.is_held_by(ME));
             permit.leave_held(ME);
             let State::Held(holder) = permit.state() else { panic!() };
-            assert!(!holder.can_be_judged() && holder.parent_of_heirs().is_none());
+            assert!(!holder.can_be_checked() && holder.parent_of_heirs().is_none());
             assert_eq!((holder.pid(), holder.start()), (ME.pid(), ME.start()));
             assert_eq!(permit.try_take(OTHER, NOBODY), None);
             assert!(permit.free(None));

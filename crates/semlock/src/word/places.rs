@@ -91,8 +91,8 @@ impl First {
 
 /// What a waiter was told, and has made no use of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    Nothing,
+pub(crate) enum Wakeup {
+    None,
     /// To try.
     Woken,
     /// To take what was reserved for it.
@@ -125,13 +125,13 @@ impl Places<'_> {
     }
 
     /// Gives the place up.
-    pub(crate) fn leave(&self, place: &Place) -> Told {
+    pub(crate) fn leave(&self, place: &Place) -> Wakeup {
         let state = self.table.state(place.index).swap(0, Ordering::Relaxed);
         self.table.free(place.index);
         match state & WHAT {
-            WOKEN => Told::Woken,
-            GRANTED => Told::Granted,
-            _ => Told::Nothing,
+            WOKEN => Wakeup::Woken,
+            GRANTED => Wakeup::Granted,
+            _ => Wakeup::None,
         }
     }
 
@@ -200,7 +200,7 @@ impl Places<'_> {
 
     /// Frees the nodes of this lock's waiters that were woken and are dead; tells whether there were any. What they were told was
     /// for somebody else, then.
-    pub(crate) fn bury_woken(
+    pub(crate) fn reclaim_woken(
         &self,
         me: Process,
         is_dead: &mut impl FnMut(Process) -> bool,

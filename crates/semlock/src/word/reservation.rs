@@ -10,7 +10,7 @@
 //! A releaser that finds a waiter who has waited for too long frees the permit for that one alone: those who come by
 //! would be faster, time and again. The waiter is named by its ticket (see `places`), and not by its process: it holds nothing yet.
 //!
-//! A reservation runs out after [`LASTS`]. Then anybody may take the permit, so that a waiter that was killed or stopped, or that has
+//! A reservation runs out after [`LIFETIME`]. Then anybody may take the permit, so that a waiter that was killed or stopped, or that has
 //! left, keeps nobody waiting for longer; and nobody has to find out which of these it was. Times of different time namespaces differ: a
 //! time from the future is as good as an old one. Times turn over after 65 s; a reservation that nobody met for so long
 //! holds for a tenth of a second once more.
@@ -21,7 +21,7 @@ use super::low;
 use crate::mutation::rule;
 
 /// A waiter that was woken runs within this, also on a busy machine.
-pub(crate) const LASTS: Duration = Duration::from_millis(100);
+pub(crate) const LIFETIME: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reservation(u32);
@@ -46,9 +46,9 @@ impl Reservation {
         self.0 >> 16 == low_bits(ticket)
     }
 
-    pub(crate) fn has_run_out(self, now: u64) -> bool {
+    pub(crate) fn has_expired(self, now: u64) -> bool {
         let age = milliseconds(now).wrapping_sub(self.0) & 0xffff;
-        u128::from(age) >= LASTS.as_millis() && rule("turns/a-reservation-runs-out")
+        u128::from(age) >= LIFETIME.as_millis() && rule("turns/a-reservation-runs-out")
     }
 }
 
@@ -77,7 +77,7 @@ impl Acquirer {
 
     pub(crate) fn may_take(self, reserved: Reservation) -> bool {
         self.is(reserved)
-            || reserved.has_run_out((self.clock)())
+            || reserved.has_expired((self.clock)())
             || !rule("turns/what-is-reserved-is-for-one")
     }
 }
@@ -93,15 +93,15 @@ mod tests {
         for began in [0, 7 * MS, 65_500 * MS, 65_535 * MS, 1 << 50] {
             let reserved = Reservation::new(0x1_0007, began);
             assert!(reserved.is_for(0x1_0007) && !reserved.is_for(0x1_0008));
-            assert!(!reserved.has_run_out(began));
-            assert!(!reserved.has_run_out(began + 99 * MS));
-            assert!(reserved.has_run_out(began + 101 * MS));
+            assert!(!reserved.has_expired(began));
+            assert!(!reserved.has_expired(began + 99 * MS));
+            assert!(reserved.has_expired(began + 101 * MS));
             assert_eq!(Reservation::from_bits(reserved.bits()), reserved);
         }
     }
 
     #[test]
-    fn a_reservation_from_the_future_has_run_out() {
-        assert!(Reservation::new(1, 1_000 * MS).has_run_out(5 * MS));
+    fn a_reservation_from_the_future_has_expired() {
+        assert!(Reservation::new(1, 1_000 * MS).has_expired(5 * MS));
     }
 }

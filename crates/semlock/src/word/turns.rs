@@ -22,18 +22,18 @@
 //! delays the others by one reservation, once: it is told, and so the next release is not for it.
 
 use super::Futex;
-use super::gate::Gate;
+use super::eventcount::EventCount;
 use super::permit::Process;
-use super::places::{First, Place, Places, Told};
+use super::places::{First, Place, Places, Wakeup};
 use super::reservation::Reservation;
 use crate::mutation::rule;
 
 /// How a permit was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Given {
-    ToAll,
+pub(crate) enum Freed {
+    ForAll,
     /// It is reserved.
-    ToOne,
+    ForOne,
 }
 
 /// What a lock has to give.
@@ -42,18 +42,18 @@ pub(crate) trait Permits {
     type Refused;
 
     /// Frees one, for all or for one.
-    fn give(&self, next: Option<Reservation>) -> Result<Given, Self::Refused>;
+    fn free(&self, next: Option<Reservation>) -> Result<Freed, Self::Refused>;
 
     /// Reserves it for another, or frees it for all; false if it is not reserved so any more.
-    fn reserve_again(&self, reserved: Reservation, next: Option<Reservation>) -> bool;
+    fn replace_reservation(&self, reserved: Reservation, next: Option<Reservation>) -> bool;
 
     /// Frees for all what is reserved for this ticket; false if nothing is.
-    fn give_up(&self, ticket: u64) -> bool;
+    fn cancel_reservation(&self, ticket: u64) -> bool;
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turns<'a> {
-    pub(crate) gate: Gate<'a>,
+    pub(crate) eventcount: EventCount<'a>,
     /// None of what nobody waits for in a place.
     pub(crate) places: Option<Places<'a>>,
 }
@@ -62,7 +62,7 @@ impl Turns<'_> {
     /// Wakes the first of those who wait; `other` is the caller's own place.
     #[inline]
     pub(crate) fn wake_one(self, futex: &impl Futex, other: Option<&Place>) {
-        self.gate.wake_one(futex, || self.wake_first(futex, other));
+        self.eventcount.wake_one(futex, || self.wake_first(futex, other));
     }
 
     /// Wakes the first of those who have a place, for one who has seen that somebody may wait; false if there is none.
@@ -79,12 +79,12 @@ impl Turns<'_> {
         me: Process,
         is_dead: &mut impl FnMut(Process) -> bool,
     ) -> Result<(), P::Refused> {
-        let seen = self.gate.seen();
+        let seen = self.eventcount.snapshot();
         let mut next = self.next(clock);
         if next.is_none() {
-            self.gate.end_turns(seen);
+            self.eventcount.end_turns(seen);
         }
-        if permits.give(next.map(|next| next.reserved))? == Given::ToAll {
+        if permits.free(next.map(|next| next.reserved))? == Freed::ForAll {
             next = None;
         }
         while let Some(Next { places, first, reserved }) = next {
@@ -97,7 +97,7 @@ impl Turns<'_> {
             } else {
                 return Ok(());
             };
-            if !permits.reserve_again(reserved, next.map(|next| next.reserved)) {
+            if !permits.replace_reservation(reserved, next.map(|next| next.reserved)) {
                 // It has taken it before it left.
                 return Ok(());
             }
@@ -112,26 +112,26 @@ impl Turns<'_> {
         Some(Next { places, first, reserved: Reservation::new(first.ticket(), clock()) })
     }
 
-    /// Ends a wait. `is_hungry`: it took too long.
+    /// Ends a wait. `is_starving`: it took too long.
     pub(crate) fn leave(
         self,
         futex: &impl Futex,
         permits: &impl Permits,
         place: &Place,
         acquired: bool,
-        is_hungry: bool,
+        is_starving: bool,
     ) {
         let Some(places) = self.places else { return };
-        let seen = self.gate.seen();
+        let seen = self.eventcount.snapshot();
         let told = places.leave(place);
-        let gave_up = told == Told::Granted
+        let gave_up = told == Wakeup::Granted
             && rule("turns/who-leaves-gives-up-what-is-reserved")
-            && permits.give_up(place.ticket());
-        if acquired && told == Told::Granted && !is_hungry {
+            && permits.cancel_reservation(place.ticket());
+        if acquired && told == Wakeup::Granted && !is_starving {
             // All others came later, and have not waited for too long either.
-            self.gate.end_turns(seen);
+            self.eventcount.end_turns(seen);
         }
-        let in_vain = told != Told::Nothing && !acquired;
+        let in_vain = told != Wakeup::None && !acquired;
         if gave_up || in_vain && rule("turns/who-leaves-passes-its-wake-up-on") {
             self.wake_one(futex, None);
         }
@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
     use crate::atomic::{AtomicU64, Ordering};
-    use crate::word::gate::Announcing;
+    use crate::word::eventcount::WaiterFlags;
     use crate::word::waiters::{NODE_WORDS, Waiters};
     use crate::word::{Slept, Woke};
 
@@ -161,7 +161,7 @@ mod tests {
 
     #[derive(Default)]
     struct Words {
-        gate: AtomicU64,
+        eventcount: AtomicU64,
         tickets: AtomicU64,
         nodes: [AtomicU64; NODES * NODE_WORDS],
         used: AtomicU64,
@@ -171,7 +171,7 @@ mod tests {
         fn turns(&self) -> Turns<'_> {
             let table = Waiters { nodes: &self.nodes, used: &self.used };
             let places = Places { table, slot: 1, tickets: &self.tickets };
-            Turns { gate: Gate(&self.gate), places: Some(places) }
+            Turns { eventcount: EventCount(&self.eventcount), places: Some(places) }
         }
     }
 
@@ -183,10 +183,10 @@ mod tests {
     }
 
     impl<'a> Awake<'a> {
-        fn new(turns: Turns<'a>, is_hungry: bool) -> Self {
+        fn new(turns: Turns<'a>, is_starving: bool) -> Self {
             let enter = || {
                 let place = turns.places.unwrap().enter(Process::new(7, 1, false)).unwrap();
-                turns.gate.announce(Announcing { has_place: true, is_hungry }, None);
+                turns.eventcount.prepare_wait(WaiterFlags { has_place: true, is_starving }, None);
                 place
             };
             let places = (0..NODES).map(|_| enter()).collect();
@@ -230,6 +230,6 @@ mod tests {
         let words = Words::default();
         let awake = Awake::new(words.turns(), true);
         words.turns().wake_one(&awake, None);
-        assert!(words.turns().gate.is_in_turn());
+        assert!(words.turns().eventcount.is_in_turn());
     }
 }

@@ -407,7 +407,7 @@ impl Queue<'_> {
     }
 
     /// Wakes the oldest of the others that wait, without notifying it: it may have to watch from now on.
-    pub(crate) fn nudge_another(&self, futex: &impl Futex, me: &Node) {
+    pub(crate) fn wake_another(&self, futex: &impl Futex, me: &Node) {
         // Who watched was the oldest itself, mostly, and has not left yet.
         let others = self.all(WAITING).filter(|&(index, _)| {
             index != me.index || !rule("waiters/who-hands-the-watch-over-is-no-other")

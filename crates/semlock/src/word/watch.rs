@@ -25,11 +25,11 @@ pub(crate) struct Watch<'a>(pub(crate) &'a AtomicU64);
 
 /// The sign that this watcher gave last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Watching(u64);
+pub(crate) struct Heartbeat(u64);
 
 impl Watch<'_> {
     /// Becomes the watcher, if there is none that gives signs; `now` is in nanoseconds.
-    pub(crate) fn begin(self, now: u64) -> Option<Watching> {
+    pub(crate) fn begin(self, now: u64) -> Option<Heartbeat> {
         let last = self.0.load(Ordering::Relaxed);
         let gives_signs = is_within(last, now, SILENT);
         if last != 0 && (gives_signs || !rule("watch/a-silent-watcher-is-replaced")) {
@@ -39,29 +39,29 @@ impl Watch<'_> {
     }
 
     /// Gives a sign; `None` if another has become the watcher.
-    pub(crate) fn go_on(self, watching: Watching, now: u64) -> Option<Watching> {
+    pub(crate) fn go_on(self, watching: Heartbeat, now: u64) -> Option<Heartbeat> {
         self.sign(watching.0, now)
     }
 
-    pub(crate) fn end(self, watching: Watching) {
+    pub(crate) fn end(self, watching: Heartbeat) {
         // Where that fails another watches already.
         let _ = self.0.compare_exchange(watching.0, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    fn sign(self, last: u64, now: u64) -> Option<Watching> {
+    fn sign(self, last: u64, now: u64) -> Option<Heartbeat> {
         let sign = if now == last { now + 1 } else { now.max(1) };
         self.0
             .compare_exchange(last, sign, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok()
-            .then_some(Watching(sign))
+            .then_some(Heartbeat(sign))
     }
 }
 
 /// When those who only try, and do not sleep, last looked after the holder.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Judged<'a>(pub(crate) &'a AtomicU64);
+pub(crate) struct LastCheck<'a>(pub(crate) &'a AtomicU64);
 
-impl Judged<'_> {
+impl LastCheck<'_> {
     /// Whether it is the caller's turn, because nobody has looked for so long.
     pub(crate) fn is_due(self, now: u64, pause: Duration) -> bool {
         let last = self.0.load(Ordering::Relaxed);
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn tries_judge_once_in_a_while_however_many_there_are() {
         let word = AtomicU64::new(0);
-        let judged = Judged(&word);
+        let judged = LastCheck(&word);
         let pause = Duration::from_millis(50);
         let due: Vec<_> = (1..20).filter(|n| judged.is_due(n * 10 * MS, pause)).collect();
         assert_eq!(due, [1, 6, 11, 16]);

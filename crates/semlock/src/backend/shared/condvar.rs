@@ -126,7 +126,7 @@ impl Condvar {
             if patrol.duty() == Duty::Judge && rule("condition/the-watcher-passes-on") {
                 self.pass_on(patrol.suspects());
                 if patrol.rests() {
-                    queue.nudge_another(&Kernel, &waiting.node);
+                    queue.wake_another(&Kernel, &waiting.node);
                 }
             }
             if patrol.gives_a_turn() {
@@ -135,7 +135,7 @@ impl Condvar {
         };
         if patrol.end() {
             // Somebody else has to watch now.
-            queue.nudge_another(&Kernel, &waiting.node);
+            queue.wake_another(&Kernel, &waiting.node);
         }
         result
     }

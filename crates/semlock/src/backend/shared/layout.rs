@@ -23,7 +23,7 @@
 //!
 //!  slot     lock             condvar       barrier       event
 //!    0      PERMIT or VALUE  TICKETS       PERMIT        FLAG
-//!    1      GATE             NOTIFIED_AT   GATE
+//!    1      EVENTCOUNT       NOTIFIED_AT   EVENTCOUNT
 //!    2      WATCH            WATCH         its lock's
 //!    3      JUDGED           EMPTY_AT      JUDGED
 //!    4      TAG              TAG           TAG           TAG
@@ -151,7 +151,7 @@ pub mod lock {
     /// A plain semaphore's value. (A robust semaphore has its permits in the slots that follow.)
     pub const VALUE: usize = 0;
     /// Where its waiters sleep who have no place.
-    pub const GATE: usize = 1;
+    pub const EVENTCOUNT: usize = 1;
     /// Who watches the holders.
     pub const WATCH: usize = 2;
     /// When somebody who does not sleep checked the holders last.

@@ -1,7 +1,7 @@
 //! Mutexes and semaphores.
 //!
 //! A mutex is one permit; a robust semaphore is as many as it has; a plain one is a counter. They
-//! share the gate, and the loop of those who sleep there.
+//! share the eventcount, and the loop of those who sleep there.
 //!
 //! What a process knows of its own beside that is its entry (see `layout`), and, of a robust semaphore,
 //! which permits it holds: so it finds one to give back without looking through all (see
@@ -19,7 +19,7 @@
 use std::os::fd::{BorrowedFd, RawFd};
 
 use super::heirs::is_left_by_all;
-use super::layout::lock::{GATE, JUDGED, MESSAGE, PERMIT, SEAT, TICKETS, VALUE};
+use super::layout::lock::{EVENTCOUNT, JUDGED, MESSAGE, PERMIT, SEAT, TICKETS, VALUE};
 use super::layout::message::{MOVING, WHOLE};
 use super::layout::{Kind, Tag, entry};
 use super::object::{Kernel, Object};
@@ -33,11 +33,11 @@ use crate::os::mapping::FileId;
 use crate::os::{clock, thread};
 use crate::word::blocks::{Blocks, Mine};
 use crate::word::counter::Counter;
-use crate::word::gate::Gate;
+use crate::word::eventcount::EventCount;
 use crate::word::permit::{Permit, Process, State, Taken};
 use crate::word::places::{Place, Places};
 use crate::word::reservation::{Acquirer, Reservation};
-use crate::word::turns::{Given, Permits, Turns};
+use crate::word::turns::{Freed, Permits, Turns};
 use crate::{Address, Deadline, Error, Wait};
 
 /// What a [`Lock`] is.
@@ -175,8 +175,8 @@ impl Lock {
         Counter(self.object.word(VALUE))
     }
 
-    pub(super) fn gate(&self) -> Gate<'_> {
-        Gate(self.object.word(GATE))
+    pub(super) fn eventcount(&self) -> EventCount<'_> {
+        EventCount(self.object.word(EVENTCOUNT))
     }
 
     pub(super) fn seat(&self) -> Seat<'_> {
@@ -196,7 +196,7 @@ impl Lock {
     }
 
     pub(super) fn turns(&self) -> Turns<'_> {
-        Turns { gate: self.gate(), places: self.places() }
+        Turns { eventcount: self.eventcount(), places: self.places() }
     }
 
     /// Of those who wait. A barrier's own lock, which is held for moments, has none.
@@ -420,7 +420,7 @@ impl Lock {
             let taken = match permit.state() {
                 State::Held(holder) => (is_dead(holder) && permit.recover(holder, me))
                     .then_some(Taken::OwnerDied(holder)),
-                _ if blocks.note_if_lost(index) => permit.try_take(me, acquirer),
+                _ if blocks.set_lost_hint(index) => permit.try_take(me, acquirer),
                 _ => None,
             };
             taken.map(|taken| self.took_one_of_many(index, taken))
@@ -463,7 +463,7 @@ impl Lock {
     #[inline(always)]
     #[allow(clippy::inline_always)] // as for `try_acquire`
     pub fn release(&self) -> Result<(), Error> {
-        if self.tag.kind == Kind::Mutex && !self.gate().is_in_turn() {
+        if self.tag.kind == Kind::Mutex && !self.eventcount().is_in_turn() {
             // Before it is free: after that, another thread may have written here.
             self.forget_mutex();
             if self.permit().free_if_held_by(self.object.me()) {
@@ -492,10 +492,10 @@ impl Lock {
                 return Ok(());
             }
         }
-        if self.gate().is_in_turn() {
+        if self.eventcount().is_in_turn() {
             return self.release_in_turn();
         }
-        self.give(None)?;
+        self.free(None)?;
         self.wake_one(None);
         Ok(())
     }
@@ -509,10 +509,10 @@ impl Lock {
         self.turns().release(&Kernel, self, clock::now, me, is_dead)
     }
 
-    /// Wakes the first of those who wait; `other` is the caller's own place. Where nobody waits, nothing but the gate is looked at.
+    /// Wakes the first of those who wait; `other` is the caller's own place. Where nobody waits, nothing but the eventcount is looked at.
     #[inline]
     pub(super) fn wake_one(&self, other: Option<&Place>) {
-        self.gate().wake_one(&Kernel, || self.turns().wake_first(&Kernel, other));
+        self.eventcount().wake_one(&Kernel, || self.turns().wake_first(&Kernel, other));
     }
 
     /// Gives back what the calling thread took from an owner that died, if it still has it, as it was: the next who takes it
@@ -524,7 +524,7 @@ impl Lock {
             let Some(index) = self.take_out_one_of_mine() else { return };
             let blocks = self.blocks();
             Permit(&blocks.permits[index]).free_as_owner_died(me, dead);
-            blocks.note(index);
+            blocks.set_hint(index);
         } else {
             // What was asked meanwhile may have released it, and another thread have taken it.
             if !self.is_mine() || self.recovered() != Some(pid) {
@@ -575,11 +575,11 @@ impl Lock {
         for (index, permit) in blocks.permits.iter().map(Permit).enumerate() {
             let is_free = match permit.state() {
                 State::Held(holder) if is_dead(holder) && permit.free_if_held_by(holder) => {
-                    blocks.note(index);
+                    blocks.set_hint(index);
                     true
                 }
                 State::Held(_) => false,
-                _ => blocks.note_if_lost(index),
+                _ => blocks.set_lost_hint(index),
             };
             if is_free {
                 self.wake_one(None);
@@ -630,7 +630,7 @@ impl Lock {
     pub fn value(&self) -> u32 {
         let is_free = |word: &&AtomicU64| match Permit(word).state() {
             State::Held(_) => false,
-            State::Reserved(reserved) => reserved.has_run_out(clock::now()),
+            State::Reserved(reserved) => reserved.has_expired(clock::now()),
             State::Free | State::OwnerDied(_) => true,
         };
         match self.tag {
@@ -745,15 +745,15 @@ impl Permits for Lock {
     type Refused = Error;
 
     /// Whoever gives a reentrant mutex back has made sure that it is the calling thread's.
-    fn give(&self, next: Option<Reservation>) -> Result<Given, Error> {
+    fn free(&self, next: Option<Reservation>) -> Result<Freed, Error> {
         let me = self.object.me();
         match self.tag {
             Tag { kind: Kind::Semaphore, robust: false, limit } => {
-                let given = self.counter().give(limit.into(), next, clock::now);
-                let given = given.ok_or(Error::ReleasedTooManyTimes)?;
+                let freed = self.counter().free(limit.into(), next, clock::now);
+                let freed = freed.ok_or(Error::ReleasedTooManyTimes)?;
                 self.seat().take();
                 self.tally().add(-1, thread::current());
-                return Ok(given);
+                return Ok(freed);
             }
             Tag { kind: Kind::Semaphore, .. } => {
                 let blocks = self.blocks();
@@ -764,7 +764,7 @@ impl Permits for Lock {
                         break index;
                     }
                 };
-                blocks.note(index);
+                blocks.set_hint(index);
             }
             Tag { kind: Kind::ReentrantMutex, .. } => {
                 self.forget_mutex();
@@ -779,22 +779,24 @@ impl Permits for Lock {
                 }
             }
         }
-        Ok(if next.is_some() { Given::ToOne } else { Given::ToAll })
+        Ok(if next.is_some() { Freed::ForOne } else { Freed::ForAll })
     }
 
-    fn reserve_again(&self, reserved: Reservation, next: Option<Reservation>) -> bool {
+    fn replace_reservation(&self, reserved: Reservation, next: Option<Reservation>) -> bool {
         match self.tag {
             Tag { kind: Kind::Semaphore, robust: false, .. } => {
-                self.counter().reserve_again(reserved, next)
+                self.counter().replace_reservation(reserved, next)
             }
-            _ => self.find_reserved(|permit| permit.reserve_again(reserved, next)),
+            _ => self.find_reserved(|permit| permit.replace_reservation(reserved, next)),
         }
     }
 
-    fn give_up(&self, ticket: u64) -> bool {
+    fn cancel_reservation(&self, ticket: u64) -> bool {
         match self.tag {
-            Tag { kind: Kind::Semaphore, robust: false, .. } => self.counter().give_up(ticket),
-            _ => self.find_reserved(|permit| permit.give_up(ticket)),
+            Tag { kind: Kind::Semaphore, robust: false, .. } => {
+                self.counter().cancel_reservation(ticket)
+            }
+            _ => self.find_reserved(|permit| permit.cancel_reservation(ticket)),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::mutation::rule;
 use crate::os::process::is_dead;
 use crate::os::{clock, thread};
 use crate::word::permit::Process;
-use crate::word::watch::{Judged, Watch, Watching};
+use crate::word::watch::{Heartbeat, LastCheck, Watch};
 
 /// A watcher sleeps for 90 to 98 ms, so that with its looking it comes within 100.
 const WATCHER_NAP: (u64, u64) = (90_000_000, 8_000_000);
@@ -31,7 +31,7 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Patrol<'a> {
     /// Nobody watches what has no holder.
     watch: Option<Watch<'a>>,
-    watching: Option<Watching>,
+    watching: Option<Heartbeat>,
     deadline: Deadline,
     /// When it first slept, and when its nap is over: nanoseconds of the clock.
     began: u64,
@@ -53,7 +53,7 @@ impl<'a> Patrol<'a> {
     pub(crate) fn new(watch: Option<&'a AtomicU64>, deadline: Deadline, me: Process) -> Self {
         let suspects = Suspects::new(me);
         // A stranger would keep those who can judge from watching.
-        let watches = me.can_be_judged() || !rule("watch/not-by-strangers");
+        let watches = me.can_be_checked() || !rule("watch/not-by-strangers");
         let watch = watch.filter(|_| watches).map(Watch);
         Self { watch, watching: None, deadline, began: 0, until: 0, rests: false, suspects }
     }
@@ -162,7 +162,7 @@ pub(crate) fn is_due_between_signals(judged: &AtomicU64, me: Process) -> bool {
 
 /// Never a stranger's, whose turn would be lost for those who can judge.
 fn is_ones_turn(judged: &AtomicU64, me: Process) -> bool {
-    me.can_be_judged() && Judged(judged).is_due(clock::about_now(), PAUSE)
+    me.can_be_checked() && LastCheck(judged).is_due(clock::about_now(), PAUSE)
 }
 
 /// So long it is believed that a number is still the process's that had it: a look that finds that out costs several times as much.
@@ -212,10 +212,10 @@ impl Suspects {
     /// Whether it is certain that this process is dead.
     pub(crate) fn is_dead(&mut self, process: Process) -> bool {
         // In another namespace numbers mean others: who is a stranger there judges nobody.
-        if !self.me.can_be_judged() && rule("judge/not-by-strangers") {
+        if !self.me.can_be_checked() && rule("judge/not-by-strangers") {
             return false;
         }
-        if !process.can_be_judged() && rule("judge/no-strangers") {
+        if !process.can_be_checked() && rule("judge/no-strangers") {
             return false;
         }
         if process.word() == 0 {

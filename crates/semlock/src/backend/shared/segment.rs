@@ -309,7 +309,7 @@ impl Segment {
         }
         let me = self.me();
         // A process that was not called anything here has taken nothing, and nobody asks whether a stranger lives.
-        if !me.can_be_judged() || me.word() == 0 {
+        if !me.can_be_checked() || me.word() == 0 {
             return None;
         }
         let thread = thread::current() as u64;

@@ -14,7 +14,7 @@ use super::spin::try_for_a_while;
 use crate::mutation::rule;
 use crate::os::clock;
 use crate::word::Slept;
-use crate::word::gate::{Announced, Announcing};
+use crate::word::eventcount::{WaitKey, WaiterFlags};
 use crate::word::permit::Process;
 use crate::word::places::Place;
 use crate::{Deadline, Wait};
@@ -22,7 +22,7 @@ use crate::{Deadline, Wait};
 /// For so long a waiter lets others pass. A permit that waits for a sleeper to wake is idle for some ten microseconds, in which others could
 /// have had it a hundred times. This is a thousand times longer, so that serving in turn costs little even where all wait
 /// for too long.
-const HUNGER: Duration = Duration::from_millis(50);
+const STARVES_AFTER: Duration = Duration::from_millis(50);
 
 /// A wait for a [`Lock`]. Dropped, it has left, and what it was woken for is another's.
 #[derive(Debug)]
@@ -65,9 +65,9 @@ impl<'a> Waiter<'a> {
         }
         let watch = lock.tag.robust.then(|| lock.object.word(WATCH));
         let mut patrol = Patrol::new(watch, self.deadline, me);
-        let mut announced = None;
-        let end = self.sleep(&mut patrol, &mut announced);
-        let others = announced.is_some_and(|announced| lock.gate().leave(announced));
+        let mut key = None;
+        let end = self.sleep(&mut patrol, &mut key);
+        let others = key.is_some_and(|key| lock.eventcount().cancel_wait(key));
         if end != Wait::Interrupted {
             self.leave(end != Wait::TimedOut);
         }
@@ -89,14 +89,14 @@ impl<'a> Waiter<'a> {
         try_for_a_while(seat, || lock.attempt(None))
     }
 
-    fn sleep(&mut self, patrol: &mut Patrol<'_>, announced: &mut Option<Announced>) -> Wait {
+    fn sleep(&mut self, patrol: &mut Patrol<'_>, key: &mut Option<WaitKey>) -> Wait {
         let lock = self.lock;
         loop {
             self.wait_in_place();
             let has_place = self.place.is_some();
-            let who = Announcing { has_place, is_hungry: has_place && self.is_hungry() };
-            let now_announced = lock.gate().announce(who, *announced);
-            *announced = Some(now_announced);
+            let flags = WaiterFlags { has_place, is_starving: has_place && self.is_starving() };
+            let prepared = lock.eventcount().prepare_wait(flags, *key);
+            *key = Some(prepared);
             if let Some(taken) = lock.attempt(self.place.as_ref()) {
                 return taken;
             }
@@ -108,7 +108,7 @@ impl<'a> Waiter<'a> {
             };
             let slept = match self.place.as_ref().zip(lock.places()) {
                 Some((place, places)) => places.sleep(&Kernel, place, Some(nap)),
-                None => lock.gate().sleep(&Kernel, now_announced, Some(nap)),
+                None => lock.eventcount().sleep(&Kernel, prepared, Some(nap)),
             };
             if slept == Slept::Interrupted {
                 let is_due =
@@ -161,7 +161,7 @@ impl<'a> Waiter<'a> {
     /// Frees the places of those who died after they were woken. What they were woken for is the next one's.
     fn bury(&self, patrol: &mut Patrol<'_>) {
         let Some(places) = self.lock.places() else { return };
-        if places.bury_woken(self.who, &mut patrol.suspects().each_once()) {
+        if places.reclaim_woken(self.who, &mut patrol.suspects().each_once()) {
             self.lock.wake_one(self.place.as_ref());
         }
     }
@@ -176,8 +176,8 @@ impl<'a> Waiter<'a> {
         }
     }
 
-    fn is_hungry(&self) -> bool {
-        u128::from(clock::now().saturating_sub(self.began)) >= HUNGER.as_nanos()
+    fn is_starving(&self) -> bool {
+        u128::from(clock::now().saturating_sub(self.began)) >= STARVES_AFTER.as_nanos()
     }
 
     fn leave(&mut self, acquired: bool) {
@@ -186,7 +186,7 @@ impl<'a> Waiter<'a> {
         if self.who != lock.object.me() {
             return;
         }
-        lock.turns().leave(&Kernel, lock, &place, acquired, self.is_hungry());
+        lock.turns().leave(&Kernel, lock, &place, acquired, self.is_starving());
     }
 }
 

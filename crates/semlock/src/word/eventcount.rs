@@ -30,7 +30,7 @@
 //! The one who frees stores to *its* word and then loads the gate; the waiter stores to the gate and then
 //! loads the *other's* word. One of the two must see the other, or the waiter sleeps beside a free
 //! permit. So these four accesses are `SeqCst`: whichever store comes second in their one order is
-//! followed by a load that sees the first. Announcing reads the sequence in the same step that sets
+//! followed by a load that sees the first. Preparing reads the sequence in the same step that sets
 //! the mark: one who frees and saw that mark moves the sequence on after it was read, and the futex
 //! compares them.
 //!
@@ -44,55 +44,55 @@ use super::{Futex, Slept, Woke, low};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 
-const MARK: u64 = 1 << 32;
+const WAITERS: u64 = 1 << 32;
 const IN_TURN: u64 = 1 << 33;
 const NO_PLACE: u64 = 1 << 34;
-const ANNOUNCEMENT: u64 = 1 << 35;
+const PREPARED: u64 = 1 << 35;
 /// Where nobody can tell whether somebody sleeps, one wake-up in so many is for all: then nobody does who came before.
 pub(super) const ALL_EACH: u32 = 64;
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Gate<'a>(pub(crate) &'a AtomicU64);
+pub(crate) struct EventCount<'a>(pub(crate) &'a AtomicU64);
 
 /// What a waiter says of itself.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Announcing {
+pub(crate) struct WaiterFlags {
     /// It has a place, where it sleeps.
     pub(crate) has_place: bool,
     /// It has waited for too long.
-    pub(crate) is_hungry: bool,
+    pub(crate) is_starving: bool,
 }
 
 /// That a waiter has announced itself, and what it saw when it did.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Announced {
-    after: u64,
+pub(crate) struct WaitKey {
+    word: u64,
     /// Nobody else has announced itself since the mark was last clear.
-    alone: bool,
+    is_alone: bool,
 }
 
 /// The gate, as it was at some moment.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen(u64);
+pub(crate) struct Snapshot(u64);
 
-impl Gate<'_> {
+impl EventCount<'_> {
     /// Says that the caller is about to sleep; `before` is what it has announced already, if it has.
-    pub(crate) fn announce(self, who: Announcing, before: Option<Announced>) -> Announced {
-        let mut flags = MARK;
-        if !who.has_place {
+    pub(crate) fn prepare_wait(self, waiter: WaiterFlags, before: Option<WaitKey>) -> WaitKey {
+        let mut flags = WAITERS;
+        if !waiter.has_place {
             flags |= NO_PLACE;
         }
-        if who.is_hungry && rule("turns/who-has-waited-for-too-long-is-next") {
+        if waiter.is_starving && rule("turns/who-has-waited-for-too-long-is-next") {
             flags |= IN_TURN;
         }
         let mut seen = self.0.load(Ordering::Relaxed);
         loop {
-            let after = seen.wrapping_add(ANNOUNCEMENT) | flags;
+            let after = seen.wrapping_add(PREPARED) | flags;
             match self.0.compare_exchange(seen, after, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => {
-                    let alone = seen & MARK == 0
-                        || before.is_some_and(|b| b.alone && same_announcements(b.after, seen));
-                    return Announced { after, alone };
+                    let is_alone = seen & WAITERS == 0
+                        || before.is_some_and(|key| key.is_alone && same_prepared(key.word, seen));
+                    return WaitKey { word: after, is_alone };
                 }
                 Err(other) => seen = other,
             }
@@ -106,33 +106,27 @@ impl Gate<'_> {
     }
 
     /// What stands here, for one who finds out then whether somebody has waited for too long.
-    pub(crate) fn seen(self) -> Seen {
-        Seen(self.0.load(Ordering::SeqCst))
+    pub(crate) fn snapshot(self) -> Snapshot {
+        Snapshot(self.0.load(Ordering::SeqCst))
     }
 
     /// Lets those who come by be faster again, because nobody waits who has waited for too long. `seen` is from before that was known:
     /// whoever has announced itself since may have.
-    pub(crate) fn end_turns(self, seen: Seen) {
+    pub(crate) fn end_turns(self, seen: Snapshot) {
         self.clear(seen.0, IN_TURN);
     }
 
     /// Sleeps, unless something was freed since the announcement; for one that has no place.
-    pub(crate) fn sleep(
-        self,
-        futex: &impl Futex,
-        announced: Announced,
-        time: Option<Duration>,
-    ) -> Slept {
-        futex.wait(self.0, low(announced.after), time)
+    pub(crate) fn sleep(self, futex: &impl Futex, key: WaitKey, time: Option<Duration>) -> Slept {
+        futex.wait(self.0, low(key.word), time)
     }
 
     /// Takes an announcement back, if nobody else sleeps. True if others may.
-    pub(crate) fn leave(self, announced: Announced) -> bool {
+    pub(crate) fn cancel_wait(self, key: WaitKey) -> bool {
         let seen = self.0.load(Ordering::Relaxed);
-        let alone = (announced.alone || !rule("gate/others-may-have-come-before"))
-            && (same_announcements(announced.after, seen)
-                || !rule("gate/others-may-have-come-after"));
-        !(alone && self.clear(seen, MARK | IN_TURN | NO_PLACE))
+        let alone = (key.is_alone || !rule("gate/others-may-have-come-before"))
+            && (same_prepared(key.word, seen) || !rule("gate/others-may-have-come-after"));
+        !(alone && self.clear(seen, WAITERS | IN_TURN | NO_PLACE))
     }
 
     /// Wakes one who sleeps, after something was freed: with `wake_first` one who has a place, and where there is none
@@ -140,7 +134,7 @@ impl Gate<'_> {
     #[inline]
     pub(crate) fn wake_one(self, futex: &impl Futex, wake_first: impl FnOnce() -> bool) {
         let seen = self.0.load(Ordering::SeqCst);
-        if seen & MARK != 0 {
+        if seen & WAITERS != 0 {
             self.wake_one_slow(futex, seen, wake_first);
         }
     }
@@ -153,7 +147,7 @@ impl Gate<'_> {
             let moved = seen & !u64::from(u32::MAX) | u64::from(low(seen).wrapping_add(step));
             match self.0.compare_exchange(seen, moved, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => break moved,
-                Err(other) if other & MARK == 0 => return,
+                Err(other) if other & WAITERS == 0 => return,
                 Err(other) => seen = other,
             }
         };
@@ -176,7 +170,7 @@ impl Gate<'_> {
             // Whoever has announced itself since may lie down yet, and needs it.
             let nobody_since = rule("gate/a-mark-stays-for-who-came-since");
             let seen = if nobody_since { moved } else { self.0.load(Ordering::Relaxed) };
-            self.clear(seen, MARK | NO_PLACE);
+            self.clear(seen, WAITERS | NO_PLACE);
         }
     }
 
@@ -186,7 +180,7 @@ impl Gate<'_> {
     }
 }
 
-fn same_announcements(a: u64, b: u64) -> bool {
-    const SAME: u64 = !(ANNOUNCEMENT - 1) | MARK;
+fn same_prepared(a: u64, b: u64) -> bool {
+    const SAME: u64 = !(PREPARED - 1) | WAITERS;
     a & SAME == b & SAME
 }
