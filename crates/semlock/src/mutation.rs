@@ -1,15 +1,18 @@
-//! Rules of the protocol that can be taken out, and memory orderings that can be weakened, one at a time, to see
-//! that some test then fails. `cargo xtask mutants` tries them all.
+//! Breaks a rule of the protocol, or weakens a memory ordering, to see whether a test fails.
+//! `cargo xtask mutants` tries all of them, one at a time.
 //!
-//! Built with `--cfg semlock_mutation`, the environment says what is broken:
+//! A build with `--cfg semlock_mutation` reads from the environment what to break:
 //!
 //! ```text
-//! SEMLOCK_MUTATION=permit/who-frees-looks-again              that rule is not kept (or several: a,b)
-//! SEMLOCK_MUTATION=word/eventcount.rs:LINE:COLUMN/success/AcqRel   that access (of a model) has that ordering
-//! SEMLOCK_MUTATION_SEEN=FILE                                 appends to it each rule and access that is met
+//! SEMLOCK_MUTATION=permit/a-failed-free-is-tried-again
+//!     breaks this rule; commas separate several
+//! SEMLOCK_MUTATION=word/eventcount.rs:LINE:COLUMN/success/AcqRel
+//!     gives this access of a model this ordering
+//! SEMLOCK_MUTATION_SEEN=FILE
+//!     appends to the file each rule and each access that the test reaches
 //! ```
 //!
-//! Built without, all rules are kept, and nothing of this is left.
+//! A build without that flag keeps all rules, and contains nothing of this.
 
 #[cfg(all(loom, semlock_mutation))]
 pub(crate) use self::broken::ordering;
@@ -19,7 +22,7 @@ pub(crate) use self::broken::rule;
 /// Whether the rule of this name is kept.
 #[cfg(not(semlock_mutation))]
 #[inline(always)]
-#[allow(clippy::inline_always)] // it is nothing
+#[allow(clippy::inline_always)] // it compiles to nothing
 pub(crate) const fn rule(_name: &str) -> bool {
     true
 }
@@ -45,7 +48,7 @@ mod broken {
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         let name = name();
         if !seen.1.contains(&name) {
-            // At once, because a process may be killed at any moment.
+            // Written at once, because a test may kill this process at any moment.
             seen.0.write_all(format!("{name}\n").as_bytes()).expect("the file can be written");
             seen.1.insert(name);
         }
@@ -57,7 +60,8 @@ mod broken {
         WANTED.as_deref().is_none_or(|wanted| wanted.split(',').all(|one| one != name))
     }
 
-    /// The ordering of the access that the caller's caller makes: `part` tells which one, if it has two.
+    /// The ordering for the access that the caller's caller makes. An access with two orderings
+    /// asks for each; `part` says for which.
     #[cfg(loom)]
     #[track_caller]
     pub(crate) fn ordering(
@@ -66,7 +70,8 @@ mod broken {
     ) -> crate::atomic::Ordering {
         use crate::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
-        /// Line, column, and what follows of the name: nearly all accesses differ in the numbers.
+        /// File, line, column, and the rest. Line and column come first in the comparison, because
+        /// nearly all accesses differ in them.
         type Access = (String, u32, u32, String);
 
         static ACCESS: LazyLock<Option<Access>> = LazyLock::new(|| {

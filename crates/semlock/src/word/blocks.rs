@@ -146,7 +146,7 @@ impl<'a> Blocks<'a> {
                 return Looked::Taken(index, taken);
             }
             // What is reserved is free for somebody else, and soon for all.
-            all_held &= !rule("blocks/what-is-reserved-keeps-its-hint");
+            all_held &= !rule("blocks/a-reserved-permit-keeps-its-hint");
         }
         if all_held { Looked::AllHeld } else { Looked::InVain }
     }

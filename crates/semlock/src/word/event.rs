@@ -53,7 +53,7 @@ impl Event<'_> {
     /// Whether the event was set at some moment since that epoch was read.
     pub(crate) fn passed(self, epoch: u32) -> bool {
         let now = low(self.load());
-        now & FLAG != 0 || now / EPOCH != epoch && rule("event/a-set-that-was-cleared-counts")
+        now & FLAG != 0 || now / EPOCH != epoch && rule("event/a-set-counts-after-a-clear-too")
     }
 
     #[inline]
@@ -63,7 +63,7 @@ impl Event<'_> {
         // ordering`. So that is a change as well.
         let seen = loop {
             let seen = low(word);
-            if seen & FLAG != 0 && !rule("event/who-sets-it-again-is-seen-too") {
+            if seen & FLAG != 0 && !rule("event/a-set-of-a-set-event-is-a-change-too") {
                 return;
             }
             let set =
@@ -93,7 +93,7 @@ impl Event<'_> {
         let mut word = self.load();
         let seen = loop {
             let seen = low(word);
-            let is_later = seen / EPOCH != epoch && rule("event/nobody-lies-down-after-a-set");
+            let is_later = seen / EPOCH != epoch && rule("event/no-waiter-sleeps-after-a-set");
             if seen & FLAG != 0 || is_later {
                 return Slept::Woken;
             }

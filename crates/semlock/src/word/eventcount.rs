@@ -82,7 +82,7 @@ impl EventCount<'_> {
         if !waiter.has_place {
             flags |= NO_PLACE;
         }
-        if waiter.is_starving && rule("turns/who-has-waited-for-too-long-is-next") {
+        if waiter.is_starving && rule("turns/a-starving-waiter-starts-releases-in-turn") {
             flags |= IN_TURN;
         }
         let mut seen = self.0.load(Ordering::Relaxed);
@@ -124,8 +124,9 @@ impl EventCount<'_> {
     /// Takes an announcement back, if nobody else sleeps. True if others may.
     pub(crate) fn cancel_wait(self, key: WaitKey) -> bool {
         let seen = self.0.load(Ordering::Relaxed);
-        let alone = (key.is_alone || !rule("gate/others-may-have-come-before"))
-            && (same_prepared(key.word, seen) || !rule("gate/others-may-have-come-after"));
+        let alone = (key.is_alone || !rule("eventcount/an-earlier-waiter-keeps-the-waiters-bit"))
+            && (same_prepared(key.word, seen)
+                || !rule("eventcount/a-later-waiter-keeps-the-waiters-bit"));
         !(alone && self.clear(seen, WAITERS | IN_TURN | NO_PLACE))
     }
 
@@ -141,7 +142,7 @@ impl EventCount<'_> {
 
     #[cold]
     fn wake_one_slow(self, futex: &impl Futex, mut seen: u64, wake_first: impl FnOnce() -> bool) {
-        let step = u32::from(rule("gate/who-frees-moves-the-sequence-on"));
+        let step = u32::from(rule("eventcount/a-releaser-advances-the-sequence"));
         let moved = loop {
             // Only the low half counts on: the sequence begins again after 2^32.
             let moved = seen & !u64::from(u32::MAX) | u64::from(low(seen).wrapping_add(step));
@@ -166,9 +167,9 @@ impl EventCount<'_> {
                     all
                 }
             };
-        if nobody_sleeps && rule("gate/a-mark-of-nobody-is-cleared") {
+        if nobody_sleeps && rule("eventcount/the-waiters-bit-is-cleared-when-nobody-sleeps") {
             // Whoever has announced itself since may lie down yet, and needs it.
-            let nobody_since = rule("gate/a-mark-stays-for-who-came-since");
+            let nobody_since = rule("eventcount/a-new-waiter-keeps-the-waiters-bit");
             let seen = if nobody_since { moved } else { self.0.load(Ordering::Relaxed) };
             self.clear(seen, WAITERS | NO_PLACE);
         }

@@ -207,7 +207,7 @@ impl Permit<'_> {
             if self.change(holder.0, free(reserved)) {
                 return true;
             }
-            if !rule("permit/who-frees-looks-again") {
+            if !rule("permit/a-failed-free-is-tried-again") {
                 break;
             }
         }
@@ -219,7 +219,7 @@ impl Permit<'_> {
         let died = dead.0 & !MARK | DIED;
         // A fork since it was taken has left its mark there.
         self.change(me.0, died)
-            || rule("permit/what-a-fork-marked-is-given-back-too")
+            || rule("permit/an-inherited-permit-is-given-back-too")
                 && self.change(me.0 & !MARK | INHERITED, died)
     }
 

@@ -162,7 +162,7 @@ impl Places<'_> {
             }
             // It may be awake, and try now; or be dead.
             if futex.wake_one(self.table.state(first.index)) != Woke::Nobody
-                || !rule("places/who-finds-nobody-asleep-wakes-the-next")
+                || !rule("places/a-releaser-that-finds-nobody-asleep-wakes-the-next")
             {
                 return true;
             }

@@ -48,7 +48,7 @@ impl Reservation {
 
     pub(crate) fn has_expired(self, now: u64) -> bool {
         let age = milliseconds(now).wrapping_sub(self.0) & 0xffff;
-        u128::from(age) >= LIFETIME.as_millis() && rule("turns/a-reservation-runs-out")
+        u128::from(age) >= LIFETIME.as_millis() && rule("turns/a-reservation-expires")
     }
 }
 
@@ -78,7 +78,7 @@ impl Acquirer {
     pub(crate) fn may_take(self, reserved: Reservation) -> bool {
         self.is(reserved)
             || reserved.has_expired((self.clock)())
-            || !rule("turns/what-is-reserved-is-for-one")
+            || !rule("turns/a-reserved-permit-is-for-one-waiter")
     }
 }
 

@@ -92,7 +92,7 @@ impl Turns<'_> {
                 return Ok(());
             }
             // It has left, or died; or it has only woken, and is the first again.
-            next = if rule("turns/who-has-left-is-followed-by-the-next") {
+            next = if rule("turns/the-next-waiter-follows-one-that-has-left") {
                 self.next(clock)
             } else {
                 return Ok(());
@@ -125,14 +125,14 @@ impl Turns<'_> {
         let seen = self.eventcount.snapshot();
         let told = places.leave(place);
         let gave_up = told == Wakeup::Granted
-            && rule("turns/who-leaves-gives-up-what-is-reserved")
+            && rule("turns/a-leaving-waiter-cancels-its-reservation")
             && permits.cancel_reservation(place.ticket());
         if acquired && told == Wakeup::Granted && !is_starving {
             // All others came later, and have not waited for too long either.
             self.eventcount.end_turns(seen);
         }
         let in_vain = told != Wakeup::None && !acquired;
-        if gave_up || in_vain && rule("turns/who-leaves-passes-its-wake-up-on") {
+        if gave_up || in_vain && rule("turns/a-leaving-waiter-passes-its-wake-up-on") {
             self.wake_one(futex, None);
         }
     }

@@ -194,7 +194,7 @@ impl Queue<'_> {
         self.waiters.state(index).store(waiting, Ordering::Release);
         // Who has read a number of tickets before it looked through the table, and finds it the
         // same later, knows that nobody has entered since: not even while it looked.
-        if rule("waiters/a-ticket-counts-once-more-when-its-wait-can-be-seen") {
+        if rule("waiters/a-visible-wait-counts-the-tickets-again") {
             self.tickets.fetch_add(1, Ordering::Release);
         }
         Some(Node { index, waiting })
@@ -270,14 +270,16 @@ impl Queue<'_> {
         }
         if futex.wake_one(self.waiters.state(index)) == Woke::One
             || !is_dead(who)
-            || !rule("waiters/no-dead-one-is-notified")
+            || !rule("waiters/a-dead-waiter-is-not-notified")
         {
             return true;
         }
         // It may have left, and have died in another wait, in the same node. What it was notified of then is not this one's;
         // and now that it is dead, nobody but who takes the node over clears that.
         let state = self.waiters.state(index).load(Ordering::Relaxed);
-        if state != waiting & !WHAT | NOTIFIED && rule("waiters/what-died-in-another-wait-stays") {
+        if state != waiting & !WHAT | NOTIFIED
+            && rule("waiters/a-node-that-is-in-another-wait-stays")
+        {
             return true;
         }
         // The dead one's notification goes to another, and then its node is cleared. Where somebody
@@ -361,11 +363,14 @@ impl Queue<'_> {
             if seen & WHAT == NOTIFIED {
                 // Perhaps of another condition, of whose waiters nobody may be left to do it.
                 let its = Queue { slot: slot_of(seen), ..*self };
-                let its =
-                    if rule("waiters/it-is-passed-on-where-it-came-from") { its } else { *self };
+                let its = if rule("waiters/a-notification-is-passed-on-in-its-own-condition") {
+                    its
+                } else {
+                    *self
+                };
                 // Read after the notification was seen, that is the number of this one or a later one.
                 let before = before(its.slot);
-                if rule("waiters/what-a-dead-one-was-notified-of-is-passed-on") {
+                if rule("waiters/a-dead-waiters-notification-is-passed-on") {
                     its.notify(futex, 1, before, me, is_dead);
                 }
             }
@@ -373,7 +378,7 @@ impl Queue<'_> {
             // must have passed on, and models kill between steps in the order in which they stand here.
             match state.compare_exchange(seen, 0, Ordering::Release, Ordering::Acquire) {
                 Ok(_) => break,
-                Err(_) if !rule("waiters/what-comes-while-a-node-is-cleared-is-seen") => {
+                Err(_) if !rule("waiters/a-notification-during-the-clearing-is-seen") => {
                     state.store(0, Ordering::Relaxed);
                     break;
                 }
@@ -401,7 +406,7 @@ impl Queue<'_> {
             let who = Process::from_word(self.waiters.who(index).load(Ordering::Acquire));
             // If that is the same still, the node has not become another's meanwhile.
             let is_its = self.waiters.state(index).load(Ordering::Relaxed) == state
-                || !rule("waiters/whose-state-it-was-is-asked-twice");
+                || !rule("waiters/a-nodes-state-is-read-again-after-its-process");
             is_its && who.word() != 0 && is_dead(who)
         })
     }
@@ -410,7 +415,7 @@ impl Queue<'_> {
     pub(crate) fn wake_another(&self, futex: &impl Futex, me: &Node) {
         // Who watched was the oldest itself, mostly, and has not left yet.
         let others = self.all(WAITING).filter(|&(index, _)| {
-            index != me.index || !rule("waiters/who-hands-the-watch-over-is-no-other")
+            index != me.index || !rule("waiters/a-leaving-watcher-does-not-wake-itself")
         });
         let oldest = others.min_by_key(|&(_, state)| state >> TICKET_SHIFT);
         if let Some((index, _)) = oldest {
