@@ -47,5 +47,5 @@ class Words:
         return {
             state >> LAYOUT["NODE_SLOT_SHIFT"] & mask
             for state in states
-            if state & LAYOUT["NODE_WHAT"]
+            if state & LAYOUT["NODE_STATUS"]
         }

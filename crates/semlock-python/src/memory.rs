@@ -52,7 +52,7 @@ fn words_by_name(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         ("WATCH", lock::WATCH),
     ];
     let bits = [
-        ("NODE_WHAT", node::WHAT),
+        ("NODE_STATUS", node::STATUS),
         ("NODE_SLOT_SHIFT", node::SLOT_SHIFT.into()),
         ("NODE_SLOT_BITS", node::SLOT_BITS.into()),
         ("PERMIT_DIED", permit::DIED),

@@ -494,7 +494,7 @@ impl Words {
     /// Whether no place is free.
     fn places_are_taken(&self) -> bool {
         let places = (0..self.size().places).map(|place| layout::PLACES_AT + place * node::WORDS);
-        places.into_iter().all(|place| self.read(place + node::WHO) != 0)
+        places.into_iter().all(|place| self.read(place + node::PROCESS) != 0)
     }
 
     /// The state of the first member of the barrier that lives there. (Tests share the table.)
@@ -662,7 +662,7 @@ fn one_that_dies_as_it_lets_half_of_a_barrier_go_leaves_nobody_waiting() {
         // As `abort`, by one who is no member, killed after the first node and before the second.
         words.write(words.slot(barrier.address()) + layout::barrier::PERMIT, dead);
         let first = words.node_of(barrier.address());
-        words.write(first, words.read(first) & !node::WHAT | node::BROKEN);
+        words.write(first, words.read(first) & !node::STATUS | node::BROKEN);
         for member in members {
             assert_eq!(member.join().unwrap(), Passed::Broken);
         }

@@ -1,51 +1,62 @@
-//! Many permits, in blocks, and where among them a free one may be.
+//! Many permits in blocks, and hints in which block a free one may be.
 //!
 //! ```text
-//!   permits   64 each to a block; the last block may have fewer
-//!   hints     a word for 32 blocks; none where there is one block only, which is always looked through
+//!   permits   64 to a block; the last block may have fewer
+//!   hints     a word for 32 blocks; none if there is one block only, which is always searched
 //!
 //!   63                    32 31                     0
 //!  ┌────────────────────────┬────────────────────────┐
-//!  │ releases, counted      │ one bit for each block │   1: a permit of it may be free or reserved
-//!  └────────────────────────┴────────────────────────┘   0: all are held, or a release is not over yet
+//!  │ releases, counted      │ one bit for each block │
+//!  └────────────────────────┴────────────────────────┘
+//!   1: a permit of the block may be free or reserved
+//!   0: all permits of it are held, or a release is not over yet
 //!
-//!  releaser                         taker
-//!  1  frees the permit              1  reads the hint
-//!  2  sets the bit, and counts      2  looks through the block: takes a permit, or sees that all are held
-//!  3  looks whom to wake            3  clears the bit, if nobody has counted since 1
+//!  releaser                         acquirer
+//!  1  frees the permit              1  loads the hint
+//!  2  sets the bit, and counts      2  searches the block: takes a permit, or sees all held
+//!  3  checks whom to wake           3  clears the bit, if no release was counted since 1
 //! ```
 //!
-//! A bit that is set wrongly costs one look through a block. One that is cleared wrongly would hide a free permit; that
-//! needs a permit that was freed after the taker saw it held. Its releaser counts after it freed it. Either it counts before the taker clears,
-//! and the taker does not; or it counts after that, and sets the bit again. So whoever looks after a release is over finds the bit
-//! set, unless somebody has seen all permits of the block held since. A taker changes no hint, but to clear it.
+//! A bit that is set wrongly costs one search of a block. A bit that is cleared wrongly would hide
+//! a free permit. That cannot happen: such a permit was freed after the acquirer saw it held, and
+//! its releaser counts after it has freed the permit. If the releaser counts before the acquirer
+//! clears the bit, the acquirer does not clear it. If the releaser counts after that, it sets the
+//! bit again. So after a release is over, the bit is set, unless an acquirer has seen all permits
+//! of the block held since. An acquirer changes a hint only to clear a bit.
 //!
-//! (A bit without the count would do with one look more after it was cleared. But in between, others would find nothing
-//! though a permit is free: a try would fail, and a waiter sleep, for no reason.)
+//! (Without the count, an acquirer could search the block once more after it has cleared the bit.
+//! But in between, others would find nothing though a permit is free. A try would fail, and a
+//! waiter would sleep, for no reason.)
 //!
-//! A releaser that is killed between 1 and 2 leaves a free permit without a hint. Who looks through all permits for holders that
-//! died sees it, and sets the bit: so it is lost for as long as one that a dead process holds.
+//! A releaser that is killed between 1 and 2 leaves a free permit without a hint. A process that
+//! checks all permits for dead holders sees that permit, and sets the bit. So the permit is lost
+//! for as long as one that a dead process holds.
 //!
-//! The count turns over after 2^32 releases; a taker would have to be stopped for exactly so many.
+//! The count wraps around after 2^32 releases. An acquirer would have to be stopped for exactly
+//! that many.
 //!
 //! # Memory ordering
-//! Permits are free for a waiter when the hint says so too. So to the gate a hint is what the permit itself is (see there): setting it
-//! and looking for one that is set are `SeqCst`, the releaser looks at the gate after 2, and the waiter announces itself before 1. A
-//! taker sees all permits freed whose releases the hint counts that it has read (Acquire, Release): that is what it compares when it
-//! clears the bit. Clearing tells nobody anything, and as an exchange keeps what releasers have told.
+//! A waiter finds a free permit only if the hint is set too. So for the eventcount a hint is what
+//! the permit itself is (see there). Setting a bit and loading the hint to find a set one are
+//! `SeqCst`. The releaser checks the eventcount after 2, and the waiter prepares to wait before 1.
+//!
+//! An acquirer that has loaded a hint (Acquire) sees the freeing of all permits whose releases the
+//! hint counts (Release). It compares that count when it clears the bit. Clearing tells nobody
+//! anything. As an exchange it keeps what releasers have released.
 
 use super::permit::{Permit, State};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 
-/// Permits of a block. A model has fewer.
+/// Permits in a block. A model has fewer.
 pub(crate) const BLOCK: usize = if cfg!(loom) { 1 } else { 64 };
-/// Blocks that one word has hints of.
+/// Blocks that one word of hints covers.
 const GROUP: usize = 32;
 
 const BITS: u64 = (1 << GROUP) - 1;
 const RELEASE: u64 = 1 << GROUP;
 
+/// A robust semaphore's permits and hints.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Blocks<'a> {
     pub(crate) permits: &'a [AtomicU64],
@@ -53,21 +64,22 @@ pub(crate) struct Blocks<'a> {
     pub(crate) hints: &'a [AtomicU64],
 }
 
-/// What came of a look through a block.
-enum Looked<T> {
+/// How a search of a block ended.
+enum Search<T> {
     Taken(usize, T),
     AllHeld,
-    /// Some are free, but not for this taker; or somebody was faster.
+    /// A permit was not held, but it is reserved for another waiter, or another acquirer was
+    /// faster.
     InVain,
 }
 
 impl<'a> Blocks<'a> {
-    /// How many words of hints so many permits need.
+    /// How many words of hints this many permits need.
     pub(crate) const fn hints(permits: usize) -> usize {
         if permits <= BLOCK { 0 } else { permits.div_ceil(BLOCK * GROUP) }
     }
 
-    /// Makes them all free, while nobody else has them.
+    /// Makes all permits free, before another process has them.
     pub(crate) fn free_all(self) {
         for permit in self.permits {
             permit.store(0, Ordering::Relaxed);
@@ -77,7 +89,8 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// The first permit, from this one on, that is not held and that `take` takes; with what it says to it.
+    /// Searches from the permit `from` on for one that is not held and that `take` takes. Returns
+    /// its index and what `take` returned.
     #[inline]
     pub(crate) fn find<T>(
         self,
@@ -85,9 +98,9 @@ impl<'a> Blocks<'a> {
         mut take: impl FnMut(Permit<'a>) -> Option<T>,
     ) -> Option<(usize, T)> {
         if self.hints.is_empty() {
-            return match self.look_through(0, from, &mut take) {
-                Looked::Taken(index, taken) => Some((index, taken)),
-                Looked::AllHeld | Looked::InVain => None,
+            return match self.search(0, from, &mut take) {
+                Search::Taken(index, taken) => Some((index, taken)),
+                Search::AllHeld | Search::InVain => None,
             };
         }
         self.find_by_hints(from, take)
@@ -100,7 +113,7 @@ impl<'a> Blocks<'a> {
     ) -> Option<(usize, T)> {
         let (first, first_bit) = (from / BLOCK / GROUP, from / BLOCK % GROUP);
         let count = self.hints.len();
-        // The first group comes twice: from the first block on, and at the end up to it.
+        // The first group comes twice: at first from the first block on, and at last up to it.
         for turn in 0..=count {
             let group = (first + turn) % count;
             let hint = &self.hints[group];
@@ -115,26 +128,27 @@ impl<'a> Blocks<'a> {
                 let seen = hint.load(Ordering::Acquire);
                 let bit = left & left.wrapping_neg();
                 left &= !bit;
-                match self.look_through(group * GROUP + bit.ilog2() as usize, from, &mut take) {
-                    Looked::Taken(index, taken) => return Some((index, taken)),
-                    Looked::AllHeld => clear(hint, bit, seen),
-                    Looked::InVain => {}
+                match self.search(group * GROUP + bit.ilog2() as usize, from, &mut take) {
+                    Search::Taken(index, taken) => return Some((index, taken)),
+                    Search::AllHeld => clear(hint, bit, seen),
+                    Search::InVain => {}
                 }
             }
         }
         None
     }
 
+    /// Searches one block.
     #[inline]
-    fn look_through<T>(
+    fn search<T>(
         self,
         block: usize,
         from: usize,
         take: &mut impl FnMut(Permit<'a>) -> Option<T>,
-    ) -> Looked<T> {
+    ) -> Search<T> {
         let begin = (block * BLOCK).min(self.permits.len());
         let end = (begin + BLOCK).min(self.permits.len());
-        // Each process begins elsewhere, so that they do not meet at the first one.
+        // Each process begins at another permit, so that they do not all meet at the first one.
         let middle = begin + (from % BLOCK).min(end - begin);
         let mut all_held = true;
         for index in (middle..end).chain(begin..middle) {
@@ -143,15 +157,16 @@ impl<'a> Blocks<'a> {
                 continue;
             }
             if let Some(taken) = take(permit) {
-                return Looked::Taken(index, taken);
+                return Search::Taken(index, taken);
             }
-            // What is reserved is free for somebody else, and soon for all.
+            // A reserved permit is free for another waiter, and soon for all.
             all_held &= !rule("blocks/a-reserved-permit-keeps-its-hint");
         }
-        if all_held { Looked::AllHeld } else { Looked::InVain }
+        if all_held { Search::AllHeld } else { Search::InVain }
     }
 
-    /// To be called when a permit was freed or reserved, before anybody is woken.
+    /// Sets the hint of a permit, and counts the release. To be called after the permit was freed
+    /// or reserved, and before a waiter is woken.
     #[inline]
     pub(crate) fn set_hint(self, index: usize) {
         let Some((hint, bit)) = self.hint(index) else { return };
@@ -166,7 +181,8 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// Notes a permit that is not held, if whoever freed it was killed before that; tells whether.
+    /// Sets the hint of a permit that is not held, if it is not set: its releaser was killed before
+    /// it could. True if it was not set.
     pub(crate) fn set_lost_hint(self, index: usize) -> bool {
         let is_lost =
             self.hint(index).is_some_and(|(hint, bit)| hint.load(Ordering::Relaxed) & bit == 0)
@@ -183,7 +199,7 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// Clears a bit, unless a release was counted since the hint was seen.
+/// Clears a bit, unless a release was counted since the hint was `seen`.
 fn clear(hint: &AtomicU64, bit: u64, mut seen: u64) {
     let releases = seen & !BITS;
     while seen & !BITS == releases || !rule("blocks/no-hint-is-cleared-after-a-release") {
@@ -194,22 +210,23 @@ fn clear(hint: &AtomicU64, bit: u64, mut seen: u64) {
     }
 }
 
-/// Which permits the calling process holds: one bit for each, in memory of its own.
+/// The permits that the calling process holds: one bit for each, in memory of its own.
 ///
 /// # Memory ordering
-/// The threads of a process find their permits by it: taking a bit is an Acquire and setting it a Release, so that who
-/// frees a permit does so after it was taken.
+/// The threads of a process find their permits by these bits. Setting a bit is a Release and taking
+/// it out an Acquire, so that a thread frees a permit after another thread has taken it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mine<'a>(pub(crate) &'a [AtomicU64]);
 
 const BITS_OF_MINE: usize = u64::BITS as usize;
 
 impl Mine<'_> {
-    /// How many words so many permits need.
+    /// How many words this many permits need.
     pub(crate) const fn words(permits: usize) -> usize {
         permits.div_ceil(BITS_OF_MINE)
     }
 
+    /// Sets the bit of a permit that the process has taken.
     pub(crate) fn add(self, index: usize) {
         let word = &self.0[index / BITS_OF_MINE];
         let mut seen = word.load(Ordering::Relaxed);
@@ -223,10 +240,11 @@ impl Mine<'_> {
         }
     }
 
-    /// Takes one out, near this one if there is; `None` if no thread has added one that is still there.
+    /// Takes one permit out, near this one if possible. `None` if the process has none.
     pub(crate) fn remove_one(self, near: usize) -> Option<usize> {
         let near = (near / BITS_OF_MINE + 1).min(self.0.len());
-        // Downwards, because permits are looked for upwards: the last that was taken is the first to be given back.
+        // Downwards, because `find` searches upwards: the last permit taken is the first to be
+        // freed.
         let (below, above) = self.0.split_at(near);
         let numbers = (0..near).rev().chain((near..self.0.len()).rev());
         for (number, word) in numbers.zip(below.iter().rev().chain(above.iter().rev())) {
@@ -280,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn each_permit_is_found_once_from_wherever_one_begins() {
+    fn each_permit_is_found_once_wherever_the_search_begins() {
         for permits in [0_usize, 1, 63, 64, 65, 128, 1_000, 2_048, 2_049, 5_000] {
             for from in [0, 1, 64, permits / 2, permits.saturating_sub(1)] {
                 with_blocks(permits, |blocks| {
@@ -295,19 +313,19 @@ mod tests {
     }
 
     #[test]
-    fn where_all_are_held_only_the_hints_are_looked_at() {
+    fn if_all_permits_are_held_only_the_hints_are_searched() {
         with_blocks(100_000, |blocks| {
             while take(blocks, 0).is_some() {}
-            let mut looked = 0;
+            let mut tried = 0;
             assert!(
                 blocks
                     .find(77, |_| {
-                        looked += 1;
+                        tried += 1;
                         None::<()>
                     })
                     .is_none()
             );
-            assert_eq!((looked, hints(blocks)), (0, 0));
+            assert_eq!((tried, hints(blocks)), (0, 0));
             assert!(Permit(&blocks.permits[99_999]).free_if_held_by(ME));
             blocks.set_hint(99_999);
             assert_eq!(hints(blocks), 1);
@@ -330,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_that_was_lost_is_set_again() {
+    fn a_lost_hint_is_set_again() {
         with_blocks(200, |blocks| {
             while take(blocks, 0).is_some() {}
             assert!(Permit(&blocks.permits[70]).free_if_held_by(ME));
@@ -341,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_process_holds_is_found_near_and_far() {
+    fn the_permits_of_a_process_are_found_near_and_far() {
         let words: Vec<_> = (0..Mine::words(1_000)).map(|_| AtomicU64::new(0)).collect();
         let mine = Mine(&words);
         assert_eq!(mine.remove_one(0), None);

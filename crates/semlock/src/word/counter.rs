@@ -1,19 +1,20 @@
-//! A semaphore's value: permits without holders, for those that one process takes and another
-//! gives back.
+//! A semaphore's value: permits without holders. One process may take a permit, and another may
+//! free it.
 //!
 //! ```text
 //!   63                    32     31      30                      0
 //!  ┌────────────────────────┬──────────┬────────────────────────┐
 //!  │ `Reservation`          │ reserved │ value (31 bits)        │
 //!  └────────────────────────┴──────────┴────────────────────────┘
-//!   reserved  1: one permit more is free, but reserved
+//!   value     how many permits are free for all
+//!   reserved  1: one more permit is free, but reserved
 //! ```
 //!
 //! # Memory ordering
-//! Who takes sees what all who gave before it wrote: giving is a Release, taking an Acquire, and takings
-//! that come between keep what was released. Giving is `SeqCst` on top of that, and so is the look that
-//! each attempt begins with, because the gate needs it of them: see there. What an exchange that
-//! fails tells is no older than that look, so it needs nothing itself.
+//! An acquirer sees what all releasers before it wrote: freeing is a Release, taking is an Acquire,
+//! and takings in between keep what was released. Freeing is `SeqCst` on top of that, and so is the
+//! load that each attempt begins with, because the eventcount needs that: see there. The value that
+//! a failed exchange returns is no older than that load, so it needs no ordering itself.
 
 use super::low;
 use super::reservation::{Acquirer, Reservation};
@@ -24,6 +25,7 @@ const VALUE: u64 = (1 << 31) - 1;
 const RESERVED: u64 = 1 << 31;
 const RESERVATION_SHIFT: u32 = u64::BITS - Reservation::BITS;
 
+/// A view of the word.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counter<'a>(pub(crate) &'a AtomicU64);
 
@@ -42,13 +44,15 @@ const fn with(value: u64, reserved: Option<Reservation>) -> u64 {
 }
 
 impl Counter<'_> {
-    /// Permits that are free; of one that is reserved only if that has run out.
+    /// How many permits are free for all. A reserved one counts only if its reservation has
+    /// expired.
     pub(crate) fn value(self, clock: impl FnOnce() -> u64) -> u64 {
         let seen = self.0.load(Ordering::SeqCst);
-        let is_left = |reserved: Reservation| reserved.has_expired(clock());
-        (seen & VALUE) + u64::from(reservation(seen).is_some_and(is_left))
+        let is_free = |reserved: Reservation| reserved.has_expired(clock());
+        (seen & VALUE) + u64::from(reservation(seen).is_some_and(is_free))
     }
 
+    /// Takes a permit if one is free for this acquirer.
     #[inline]
     pub(crate) fn try_take(self, acquirer: Acquirer) -> bool {
         let mut seen = self.0.load(Ordering::SeqCst);
@@ -57,8 +61,8 @@ impl Counter<'_> {
             let after = match reservation(seen) {
                 None if value == 0 => return false,
                 None => seen - 1,
-                // What was reserved for it first: the others wait for the rest.
-                Some(reserved) if acquirer.is(reserved) => value,
+                // The acquirer's own permit first: the others may take the rest.
+                Some(reserved) if acquirer.is_named_by(reserved) => value,
                 Some(_) if value > 0 => seen - 1,
                 Some(reserved) if acquirer.may_take(reserved) => value,
                 Some(_) => return false,
@@ -70,7 +74,9 @@ impl Counter<'_> {
         }
     }
 
-    /// Gives one back: to one waiter, unless another one has not fetched its own yet. `None` if there are `most` already.
+    /// Frees a permit: for one waiter if `next` names one and no other waiter has a reservation
+    /// that is still valid, otherwise for all. `None` if `most` permits are free already, reserved
+    /// ones included.
     #[inline]
     pub(crate) fn free(
         self,
@@ -85,19 +91,20 @@ impl Counter<'_> {
                 return None;
             }
             let is_pending = |reserved: Reservation| !reserved.has_expired(clock());
-            let (after, given) = if next.is_some() && !reserved.is_some_and(is_pending) {
+            let (after, freed) = if next.is_some() && !reserved.is_some_and(is_pending) {
                 (with(value + u64::from(reserved.is_some()), next), Freed::ForOne)
             } else {
                 (seen + 1, Freed::ForAll)
             };
             match self.0.compare_exchange(seen, after, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => return Some(given),
+                Ok(_) => return Some(freed),
                 Err(other) => seen = other,
             }
         }
     }
 
-    /// Reserves what was reserved for another, or for nobody; false if it is not reserved so any more.
+    /// Reserves the permit for `next` instead, or frees it for all. False if no permit is
+    /// `reserved` any more.
     pub(crate) fn replace_reservation(
         self,
         reserved: Reservation,
@@ -115,7 +122,7 @@ impl Counter<'_> {
         false
     }
 
-    /// Frees for all what is reserved for this ticket; false if nothing is.
+    /// Frees for all the permit that is reserved for this ticket. False if none is.
     pub(crate) fn cancel_reservation(self, ticket: u64) -> bool {
         let reserved = reservation(self.0.load(Ordering::SeqCst));
         reserved.is_some_and(|reserved| {
@@ -134,14 +141,14 @@ mod tests {
     const RESERVED_FOR_FIRST: Option<Reservation> = Some(Reservation::new(7, 0));
 
     #[test]
-    fn a_reserved_permit_counts_as_given_and_is_for_one() {
+    fn a_reserved_permit_counts_towards_the_most_and_is_for_one_waiter() {
         let word = AtomicU64::new(0);
         let counter = Counter(&word);
         assert_eq!(counter.free(2, RESERVED_FOR_FIRST, || 0), Some(Freed::ForOne));
         assert_eq!(counter.value(|| 0), 0);
         assert_eq!(counter.value(|| 200_000_000), 1);
         assert!(!counter.try_take(NOBODY));
-        // The second one while the first is reserved.
+        // The second permit, while the first one is reserved.
         assert_eq!(counter.free(2, Some(Reservation::new(8, 0)), || 0), Some(Freed::ForAll));
         assert_eq!(counter.free(2, None, || 0), None);
         assert!(counter.try_take(FIRST));
@@ -150,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reservation_that_ran_out_is_for_all_and_none_is_lost() {
+    fn a_permit_whose_reservation_expired_is_for_all_and_not_lost() {
         let word = AtomicU64::new(0);
         let counter = Counter(&word);
         let late = Acquirer { clock: || 200_000_000, ..NOBODY };

@@ -3,23 +3,24 @@
 //! ```text
 //!   63     32 31               2    1       0
 //!  ┌─────────┬──────────────────┬───────┬──────┐
-//!  │ 0       │ epoch (30 bits)  │ sleep │ flag │   low half: the futex
+//!  │ 0       │ epoch (30 bits)  │ SLEEP │ FLAG │   low half: the futex
 //!  └─────────┴──────────────────┴───────┴──────┘
-//!   flag    it is set           sleep   somebody may sleep until it is
-//!   epoch   how often it was set
+//!   FLAG    the event is set           SLEEP   a waiter may sleep until it is
+//!   epoch   how many times it was set
 //! ```
 //!
-//! Who waits remembers the epoch: it is through when the flag is set, and also when the epoch is another,
-//! because then the event was set since, even if it is clear again. Setting takes no lock, so that a
-//! signal handler can do it whatever it interrupted, also a `set` of the same event.
+//! A waiter remembers the epoch. Its wait is over when FLAG is set, and also when the epoch is
+//! another one: then the event was set since, even if it is clear again. Setting takes no lock. So
+//! a signal handler can set an event whatever it has interrupted, even a `set` of the same event.
 //!
 //! (2^30 settings during one wait would look like none.)
 //!
 //! # Memory ordering
-//! Setting is a Release and seeing that it was set an Acquire: who gets through sees what was written
-//! before the event was set. So is clearing, also where an exchange that fails tells that another has
-//! cleared it: who clears and then looks at what there is to do sees all that was told of before.
-//! All that decides about sleeping is in one word, so no more is needed.
+//! Setting is a Release, and seeing that the event was set is an Acquire. So a waiter whose wait is
+//! over sees what was written before the event was set. Clearing is an Acquire too, also if its
+//! exchange fails because another thread has cleared the event. So a thread that clears the event
+//! and then checks what there is to do sees all that was written before the event was set. All that
+//! decides about sleeping is in one word, so it needs no more.
 
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ const FLAG: u32 = 1;
 const SLEEP: u32 = 2;
 const EPOCH: u32 = 4;
 
+/// A view of the word.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Event<'a>(pub(crate) &'a AtomicU64);
 
@@ -45,22 +47,23 @@ impl Event<'_> {
         self.0.load(Ordering::Acquire)
     }
 
-    /// What a wait that begins now has to pass to `passed`.
+    /// The epoch. A wait that begins now passes it to `passed` and to `sleep`.
     pub(crate) fn epoch(self) -> u32 {
         low(self.load()) / EPOCH
     }
 
-    /// Whether the event was set at some moment since that epoch was read.
+    /// Whether the event was set at some moment since this epoch was loaded.
     pub(crate) fn passed(self, epoch: u32) -> bool {
         let now = low(self.load());
         now & FLAG != 0 || now / EPOCH != epoch && rule("event/a-set-counts-after-a-clear-too")
     }
 
+    /// Sets the event, and wakes all waiters.
     #[inline]
     pub(crate) fn set(self, futex: &impl Futex) {
         let mut word = self.load();
-        // Where it is set nobody sleeps; but who sets it again has to be seen too: see `Memory
-        // ordering`. So that is a change as well.
+        // If the event is set already, nobody sleeps. But a thread that clears the event must see
+        // what this one has written (see "Memory ordering"), so this is a change of the word too.
         let seen = loop {
             let seen = low(word);
             if seen & FLAG != 0 && !rule("event/a-set-of-a-set-event-is-a-change-too") {
@@ -78,6 +81,7 @@ impl Event<'_> {
         }
     }
 
+    /// Clears the event.
     pub(crate) fn clear(self) {
         let mut word = self.load();
         while low(word) & FLAG != 0 {
@@ -88,7 +92,7 @@ impl Event<'_> {
         }
     }
 
-    /// Sleeps once, unless the event was set since that epoch was read.
+    /// Sleeps once, unless the event was set since this epoch was loaded.
     pub(crate) fn sleep(self, futex: &impl Futex, epoch: u32, time: Option<Duration>) -> Slept {
         let mut word = self.load();
         let seen = loop {
@@ -108,8 +112,8 @@ impl Event<'_> {
         futex.wait(self.0, seen, time)
     }
 
-    /// From a word as it was seen, all of it: else what a wild peer wrote into the upper half would make each change fail
-    /// for ever.
+    /// One compare-exchange, from the whole word as it was seen. If it assumed that the upper half
+    /// is 0, a process that writes there by mistake would make each change fail for ever.
     #[inline]
     fn change(self, from: u64, to: u32) -> Result<(), u64> {
         self.0.compare_exchange(from, to.into(), Ordering::AcqRel, Ordering::Acquire).map(|_| ())

@@ -23,7 +23,7 @@ use super::barrier::{Phase, Phases};
 use super::blocks::Blocks;
 use super::counter::Counter;
 use super::event::Event;
-use super::eventcount::{ALL_EACH, EventCount, WaitKey, WaiterFlags};
+use super::eventcount::{EventCount, WAKE_ALL_EVERY, WaitKey, WaiterFlags};
 use super::permit::{Permit, Process, State, Taken};
 use super::places::{Place, Places};
 use super::reservation::{Acquirer, Reservation};
@@ -315,7 +315,7 @@ impl Mutual {
 
 /// A gate's word with a sequence of which the next one is for all, where nobody tells whether one was woken.
 fn before_a_wake_up_for_all(eventcount: u64) -> u64 {
-    eventcount | u64::from(ALL_EACH - 1)
+    eventcount | u64::from(WAKE_ALL_EVERY - 1)
 }
 
 /// As a lock waits.
@@ -1162,7 +1162,7 @@ fn whoever_is_woken_in_vain_stays_before_those_who_came_later() {
 /// Why there are places: where all sleep at the gate, and wake to check, who came first is behind who came later.
 #[test]
 #[should_panic(expected = "the second was first")]
-fn without_places_one_who_came_later_can_be_first() {
+fn without_places_a_later_waiter_can_be_first() {
     model_with(2, || {
         let lock = Mutual::held_by(Some(A));
         let first = lock.eventcount().prepare_wait(NO_PLACE, None);

@@ -1,7 +1,8 @@
-//! The algorithms on words that processes share: no operating system, no `unsafe`.
+//! The algorithms on words that processes share. They know no operating system and need no
+//! `unsafe`.
 //!
-//! Each is a view of one or more 64-bit words. What waits and wakes is passed in (`Futex`), as is
-//! everything that asks the operating system whether somebody is dead.
+//! Each type is a view of one or more 64-bit words. The caller passes in the `Futex`, which sleeps
+//! and wakes, and a function that tells whether a process is dead.
 
 pub(crate) mod barrier;
 pub(crate) mod blocks;
@@ -21,47 +22,49 @@ use std::time::Duration;
 
 use crate::atomic::AtomicU64;
 
-/// What sleeping on a word came to.
+/// How a sleep on a word ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slept {
-    /// Woken, or the word had another value: look again.
+    /// The sleeper was woken, or the word had another value: check again.
     Woken,
-    /// For as long as was asked.
+    /// The time has passed.
     TimedOut,
-    /// Until a signal came.
+    /// A signal has arrived.
     Interrupted,
 }
 
-/// What waking one came to.
+/// Whom a wake-up for one sleeper has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Woke {
-    /// One that slept; it may be dying.
+    /// A sleeper. It may be dying.
     One,
-    /// Nobody sleeps on, of those who lay down before the word was changed last.
+    /// Nobody. No sleeper is left that went to sleep before the last change of the word.
     Nobody,
-    /// Nobody can tell.
+    /// The system does not tell.
     Unknown,
 }
 
-/// Sleeping on the low half of a word, and waking those who do: `futex(2)`, what other systems have in its place, or a
-/// model of them.
+/// Sleeps on the low half of a word, and wakes the sleepers: `futex(2)`, what another system has in
+/// its place, or a model of them.
 ///
-/// Where a system has no such thing, sleepers look at the word again and again. What they need of those who
-/// wake is that the word has another value from now on: so every wake-up is preceded by a change of the word to a value
-/// that no sleeper has seen. (One that only has a sleeper look after something else may come late there.)
+/// On a system that has nothing like it, a sleeper polls the word. It notices a wake-up only by the
+/// word's new value. So a change of the word precedes every wake-up, to a value that no sleeper has
+/// seen. (A wake-up without such a change only makes a sleeper check something else. It may arrive
+/// late there.)
 pub(crate) trait Futex {
-    /// Sleeps if the low half of `word` is `expected`; for ever where no time is given. May end at any moment for nothing.
+    /// Sleeps if the low half of `word` is `expected`. Without a time, it sleeps until it is woken.
+    /// The sleep may end at any moment without a reason.
     fn wait(&self, word: &AtomicU64, expected: u32, time: Option<Duration>) -> Slept;
 
-    /// Wakes one that sleeps on this word.
+    /// Wakes one sleeper of this word.
     fn wake_one(&self, word: &AtomicU64) -> Woke;
 
-    /// Wakes all that sleep on this word.
+    /// Wakes all sleepers of this word.
     fn wake_all(&self, word: &AtomicU64);
 }
 
 /// The half of a word that a futex can compare.
-#[allow(clippy::cast_possible_truncation)] // the low half is what is wanted
+#[allow(clippy::cast_possible_truncation)] // the low half is the result
 pub(crate) const fn low(word: u64) -> u32 {
     word as u32
 }

@@ -1,35 +1,38 @@
 //! A permit: one word that names its holder.
 //!
 //! ```text
-//!   63                                24 23                     2 1    0
-//!  ┌────────────────────────────────────┬────────────────────────┬──────┐
-//!  │ start time (40 bits)               │ process id (22 bits)   │ mark │
-//!  └────────────────────────────────────┴────────────────────────┴──────┘
-//!   0                      free
-//!   process, mark HELD     held by it
-//!   process, mark DIED     free; it died as the holder, and the next who takes it is told
-//!   no process, mark DIED  free, but reserved: 32 bits of the start time are a `Reservation`
-//!   process, INHERITED     held by it, or by a child that it forked meanwhile: recovered when all of them are gone
-//!   process, UNCHECKED     held by it, and never recovered: it is in another pid or time namespace, or it has ended well, and
-//!                          another is to free it
+//!   63                                24 23                     2 1      0
+//!  ┌────────────────────────────────────┬────────────────────────┬────────┐
+//!  │ start time (40 bits)               │ pid (22 bits)          │ status │
+//!  └────────────────────────────────────┴────────────────────────┴────────┘
+//!   0                         free
+//!   process, status HELD      held by this process
+//!   process, status DIED      free; this process died as the holder, and the next acquirer is told
+//!   no process, status DIED   free, but reserved: 32 bits of the start time are a `Reservation`
+//!   process, INHERITED        held by this process, or by a child that it has forked meanwhile:
+//!                             recovered when all of them are gone
+//!   process, UNCHECKED        held by this process, and never recovered: the process is foreign
+//!                             (in another pid or time namespace), or it has ended well, and
+//!                             another process is to free the permit
 //! ```
 //!
-//! Each change is one compare-exchange from a state that was seen: there is no moment at which a permit is
-//! taken and its holder unknown, so a process can be killed between any two instructions. A number
-//! of Linux (`PID_MAX_LIMIT`) has 22 bits, and other systems' have fewer; 40 bits of Linux's ticks at 100 Hz are 348
-//! years of uptime, and of milliseconds 34 years.
+//! Each change is one compare-exchange from a state that the caller has seen. There is no moment at
+//! which a permit is taken and its holder unknown. So a process can be killed between any two
+//! instructions. A pid of Linux has at most 22 bits (`PID_MAX_LIMIT`), and one of another system
+//! has fewer. 40 bits of start time are 348 years of uptime in Linux's ticks at 100 Hz, and 34
+//! years in milliseconds.
 //!
 //! # Memory ordering
-//! Taking is an Acquire and freeing a Release, so that a holder sees what the one before it wrote. Both
-//! are `SeqCst` on top of that, because the gate needs more of them: see there. Nobody goes by the state
-//! that a failed exchange tells: who needs one looks again.
+//! Taking is an Acquire and freeing a Release, so that a holder sees what the holder before it
+//! wrote. Both are `SeqCst` on top of that, because the eventcount needs it: see there. No caller
+//! uses the value that a failed exchange returns. A caller that needs the state loads it again.
 
 use super::low;
 use super::reservation::{Acquirer, Reservation};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 
-const MARK: u64 = 0b11;
+const STATUS: u64 = 0b11;
 const HELD: u64 = 0;
 /// The mark of a permit that is free, and whose last holder died.
 pub const DIED: u64 = 1;
@@ -47,13 +50,13 @@ pub(crate) const START_BITS: u32 = 64 - START_SHIFT;
 pub(crate) struct Process(u64);
 
 impl Process {
-    /// `start` is its start time in the system's units; 0 where nobody can tell. A `stranger` is
-    /// in another namespace than those who could judge it.
-    pub(crate) const fn new(pid: u32, start: u64, stranger: bool) -> Self {
+    /// `start` is its start time in the system's units, or 0 if that is unknown. A foreign process
+    /// is in another namespace than the processes that could check it.
+    pub(crate) const fn new(pid: u32, start: u64, is_foreign: bool) -> Self {
         let start = start & ((1 << START_BITS) - 1);
         let pid = pid as u64 & ((1 << PID_BITS) - 1);
-        let mark = if stranger { UNCHECKED } else { HELD };
-        Self(start << START_SHIFT | pid << PID_SHIFT | mark)
+        let status = if is_foreign { UNCHECKED } else { HELD };
+        Self(start << START_SHIFT | pid << PID_SHIFT | status)
     }
 
     pub(crate) const fn from_word(word: u64) -> Self {
@@ -73,14 +76,15 @@ impl Process {
         self.0 >> START_SHIFT
     }
 
-    /// Whether others may ask if it is dead.
+    /// Whether other processes may check if it is dead.
     pub(crate) const fn can_be_checked(self) -> bool {
-        self.0 & MARK == HELD
+        self.0 & STATUS == HELD
     }
 
-    /// Of a holder that has forked, as whose heir a child may go on: the process itself, which others may ask about.
+    /// The holder itself, which others may check, if it has forked and a child may go on with the
+    /// permit as its heir. `None` for any other holder.
     pub(crate) const fn parent_of_heirs(self) -> Option<Self> {
-        if self.0 & MARK == INHERITED { Some(Self(self.0 & !MARK | HELD)) } else { None }
+        if self.0 & STATUS == INHERITED { Some(Self(self.0 & !STATUS | HELD)) } else { None }
     }
 }
 
@@ -90,9 +94,9 @@ pub(crate) enum State {
     Free,
     /// Free, for one waiter.
     Reserved(Reservation),
-    /// Free, and its last holder died with it.
+    /// Free. Its last holder died as the holder.
     OwnerDied(Process),
-    /// Held; the process carries the mark.
+    /// Held. The process carries the status.
     Held(Process),
 }
 
@@ -103,13 +107,13 @@ impl State {
             _ if word & ((1 << START_SHIFT) - 1) == DIED => {
                 Self::Reserved(Reservation::from_bits(low(word >> START_SHIFT)))
             }
-            _ if word & MARK == DIED => Self::OwnerDied(Process(word)),
+            _ if word & STATUS == DIED => Self::OwnerDied(Process(word)),
             _ => Self::Held(Process(word)),
         }
     }
 }
 
-/// What a permit is that is free, for everybody or for one.
+/// The word of a free permit: for all, or reserved for one waiter.
 const fn free(reserved: Option<Reservation>) -> u64 {
     match reserved {
         None => 0,
@@ -125,6 +129,7 @@ pub(crate) enum Taken {
     OwnerDied(Process),
 }
 
+/// A view of the word.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Permit<'a>(pub(crate) &'a AtomicU64);
 
@@ -133,13 +138,13 @@ impl Permit<'_> {
         State::of(self.0.load(Ordering::SeqCst))
     }
 
-    /// Takes it if it is free and its last holder gave it back.
+    /// Takes the permit if it is free for all, and its last holder freed it.
     #[inline]
     pub(crate) fn try_take_clean(self, me: Process) -> bool {
         self.change(0, me.0)
     }
 
-    /// Takes it if it is free for this one.
+    /// Takes the permit if it is free for this acquirer.
     pub(crate) fn try_take(self, me: Process, acquirer: Acquirer) -> Option<Taken> {
         loop {
             match self.state() {
@@ -166,23 +171,26 @@ impl Permit<'_> {
         }
     }
 
-    /// Takes it from a holder that is dead. Of several who try, one succeeds.
+    /// Takes the permit from a dead holder. Of several processes that try, one succeeds.
     pub(crate) fn recover(self, dead: Process, me: Process) -> bool {
         self.change(dead.0, me.0)
     }
 
-    /// Frees it if this process holds it, and no more is known about it.
+    /// Frees the permit for all if its word is exactly `me`. (After a fork its status may be
+    /// INHERITED.)
     #[inline]
     pub(crate) fn free_if_held_by(self, me: Process) -> bool {
         self.change(me.0, 0)
     }
 
-    /// Frees it for one waiter if this process holds it, and no more is known about it.
+    /// Frees the permit if its word is exactly `me`: for one waiter if `reserved` names one,
+    /// otherwise for all.
     pub(crate) fn reserve_if_held_by(self, me: Process, reserved: Option<Reservation>) -> bool {
         self.change(me.0, free(reserved))
     }
 
-    /// Reserves it for another, or frees it for all; false if it is not reserved so any more.
+    /// Reserves the permit for `next` instead, or frees it for all. False if the permit is not
+    /// `reserved` any more.
     pub(crate) fn replace_reservation(
         self,
         reserved: Reservation,
@@ -191,7 +199,7 @@ impl Permit<'_> {
         self.change(free(Some(reserved)), free(next))
     }
 
-    /// Frees it for all if it is reserved for this ticket.
+    /// Frees the permit for all if it is reserved for this ticket.
     pub(crate) fn cancel_reservation(self, ticket: u64) -> bool {
         match self.state() {
             State::Reserved(reserved) => {
@@ -201,7 +209,7 @@ impl Permit<'_> {
         }
     }
 
-    /// Frees it, whoever holds it; false if nobody does.
+    /// Frees the permit, whichever process holds it. False if none does.
     pub(crate) fn free(self, reserved: Option<Reservation>) -> bool {
         while let State::Held(holder) = self.state() {
             if self.change(holder.0, free(reserved)) {
@@ -214,37 +222,38 @@ impl Permit<'_> {
         false
     }
 
-    /// Gives it back as it was taken from a dead holder: the next who takes it is told too.
+    /// Frees the permit as it was taken from a dead holder: the next acquirer is told too.
     pub(crate) fn free_as_owner_died(self, me: Process, dead: Process) -> bool {
-        let died = dead.0 & !MARK | DIED;
-        // A fork since it was taken has left its mark there.
+        let died = dead.0 & !STATUS | DIED;
+        // If this process has forked since it took the permit, the status is INHERITED.
         self.change(me.0, died)
             || rule("permit/an-inherited-permit-is-given-back-too")
-                && self.change(me.0 & !MARK | INHERITED, died)
+                && self.change(me.0 & !STATUS | INHERITED, died)
     }
 
-    /// Whether this process holds it; perhaps it has forked meanwhile.
+    /// Whether this process holds the permit. It may have forked meanwhile.
     pub(crate) fn is_held_by(self, me: Process) -> bool {
         let State::Held(holder) = self.state() else { return false };
         holder == me || holder.parent_of_heirs() == Some(me)
     }
 
-    /// Notes that a child of its holder may be the one that goes on with it.
+    /// Notes that a child of the holder may go on with the permit.
     pub(crate) fn mark_inherited(self, me: Process) {
         if me.can_be_checked() {
-            self.change(me.0, me.0 & !MARK | INHERITED);
+            self.change(me.0, me.0 & !STATUS | INHERITED);
         }
     }
 
-    /// Notes that its holder ends well, and leaves it to another to free it.
+    /// Notes that the holder ends well, and that another process is to free the permit.
     pub(crate) fn leave_held(self, me: Process) {
         if me.can_be_checked() {
             let _held = [HELD, INHERITED]
                 .into_iter()
-                .any(|mark| self.change(me.0 & !MARK | mark, me.0 & !MARK | UNCHECKED));
+                .any(|status| self.change(me.0 & !STATUS | status, me.0 & !STATUS | UNCHECKED));
         }
     }
 
+    /// One compare-exchange. False if the state is not `from`.
     #[inline]
     fn change(self, from: u64, to: u64) -> bool {
         self.0.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_ok()
@@ -260,16 +269,16 @@ mod tests {
     const NOBODY: Acquirer = Acquirer { ticket: None, clock: || 0 };
 
     #[test]
-    fn a_process_is_told_back_as_it_was_named() {
+    fn a_process_keeps_its_pid_and_start_time() {
         assert_eq!((ME.pid(), ME.start()), (1 << 21, 12_345_678));
         assert_eq!((OTHER.pid(), OTHER.start()), (4_194_303, (1 << 40) - 1));
-        let stranger = Process::new(7, 0, true);
-        assert_eq!((stranger.pid(), stranger.start()), (7, 0));
-        assert!(ME.can_be_checked() && !stranger.can_be_checked());
+        let foreign = Process::new(7, 0, true);
+        assert_eq!((foreign.pid(), foreign.start()), (7, 0));
+        assert!(ME.can_be_checked() && !foreign.can_be_checked());
     }
 
     #[test]
-    fn a_permit_is_held_by_one_and_freed_by_anyone() {
+    fn a_permit_is_held_by_one_process_and_freed_by_any() {
         let word = AtomicU64::new(0);
         let permit = Permit(&word);
         assert!(!permit.free(None));
@@ -282,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_holders_permit_tells_each_who_takes_it_until_one_gives_it_back() {
+    fn a_dead_holders_permit_tells_each_acquirer_until_one_frees_it() {
         let word = AtomicU64::new(0);
         let permit = Permit(&word);
         assert!(permit.try_take_clean(OTHER));
@@ -300,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_that_may_be_inherited_names_its_holder_and_its_heirs() {
+    fn a_permit_that_may_be_inherited_still_names_its_holder() {
         let word = AtomicU64::new(0);
         let permit = Permit(&word);
         assert!(permit.try_take_clean(ME));
@@ -317,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reserved_permit_is_free_for_one_and_then_for_all() {
+    fn a_reserved_permit_is_free_for_one_waiter_and_then_for_all() {
         let word = AtomicU64::new(0);
         let permit = Permit(&word);
         let reserved = Reservation::new(7, 0);
@@ -336,8 +345,9 @@ mod tests {
         assert!(!permit.replace_reservation(reserved, None));
         assert!(permit.try_take_clean(OTHER));
     }
+
     #[test]
-    fn a_permit_that_is_left_held_is_nobodys_to_recover_and_anyones_to_free() {
+    fn a_permit_that_is_left_held_is_never_recovered_and_freed_by_any() {
         let word = AtomicU64::new(0);
         let permit = Permit(&word);
         permit.leave_held(ME);

@@ -1,4 +1,4 @@
-//! A free permit that is one waiter's, for a while.
+//! A free permit that only one waiter may take, for a while.
 //!
 //! ```text
 //!   31              16 15               0
@@ -7,22 +7,25 @@
 //!  └──────────────────┴──────────────────┘
 //! ```
 //!
-//! A releaser that finds a waiter who has waited for too long frees the permit for that one alone: those who come by
-//! would be faster, time and again. The waiter is named by its ticket (see `places`), and not by its process: it holds nothing yet.
+//! While a waiter is starving, a releaser frees the permit for the first waiter alone. Otherwise
+//! acquirers that come by would be faster, again and again. The reservation names the waiter by its
+//! ticket (see `places`) and not by its process, because the waiter holds nothing yet.
 //!
-//! A reservation runs out after [`LIFETIME`]. Then anybody may take the permit, so that a waiter that was killed or stopped, or that has
-//! left, keeps nobody waiting for longer; and nobody has to find out which of these it was. Times of different time namespaces differ: a
-//! time from the future is as good as an old one. Times turn over after 65 s; a reservation that nobody met for so long
-//! holds for a tenth of a second once more.
+//! A reservation expires after [`LIFETIME`]. Then any acquirer may take the permit. So a waiter
+//! that was killed or stopped, or that has left, does not delay the others for longer, and nobody
+//! has to find out which of these it was. Time namespaces have different times: a time from the
+//! future counts as expired, like an old one. Times wrap around after 65 s. So a reservation that
+//! no acquirer has met for that long holds for another tenth of a second.
 
 use std::time::Duration;
 
 use super::low;
 use crate::mutation::rule;
 
-/// A waiter that was woken runs within this, also on a busy machine.
+/// A woken waiter runs within this time, also on a busy machine.
 pub(crate) const LIFETIME: Duration = Duration::from_millis(100);
 
+/// For which waiter a permit is free, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reservation(u32);
 
@@ -60,23 +63,24 @@ const fn milliseconds(now: u64) -> u32 {
     low(now / 1_000_000) & 0xffff
 }
 
-/// Who wants a permit.
+/// A thread that wants a permit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Acquirer {
-    /// Of one that has a place among the waiters.
+    /// The ticket of its place, if it has one.
     pub(crate) ticket: Option<u64>,
     /// The monotonic clock, in nanoseconds.
     pub(crate) clock: fn() -> u64,
 }
 
 impl Acquirer {
-    /// Whether it is the one that a permit was reserved for.
-    pub(crate) fn is(self, reserved: Reservation) -> bool {
+    /// Whether the permit is reserved for this acquirer.
+    pub(crate) fn is_named_by(self, reserved: Reservation) -> bool {
         self.ticket.is_some_and(|ticket| reserved.is_for(ticket))
     }
 
+    /// Whether this acquirer may take the reserved permit.
     pub(crate) fn may_take(self, reserved: Reservation) -> bool {
-        self.is(reserved)
+        self.is_named_by(reserved)
             || reserved.has_expired((self.clock)())
             || !rule("turns/a-reserved-permit-is-for-one-waiter")
     }
@@ -89,7 +93,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     #[test]
-    fn a_reservation_is_for_one_ticket_until_it_runs_out() {
+    fn a_reservation_is_for_one_ticket_until_it_expires() {
         for began in [0, 7 * MS, 65_500 * MS, 65_535 * MS, 1 << 50] {
             let reserved = Reservation::new(0x1_0007, began);
             assert!(reserved.is_for(0x1_0007) && !reserved.is_for(0x1_0008));

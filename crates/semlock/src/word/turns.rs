@@ -1,76 +1,87 @@
-//! Who is next: what a lock's gate, its places and its permits do together.
+//! Which waiter is served next: how a lock's eventcount, places and permits work together.
 //!
-//! Who comes by while a permit is free may take it, though others wait: a permit that waited for a sleeper to wake would be
-//! idle for as long as that takes, and that costs more than anything else. So the first of those who wait may be woken in vain,
-//! time and again. A waiter that has waited for too long puts an end to it: from then on releases are *in turn*. Each
-//! permit is then reserved for the first of those who wait, until one gets it that has not waited for so long.
+//! An acquirer that comes by while a permit is free may take it, though others wait. Otherwise the
+//! permit would be idle until a sleeper wakes, and that costs more than anything else. So a
+//! releaser may wake the first waiter in vain, again and again. A waiter that has waited for too
+//! long is *starving* and ends that: from then on releases are *in turn*. A releaser in turn
+//! reserves the permit for the first waiter. That goes on until a permit goes to a waiter that is
+//! not starving.
 //!
 //! ```text
-//!  releaser, in turn                            waiter
-//!  1  finds the first place                     1  takes a permit that is free, or reserved for it
-//!  2  frees the permit, reserved for it         2  gives its place up
-//!  3  tells that place: GRANTED; wakes it       3  told GRANTED: frees what is still reserved for it
-//!     it has left: reserves it for the next     4  told anything, and has no permit: wakes the next
+//!  releaser, in turn                      waiter
+//!  1  finds the first place               1  takes a permit that is free, or reserved for it
+//!  2  frees the permit, reserved for      2  leaves its place
+//!     that place's ticket                 3  if the place was GRANTED:
+//!  3  sets the place to GRANTED and          frees what is still reserved for it
+//!     wakes the waiter; if the waiter     4  if the place was WOKEN or GRANTED, and it has
+//!     has left: reserves the permit          no permit: wakes the next waiter
+//!     for the next one
 //! ```
 //!
-//! Whoever of the two comes second sees what the other did, because the place has one state: the waiter gives it up
-//! with a swap, the releaser tells it with an exchange. Killed in between, a releaser leaves a reservation that runs out, and so does
-//! a waiter.
+//! The waiter leaves its place with a swap of the place's state, and the releaser grants with a
+//! compare-exchange of the same state. So the one that comes second sees what the first did. A
+//! releaser or a waiter that is killed in between leaves a reservation, and that expires.
 //!
-//! So a waiter that runs when it is woken waits no longer than what is too long, one release more, and one turn of
-//! each that came before it, whatever others do. One that is stopped, killed or late while something is reserved for it
-//! delays the others by one reservation, once: it is told, and so the next release is not for it.
+//! So waiting has a bound. A waiter that runs when it is woken waits no longer than the time after
+//! which it is starving, one more release, and one turn of each waiter that came before it,
+//! whatever other processes do. A waiter that is stopped, killed or late while a permit is reserved
+//! for it delays the others by one reservation, once: its place is GRANTED, and so the next release
+//! is not for it.
 
 use super::Futex;
 use super::eventcount::EventCount;
 use super::permit::Process;
-use super::places::{First, Place, Places, Wakeup};
+use super::places::{Place, Places, SeenPlace, Wakeup};
 use super::reservation::Reservation;
 use crate::mutation::rule;
 
-/// How a permit was given.
+/// For whom a permit was freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Freed {
     ForAll,
-    /// It is reserved.
+    /// For one waiter: it is reserved.
     ForOne,
 }
 
-/// What a lock has to give.
+/// The permits of a lock.
 pub(crate) trait Permits {
-    /// That it has nothing to give.
+    /// Why there is no permit to free.
     type Refused;
 
-    /// Frees one, for all or for one.
+    /// Frees a permit. Without `next`, it is free for all. With `next`, it may be reserved: the
+    /// result says so.
     fn free(&self, next: Option<Reservation>) -> Result<Freed, Self::Refused>;
 
-    /// Reserves it for another, or frees it for all; false if it is not reserved so any more.
+    /// Reserves the permit for `next` instead, or frees it for all. False if the permit is not
+    /// `reserved` any more.
     fn replace_reservation(&self, reserved: Reservation, next: Option<Reservation>) -> bool;
 
-    /// Frees for all what is reserved for this ticket; false if nothing is.
+    /// Frees for all the permit that is reserved for this ticket. False if none is.
     fn cancel_reservation(&self, ticket: u64) -> bool;
 }
 
+/// A lock's eventcount and places.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turns<'a> {
     pub(crate) eventcount: EventCount<'a>,
-    /// None of what nobody waits for in a place.
+    /// `None` for a lock whose waiters have no places.
     pub(crate) places: Option<Places<'a>>,
 }
 
 impl Turns<'_> {
-    /// Wakes the first of those who wait; `other` is the caller's own place.
+    /// Wakes the first waiter, but never `own`, the caller's place.
     #[inline]
-    pub(crate) fn wake_one(self, futex: &impl Futex, other: Option<&Place>) {
-        self.eventcount.wake_one(futex, || self.wake_first(futex, other));
+    pub(crate) fn wake_one(self, futex: &impl Futex, own: Option<&Place>) {
+        self.eventcount.wake_one(futex, || self.wake_first(futex, own));
     }
 
-    /// Wakes the first of those who have a place, for one who has seen that somebody may wait; false if there is none.
-    pub(crate) fn wake_first(self, futex: &impl Futex, other: Option<&Place>) -> bool {
-        self.places.is_some_and(|places| places.wake_first(futex, other))
+    /// Wakes the first waiter that has a place, for a caller that has seen `WAITERS`. False if
+    /// there is none.
+    pub(crate) fn wake_first(self, futex: &impl Futex, own: Option<&Place>) -> bool {
+        self.places.is_some_and(|places| places.wake_first(futex, own))
     }
 
-    /// Frees a permit for the first of those who wait.
+    /// Frees a permit for the first waiter.
     pub(crate) fn release<P: Permits>(
         self,
         futex: &impl Futex,
@@ -91,14 +102,15 @@ impl Turns<'_> {
             if places.grant(futex, first, me, is_dead) {
                 return Ok(());
             }
-            // It has left, or died; or it has only woken, and is the first again.
+            // The waiter has left or died. Or its state has only changed, and it still is the
+            // first.
             next = if rule("turns/the-next-waiter-follows-one-that-has-left") {
                 self.next(clock)
             } else {
                 return Ok(());
             };
             if !permits.replace_reservation(reserved, next.map(|next| next.reserved)) {
-                // It has taken it before it left.
+                // The waiter took the permit before it left.
                 return Ok(());
             }
         }
@@ -112,7 +124,8 @@ impl Turns<'_> {
         Some(Next { places, first, reserved: Reservation::new(first.ticket(), clock()) })
     }
 
-    /// Ends a wait. `is_starving`: it took too long.
+    /// Ends a wait: leaves the place, and passes on what the waiter does not use. `is_starving`:
+    /// the wait took too long.
     pub(crate) fn leave(
         self,
         futex: &impl Futex,
@@ -123,26 +136,26 @@ impl Turns<'_> {
     ) {
         let Some(places) = self.places else { return };
         let seen = self.eventcount.snapshot();
-        let told = places.leave(place);
-        let gave_up = told == Wakeup::Granted
+        let wakeup = places.leave(place);
+        let cancelled = wakeup == Wakeup::Granted
             && rule("turns/a-leaving-waiter-cancels-its-reservation")
             && permits.cancel_reservation(place.ticket());
-        if acquired && told == Wakeup::Granted && !is_starving {
-            // All others came later, and have not waited for too long either.
+        if acquired && wakeup == Wakeup::Granted && !is_starving {
+            // All other waiters came later, so none of them is starving either.
             self.eventcount.end_turns(seen);
         }
-        let in_vain = told != Wakeup::None && !acquired;
-        if gave_up || in_vain && rule("turns/a-leaving-waiter-passes-its-wake-up-on") {
+        let in_vain = wakeup != Wakeup::None && !acquired;
+        if cancelled || in_vain && rule("turns/a-leaving-waiter-passes-its-wake-up-on") {
             self.wake_one(futex, None);
         }
     }
 }
 
-/// For whom a permit is to be reserved.
+/// The waiter that a permit is to be reserved for.
 #[derive(Clone, Copy)]
 struct Next<'a> {
     places: Places<'a>,
-    first: First,
+    first: SeenPlace,
     reserved: Reservation,
 }
 
@@ -175,11 +188,13 @@ mod tests {
         }
     }
 
-    /// Waiters none of whom sleeps: who is told to try finds that another was faster, and waits again at once.
+    /// Waiters that are all awake. A waiter that is woken finds that another acquirer was faster,
+    /// and waits again at once.
     struct Awake<'a> {
         turns: Turns<'a>,
         places: Vec<Place>,
-        told: RefCell<Vec<u64>>,
+        /// Their tickets, in the order in which they were woken.
+        woken: RefCell<Vec<u64>>,
     }
 
     impl<'a> Awake<'a> {
@@ -190,7 +205,7 @@ mod tests {
                 place
             };
             let places = (0..NODES).map(|_| enter()).collect();
-            Self { turns, places, told: RefCell::default() }
+            Self { turns, places, woken: RefCell::default() }
         }
     }
 
@@ -201,14 +216,14 @@ mod tests {
 
         fn wake_one(&self, word: &AtomicU64) -> Woke {
             let places = self.turns.places.unwrap();
-            let told = |place: &&Place| {
+            let is_woken = |place: &&Place| {
                 let before = word.load(Ordering::Relaxed);
                 places.wait_again(place);
                 word.load(Ordering::Relaxed) != before
             };
-            let told = self.places.iter().find(told).expect("somebody was told");
-            self.told.borrow_mut().push(told.ticket());
-            assert!(self.told.borrow().len() <= NODES, "somebody is told twice");
+            let woken = self.places.iter().find(is_woken).expect("a waiter was woken");
+            self.woken.borrow_mut().push(woken.ticket());
+            assert!(self.woken.borrow().len() <= NODES, "a waiter was woken twice");
             Woke::Nobody
         }
 
@@ -218,15 +233,15 @@ mod tests {
     }
 
     #[test]
-    fn one_wake_up_tells_each_of_those_who_are_awake_once() {
+    fn one_wake_up_reaches_each_waiter_that_is_awake_once() {
         let words = Words::default();
         let awake = Awake::new(words.turns(), false);
         words.turns().wake_one(&awake, None);
-        assert_eq!(*awake.told.borrow(), [0, 1, 2, 3]);
+        assert_eq!(*awake.woken.borrow(), [0, 1, 2, 3]);
     }
 
     #[test]
-    fn it_goes_in_turn_also_while_all_who_wait_are_awake() {
+    fn releases_stay_in_turn_while_all_waiters_are_awake() {
         let words = Words::default();
         let awake = Awake::new(words.turns(), true);
         words.turns().wake_one(&awake, None);

@@ -1,40 +1,48 @@
-//! Those who wait to be notified: the table that a segment's conditions and barriers live by.
+//! The waiters of a segment's conditions and barriers: one table for all of them.
 //!
 //! ```text
-//!  node:  who    0: the node is free                     else: the process that waits (see `permit`)
-//!         state  63                 19 18          3 2    0
-//!               ┌─────────────────────┬─────────────┬──────┐   low half: the futex
-//!               │ ticket (45 bits)    │ slot        │ what │
-//!               └─────────────────────┴─────────────┴──────┘
-//!  what:  IDLE (all 0)  WAITING, NOTIFIED (a condition's)  MEMBER, THROUGH, BROKEN (a barrier's)
-//!  slot:  whose waiter it is
+//!  node:    process  0: the node is free               else: the process that waits (see `permit`)
+//!           state    63                 19 18          3 2      0
+//!                   ┌─────────────────────┬─────────────┬────────┐   low half: the futex
+//!                   │ ticket (45 bits)    │ slot        │ status │
+//!                   └─────────────────────┴─────────────┴────────┘
+//!  status:  IDLE (the whole state is 0)
+//!           WAITING, NOTIFIED           of a condition's waiter
+//!           MEMBER, THROUGH, BROKEN     of a barrier's member
+//!  slot:    the condition or barrier that it waits for
 //!
-//!  who:    0 ──claim──► P ──free──► 0          P dead: ──take over──► Q
-//!  state:  0 ──enter──► WAITING ──► NOTIFIED ──leave──► 0
-//!                  └───► MEMBER ───► THROUGH | BROKEN ──┘
+//!  process: 0 ──claim──► P ──free──► 0          P is dead: ──take over──► Q
+//!  state:   0 ──enter──► WAITING ──► NOTIFIED ──leave──► 0
+//!                   └───► MEMBER ───► THROUGH | BROKEN ──┘
 //! ```
 //!
-//! Each arrow is one compare-exchange where several may draw it (by who owns the node alone, a swap or a store), so that neither a
-//! death nor a lock that a stranger released can tear the table. Tickets of a slot count up and are
-//! used once: a compare-exchange that names a ticket meets the wait that it means, or fails.
+//! A transition that several processes may make is one compare-exchange. A transition that only the
+//! node's owner may make is a swap or a store. So the table stays whole when a process dies, and
+//! also when a process releases a lock that another one holds. The tickets of a slot count up, and
+//! each is used once. So a compare-exchange that names a ticket changes the wait that it means, or
+//! fails.
 //!
-//! A notified node stays notified until its waiter has taken its lock again and leaves. If it dies
-//! before that, another *takes over* the node, which is then a notification without a waiter, passes it
-//! on to the oldest who waits, and frees the node; in that order, so that a death in the middle can
-//! only wake one more, and never lose a notification.
+//! A notified node stays NOTIFIED until its waiter has taken its lock again and leaves. If the
+//! waiter dies before that, another process *takes over* the node, which is then a notification
+//! without a waiter. It passes the notification on to the oldest waiter, and then frees the node.
+//! In this order a death in the middle can wake one waiter too many, but never loses a
+//! notification.
 //!
 //! # Memory ordering
 //! The lock of a condition orders most of this. What happens without it (a timeout, a watcher that
-//! passes on) are single changes of one word.
+//! passes a notification on) is a single change of one word.
 //!
-//! - `who` is freed after `state` was cleared (Release), and claimed (Acquire) before it is used: a claimed
-//!   node is IDLE. Who reads a later `who` (Acquire) and then `state` sees no wait of before that.
-//! - `state` is WAITING after `who` was claimed (Release); all who look through the table load it
-//!   (Acquire), and so see whose it is, and settle the wait with a Release: who finds itself notified,
-//!   or leaves so (Acquire), sees what was written before.
-//! - Taking over needs none: one who is dead has done all that it did before others can know that.
-//! - Entering counts the tickets after `state` is WAITING (Release): who knows of the ticket (Acquire)
-//!   knows of the wait, and of all that lies before it, how far the table is used among that.
+//! - A node's process is set to 0 after its state was cleared (Release), and claimed (Acquire)
+//!   before the state is used. So a claimed node is IDLE. A process that loads a later owner
+//!   (Acquire) and then the state does not see a wait from before that owner.
+//! - A state becomes WAITING after the process was claimed (Release). A process that searches the
+//!   table loads the state (Acquire), and so sees whose it is. It ends the wait with a Release. A
+//!   waiter that finds itself notified, also as it leaves (Acquire), sees what was written before.
+//! - Taking over needs no ordering: a dead process has done all that it did before others can know
+//!   that it is dead.
+//! - Entering counts the tickets again after the state is WAITING (Release). A process that knows
+//!   of the ticket (Acquire) knows of the wait, and of all that was before it, such as how much of
+//!   the table is used.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -47,12 +55,12 @@ use crate::mutation::rule;
 /// Words of one node.
 pub const NODE_WORDS: usize = 2;
 /// The word of a node that names its process.
-pub const WHO: usize = 0;
+pub const PROCESS: usize = 0;
 /// The word of a node that tells its state.
 pub const STATE: usize = 1;
 
-/// The bits of a state that tell what the waiter is at.
-pub const WHAT: u64 = 0b111;
+/// The bits of a state that tell how the wait stands.
+pub const STATUS: u64 = 0b111;
 const WAITING: u64 = 1;
 const NOTIFIED: u64 = 2;
 const THROUGH: u64 = 3;
@@ -71,11 +79,11 @@ pub(super) const TICKET_SHIFT: u32 = SLOT_SHIFT + SLOT_BITS;
 pub(crate) struct Waiters<'a> {
     /// `NODE_WORDS` for each node.
     pub(crate) nodes: &'a [AtomicU64],
-    /// No node from this one on was ever used.
+    /// The number of nodes that were ever used: they are the first ones.
     pub(crate) used: &'a AtomicU64,
 }
 
-/// What belongs to one condition or barrier.
+/// The waiters of one condition or barrier.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Queue<'a> {
     pub(crate) waiters: Waiters<'a>,
@@ -86,17 +94,18 @@ pub(crate) struct Queue<'a> {
     pub(crate) waits: Waits,
 }
 
-/// What those of a queue wait for.
+/// What the waiters of a queue wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waits {
-    /// Being notified. A dead one's node can be cleared.
+    /// A notification. The node of a dead waiter can be cleared.
     ForNotify,
-    /// The other members of a barrier, which a dead one breaks: until it has, its node stays.
+    /// The other members of a barrier. A dead member breaks the barrier, and its node stays until
+    /// then.
     ForMembers,
 }
 
 impl Waits {
-    fn what(self) -> u64 {
+    fn status(self) -> u64 {
         match self {
             Self::ForNotify => WAITING,
             Self::ForMembers => MEMBER,
@@ -123,7 +132,7 @@ pub(crate) enum Progress {
 
 impl Progress {
     fn of(state: u64) -> Self {
-        match state & WHAT {
+        match state & STATUS {
             NOTIFIED | THROUGH => Self::Passed,
             BROKEN => Self::Broken,
             _ => Self::Waiting,
@@ -132,8 +141,8 @@ impl Progress {
 }
 
 impl<'a> Waiters<'a> {
-    pub(super) fn who(&self, index: usize) -> &'a AtomicU64 {
-        &self.nodes[index * NODE_WORDS + WHO]
+    pub(super) fn process(&self, index: usize) -> &'a AtomicU64 {
+        &self.nodes[index * NODE_WORDS + PROCESS]
     }
 
     pub(super) fn state(&self, index: usize) -> &'a AtomicU64 {
@@ -146,39 +155,42 @@ impl<'a> Waiters<'a> {
 
     pub(super) fn used(&self) -> usize {
         let all = self.len();
-        // Shared memory: whatever stands there must not lead out of the table.
+        // Any process can write this word. Its value must not lead out of the table.
         usize::try_from(self.used.load(Ordering::Relaxed)).map_or(all, |used| used.min(all))
     }
 
-    /// The slots of the barriers that somebody is in, dead or alive.
+    /// The slots of the barriers that have members, dead or alive.
     pub(crate) fn barriers(&self) -> BTreeSet<u64> {
         let states = (0..self.used()).map(|index| self.state(index).load(Ordering::Acquire));
-        states.filter(|state| state & WHAT == MEMBER).map(slot_of).collect()
+        states.filter(|state| state & STATUS == MEMBER).map(slot_of).collect()
     }
 
-    /// The slots that somebody waits for, or waited for as it died.
+    /// The slots that processes wait for, or waited for when they died.
     pub(crate) fn slots(&self) -> BTreeSet<u64> {
         let states = (0..self.used()).map(|index| self.state(index).load(Ordering::Acquire));
-        states.filter(|state| state & WHAT != 0).map(slot_of).collect()
+        states.filter(|state| state & STATUS != 0).map(slot_of).collect()
     }
 
+    /// Makes a free node the caller's. `None` if no node is free.
     pub(super) fn claim(&self, me: Process) -> Option<usize> {
         let index = (0..self.len()).find(|&index| {
-            let who = self.who(index);
-            who.load(Ordering::Relaxed) == 0
-                && who.compare_exchange(0, me.word(), Ordering::Acquire, Ordering::Relaxed).is_ok()
+            let process = self.process(index);
+            process.load(Ordering::Relaxed) == 0
+                && process
+                    .compare_exchange(0, me.word(), Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
         })?;
         self.used.fetch_max(index as u64 + 1, Ordering::Relaxed);
         Some(index)
     }
 
     pub(super) fn free(&self, index: usize) {
-        self.who(index).store(0, Ordering::Release);
+        self.process(index).store(0, Ordering::Release);
     }
 
-    /// Takes over the node of a dead process; `None` if another did.
+    /// Takes over the node of a dead process. `None` if another process was faster.
     pub(super) fn take_over(&self, index: usize, dead: Process, me: Process) -> Option<()> {
-        self.who(index)
+        self.process(index)
             .compare_exchange(dead.word(), me.word(), Ordering::Relaxed, Ordering::Relaxed)
             .ok()
             .map(|_| ())
@@ -186,14 +198,14 @@ impl<'a> Waiters<'a> {
 }
 
 impl Queue<'_> {
-    /// Enters the table; `None` if it is full.
+    /// Enters the table. `None` if it is full.
     pub(crate) fn enter(&self, me: Process) -> Option<Node> {
         let index = self.waiters.claim(me)?;
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        let waiting = state_of(ticket, self.slot, self.waits.what());
+        let waiting = state_of(ticket, self.slot, self.waits.status());
         self.waiters.state(index).store(waiting, Ordering::Release);
-        // Who has read a number of tickets before it looked through the table, and finds it the
-        // same later, knows that nobody has entered since: not even while it looked.
+        // A process may load the number of tickets, search the table, and load the number again. If
+        // it is the same, nobody has entered since, not even during the search.
         if rule("waiters/a-visible-wait-counts-the-tickets-again") {
             self.tickets.fetch_add(1, Ordering::Release);
         }
@@ -209,22 +221,23 @@ impl Queue<'_> {
         futex.wait(self.waiters.state(node.index), low(node.waiting), time)
     }
 
-    /// Leaves the table; tells how the wait stood at that moment.
+    /// Leaves the table. Returns how the wait stood at that moment.
     pub(crate) fn leave(&self, node: &Node) -> Progress {
         let state = self.waiters.state(node.index).swap(0, Ordering::Acquire);
         self.waiters.free(node.index);
         Progress::of(state)
     }
 
-    /// How many wait.
+    /// How many processes wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.all(self.waits.what()).count()
+        self.all(self.waits.status()).count()
     }
 
-    /// Notifies the oldest of those who entered with tickets before that one, at most so many; returns
-    /// how many it notified.
+    /// Notifies the oldest waiters that have tickets less than `before`, at most `most` of them.
+    /// Returns how many it notified.
     ///
-    /// Of one that may not have been asleep it asks whether it is dead, and then notifies the next instead.
+    /// If a notified waiter may not have been asleep, this asks whether it is dead. If it is, this
+    /// notifies the next one instead.
     pub(crate) fn notify(
         &self,
         futex: &impl Futex,
@@ -255,7 +268,7 @@ impl Queue<'_> {
         notified
     }
 
-    /// Notifies this one; false if it does not wait any more, or will not notice.
+    /// Notifies one waiter. False if it does not wait any more, or is dead.
     fn notify_node(
         &self,
         futex: &impl Futex,
@@ -264,27 +277,28 @@ impl Queue<'_> {
         me: Process,
         is_dead: &mut impl FnMut(Process) -> bool,
     ) -> bool {
-        let who = Process::from_word(self.waiters.who(index).load(Ordering::Relaxed));
-        if !self.settle(index, waiting, NOTIFIED) {
+        let waiter = Process::from_word(self.waiters.process(index).load(Ordering::Relaxed));
+        if !self.end_wait(index, waiting, NOTIFIED) {
             return false;
         }
         if futex.wake_one(self.waiters.state(index)) == Woke::One
-            || !is_dead(who)
+            || !is_dead(waiter)
             || !rule("waiters/a-dead-waiter-is-not-notified")
         {
             return true;
         }
-        // It may have left, and have died in another wait, in the same node. What it was notified of then is not this one's;
-        // and now that it is dead, nobody but who takes the node over clears that.
+        // The waiter may have left, and have died in another wait in the same node. A notification
+        // of that wait is not this one's. From now on only a process that takes the node over can
+        // clear it, because its owner is dead.
         let state = self.waiters.state(index).load(Ordering::Relaxed);
-        if state != waiting & !WHAT | NOTIFIED
+        if state != waiting & !STATUS | NOTIFIED
             && rule("waiters/a-node-that-is-in-another-wait-stays")
         {
             return true;
         }
-        // The dead one's notification goes to another, and then its node is cleared. Where somebody
-        // has taken the node over already, that one does it.
-        if self.waiters.take_over(index, who, me).is_none() {
+        // The dead waiter's notification goes to the next one, and its node is cleared. If another
+        // process has taken the node over already, that process does both.
+        if self.waiters.take_over(index, waiter, me).is_none() {
             return true;
         }
         self.waiters.state(index).store(0, Ordering::Relaxed);
@@ -292,24 +306,30 @@ impl Queue<'_> {
         false
     }
 
-    /// Ends all waits, without waking anybody: those of a barrier sleep elsewhere.
+    /// Ends all waits, and wakes nobody: the members of a barrier sleep on its phase.
     pub(crate) fn settle_all(&self, through: bool) {
-        let what = if through { THROUGH } else { BROKEN };
-        for (index, state) in self.all(self.waits.what()) {
-            self.settle(index, state, what);
+        let status = if through { THROUGH } else { BROKEN };
+        for (index, state) in self.all(self.waits.status()) {
+            self.end_wait(index, state, status);
         }
     }
 
-    fn settle(&self, index: usize, waiting: u64, what: u64) -> bool {
+    /// Ends one wait. False if it has ended already.
+    fn end_wait(&self, index: usize, waiting: u64, status: u64) -> bool {
         self.waiters
             .state(index)
-            .compare_exchange(waiting, waiting & !WHAT | what, Ordering::Release, Ordering::Relaxed)
+            .compare_exchange(
+                waiting,
+                waiting & !STATUS | status,
+                Ordering::Release,
+                Ordering::Relaxed,
+            )
             .is_ok()
     }
 
-    /// Passes on what the dead were notified of, and clears their nodes. `before` tells of a condition's slot
-    /// the number of tickets when its last `notify` began: those who entered later were not there,
-    /// and get nothing.
+    /// Passes on the notifications of dead waiters, and clears their nodes. `before` returns, for a
+    /// condition's slot, the number of tickets when its last `notify` began. Waiters that entered
+    /// later were not there, and get nothing.
     pub(crate) fn pass_on(
         &self,
         futex: &impl Futex,
@@ -330,25 +350,28 @@ impl Queue<'_> {
         me: Process,
         is_dead: &mut impl FnMut(Process) -> bool,
     ) {
-        let who = Process::from_word(self.waiters.who(index).load(Ordering::Relaxed));
-        if who.word() == 0 || who == me || !is_dead(who) {
+        let waiter = Process::from_word(self.waiters.process(index).load(Ordering::Relaxed));
+        if waiter.word() == 0 || waiter == me || !is_dead(waiter) {
             return;
         }
-        // Its barrier has to find it, and to break first. Nothing else becomes a member here, for it is dead.
+        // A dead member stays until its barrier has found it and is broken. The node cannot become
+        // a member's from now on, because its owner is dead.
         let state = self.waiters.state(index).load(Ordering::Relaxed);
-        if state & WHAT == MEMBER && rule("waiters/a-dead-member-stays-until-its-barrier-breaks") {
+        if state & STATUS == MEMBER && rule("waiters/a-dead-member-stays-until-its-barrier-breaks")
+        {
             return;
         }
-        if self.waiters.take_over(index, who, me).is_some() {
+        if self.waiters.take_over(index, waiter, me).is_some() {
             self.clear(futex, index, before, me, is_dead);
         }
     }
 
-    /// Clears a node that the caller has, after what it was notified of was passed on: in that order,
-    /// so that a death in the middle can only wake one more.
+    /// Clears a node that the caller owns. First it passes the node's notification on, if it has
+    /// one. In this order a death in the middle can only wake one waiter too many.
     ///
-    /// What was seen of the node before the caller had it may have been another wait's, and until
-    /// it is cleared it may be notified: so this looks, and changes nothing else than it saw.
+    /// What the caller saw of the node before it owned it may be of another wait. And until the
+    /// node is cleared, it may be notified. So this loads the state itself, and changes only what
+    /// it loaded.
     fn clear(
         &self,
         futex: &impl Futex,
@@ -360,22 +383,24 @@ impl Queue<'_> {
         let state = self.waiters.state(index);
         let mut seen = state.load(Ordering::Acquire);
         loop {
-            if seen & WHAT == NOTIFIED {
-                // Perhaps of another condition, of whose waiters nobody may be left to do it.
+            if seen & STATUS == NOTIFIED {
+                // It may be the notification of another condition. That one may have no waiter left
+                // to pass it on.
                 let its = Queue { slot: slot_of(seen), ..*self };
                 let its = if rule("waiters/a-notification-is-passed-on-in-its-own-condition") {
                     its
                 } else {
                     *self
                 };
-                // Read after the notification was seen, that is the number of this one or a later one.
+                // This is loaded after the notification was seen. So it is the number of tickets at
+                // its `notify` or a later one.
                 let before = before(its.slot);
                 if rule("waiters/a-dead-waiters-notification-is-passed-on") {
                     its.notify(futex, 1, before, me, is_dead);
                 }
             }
-            // No test needs more than Relaxed here: one who is killed between passing on and clearing
-            // must have passed on, and models kill between steps in the order in which they stand here.
+            // No test needs more than Relaxed here: a process that is killed before this exchange
+            // must have passed the notification on, and models kill between steps in program order.
             match state.compare_exchange(seen, 0, Ordering::Release, Ordering::Acquire) {
                 Ok(_) => break,
                 Err(_) if !rule("waiters/a-notification-during-the-clearing-is-seen") => {
@@ -388,7 +413,8 @@ impl Queue<'_> {
         self.waiters.free(index);
     }
 
-    /// Leaves the table, for one whose wait does not count: what it was notified of goes to another.
+    /// Leaves the table, for a waiter whose wait does not count: its notification goes to another
+    /// waiter.
     pub(crate) fn abandon(
         &self,
         futex: &impl Futex,
@@ -400,20 +426,21 @@ impl Queue<'_> {
         self.clear(futex, node.index, before, me, is_dead);
     }
 
-    /// Whether a waiter has died.
+    /// Whether a waiter is dead.
     pub(crate) fn has_dead_waiter(&self, is_dead: &mut impl FnMut(Process) -> bool) -> bool {
-        self.all(self.waits.what()).any(|(index, state)| {
-            let who = Process::from_word(self.waiters.who(index).load(Ordering::Acquire));
-            // If that is the same still, the node has not become another's meanwhile.
-            let is_its = self.waiters.state(index).load(Ordering::Relaxed) == state
+        self.all(self.waits.status()).any(|(index, state)| {
+            let waiter = Process::from_word(self.waiters.process(index).load(Ordering::Acquire));
+            // If the state is still the same, the process that was loaded is the one of this wait.
+            let is_same = self.waiters.state(index).load(Ordering::Relaxed) == state
                 || !rule("waiters/a-nodes-state-is-read-again-after-its-process");
-            is_its && who.word() != 0 && is_dead(who)
+            is_same && waiter.word() != 0 && is_dead(waiter)
         })
     }
 
-    /// Wakes the oldest of the others that wait, without notifying it: it may have to watch from now on.
+    /// Wakes the oldest waiter but the caller, without notifying it: it may have to watch from now
+    /// on.
     pub(crate) fn wake_another(&self, futex: &impl Futex, me: &Node) {
-        // Who watched was the oldest itself, mostly, and has not left yet.
+        // The caller, which has watched, usually is the oldest, and has not left yet.
         let others = self.all(WAITING).filter(|&(index, _)| {
             index != me.index || !rule("waiters/a-leaving-watcher-does-not-wake-itself")
         });
@@ -423,7 +450,8 @@ impl Queue<'_> {
         }
     }
 
-    /// Clears the nodes of the dead in the whole table, but for members of barriers that are not broken.
+    /// Clears the nodes of dead processes in the whole table, except the members of barriers that
+    /// are not broken.
     pub(crate) fn reclaim(
         &self,
         futex: &impl Futex,
@@ -431,7 +459,8 @@ impl Queue<'_> {
         me: Process,
         is_dead: &mut impl FnMut(Process) -> bool,
     ) {
-        // All of it: one who was killed as it claimed a node has not said that the node is used.
+        // All nodes, because a process that was killed while it claimed one has not counted it as
+        // used.
         for index in 0..self.waiters.len() {
             self.clear_if_dead(futex, index, before, me, is_dead);
         }
@@ -441,20 +470,20 @@ impl Queue<'_> {
         slot_of(state) == self.slot
     }
 
-    /// The nodes of this slot whose state is `what`.
-    fn all(&self, what: u64) -> impl Iterator<Item = (usize, u64)> + '_ {
+    /// The nodes of this slot whose status is `status`.
+    fn all(&self, status: u64) -> impl Iterator<Item = (usize, u64)> + '_ {
         (0..self.waiters.used()).filter_map(move |index| {
             let state = self.waiters.state(index).load(Ordering::Acquire);
-            (state & WHAT == what && self.is_of_slot(state)).then_some((index, state))
+            (state & STATUS == status && self.is_of_slot(state)).then_some((index, state))
         })
     }
 }
 
-pub(super) const fn state_of(ticket: u64, slot: u64, what: u64) -> u64 {
-    ticket << TICKET_SHIFT | slot << SLOT_SHIFT | what
+pub(super) const fn state_of(ticket: u64, slot: u64, status: u64) -> u64 {
+    ticket << TICKET_SHIFT | slot << SLOT_SHIFT | status
 }
 
-/// Whose waiter it is.
+/// The slot of the condition or barrier that it waits for.
 pub(super) const fn slot_of(state: u64) -> u64 {
     state >> SLOT_SHIFT & ((1 << SLOT_BITS) - 1)
 }

@@ -132,7 +132,7 @@ pub mod header {
 /// A node, which is also what a place is: see `word::waiters`.
 pub mod node {
     pub use crate::word::waiters::{
-        BROKEN, MEMBER, NODE_WORDS as WORDS, SLOT_BITS, SLOT_SHIFT, STATE, WHAT, WHO,
+        BROKEN, MEMBER, NODE_WORDS as WORDS, PROCESS, SLOT_BITS, SLOT_SHIFT, STATE, STATUS,
     };
 }
 
