@@ -355,7 +355,7 @@ fn try_at<T>(
 }
 
 #[test]
-fn a_permit_is_never_held_by_two() {
+fn a_permit_is_never_held_by_two_processes() {
     model_with(3, || {
         let lock = Mutual::held_by(None);
         let take = |lock: &Mutual, me| {
@@ -384,7 +384,7 @@ fn a_permit_is_freed_once_by_its_holder_or_by_another() {
 }
 
 #[test]
-fn a_killed_holder_is_replaced_by_one_who_sees_what_it_wrote() {
+fn a_killed_holder_is_replaced_by_one_process_that_sees_what_it_wrote() {
     for steps in 0..4 {
         model_with(2, move || {
             let shared = Arc::new((Mutual::held_by(None), Life::of(A)));
@@ -422,7 +422,7 @@ fn a_killed_holder_is_replaced_by_one_who_sees_what_it_wrote() {
 }
 
 #[test]
-fn a_permit_given_back_as_it_was_found_tells_one_who_takes_it() {
+fn a_permit_that_is_freed_as_owner_died_tells_one_acquirer() {
     model(|| {
         let lock = Mutual::held_by(Some(B));
         let take = |lock: &Mutual, me| {
@@ -444,7 +444,7 @@ fn a_permit_given_back_as_it_was_found_tells_one_who_takes_it() {
 }
 
 #[test]
-fn a_fork_while_a_permit_is_freed_leaves_it_to_nobody() {
+fn a_fork_during_a_release_leaves_the_permit_free() {
     model(|| {
         let lock = Mutual::held_by(Some(A));
         let fork = with(&lock, |lock| lock.permit().mark_inherited(A));
@@ -456,7 +456,7 @@ fn a_fork_while_a_permit_is_freed_leaves_it_to_nobody() {
 
 /// Anybody may free a permit; it is held until one has.
 #[test]
-fn a_fork_while_another_frees_a_permit_does_not_keep_that_one_from_it() {
+fn a_fork_does_not_keep_another_process_from_freeing_the_permit() {
     model(|| {
         let lock = Mutual::held_by(Some(A));
         let fork = with(&lock, |lock| lock.permit().mark_inherited(A));
@@ -467,7 +467,7 @@ fn a_fork_while_another_frees_a_permit_does_not_keep_that_one_from_it() {
 }
 
 #[test]
-fn a_fork_while_a_permit_is_given_back_as_it_was_found_leaves_it_to_nobody() {
+fn a_fork_while_a_permit_is_freed_as_owner_died_leaves_the_permit_free() {
     model(|| {
         let lock = Mutual::held_by(Some(A));
         let fork = with(&lock, |lock| lock.permit().mark_inherited(A));
@@ -491,13 +491,13 @@ fn a_waiter_never_sleeps_beside_a_free_permit() {
 
 /// Of two waiters the one that gets it wakes the other.
 #[test]
-fn a_mark_that_is_cleared_hides_no_sleeper() {
+fn a_cleared_waiters_bit_hides_no_sleeper() {
     for eventcount in [0, before_a_wake_up_for_all(0)] {
-        model_with(3, move || a_mark_that_is_cleared_at(eventcount));
+        model_with(3, move || a_cleared_waiters_bit_hides_no_sleeper_from(eventcount));
     }
 }
 
-fn a_mark_that_is_cleared_at(eventcount: u64) {
+fn a_cleared_waiters_bit_hides_no_sleeper_from(eventcount: u64) {
     let lock = Mutual::held_by(Some(A));
     lock.eventcount.store(eventcount, Ordering::Relaxed);
     let waiters = [B, C].map(|me| {
@@ -512,7 +512,7 @@ fn a_mark_that_is_cleared_at(eventcount: u64) {
 }
 
 #[test]
-fn a_waiter_that_leaves_takes_no_mark_or_wake_up_with_it() {
+fn a_waiter_that_cancels_its_wait_takes_nothing_from_the_others() {
     model_with(3, || {
         let lock = Mutual::held_by(Some(A));
         let patient = with(&lock, |lock| lock.acquire(B));
@@ -531,7 +531,7 @@ fn a_waiter_that_leaves_takes_no_mark_or_wake_up_with_it() {
 }
 
 #[test]
-fn a_waiter_that_was_alone_leaves_the_gate_as_it_found_it() {
+fn the_only_waiter_clears_the_waiters_bit_as_it_cancels_its_wait() {
     let lock = || Mutual::held_by(Some(A));
     model(move || {
         let lock = lock();
@@ -544,7 +544,7 @@ fn a_waiter_that_was_alone_leaves_the_gate_as_it_found_it() {
 }
 
 #[test]
-fn a_killed_waiter_leaves_a_mark_for_one_release_and_hides_no_sleeper() {
+fn a_killed_waiter_costs_one_wake_up_and_hides_no_sleeper() {
     for steps in 0..10 {
         model_with(2, move || {
             let shared = Arc::new((Mutual::held_by(Some(A)), Life::of(C)));
@@ -577,7 +577,7 @@ fn a_killed_waiter_leaves_a_mark_for_one_release_and_hides_no_sleeper() {
 }
 
 #[test]
-fn a_holder_that_is_killed_at_a_gate_is_found_by_who_looks_there() {
+fn a_killed_holder_is_found_by_a_waiter_that_checks() {
     for steps in 0..12 {
         model_with(2, move || {
             let shared = Arc::new((Mutual::held_by(None), Life::of(A)));
@@ -640,7 +640,7 @@ impl Value {
 }
 
 #[test]
-fn a_counter_gives_no_more_than_it_has_and_takes_no_more_than_it_may() {
+fn a_counter_hands_out_no_more_than_it_has_and_takes_back_no_more_than_it_may() {
     model_with(3, || {
         let counter = Value::new(1);
         let take = |permits: &Value| u64::from(Counter(&permits.value).try_take(NOBODY));
@@ -657,7 +657,7 @@ fn a_counter_gives_no_more_than_it_has_and_takes_no_more_than_it_may() {
 /// One whose holder takes it again, after another thread had it, while somebody looks: taken twice, or
 /// less than not at all, it is at no time.
 #[test]
-fn a_count_that_is_told_was_the_count_of_all_at_one_moment() {
+fn a_balance_that_is_read_was_the_balance_at_one_moment() {
     model_with(4, || {
         let shared = Arc::new((word(0), [word(0), word(0), word(0)]));
         let tally = |words: &[AtomicU64; 3], delta, me| {
@@ -687,7 +687,7 @@ fn a_count_that_is_told_was_the_count_of_all_at_one_moment() {
 }
 
 #[test]
-fn who_takes_what_another_gave_sees_what_that_one_wrote() {
+fn an_acquirer_sees_what_the_releaser_wrote() {
     model(|| {
         let counter = Value::new(0);
         let releaser = with(&counter, |permits| {
@@ -703,7 +703,7 @@ fn who_takes_what_another_gave_sees_what_that_one_wrote() {
 
 /// A acquirer that loads the first value and takes a later one of the same number.
 #[test]
-fn a_counter_of_one_protects_as_a_permit_does() {
+fn a_counter_with_one_permit_protects_as_a_mutex_does() {
     model(|| {
         let counter = Value::new(1);
         let take = |permits: &Value| {
@@ -719,7 +719,7 @@ fn a_counter_of_one_protects_as_a_permit_does() {
 }
 
 #[test]
-fn who_takes_the_last_of_two_permits_sees_what_both_givers_wrote() {
+fn an_acquirer_of_both_permits_sees_what_both_releasers_wrote() {
     model(|| {
         let shared = Arc::new((word(0), Protected::default(), Protected::default()));
         let first = with(&shared, |(value, first, _)| {
@@ -752,7 +752,7 @@ fn two_releases_wake_two_sleepers_of_a_semaphore() {
 }
 
 #[test]
-fn two_who_release_at_once_wake_two_sleepers_of_a_semaphore() {
+fn two_releases_at_once_wake_two_sleepers_of_a_semaphore() {
     model_with(2, || {
         let permits = Value::new(0);
         let waiters = [with(&permits, Value::acquire), with(&permits, Value::acquire)];
@@ -835,7 +835,7 @@ impl Two {
 }
 
 #[test]
-fn a_waiter_that_goes_by_hints_never_sleeps_beside_a_free_permit() {
+fn a_waiter_that_uses_hints_never_sleeps_beside_a_free_permit() {
     for hint in [0b00, 0b01, 0b11] {
         model_with(2, move || {
             let two = Arc::new(Two::held(hint));
@@ -854,7 +854,7 @@ fn a_waiter_that_goes_by_hints_never_sleeps_beside_a_free_permit() {
 
 /// Each release that is over can be seen by its hint until the permit is taken, whatever those do who look in vain meanwhile.
 #[test]
-fn a_permit_that_was_released_is_found_beside_those_who_look_in_vain() {
+fn a_released_permit_is_found_while_others_search_in_vain() {
     for hint in [0b00, 0b11] {
         model_with(2, move || {
             let two = Arc::new(Two::held(hint));
@@ -871,7 +871,7 @@ fn a_permit_that_was_released_is_found_beside_those_who_look_in_vain() {
 }
 
 #[test]
-fn a_permit_that_is_reserved_is_found_by_the_one_that_it_is_for() {
+fn a_reserved_permit_is_found_by_its_waiter() {
     model_with(2, || {
         let two = Arc::new(Two::held(0b11));
         let others = with(&two, |two| two.take(0, B));
@@ -888,7 +888,7 @@ fn a_permit_that_is_reserved_is_found_by_the_one_that_it_is_for() {
 
 /// Wherever a releaser is killed, and whoever looks meanwhile: the full look finds what it freed, if nobody has taken it.
 #[test]
-fn a_permit_whose_releaser_was_killed_is_found_by_the_full_look() {
+fn a_permit_whose_releaser_was_killed_is_found_by_the_full_search() {
     for steps in 0..6 {
         model_with(2, move || {
             let two = Arc::new(Two::held(0b11));
@@ -1107,7 +1107,7 @@ fn a_waiter_that_gives_up_passes_its_wake_up_on() {
 
 /// Who has waited for too long is passed by nobody, after the one that was under way.
 #[test]
-fn who_comes_by_does_not_pass_one_that_has_waited_for_too_long() {
+fn an_acquirer_that_comes_by_does_not_overtake_a_starving_waiter() {
     model_with(3, || {
         let shared = Arc::new((Line::held(), word(0)));
         let first = shared.0.enter(B, true);
@@ -1134,7 +1134,7 @@ fn who_comes_by_does_not_pass_one_that_has_waited_for_too_long() {
 
 /// The first in line is woken in vain as often as somebody passes, and still is the first.
 #[test]
-fn whoever_is_woken_in_vain_stays_before_those_who_came_later() {
+fn a_waiter_that_is_woken_in_vain_stays_before_later_waiters() {
     model_with(1, || {
         let line = Arc::new(Line::held());
         let mut first = line.enter(B, false);
@@ -1180,7 +1180,7 @@ fn without_places_a_later_waiter_can_be_first() {
 }
 
 #[test]
-fn of_a_counter_in_turn_no_permit_is_lost() {
+fn a_counter_in_turn_loses_no_permit() {
     model_with(1, || {
         let line = Arc::new(Line::counting());
         let (first, second) = (line.enter(B, true), line.enter(C, true));
@@ -1195,7 +1195,7 @@ fn of_a_counter_in_turn_no_permit_is_lost() {
 }
 
 #[test]
-fn two_releases_of_a_counter_in_turn_wake_two() {
+fn two_releases_of_a_counter_in_turn_wake_two_waiters() {
     model_with(1, || {
         let line = Arc::new(Line::counting());
         let (first, second) = (line.enter(B, true), line.enter(C, true));
@@ -1208,7 +1208,7 @@ fn two_releases_of_a_counter_in_turn_wake_two() {
 }
 
 #[test]
-fn a_releaser_that_is_killed_in_turn_leaves_its_permit_to_who_comes_later() {
+fn a_releaser_that_is_killed_in_turn_leaves_its_permit_to_later_acquirers() {
     for steps in 0..12 {
         model_with(2, move || {
             let shared = Arc::new((Line::held(), Life::of(A)));
@@ -1263,7 +1263,7 @@ fn a_waiter_that_is_killed_keeps_no_permit_and_no_place_for_long() {
 }
 
 #[test]
-fn what_one_that_leaves_was_woken_for_is_the_next_ones() {
+fn a_waiter_that_leaves_after_it_was_woken_wakes_the_next() {
     for is_starving in [false, true] {
         model_with(2, move || {
             let line = Arc::new(Line::held());
@@ -1279,7 +1279,7 @@ fn what_one_that_leaves_was_woken_for_is_the_next_ones() {
 }
 
 #[test]
-fn what_one_that_died_was_woken_for_is_found_by_who_looks_after_it() {
+fn the_wake_up_of_a_dead_waiter_goes_to_the_next_when_its_place_is_reclaimed() {
     model_with(2, || {
         let line = Arc::new(Line::held());
         let [_dead, second] = [B, C].map(|me| line.enter(me, false));
@@ -1311,7 +1311,7 @@ fn wait_for(event: Event<'_>, futex: &Sleepers, epoch: u32) {
 }
 
 #[test]
-fn a_set_wakes_all_who_see_what_was_written_before_it() {
+fn a_set_wakes_all_waiters_and_they_see_what_was_written_before() {
     model_with(3, || {
         let shared = Arc::new((word(0), Signal::default()));
         let waiters = [(); 2].map(|()| {
@@ -1329,7 +1329,7 @@ fn a_set_wakes_all_who_see_what_was_written_before_it() {
 }
 
 #[test]
-fn a_set_before_a_clear_wakes_who_waited() {
+fn a_set_before_a_clear_wakes_the_waiter() {
     model(|| {
         let shared = Arc::new((word(0), Signal::default()));
         let epoch = Event(&shared.0).epoch();
@@ -1347,7 +1347,7 @@ fn a_set_before_a_clear_wakes_who_waited() {
 }
 
 #[test]
-fn two_who_set_at_once_wake_who_waits_and_one_that_gives_up_hides_nobody() {
+fn two_sets_at_once_wake_the_waiter_beside_one_that_gives_up() {
     model_with(2, || {
         let shared = Arc::new((word(0), Signal::default()));
         let patient = with(&shared, |(event, signal)| {
@@ -1388,7 +1388,7 @@ fn a_set_of_a_set_event_is_not_lost_to_a_clear() {
 
 /// It was the last to be told of what there is to do, whether it cleared the event or found that done.
 #[test]
-fn a_clear_that_another_forestalls_sees_what_was_written_before_the_set() {
+fn a_clear_that_comes_second_sees_what_was_written_before_the_set() {
     model(|| {
         let shared = Arc::new((word(0), Signal::default(), word(0)));
         let (event, signal, work) = &*shared;
@@ -1530,7 +1530,7 @@ impl Table {
 }
 
 #[test]
-fn a_node_belongs_to_one() {
+fn a_node_belongs_to_one_process() {
     model(|| {
         let table = Table::new(2);
         let enter = |me| {
@@ -1588,7 +1588,7 @@ fn a_notified_waiter_wakes_and_sees_what_was_written_before() {
 
 /// It learns that only as it leaves.
 #[test]
-fn a_timeout_that_is_notified_at_the_last_moment_sees_what_was_written_before() {
+fn a_waiter_that_is_notified_as_it_times_out_sees_what_was_written_before() {
     model(|| {
         let table = Table::new(1);
         let node = table.enter(A);
@@ -1607,7 +1607,7 @@ fn a_timeout_that_is_notified_at_the_last_moment_sees_what_was_written_before() 
 
 /// Without the lock that usually is between them.
 #[test]
-fn who_enters_before_a_notify_is_notified_though_the_table_was_empty_once() {
+fn a_waiter_that_enters_before_a_notify_is_notified_though_the_table_was_empty() {
     model_with(3, || {
         let shared = Arc::new((Table::new(1), word(0)));
         let waiter = with(&shared, |(table, entered)| {
@@ -1628,7 +1628,7 @@ fn who_enters_before_a_notify_is_notified_though_the_table_was_empty_once() {
 }
 
 #[test]
-fn a_timeout_that_crosses_a_notify_loses_nothing() {
+fn a_timeout_during_a_notify_loses_no_notification() {
     model(|| {
         let table = Table::new(2);
         let (hasty, patient) = (table.enter(A), table.enter(B));
@@ -1642,7 +1642,7 @@ fn a_timeout_that_crosses_a_notify_loses_nothing() {
 }
 
 #[test]
-fn two_notifies_notify_two() {
+fn two_notifies_at_once_notify_two_waiters() {
     model_with(2, || {
         let table = Table::new(2);
         let waiters = [A, B].map(|me| {
@@ -1672,7 +1672,7 @@ fn a_notify_of_all_wakes_all() {
 
 /// Nobody watches, so that the one who notifies has to look. It may die just after that.
 #[test]
-fn a_notification_does_not_go_to_one_that_died_before() {
+fn a_notification_does_not_go_to_a_waiter_that_died_before() {
     model(|| {
         let table = Table::new(3);
         let (_oldest, other) = (table.enter(D), table.enter(A));
@@ -1686,7 +1686,7 @@ fn a_notification_does_not_go_to_one_that_died_before() {
 
 /// It is killed at any moment, also asleep; another watches meanwhile.
 #[test]
-fn a_dead_waiters_notification_reaches_exactly_one() {
+fn a_dead_waiters_notification_reaches_exactly_one_waiter() {
     for steps in 0..6 {
         model_with(2, move || {
             let table = Table::new(2);
@@ -1736,7 +1736,7 @@ fn a_notification_in_a_node_that_is_used_again_is_not_lost() {
 
 /// Who notifies it is interrupted; meanwhile it leaves, becomes a member of a barrier in the same node, and dies.
 #[test]
-fn a_notify_does_not_clear_the_node_of_one_that_died_in_another_wait() {
+fn a_notify_does_not_clear_the_node_of_a_process_that_died_in_another_wait() {
     model_with(2, || {
         let table = Table::new(1);
         let doomed = table.enter(D);
@@ -1752,7 +1752,7 @@ fn a_notify_does_not_clear_the_node_of_one_that_died_in_another_wait() {
 
 /// The watcher knows how far the last notify went, also of one that began after the watcher did.
 #[test]
-fn a_watcher_that_looks_while_another_notifies_passes_on_to_all_who_were_there() {
+fn a_watcher_that_checks_during_a_notify_passes_on_to_a_waiter_that_was_there() {
     model_with(2, || {
         let table = Table::new(2);
         table.enter(D);
@@ -1768,7 +1768,7 @@ fn a_watcher_that_looks_while_another_notifies_passes_on_to_all_who_were_there()
 }
 
 #[test]
-fn a_notification_goes_to_nobody_who_came_after_it() {
+fn a_notification_does_not_go_to_a_waiter_that_came_later() {
     model(|| {
         let table = Table::new(2);
         table.enter(D);
@@ -1784,7 +1784,7 @@ fn a_notification_goes_to_nobody_who_came_after_it() {
 
 /// Who passes on is killed while it does: that wakes one more at most, and loses nothing.
 #[test]
-fn a_notification_outlives_who_passes_it_on() {
+fn a_notification_outlives_the_process_that_passes_it_on() {
     for steps in 0..30 {
         model(move || {
             let table = Table::new(3);
@@ -1806,7 +1806,7 @@ fn a_notification_outlives_who_passes_it_on() {
 
 /// Who abandons its wait, because a signal's handler raised, is killed while it does; or is not.
 #[test]
-fn a_notification_that_is_abandoned_reaches_one_who_was_there() {
+fn an_abandoned_notification_reaches_a_waiter_that_was_there() {
     for steps in 0..12 {
         model_with(2, move || {
             let table = Table::new(3);
@@ -1830,7 +1830,7 @@ fn a_notification_that_is_abandoned_reaches_one_who_was_there() {
 }
 
 #[test]
-fn a_notification_that_meets_a_reclaim_reaches_exactly_one() {
+fn a_notification_during_a_reclaim_reaches_exactly_one_waiter() {
     model_with(3, || {
         let table = Table::new(2);
         table.enter(D);
@@ -1848,7 +1848,7 @@ fn a_notification_that_meets_a_reclaim_reaches_exactly_one() {
 
 /// Also of a process that is dead when it is reclaimed, and was not when it was looked at.
 #[test]
-fn a_reclaim_takes_no_notification_of_one_that_dies_meanwhile() {
+fn a_reclaim_while_a_waiter_dies_takes_no_notification_and_leaves_no_node() {
     for steps in 0..6 {
         model_with(2, move || {
             let table = Table::new(2);
@@ -1872,7 +1872,7 @@ fn a_reclaim_takes_no_notification_of_one_that_dies_meanwhile() {
 
 /// Who reclaims is killed while it does, and somebody notifies.
 #[test]
-fn a_notification_outlives_who_reclaims() {
+fn a_notification_outlives_the_process_that_reclaims() {
     for steps in 0..14 {
         model_with(2, move || {
             let shared = Arc::new((Table::new(2), Life::of(B)));
@@ -1894,7 +1894,7 @@ fn a_notification_outlives_who_reclaims() {
 }
 
 #[test]
-fn a_full_table_takes_the_nodes_of_those_who_died_anywhere() {
+fn a_full_table_reuses_the_node_of_a_process_that_died_at_any_step() {
     for steps in 0..16 {
         model(move || {
             let table = Table::new(1);
@@ -1911,7 +1911,7 @@ fn a_full_table_takes_the_nodes_of_those_who_died_anywhere() {
 
 /// Nobody may be left who would do it there.
 #[test]
-fn a_reclaim_passes_on_what_another_condition_has_notified() {
+fn a_reclaim_passes_on_a_notification_of_another_condition() {
     model_with(2, || {
         let table = Table::new(2);
         table.enter(D);
@@ -1931,7 +1931,7 @@ fn a_reclaim_passes_on_what_another_condition_has_notified() {
 
 /// It is the oldest itself, and has not left yet.
 #[test]
-fn who_hands_the_watch_over_wakes_another() {
+fn a_watcher_that_leaves_wakes_another_waiter() {
     model(|| {
         let table = Table::new(2);
         let watcher = table.enter(A);
@@ -1944,7 +1944,7 @@ fn who_hands_the_watch_over_wakes_another() {
 
 /// Who notifies is killed while it does.
 #[test]
-fn a_notify_that_is_killed_notifies_one_at_most_and_tears_nothing() {
+fn a_killed_notifier_notifies_one_waiter_at_most_and_leaves_the_table_whole() {
     for steps in 0..24 {
         model(move || {
             let table = Table::new(3);
@@ -1990,7 +1990,7 @@ impl Table {
 }
 
 #[test]
-fn a_member_never_sleeps_through_the_change_and_sees_what_was_written_before() {
+fn a_member_never_sleeps_through_a_change_and_sees_what_was_written_before() {
     model_with(3, || {
         let table = Table::new(2);
         let members = [A, B].map(|me| {
@@ -2010,7 +2010,7 @@ fn a_member_never_sleeps_through_the_change_and_sees_what_was_written_before() {
 
 /// One that comes while the action runs waits for the phase alone.
 #[test]
-fn who_waits_for_the_action_to_end_sees_that_it_broke() {
+fn a_member_that_waits_for_the_action_to_end_sees_that_the_barrier_broke() {
     model(|| {
         let table = Table::new(1);
         table.phases().change(&table.futex, Phase::Action);
@@ -2031,7 +2031,7 @@ fn who_waits_for_the_action_to_end_sees_that_it_broke() {
 }
 
 #[test]
-fn a_broken_barrier_tells_who_is_in_and_a_reset_one_who_comes_next() {
+fn a_member_sees_that_the_barrier_broke_and_the_next_one_that_it_was_reset() {
     model_with(3, || {
         let table = Table::new(2);
         let first = table.barrier().enter(A).unwrap();
@@ -2051,7 +2051,7 @@ fn a_broken_barrier_tells_who_is_in_and_a_reset_one_who_comes_next() {
 
 /// As the barrier does it, under its own lock: also one that has let itself through already.
 #[test]
-fn who_is_killed_as_it_lets_the_members_through_leaves_nobody_waiting() {
+fn a_member_that_is_killed_as_it_lets_the_others_through_leaves_nobody_waiting() {
     for steps in 0..14 {
         model_with(3, move || {
             let shared = Arc::new((Table::new(2), Mutual::held_by(None)));
@@ -2085,7 +2085,7 @@ fn who_is_killed_as_it_lets_the_members_through_leaves_nobody_waiting() {
 
 /// Whoever looks for the dead visits barriers that it has never used.
 #[test]
-fn who_finds_a_barrier_by_its_member_sees_it_as_it_was_made() {
+fn a_process_that_finds_a_barrier_by_its_member_sees_it_as_it_was_made() {
     model(|| {
         let table = Table::new(1);
         let member = with(&table, |table| {
@@ -2101,7 +2101,7 @@ fn who_finds_a_barrier_by_its_member_sees_it_as_it_was_made() {
 }
 
 #[test]
-fn a_dead_member_is_found_and_nobody_else_for_it() {
+fn a_dead_member_is_found_and_no_other_waiter_is_taken_for_it() {
     model(|| {
         let table = Table::new(1);
         let member = table.barrier().enter(A).unwrap();
@@ -2120,7 +2120,7 @@ fn a_dead_member_is_found_and_nobody_else_for_it() {
 }
 
 #[test]
-fn a_member_is_not_taken_for_the_dead_one_that_had_its_node_before() {
+fn a_member_is_not_taken_for_the_dead_waiter_that_had_its_node_before() {
     model_with(3, || {
         let table = Table::new(1);
         let _ = table.enter(D);
@@ -2136,7 +2136,7 @@ fn a_member_is_not_taken_for_the_dead_one_that_had_its_node_before() {
 
 /// Its node was another barrier's since, and somebody looked whether it could be cleared.
 #[test]
-fn a_member_is_not_taken_for_a_dead_one_of_another_barrier() {
+fn a_member_is_not_taken_for_a_dead_member_of_another_barrier() {
     model_with(3, || {
         let table = Table::new(1);
         let member = table.barrier().enter(A).unwrap();
@@ -2178,7 +2178,7 @@ fn a_reclaim_does_not_hide_a_dead_member_from_its_barrier() {
 // ---- Watchers ----
 
 #[test]
-fn of_two_who_begin_at_once_one_watches() {
+fn of_two_waiters_that_begin_at_once_one_watches() {
     model(|| {
         let shared = Arc::new(word(0));
         let begin = |watch: &AtomicU64| Watch(watch).begin(7);
@@ -2207,7 +2207,7 @@ fn a_silent_watcher_goes_on_or_is_replaced() {
 
 /// It is killed before or after its first sign, or between two.
 #[test]
-fn a_killed_watcher_is_replaced_by_one() {
+fn a_killed_watcher_is_replaced_by_one_waiter() {
     for steps in 0..4 {
         model(move || {
             let shared = Arc::new((word(0), Life::of(A)));
@@ -2225,7 +2225,7 @@ fn a_killed_watcher_is_replaced_by_one() {
 }
 
 #[test]
-fn of_two_who_try_at_once_one_judges() {
+fn of_two_acquirers_that_try_at_once_one_checks() {
     model(|| {
         let shared = Arc::new(word(0));
         let is_due = |judged: &AtomicU64| LastCheck(judged).is_due(7, Duration::from_millis(50));
