@@ -1,15 +1,15 @@
-//! Models of the algorithms: loom tries the orders in which their steps can happen, and the values
-//! that a load can see. Each is named after what it rules out the contrary of.
+//! Models of the algorithms. loom tries the orders in which their steps can happen, and the values
+//! that a load can see. A model is named after what it proves.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p semlock --release --lib` runs them.
 //!
-//! Nobody who sleeps here wakes by himself, unless a model gives a time: a lost wake-up is a
-//! deadlock, which loom reports. A process is killed by `killed_after`, before any of its atomic
-//! operations; then `Life` says that it is dead. What is neither one of these operations nor
-//! a sleep happens at once.
+//! A sleeper does not wake by itself here, unless a model gives a time. So a lost wake-up is a
+//! deadlock, which loom reports. `killed_after` kills a process before one of its atomic
+//! operations, and then `Life` says that the process is dead. All that is neither an atomic
+//! operation nor a sleep happens at once.
 //!
-//! `cargo xtask mutants models` weakens each memory ordering, and drops each rule, that the algorithms have, and
-//! tells which model notices.
+//! `cargo xtask mutants models` weakens each memory ordering of the algorithms, and breaks each
+//! rule. It says which model notices.
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex};
@@ -39,53 +39,54 @@ const B: Process = Process::new(2, 2, false);
 const C: Process = Process::new(3, 3, false);
 const D: Process = Process::new(4, 4, false);
 
-/// One without a place, while no reservation has run out.
+/// An acquirer without a place, before any reservation has expired.
 const NOBODY: Acquirer = Acquirer { ticket: None, clock: || 0 };
-/// One that comes when all have run out.
+/// An acquirer without a place, after all reservations have expired.
 const LATE: Acquirer = Acquirer { ticket: None, clock: || 1_000_000_000 };
 
 const NO_PLACE: WaiterFlags = WaiterFlags { has_place: false, is_starving: false };
 
-/// A sleep that may end by itself at any moment.
+/// The time of a sleep that may end by itself at any moment.
 const SOME_TIME: Option<Duration> = Some(Duration::from_millis(1));
 
-/// Tries everything.
+/// Tries all orders.
 fn model(run: impl Fn() + Send + Sync + 'static) {
     explore(None, run);
 }
 
-/// Tries everything in which threads are interrupted so often at most, all together: where trying all
-/// would take many seconds, or minutes. (Nearly all known errors need one or two interruptions.)
+/// Tries all orders with at most this many preemptions in all. For models that would take many
+/// seconds or minutes otherwise. (Nearly all known errors need one or two preemptions.)
 fn model_with(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
     explore(Some(preemptions), run);
 }
 
-/// On each kind of futex, if there is one in the model; on those that differ from Linux's with at most
-/// `OTHERS` interruptions: where mutants are tried there is more time.
+/// Runs a model on each kind of futex, or once if it uses none. On the kinds that differ from
+/// Linux's it tries at most `OTHERS` preemptions, and more when mutants are tried, because then
+/// there is time.
 fn explore(preemptions: Option<usize>, run: impl Fn() + Send + Sync + 'static) {
     const OTHERS: usize = if cfg!(semlock_mutation) { 2 } else { 1 };
 
     let mut builder = Builder::new();
     builder.max_branches = 10_000;
     let run = Arc::new(run);
-    for kind in [FutexKind::Telling, FutexKind::Silent, FutexKind::Napping] {
+    for kind in [FutexKind::Reporting, FutexKind::Silent, FutexKind::Polling] {
         builder.preemption_bound = match kind {
-            FutexKind::Telling => preemptions,
-            FutexKind::Silent | FutexKind::Napping => {
+            FutexKind::Reporting => preemptions,
+            FutexKind::Silent | FutexKind::Polling => {
                 Some(preemptions.unwrap_or(OTHERS).min(OTHERS))
             }
         };
         FUTEX_KIND.set(kind);
-        IS_SLEPT.set(false);
+        USES_FUTEX.set(false);
         let run = Arc::clone(&run);
         builder.check(move || run());
-        if !IS_SLEPT.get() {
+        if !USES_FUTEX.get() {
             break;
         }
     }
 }
 
-/// A thread that has a share in something.
+/// Starts a thread that shares something.
 fn with<S: 'static, T: 'static>(
     shared: &Arc<S>,
     run: impl FnOnce(&S) -> T + 'static,
@@ -102,7 +103,7 @@ fn word(value: u64) -> AtomicU64 {
     AtomicU64::new(value)
 }
 
-/// What only one may touch at a time, and each after the one before: loom sees to it.
+/// Data that one thread may touch at a time, each after the one before. loom checks that.
 #[derive(Default)]
 struct Protected(UnsafeCell<()>);
 
@@ -116,7 +117,7 @@ impl Protected {
     }
 }
 
-/// Whether a process lives.
+/// Whether a process is alive.
 struct Life(Process, AtomicU64);
 
 impl Life {
@@ -124,7 +125,8 @@ impl Life {
         Self(process, word(0))
     }
 
-    /// The process does so many steps, and is dead unless that was all; tells what came of it.
+    /// Runs this many steps of the process. It is dead then, unless that was all of them. Returns
+    /// the result, if it has one.
     fn killed_after<T>(&self, steps: usize, life: impl FnOnce() -> T) -> Option<T> {
         let lived = killed_after(steps, life);
         if lived.is_none() {
@@ -137,41 +139,41 @@ impl Life {
         self.1.store(1, Ordering::Release);
     }
 
-    /// Who sees that a process is dead has everything happen after what it did.
+    /// A thread that sees that a process is dead also sees all that the process did.
     fn is_over(&self, process: Process) -> bool {
         process == self.0 && self.1.load(Ordering::Acquire) == 1
     }
 }
 
-/// The kernel's queue of sleepers, or what stands in for it. It gives no order to anything but the sleeping itself,
-/// and to who is woken.
+/// The kernel's queue of sleepers, or what another system has in its place. It orders nothing but
+/// the sleeps, and which sleeper is woken.
 struct Sleepers {
     kind: FutexKind,
     queue: Mutex<(usize, Vec<Sleeper>)>,
 }
 
-/// What systems have.
+/// The futexes that systems have.
 #[derive(Clone, Copy)]
 enum FutexKind {
-    /// It tells whether it woke somebody.
-    Telling,
-    /// It does not.
+    /// It tells whether it has woken a sleeper.
+    Reporting,
+    /// It does not tell.
     Silent,
-    /// All look at the word again and again. That is modelled by having them do so when somebody would wake one: until then
-    /// they may sleep, and after it they may not sleep on.
-    Napping,
+    /// All sleepers poll the word. The model lets them poll when a wake-up comes: until then they
+    /// may sleep, and after it none sleeps on.
+    Polling,
 }
 
 std::thread_local! {
-    /// All threads of a model are one thread of the operating system.
-    static FUTEX_KIND: Cell<FutexKind> = const { Cell::new(FutexKind::Telling) };
-    /// Whether a model has a futex.
-    static IS_SLEPT: Cell<bool> = const { Cell::new(false) };
+    /// Not loom's: all threads of a model are one thread of the operating system.
+    static FUTEX_KIND: Cell<FutexKind> = const { Cell::new(FutexKind::Reporting) };
+    /// Whether the model uses a futex.
+    static USES_FUTEX: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Default for Sleepers {
     fn default() -> Self {
-        IS_SLEPT.set(true);
+        USES_FUTEX.set(true);
         Self { kind: FUTEX_KIND.get(), queue: Mutex::default() }
     }
 }
@@ -179,12 +181,12 @@ impl Default for Sleepers {
 struct Sleeper {
     word: *const AtomicU64,
     number: usize,
-    /// None for one that does not sleep for long.
+    /// `None` for a sleeper that does not sleep for long.
     thread: Option<Thread>,
 }
 
 impl Sleepers {
-    fn lie_down(&self, word: &AtomicU64, thread: Option<Thread>) -> usize {
+    fn add(&self, word: &AtomicU64, thread: Option<Thread>) -> usize {
         let mut sleepers = self.queue.lock().unwrap();
         sleepers.0 += 1;
         let number = sleepers.0;
@@ -192,38 +194,39 @@ impl Sleepers {
         number
     }
 
-    fn lies(&self, number: usize) -> bool {
+    fn sleeps(&self, number: usize) -> bool {
         self.queue.lock().unwrap().1.iter().any(|sleeper| sleeper.number == number)
     }
 
-    /// Whether nobody has woken it.
-    fn get_up(&self, number: usize) -> bool {
-        let lay = self.lies(number);
+    /// Ends a sleep. True if nobody has woken the sleeper.
+    fn remove(&self, number: usize) -> bool {
+        let slept = self.sleeps(number);
         self.queue.lock().unwrap().1.retain(|sleeper| sleeper.number != number);
-        lay
+        slept
     }
 }
 
-/// The latest value: an exchange that fails reads it, and nothing else follows from it.
+/// The latest value of a word. An exchange that fails loads it, and orders nothing.
 fn latest(word: &AtomicU64) -> u64 {
     let never = u64::MAX;
     word.compare_exchange(never, never, Ordering::Relaxed, Ordering::Relaxed).unwrap_or_else(|v| v)
 }
 
 impl Futex for Sleepers {
-    /// Comparing and lying down is one step, because loom changes threads only before a step. One that is
-    /// killed in a sleep with a time still lies there, and is woken once, as may be with the kernel.
+    /// Comparing and going to sleep is one step, because loom switches threads only before a step.
+    /// A process that is killed in a sleep with a time stays in the queue, and one wake-up goes to
+    /// it. The kernel may do that too.
     fn wait(&self, word: &AtomicU64, expected: u32, time: Option<Duration>) -> Slept {
         if low(latest(word)) != expected {
             return Slept::Woken;
         }
         if time.is_some() {
-            let number = self.lie_down(word, None);
+            let number = self.add(word, None);
             latest(word);
-            return if self.get_up(number) { Slept::TimedOut } else { Slept::Woken };
+            return if self.remove(number) { Slept::TimedOut } else { Slept::Woken };
         }
-        let number = self.lie_down(word, Some(thread::current()));
-        while self.lies(number) {
+        let number = self.add(word, Some(thread::current()));
+        while self.sleeps(number) {
             thread::park();
         }
         Slept::Woken
@@ -231,13 +234,13 @@ impl Futex for Sleepers {
 
     fn wake_one(&self, word: &AtomicU64) -> Woke {
         match self.kind {
-            FutexKind::Telling if self.wake(word, 1) == 0 => Woke::Nobody,
-            FutexKind::Telling => Woke::One,
+            FutexKind::Reporting if self.wake(word, 1) == 0 => Woke::Nobody,
+            FutexKind::Reporting => Woke::One,
             FutexKind::Silent => {
                 self.wake(word, 1);
                 Woke::Unknown
             }
-            FutexKind::Napping => {
+            FutexKind::Polling => {
                 self.wake(word, usize::MAX);
                 Woke::Nobody
             }
@@ -250,7 +253,7 @@ impl Futex for Sleepers {
 }
 
 impl Sleepers {
-    /// Returns how many it woke.
+    /// Wakes at most this many sleepers. Returns how many it woke.
     fn wake(&self, word: &AtomicU64, most: usize) -> usize {
         latest(word);
         let mut sleepers = self.queue.lock().unwrap();
@@ -271,14 +274,14 @@ impl Sleepers {
 
 // ---- Permits ----
 
-struct Mutual {
+struct Lock {
     permit: AtomicU64,
     eventcount: AtomicU64,
     futex: Sleepers,
     protected: Protected,
 }
 
-impl Mutual {
+impl Lock {
     fn held_by(holder: Option<Process>) -> Arc<Self> {
         Arc::new(Self {
             permit: word(holder.map_or(0, Process::word)),
@@ -297,7 +300,7 @@ impl Mutual {
     }
 
     fn acquire(&self, me: Process) {
-        wait_at(self.eventcount(), &self.futex, || self.permit().try_take(me, NOBODY));
+        wait_on(self.eventcount(), &self.futex, || self.permit().try_take(me, NOBODY));
         self.protected.write();
     }
 
@@ -307,19 +310,20 @@ impl Mutual {
         self.eventcount().wake_one(&self.futex, || false);
     }
 
-    /// Whether there is a free permit, and nobody marked.
+    /// Whether the permit is free, and `WAITERS` is clear.
     fn is_as_new(&self) -> bool {
         self.permit().state() == State::Free && latest(&self.eventcount) >> 32 & 1 == 0
     }
 }
 
-/// A gate's word with a sequence of which the next one is for all, where nobody tells whether one was woken.
+/// An eventcount before a wake-up that is for all, on a futex that does not tell whether it has
+/// woken a sleeper.
 fn before_a_wake_up_for_all(eventcount: u64) -> u64 {
     eventcount | u64::from(WAKE_ALL_EVERY - 1)
 }
 
-/// As a lock waits.
-fn wait_at<T>(
+/// Waits as a lock does.
+fn wait_on<T>(
     eventcount: EventCount<'_>,
     futex: &Sleepers,
     mut attempt: impl FnMut() -> Option<T>,
@@ -336,8 +340,8 @@ fn wait_at<T>(
     }
 }
 
-/// Waits once, and not for long.
-fn try_at<T>(
+/// Waits once, for a short time.
+fn try_on<T>(
     eventcount: EventCount<'_>,
     futex: &Sleepers,
     mut attempt: impl FnMut() -> Option<T>,
@@ -357,8 +361,8 @@ fn try_at<T>(
 #[test]
 fn a_permit_is_never_held_by_two_processes() {
     model_with(3, || {
-        let lock = Mutual::held_by(None);
-        let take = |lock: &Mutual, me| {
+        let lock = Lock::held_by(None);
+        let take = |lock: &Lock, me| {
             if lock.permit().try_take(me, NOBODY).is_some() {
                 lock.protected.write();
                 assert!(lock.permit().free_if_held_by(me));
@@ -375,7 +379,7 @@ fn a_permit_is_never_held_by_two_processes() {
 #[test]
 fn a_permit_is_freed_once_by_its_holder_or_by_another() {
     model(|| {
-        let lock = Mutual::held_by(Some(A));
+        let lock = Lock::held_by(Some(A));
         let holder = with(&lock, |lock| lock.permit().free_if_held_by(A));
         let other = lock.permit().free(None);
         assert!(holder.join().unwrap() != other);
@@ -387,7 +391,7 @@ fn a_permit_is_freed_once_by_its_holder_or_by_another() {
 fn a_killed_holder_is_replaced_by_one_process_that_sees_what_it_wrote() {
     for steps in 0..4 {
         model_with(2, move || {
-            let shared = Arc::new((Mutual::held_by(None), Life::of(A)));
+            let shared = Arc::new((Lock::held_by(None), Life::of(A)));
             let holder = with(&shared, move |(lock, life)| {
                 life.killed_after(steps, || {
                     if lock.permit().try_take(A, NOBODY).is_some() {
@@ -396,7 +400,7 @@ fn a_killed_holder_is_replaced_by_one_process_that_sees_what_it_wrote() {
                     }
                 })
             });
-            let judge = |(lock, life): &(Arc<Mutual>, Life), me| {
+            let check = |(lock, life): &(Arc<Lock>, Life), me| {
                 let won = match lock.permit().state() {
                     State::Held(holder) => {
                         life.is_over(holder) && lock.permit().recover(holder, me)
@@ -408,14 +412,15 @@ fn a_killed_holder_is_replaced_by_one_process_that_sees_what_it_wrote() {
                 }
                 won
             };
-            let other = with(&shared, move |shared| judge(shared, B));
-            let won = judge(&shared, C);
+            let other = with(&shared, move |shared| check(shared, B));
+            let won = check(&shared, C);
             let others = other.join().unwrap();
             let lived = holder.join().unwrap().is_some();
             assert!(!(won && others));
             if !won && !others {
-                // It lived when they looked. Whoever comes later gets it.
-                assert!(judge(&shared, D) || lived);
+                // A was alive when both checked. If it is dead, a process that comes later gets the
+                // permit.
+                assert!(check(&shared, D) || lived);
             }
         });
     }
@@ -424,8 +429,8 @@ fn a_killed_holder_is_replaced_by_one_process_that_sees_what_it_wrote() {
 #[test]
 fn a_permit_that_is_freed_as_owner_died_tells_one_acquirer() {
     model(|| {
-        let lock = Mutual::held_by(Some(B));
-        let take = |lock: &Mutual, me| {
+        let lock = Lock::held_by(Some(B));
+        let take = |lock: &Lock, me| {
             let taken = lock.permit().try_take(me, NOBODY);
             if taken.is_some() {
                 lock.protected.write();
@@ -446,7 +451,7 @@ fn a_permit_that_is_freed_as_owner_died_tells_one_acquirer() {
 #[test]
 fn a_fork_during_a_release_leaves_the_permit_free() {
     model(|| {
-        let lock = Mutual::held_by(Some(A));
+        let lock = Lock::held_by(Some(A));
         let fork = with(&lock, |lock| lock.permit().mark_inherited(A));
         assert!(lock.permit().free_if_held_by(A) || lock.permit().free(None));
         fork.join().unwrap();
@@ -454,11 +459,11 @@ fn a_fork_during_a_release_leaves_the_permit_free() {
     });
 }
 
-/// Anybody may free a permit; it is held until one has.
+/// Any process may free a permit. It is held until one has.
 #[test]
 fn a_fork_does_not_keep_another_process_from_freeing_the_permit() {
     model(|| {
-        let lock = Mutual::held_by(Some(A));
+        let lock = Lock::held_by(Some(A));
         let fork = with(&lock, |lock| lock.permit().mark_inherited(A));
         assert!(lock.permit().free(None));
         fork.join().unwrap();
@@ -469,7 +474,7 @@ fn a_fork_does_not_keep_another_process_from_freeing_the_permit() {
 #[test]
 fn a_fork_while_a_permit_is_freed_as_owner_died_leaves_the_permit_free() {
     model(|| {
-        let lock = Mutual::held_by(Some(A));
+        let lock = Lock::held_by(Some(A));
         let fork = with(&lock, |lock| lock.permit().mark_inherited(A));
         assert!(lock.permit().free_as_owner_died(A, B));
         fork.join().unwrap();
@@ -482,14 +487,14 @@ fn a_fork_while_a_permit_is_freed_as_owner_died_leaves_the_permit_free() {
 #[test]
 fn a_waiter_never_sleeps_beside_a_free_permit() {
     model(|| {
-        let lock = Mutual::held_by(Some(A));
+        let lock = Lock::held_by(Some(A));
         let waiter = with(&lock, |lock| lock.acquire(B));
         lock.release(A);
         waiter.join().unwrap();
     });
 }
 
-/// Of two waiters the one that gets it wakes the other.
+/// Of two waiters, the one that gets the permit wakes the other.
 #[test]
 fn a_cleared_waiters_bit_hides_no_sleeper() {
     for eventcount in [0, before_a_wake_up_for_all(0)] {
@@ -498,7 +503,7 @@ fn a_cleared_waiters_bit_hides_no_sleeper() {
 }
 
 fn a_cleared_waiters_bit_hides_no_sleeper_from(eventcount: u64) {
-    let lock = Mutual::held_by(Some(A));
+    let lock = Lock::held_by(Some(A));
     lock.eventcount.store(eventcount, Ordering::Relaxed);
     let waiters = [B, C].map(|me| {
         with(&lock, move |lock| {
@@ -514,10 +519,10 @@ fn a_cleared_waiters_bit_hides_no_sleeper_from(eventcount: u64) {
 #[test]
 fn a_waiter_that_cancels_its_wait_takes_nothing_from_the_others() {
     model_with(3, || {
-        let lock = Mutual::held_by(Some(A));
+        let lock = Lock::held_by(Some(A));
         let patient = with(&lock, |lock| lock.acquire(B));
         let hasty = with(&lock, |lock| {
-            if try_at(lock.eventcount(), &lock.futex, || lock.permit().try_take(C, NOBODY))
+            if try_on(lock.eventcount(), &lock.futex, || lock.permit().try_take(C, NOBODY))
                 .is_some()
             {
                 lock.protected.write();
@@ -532,11 +537,11 @@ fn a_waiter_that_cancels_its_wait_takes_nothing_from_the_others() {
 
 #[test]
 fn the_only_waiter_clears_the_waiters_bit_as_it_cancels_its_wait() {
-    let lock = || Mutual::held_by(Some(A));
+    let lock = || Lock::held_by(Some(A));
     model(move || {
         let lock = lock();
         assert!(
-            try_at(lock.eventcount(), &lock.futex, || lock.permit().try_take(B, NOBODY)).is_none()
+            try_on(lock.eventcount(), &lock.futex, || lock.permit().try_take(B, NOBODY)).is_none()
         );
         lock.release(A);
         assert!(lock.is_as_new());
@@ -547,16 +552,17 @@ fn the_only_waiter_clears_the_waiters_bit_as_it_cancels_its_wait() {
 fn a_killed_waiter_costs_one_wake_up_and_hides_no_sleeper() {
     for steps in 0..10 {
         model_with(2, move || {
-            let shared = Arc::new((Mutual::held_by(Some(A)), Life::of(C)));
+            let shared = Arc::new((Lock::held_by(Some(A)), Life::of(C)));
             let patient = with(&shared, |(lock, _)| lock.acquire(B));
             let killed = with(&shared, move |(lock, life)| {
                 let attempt = || lock.permit().try_take(C, NOBODY);
-                life.killed_after(steps, || try_at(lock.eventcount(), &lock.futex, attempt))
+                life.killed_after(steps, || try_on(lock.eventcount(), &lock.futex, attempt))
             });
             let (lock, life) = &*shared;
             lock.release(A);
             let taken = killed.join().unwrap().flatten().is_some();
-            // What is lost with one who was woken, naps mend: this is one who wakes after it.
+            // A wake-up that is lost with a killed waiter comes late, when the sleep of another one
+            // ends. This stands for that.
             lock.eventcount().wake_one(&lock.futex, || false);
             if taken || lock.permit().state() == State::Held(C) {
                 assert!(taken || life.is_over(C));
@@ -564,7 +570,8 @@ fn a_killed_waiter_costs_one_wake_up_and_hides_no_sleeper() {
                 lock.eventcount().wake_one(&lock.futex, || false);
             }
             patient.join().unwrap();
-            // Where nobody tells whether one was woken, it is so many releases, of which this is the last.
+            // On a futex that does not tell whether it has woken a sleeper, up to 64 releases pass
+            // until the bit is clear. This is the last of them.
             lock.eventcount
                 .store(before_a_wake_up_for_all(latest(&lock.eventcount)), Ordering::Relaxed);
             for _ in 0..2 {
@@ -580,7 +587,7 @@ fn a_killed_waiter_costs_one_wake_up_and_hides_no_sleeper() {
 fn a_killed_holder_is_found_by_a_waiter_that_checks() {
     for steps in 0..12 {
         model_with(2, move || {
-            let shared = Arc::new((Mutual::held_by(None), Life::of(A)));
+            let shared = Arc::new((Lock::held_by(None), Life::of(A)));
             let killed = with(&shared, move |(lock, life)| {
                 life.killed_after(steps, || {
                     lock.acquire(A);
@@ -594,7 +601,7 @@ fn a_killed_holder_is_found_by_a_waiter_that_checks() {
                 }
                 _ => lock.permit().try_take(B, NOBODY).map(|_| ()),
             };
-            let taken = try_at(lock.eventcount(), &lock.futex, attempt);
+            let taken = try_on(lock.eventcount(), &lock.futex, attempt);
             if taken.is_some() {
                 lock.protected.write();
                 lock.release(B);
@@ -611,14 +618,14 @@ fn free(value: &AtomicU64, most: u64) -> bool {
     Counter(value).free(most, None, || 0).is_some()
 }
 
-struct Value {
+struct Semaphore {
     value: AtomicU64,
     eventcount: AtomicU64,
     futex: Sleepers,
     protected: Protected,
 }
 
-impl Value {
+impl Semaphore {
     fn new(value: u64) -> Arc<Self> {
         Arc::new(Self {
             value: word(value),
@@ -630,7 +637,7 @@ impl Value {
 
     fn acquire(&self) {
         let attempt = || Counter(&self.value).try_take(NOBODY).then_some(());
-        wait_at(EventCount(&self.eventcount), &self.futex, attempt);
+        wait_on(EventCount(&self.eventcount), &self.futex, attempt);
     }
 
     fn release(&self) {
@@ -642,46 +649,46 @@ impl Value {
 #[test]
 fn a_counter_hands_out_no_more_than_it_has_and_takes_back_no_more_than_it_may() {
     model_with(3, || {
-        let counter = Value::new(1);
-        let take = |permits: &Value| u64::from(Counter(&permits.value).try_take(NOBODY));
-        let free = |permits: &Value| u64::from(free(&permits.value, 2));
+        let counter = Semaphore::new(1);
+        let take = |permits: &Semaphore| u64::from(Counter(&permits.value).try_take(NOBODY));
+        let free = |permits: &Semaphore| u64::from(free(&permits.value, 2));
         let threads = [with(&counter, take), with(&counter, move |it| take(it) + 10 * free(it))];
-        let given = free(&counter) + free(&counter);
+        let freed = free(&counter) + free(&counter);
         let [taken, both] = join(threads)[..] else { unreachable!() };
-        let (taken, given) = (taken + both % 10, given + both / 10);
-        assert_eq!(Counter(&counter.value).value(|| 0) + taken, 1 + given);
+        let (taken, freed) = (taken + both % 10, freed + both / 10);
+        assert_eq!(Counter(&counter.value).value(|| 0) + taken, 1 + freed);
         assert!(Counter(&counter.value).value(|| 0) <= 2);
     });
 }
 
-/// One whose holder takes it again, after another thread had it, while somebody looks: taken twice, or
-/// less than not at all, it is at no time.
+/// The holder frees the permit and takes it again, perhaps after another thread had it, while the
+/// balance is read. At no moment is it more than 1 or less than 0.
 #[test]
 fn a_balance_that_is_read_was_the_balance_at_one_moment() {
     model_with(4, || {
         let shared = Arc::new((word(0), [word(0), word(0), word(0)]));
-        let tally = |words: &[AtomicU64; 3], delta, me| {
+        let add = |words: &[AtomicU64; 3], delta, me| {
             Count::of(words.each_ref()).add(delta, me);
         };
         for delta in [1, -1, 1] {
-            tally(&shared.1, delta, 1);
+            add(&shared.1, delta, 1);
         }
         let holder = with(&shared, move |(permit, words)| {
-            tally(words, -1, 1);
+            add(words, -1, 1);
             assert!(free(permit, 1));
             if Counter(permit).try_take(NOBODY) {
-                tally(words, 1, 1);
+                add(words, 1, 1);
             }
         });
         let other = with(&shared, move |(permit, words)| {
             if Counter(permit).try_take(NOBODY) {
-                tally(words, 1, 2);
-                tally(words, -1, 2);
+                add(words, 1, 2);
+                add(words, -1, 2);
                 assert!(free(permit, 1));
             }
         });
-        let told = Count::of(shared.1.each_ref()).get();
-        assert!((0..=1).contains(&told), "{told}");
+        let balance = Count::of(shared.1.each_ref()).get();
+        assert!((0..=1).contains(&balance), "{balance}");
         join([holder, other]);
     });
 }
@@ -689,7 +696,7 @@ fn a_balance_that_is_read_was_the_balance_at_one_moment() {
 #[test]
 fn an_acquirer_sees_what_the_releaser_wrote() {
     model(|| {
-        let counter = Value::new(0);
+        let counter = Semaphore::new(0);
         let releaser = with(&counter, |permits| {
             permits.protected.write();
             assert!(free(&permits.value, 1));
@@ -701,12 +708,12 @@ fn an_acquirer_sees_what_the_releaser_wrote() {
     });
 }
 
-/// A acquirer that loads the first value and takes a later one of the same number.
+/// An acquirer may load the first value, and take a permit when the value is the same again.
 #[test]
 fn a_counter_with_one_permit_protects_as_a_mutex_does() {
     model(|| {
-        let counter = Value::new(1);
-        let take = |permits: &Value| {
+        let counter = Semaphore::new(1);
+        let take = |permits: &Semaphore| {
             if Counter(&permits.value).try_take(NOBODY) {
                 permits.protected.write();
                 assert!(free(&permits.value, 1));
@@ -743,8 +750,8 @@ fn an_acquirer_of_both_permits_sees_what_both_releasers_wrote() {
 #[test]
 fn two_releases_wake_two_sleepers_of_a_semaphore() {
     model_with(2, || {
-        let permits = Value::new(0);
-        let waiters = [with(&permits, Value::acquire), with(&permits, Value::acquire)];
+        let permits = Semaphore::new(0);
+        let waiters = [with(&permits, Semaphore::acquire), with(&permits, Semaphore::acquire)];
         permits.release();
         permits.release();
         join(waiters);
@@ -754,16 +761,16 @@ fn two_releases_wake_two_sleepers_of_a_semaphore() {
 #[test]
 fn two_releases_at_once_wake_two_sleepers_of_a_semaphore() {
     model_with(2, || {
-        let permits = Value::new(0);
-        let waiters = [with(&permits, Value::acquire), with(&permits, Value::acquire)];
-        let other = with(&permits, Value::release);
+        let permits = Semaphore::new(0);
+        let waiters = [with(&permits, Semaphore::acquire), with(&permits, Semaphore::acquire)];
+        let other = with(&permits, Semaphore::release);
         permits.release();
         join(waiters);
         other.join().unwrap();
     });
 }
 
-/// A robust semaphore's permits are looked through one by one, from different ends.
+/// The waiters search a robust semaphore's permits one by one, from different ends.
 #[test]
 fn a_waiter_never_sleeps_beside_one_of_several_free_permits() {
     model_with(2, || {
@@ -775,13 +782,13 @@ fn a_waiter_never_sleeps_beside_one_of_several_free_permits() {
         };
         let waiters = [(0, B), (1, C)].map(|(from, me)| {
             with(&shared, move |(words, eventcount, futex)| {
-                let at = wait_at(EventCount(eventcount), futex, || take(words, from, me));
+                let at = wait_on(EventCount(eventcount), futex, || take(words, from, me));
                 assert!(Permit(&words[at]).free_if_held_by(me));
                 EventCount(eventcount).wake_one(futex, || false);
             })
         });
         let (words, eventcount, futex) = &*shared;
-        // It moves from one permit to the other.
+        // A frees one permit, tries to take one again, and frees the other.
         assert!(Permit(&words[0]).free_if_held_by(A));
         EventCount(eventcount).wake_one(futex, || false);
         let at = take(words, 0, A);
@@ -797,15 +804,16 @@ fn a_waiter_never_sleeps_beside_one_of_several_free_permits() {
 
 // ---- Many permits ----
 
-/// A robust semaphore of two permits, each a block of its own; all are held by A, and perhaps a hint says otherwise.
-struct Two {
+/// A robust semaphore of two permits, each in a block of its own. A holds both, and a hint may say
+/// otherwise.
+struct TwoPermits {
     permits: [AtomicU64; 2],
     hint: [AtomicU64; 1],
     eventcount: AtomicU64,
     futex: Sleepers,
 }
 
-impl Two {
+impl TwoPermits {
     fn held(hint: u64) -> Self {
         Self {
             permits: [word(A.word()), word(A.word())],
@@ -838,11 +846,11 @@ impl Two {
 fn a_waiter_that_uses_hints_never_sleeps_beside_a_free_permit() {
     for hint in [0b00, 0b01, 0b11] {
         model_with(2, move || {
-            let two = Arc::new(Two::held(hint));
+            let two = Arc::new(TwoPermits::held(hint));
             let waiters = [(0, B), (1, C)].map(|(from, me)| {
                 with(&two, move |two| {
                     let at =
-                        wait_at(EventCount(&two.eventcount), &two.futex, || two.take(from, me));
+                        wait_on(EventCount(&two.eventcount), &two.futex, || two.take(from, me));
                     two.free(at, me);
                 })
             });
@@ -852,19 +860,20 @@ fn a_waiter_that_uses_hints_never_sleeps_beside_a_free_permit() {
     }
 }
 
-/// Each release that is over can be seen by its hint until the permit is taken, whatever those do who look in vain meanwhile.
+/// After a release is over, a search finds the permit until it is taken, whatever acquirers do that
+/// search in vain meanwhile.
 #[test]
 fn a_released_permit_is_found_while_others_search_in_vain() {
     for hint in [0b00, 0b11] {
         model_with(2, move || {
-            let two = Arc::new(Two::held(hint));
-            let looker = with(&two, |two| two.take(0, B).is_some());
+            let two = Arc::new(TwoPermits::held(hint));
+            let searcher = with(&two, |two| two.take(0, B).is_some());
             two.free(0, A);
             two.free(1, A);
-            // The other takes one at most.
+            // The other acquirer takes one permit at most.
             assert!(two.take(0, A).is_some());
             let left = two.take(0, A).is_some();
-            let took = looker.join().unwrap();
+            let took = searcher.join().unwrap();
             assert!(left || took || two.take(0, A).is_some());
         });
     }
@@ -873,7 +882,7 @@ fn a_released_permit_is_found_while_others_search_in_vain() {
 #[test]
 fn a_reserved_permit_is_found_by_its_waiter() {
     model_with(2, || {
-        let two = Arc::new(Two::held(0b11));
+        let two = Arc::new(TwoPermits::held(0b11));
         let others = with(&two, |two| two.take(0, B));
         let reserved = Reservation::new(7, 0);
         assert!(Permit(&two.permits[0]).reserve_if_held_by(A, Some(reserved)));
@@ -886,15 +895,16 @@ fn a_reserved_permit_is_found_by_its_waiter() {
     });
 }
 
-/// Wherever a releaser is killed, and whoever looks meanwhile: the full look finds what it freed, if nobody has taken it.
+/// A releaser is killed at any step while an acquirer searches. The full search finds the permit
+/// that it freed, if nobody has taken it.
 #[test]
 fn a_permit_whose_releaser_was_killed_is_found_by_the_full_search() {
     for steps in 0..6 {
         model_with(2, move || {
-            let two = Arc::new(Two::held(0b11));
-            let looker = with(&two, |two| two.take(0, B).is_some());
+            let two = Arc::new(TwoPermits::held(0b11));
+            let searcher = with(&two, |two| two.take(0, B).is_some());
             killed_after(steps, || two.free(0, A));
-            let took = looker.join().unwrap();
+            let took = searcher.join().unwrap();
             for index in [0, 1] {
                 if !two.is_held(index) {
                     two.blocks().set_lost_hint(index);
@@ -909,8 +919,8 @@ fn a_permit_whose_releaser_was_killed_is_found_by_the_full_search() {
 
 // ---- Turns ----
 
-/// A lock whose waiters have places; of one permit, or with a counter.
-struct Line {
+/// A lock whose waiters have places. It has one permit, or a counter.
+struct LockWithPlaces {
     permit: AtomicU64,
     counts: bool,
     eventcount: AtomicU64,
@@ -921,14 +931,14 @@ struct Line {
     protected: Protected,
 }
 
-/// One that waits, and has announced itself.
-struct InLine {
+/// A waiter that has a place and has prepared to wait.
+struct WaiterInPlace {
     place: Place,
     key: WaitKey,
     is_starving: bool,
 }
 
-impl Line {
+impl LockWithPlaces {
     fn held() -> Self {
         Self {
             permit: word(A.word()),
@@ -963,24 +973,28 @@ impl Line {
         }
     }
 
-    fn attempt(&self, me: Process, waiter: &InLine) -> bool {
+    fn attempt(&self, me: Process, waiter: &WaiterInPlace) -> bool {
         self.try_take(me, Acquirer { ticket: Some(waiter.place.ticket()), ..NOBODY })
     }
 
-    fn enter(&self, me: Process, is_starving: bool) -> InLine {
+    fn enter(&self, me: Process, is_starving: bool) -> WaiterInPlace {
         let place = self.places().enter(me).unwrap();
         let flags = WaiterFlags { has_place: true, is_starving };
-        InLine { place, key: EventCount(&self.eventcount).prepare_wait(flags, None), is_starving }
+        WaiterInPlace {
+            place,
+            key: EventCount(&self.eventcount).prepare_wait(flags, None),
+            is_starving,
+        }
     }
 
-    fn wait_again(&self, waiter: &mut InLine) {
+    fn wait_again(&self, waiter: &mut WaiterInPlace) {
         self.places().wait_again(&waiter.place);
         let flags = WaiterFlags { has_place: true, is_starving: waiter.is_starving };
         waiter.key = EventCount(&self.eventcount).prepare_wait(flags, Some(waiter.key));
     }
 
-    /// As a lock waits, once it has announced itself.
-    fn wait(&self, me: Process, mut waiter: InLine) {
+    /// Waits as a lock does, after it has prepared to wait.
+    fn wait(&self, me: Process, mut waiter: WaiterInPlace) {
         loop {
             if self.attempt(me, &waiter) {
                 break;
@@ -994,8 +1008,8 @@ impl Line {
         self.end(&waiter, true);
     }
 
-    /// Waits once, and not for long.
-    fn wait_shortly(&self, me: Process, mut waiter: InLine) -> bool {
+    /// Waits once, for a short time.
+    fn wait_shortly(&self, me: Process, mut waiter: WaiterInPlace) -> bool {
         let mut got = self.attempt(me, &waiter);
         if !got {
             self.places().sleep(&self.futex, &waiter.place, SOME_TIME);
@@ -1006,7 +1020,7 @@ impl Line {
         got
     }
 
-    fn end(&self, waiter: &InLine, acquired: bool) {
+    fn end(&self, waiter: &WaiterInPlace, acquired: bool) {
         EventCount(&self.eventcount).cancel_wait(waiter.key);
         self.turns().leave(&self.futex, self, &waiter.place, acquired, waiter.is_starving);
     }
@@ -1015,24 +1029,24 @@ impl Line {
         self.release_beside(me, &mut |_| false);
     }
 
-    /// As a lock is released.
+    /// Releases as a lock does.
     fn release_beside(&self, me: Process, is_dead: &mut impl FnMut(Process) -> bool) {
         if EventCount(&self.eventcount).is_in_turn() {
-            let given = self.turns().release(&self.futex, self, NOBODY.clock, me, is_dead);
-            given.expect("there is something to free");
+            let freed = self.turns().release(&self.futex, self, NOBODY.clock, me, is_dead);
+            freed.expect("there is something to free");
         } else {
             self.free(None).expect("there is something to free");
             self.turns().wake_one(&self.futex, None);
         }
     }
 
-    /// Whether nobody has it, whatever was reserved.
+    /// Takes a permit if one is left, reserved or not. True if one was.
     fn is_left(&self) -> bool {
         self.try_take(D, LATE)
     }
 }
 
-impl Permits for Line {
+impl Permits for LockWithPlaces {
     type Refused = &'static str;
 
     fn free(&self, next: Option<Reservation>) -> Result<Freed, &'static str> {
@@ -1064,114 +1078,116 @@ impl Permits for Line {
 fn a_waiter_in_its_place_never_sleeps_beside_a_free_permit() {
     for is_starving in [false, true] {
         model_with(1, move || {
-            let line = Arc::new(Line::held());
+            let lock = Arc::new(LockWithPlaces::held());
             let waiter = |me| {
-                with(&line, move |line: &Line| {
-                    let waiter = line.enter(me, is_starving);
-                    line.wait(me, waiter);
-                    line.protected.write();
-                    line.release(me);
+                with(&lock, move |lock: &LockWithPlaces| {
+                    let waiter = lock.enter(me, is_starving);
+                    lock.wait(me, waiter);
+                    lock.protected.write();
+                    lock.release(me);
                 })
             };
             let waiters = [waiter(B), waiter(C)];
-            line.protected.write();
-            line.release(A);
+            lock.protected.write();
+            lock.release(A);
             join(waiters);
-            assert!(line.is_left());
+            assert!(lock.is_left());
         });
     }
 }
 
 #[test]
 fn a_waiter_that_gives_up_passes_its_wake_up_on() {
-    for hungry in [false, true] {
+    for is_starving in [false, true] {
         model_with(1, move || {
-            let line = Arc::new(Line::held());
-            let (first, second) = (line.enter(B, hungry), line.enter(C, hungry));
-            let first = with(&line, move |line| {
-                if line.wait_shortly(B, first) {
-                    line.protected.write();
-                    line.release(B);
+            let lock = Arc::new(LockWithPlaces::held());
+            let (first, second) = (lock.enter(B, is_starving), lock.enter(C, is_starving));
+            let first = with(&lock, move |lock| {
+                if lock.wait_shortly(B, first) {
+                    lock.protected.write();
+                    lock.release(B);
                 }
             });
-            let second = with(&line, move |line| {
-                line.wait(C, second);
-                line.protected.write();
+            let second = with(&lock, move |lock| {
+                lock.wait(C, second);
+                lock.protected.write();
             });
-            line.protected.write();
-            line.release(A);
+            lock.protected.write();
+            lock.release(A);
             join([first, second]);
         });
     }
 }
 
-/// Who has waited for too long is passed by nobody, after the one that was under way.
+/// After the holder has released the permit, no acquirer gets it before the starving waiter.
 #[test]
 fn an_acquirer_that_comes_by_does_not_overtake_a_starving_waiter() {
     model_with(3, || {
-        let shared = Arc::new((Line::held(), word(0)));
+        let shared = Arc::new((LockWithPlaces::held(), word(0)));
         let first = shared.0.enter(B, true);
-        let waiter = with(&shared, move |(line, was_in)| {
-            line.wait(B, first);
-            line.protected.write();
+        let waiter = with(&shared, move |(lock, was_in)| {
+            lock.wait(B, first);
+            lock.protected.write();
             was_in.store(1, Ordering::Relaxed);
-            line.release(B);
+            lock.release(B);
         });
-        let (line, was_in) = &*shared;
-        line.protected.write();
-        line.release(A);
+        let (lock, was_in) = &*shared;
+        lock.protected.write();
+        lock.release(A);
         for _ in 0..2 {
-            if line.try_take(A, NOBODY) {
-                line.protected.write();
+            if lock.try_take(A, NOBODY) {
+                lock.protected.write();
                 assert_eq!(was_in.load(Ordering::Relaxed), 1);
-                line.release(A);
+                lock.release(A);
             }
         }
         waiter.join().unwrap();
-        assert!(line.is_left());
+        assert!(lock.is_left());
     });
 }
 
-/// The first in line is woken in vain as often as somebody passes, and still is the first.
+/// Another acquirer is faster twice. The first waiter is woken in vain each time, and still is the
+/// first.
 #[test]
 fn a_waiter_that_is_woken_in_vain_stays_before_later_waiters() {
     model_with(1, || {
-        let line = Arc::new(Line::held());
-        let mut first = line.enter(B, false);
-        let second = line.enter(C, false);
+        let lock = Arc::new(LockWithPlaces::held());
+        let mut first = lock.enter(B, false);
+        let second = lock.enter(C, false);
         for _ in 0..2 {
-            line.release(A);
-            assert!(line.try_take(A, NOBODY));
-            line.wait_again(&mut first);
+            lock.release(A);
+            assert!(lock.try_take(A, NOBODY));
+            lock.wait_again(&mut first);
         }
-        assert_eq!(line.places().first().map(|first| first.ticket()), Some(first.place.ticket()));
+        assert_eq!(lock.places().first().map(|first| first.ticket()), Some(first.place.ticket()));
         let waiters = [(B, first), (C, second)].map(|(me, waiter)| {
-            with(&line, move |line| {
-                line.wait(me, waiter);
-                line.protected.write();
-                line.release(me);
+            with(&lock, move |lock| {
+                lock.wait(me, waiter);
+                lock.protected.write();
+                lock.release(me);
             })
         });
-        line.protected.write();
-        line.release(A);
+        lock.protected.write();
+        lock.release(A);
         join(waiters);
-        assert!(line.is_left());
+        assert!(lock.is_left());
     });
 }
 
-/// Why there are places: where all sleep at the gate, and wake to check, who came first is behind who came later.
+/// Why there are places. If waiters sleep on the eventcount and wake to check, a waiter that came
+/// first may be behind a later one.
 #[test]
 #[should_panic(expected = "the second was first")]
 fn without_places_a_later_waiter_can_be_first() {
     model_with(2, || {
-        let lock = Mutual::held_by(Some(A));
+        let lock = Lock::held_by(Some(A));
         let first = lock.eventcount().prepare_wait(NO_PLACE, None);
         let second = with(&lock, move |lock| {
             let key = lock.eventcount().prepare_wait(NO_PLACE, None);
             lock.eventcount().sleep(&lock.futex, key, SOME_TIME);
             lock.permit().try_take(C, NOBODY).is_some()
         });
-        // It checks, and lies down again.
+        // It wakes to check, and sleeps again.
         lock.eventcount().sleep(&lock.futex, first, SOME_TIME);
         lock.release(A);
         let was_first = lock.permit().try_take(B, NOBODY).is_some();
@@ -1182,14 +1198,14 @@ fn without_places_a_later_waiter_can_be_first() {
 #[test]
 fn a_counter_in_turn_loses_no_permit() {
     model_with(1, || {
-        let line = Arc::new(Line::counting());
-        let (first, second) = (line.enter(B, true), line.enter(C, true));
-        let first = with(&line, move |line| line.wait_shortly(B, first));
-        line.release(A);
-        line.release(A);
-        let got = [line.wait_shortly(C, second), first.join().unwrap()];
+        let lock = Arc::new(LockWithPlaces::counting());
+        let (first, second) = (lock.enter(B, true), lock.enter(C, true));
+        let first = with(&lock, move |lock| lock.wait_shortly(B, first));
+        lock.release(A);
+        lock.release(A);
+        let got = [lock.wait_shortly(C, second), first.join().unwrap()];
         let got = got.into_iter().filter(|&got| got).count();
-        let left = [(); 3].into_iter().filter(|()| line.is_left()).count();
+        let left = [(); 3].into_iter().filter(|()| lock.is_left()).count();
         assert_eq!(got + left, 2);
     });
 }
@@ -1197,12 +1213,12 @@ fn a_counter_in_turn_loses_no_permit() {
 #[test]
 fn two_releases_of_a_counter_in_turn_wake_two_waiters() {
     model_with(1, || {
-        let line = Arc::new(Line::counting());
-        let (first, second) = (line.enter(B, true), line.enter(C, true));
-        let first = with(&line, move |line| line.wait(B, first));
-        let second = with(&line, move |line| line.wait(C, second));
-        line.release(A);
-        line.release(A);
+        let lock = Arc::new(LockWithPlaces::counting());
+        let (first, second) = (lock.enter(B, true), lock.enter(C, true));
+        let first = with(&lock, move |lock| lock.wait(B, first));
+        let second = with(&lock, move |lock| lock.wait(C, second));
+        lock.release(A);
+        lock.release(A);
         join([first, second]);
     });
 }
@@ -1211,20 +1227,20 @@ fn two_releases_of_a_counter_in_turn_wake_two_waiters() {
 fn a_releaser_that_is_killed_in_turn_leaves_its_permit_to_later_acquirers() {
     for steps in 0..12 {
         model_with(2, move || {
-            let shared = Arc::new((Line::held(), Life::of(A)));
+            let shared = Arc::new((LockWithPlaces::held(), Life::of(A)));
             let mut first = shared.0.enter(B, true);
-            let releaser = with(&shared, move |(line, life)| {
-                life.killed_after(steps, || line.release(A));
+            let releaser = with(&shared, move |(lock, life)| {
+                life.killed_after(steps, || lock.release(A));
             });
-            let (line, life) = &*shared;
-            let mut got = line.attempt(B, &first);
+            let (lock, life) = &*shared;
+            let mut got = lock.attempt(B, &first);
             releaser.join().unwrap();
             if !got {
-                line.wait_again(&mut first);
-                got = line.attempt(B, &first) || line.is_left();
+                lock.wait_again(&mut first);
+                got = lock.attempt(B, &first) || lock.is_left();
             }
-            // It was killed before it gave anything.
-            let holder = Permit(&line.permit).state();
+            // Otherwise the releaser was killed before it freed the permit.
+            let holder = Permit(&lock.permit).state();
             assert!(got || matches!(holder, State::Held(dead) if life.is_over(dead)));
         });
     }
@@ -1234,30 +1250,31 @@ fn a_releaser_that_is_killed_in_turn_leaves_its_permit_to_later_acquirers() {
 fn a_waiter_that_is_killed_keeps_no_permit_and_no_place_for_long() {
     for steps in 0..14 {
         model_with(2, move || {
-            let shared = Arc::new((Line::held(), Life::of(B)));
+            let shared = Arc::new((LockWithPlaces::held(), Life::of(B)));
             let first = shared.0.enter(B, true);
             let mut second = shared.0.enter(C, true);
-            let waiter = with(&shared, move |(line, life)| {
+            let waiter = with(&shared, move |(lock, life)| {
                 life.killed_after(steps, || {
-                    if line.wait_shortly(B, first) {
-                        line.release(B);
+                    if lock.wait_shortly(B, first) {
+                        lock.release(B);
                     }
                 })
                 .is_some()
             });
-            let (line, life) = &*shared;
-            line.release_beside(A, &mut |process| life.is_over(process));
+            let (lock, life) = &*shared;
+            lock.release_beside(A, &mut |process| life.is_over(process));
             let lived = waiter.join().unwrap();
-            let held = matches!(Permit(&line.permit).state(), State::Held(_));
+            let held = matches!(Permit(&lock.permit).state(), State::Held(_));
             assert!(!(lived && held));
-            // Its permit is found as any is; otherwise there is one.
-            assert!(held || line.attempt(C, &second) || line.is_left());
-            line.places().reclaim(C, &mut |process| process == B && !lived);
-            line.wait_again(&mut second);
-            assert_eq!(line.places().first().map(|it| it.ticket()), Some(second.place.ticket()));
-            line.places().leave(&second.place);
-            // Both places are there again.
-            assert!(line.places().enter(C).is_some() && line.places().enter(C).is_some());
+            // If B was killed with the permit, a liveness check finds that. Otherwise the permit is
+            // left.
+            assert!(held || lock.attempt(C, &second) || lock.is_left());
+            lock.places().reclaim(C, &mut |process| process == B && !lived);
+            lock.wait_again(&mut second);
+            assert_eq!(lock.places().first().map(|it| it.ticket()), Some(second.place.ticket()));
+            lock.places().leave(&second.place);
+            // Both places can be used again.
+            assert!(lock.places().enter(C).is_some() && lock.places().enter(C).is_some());
         });
     }
 }
@@ -1266,13 +1283,13 @@ fn a_waiter_that_is_killed_keeps_no_permit_and_no_place_for_long() {
 fn a_waiter_that_leaves_after_it_was_woken_wakes_the_next() {
     for is_starving in [false, true] {
         model_with(2, move || {
-            let line = Arc::new(Line::held());
-            let [first, second] = [B, C].map(|me| line.enter(me, is_starving));
-            let second = with(&line, move |line| line.wait(C, second));
-            // It sleeps, and is woken in its sleep.
-            line.futex.lie_down(&line.nodes[1], None);
-            line.release(A);
-            line.end(&first, false);
+            let lock = Arc::new(LockWithPlaces::held());
+            let [first, second] = [B, C].map(|me| lock.enter(me, is_starving));
+            let second = with(&lock, move |lock| lock.wait(C, second));
+            // The first waiter sleeps, and the release wakes it.
+            lock.futex.add(&lock.nodes[1], None);
+            lock.release(A);
+            lock.end(&first, false);
             second.join().unwrap();
         });
     }
@@ -1281,18 +1298,18 @@ fn a_waiter_that_leaves_after_it_was_woken_wakes_the_next() {
 #[test]
 fn the_wake_up_of_a_dead_waiter_goes_to_the_next_when_its_place_is_reclaimed() {
     model_with(2, || {
-        let line = Arc::new(Line::held());
-        let [_dead, second] = [B, C].map(|me| line.enter(me, false));
-        // It dies as it was woken.
-        line.futex.lie_down(&line.nodes[1], None);
-        line.release(A);
-        let looks = with(&line, |line| {
-            if line.places().reclaim_woken(D, &mut |process| process == B) {
-                line.turns().wake_one(&line.futex, None);
+        let lock = Arc::new(LockWithPlaces::held());
+        let [_dead, second] = [B, C].map(|me| lock.enter(me, false));
+        // The first waiter dies in its sleep, when the release has woken it.
+        lock.futex.add(&lock.nodes[1], None);
+        lock.release(A);
+        let reclaimer = with(&lock, |lock| {
+            if lock.places().reclaim_woken(D, &mut |process| process == B) {
+                lock.turns().wake_one(&lock.futex, None);
             }
         });
-        line.wait(C, second);
-        looks.join().unwrap();
+        lock.wait(C, second);
+        reclaimer.join().unwrap();
     });
 }
 
@@ -1368,7 +1385,7 @@ fn two_sets_at_once_wake_the_waiter_beside_one_that_gives_up() {
     });
 }
 
-/// Who works off what is there clears the event and then looks.
+/// A worker clears the event and then checks what there is to do.
 #[test]
 fn a_set_of_a_set_event_is_not_lost_to_a_clear() {
     model(|| {
@@ -1386,7 +1403,8 @@ fn a_set_of_a_set_event_is_not_lost_to_a_clear() {
     });
 }
 
-/// It was the last to be told of what there is to do, whether it cleared the event or found that done.
+/// The clear is a worker's, which then checks what there is to do. It must see the work, whether it
+/// has cleared the event itself or another thread has.
 #[test]
 fn a_clear_that_comes_second_sees_what_was_written_before_the_set() {
     model(|| {
@@ -1402,7 +1420,7 @@ fn a_clear_that_comes_second_sees_what_was_written_before_the_set() {
         Event(event).clear();
         let seen = work.load(Ordering::Relaxed) == 1;
         maker.join().unwrap();
-        // In another epoch the maker set it after it was cleared.
+        // If the epoch has changed, the maker has set the event after the worker cleared it.
         assert!(seen || Event(event).epoch() != epoch);
     });
 }
@@ -1425,7 +1443,7 @@ struct Table {
 }
 
 impl Table {
-    /// With so many nodes; it is D that may die.
+    /// A table of this many nodes. D is the process that may die.
     fn new(nodes: usize) -> Arc<Self> {
         Arc::new(Self {
             nodes: (0..nodes * NODE_WORDS).map(|_| word(0)).collect(),
@@ -1466,7 +1484,7 @@ impl Table {
         self.condition().enter(me).unwrap()
     }
 
-    /// As a condition does, with its shortcut.
+    /// Notifies as a condition does, with its shortcut for an empty table.
     fn notify(&self, most: usize, me: Process) -> usize {
         let tickets = self.tickets[0].load(Ordering::Acquire);
         if tickets == self.empty_at.load(Ordering::Acquire) {
@@ -1481,7 +1499,7 @@ impl Table {
         notified
     }
 
-    /// There is one condition.
+    /// The number of tickets at the last `notify` of the only condition.
     fn before(&self) -> impl Fn(u64) -> u64 + '_ {
         |slot| {
             assert_eq!(slot, self.condition().slot);
@@ -1503,7 +1521,7 @@ impl Table {
         self.condition().progress(node) == Progress::Passed
     }
 
-    /// Sleeps until it is notified.
+    /// Sleeps until the node is notified.
     fn sleep(&self, node: &Node) {
         while self.condition().progress(node) == Progress::Waiting {
             self.condition().sleep(&self.futex, node, None);
@@ -1518,7 +1536,7 @@ impl Table {
         [latest(&self.nodes[2 * index]), latest(&self.nodes[2 * index + 1])]
     }
 
-    /// After everything, as the watcher and one who finds the table full would.
+    /// Does in the end what a watcher does, and a process that finds the table full.
     fn tidy(&self) {
         self.tidy_with(&mut |process| self.life.is_over(process));
     }
@@ -1548,7 +1566,8 @@ fn a_node_belongs_to_one_process() {
     });
 }
 
-/// One node for two, one after the other: what the first one left must not come over the second.
+/// Two processes use one node, one after the other. The leaving of the first must not change the
+/// wait of the second.
 #[test]
 fn a_node_that_is_used_again_is_idle() {
     model(|| {
@@ -1586,7 +1605,7 @@ fn a_notified_waiter_wakes_and_sees_what_was_written_before() {
     });
 }
 
-/// It learns that only as it leaves.
+/// The waiter learns that it was notified only as it leaves.
 #[test]
 fn a_waiter_that_is_notified_as_it_times_out_sees_what_was_written_before() {
     model(|| {
@@ -1605,7 +1624,7 @@ fn a_waiter_that_is_notified_as_it_times_out_sees_what_was_written_before() {
     });
 }
 
-/// Without the lock that usually is between them.
+/// The two happen without the condition's lock, which usually orders them.
 #[test]
 fn a_waiter_that_enters_before_a_notify_is_notified_though_the_table_was_empty() {
     model_with(3, || {
@@ -1618,7 +1637,7 @@ fn a_waiter_that_enters_before_a_notify_is_notified_though_the_table_was_empty()
         let (table, entered) = &*shared;
         let entered_before = latest(entered) == 1;
         let notified = table.notify(1, B);
-        // Nothing but the number of tickets orders this one after the entering.
+        // Nothing but the number of tickets orders this load after the entering.
         assert!(notified == 1 || !entered_before || entered.load(Ordering::Relaxed) == 1);
         while notified == 0 && table.notify(1, B) == 0 {
             thread::yield_now();
@@ -1670,7 +1689,7 @@ fn a_notify_of_all_wakes_all() {
     });
 }
 
-/// Nobody watches, so that the one who notifies has to look. It may die just after that.
+/// No waiter watches, so the notifier has to check. (A waiter may die just after that.)
 #[test]
 fn a_notification_does_not_go_to_a_waiter_that_died_before() {
     model(|| {
@@ -1684,7 +1703,7 @@ fn a_notification_does_not_go_to_a_waiter_that_died_before() {
     });
 }
 
-/// It is killed at any moment, also asleep; another watches meanwhile.
+/// The waiter is killed at any step, also asleep, while another one watches.
 #[test]
 fn a_dead_waiters_notification_reaches_exactly_one_waiter() {
     for steps in 0..6 {
@@ -1698,7 +1717,7 @@ fn a_dead_waiters_notification_reaches_exactly_one_waiter() {
                     leaves.set(true);
                     table.leave(&doomed)
                 });
-                // One that is killed while it leaves may have had it.
+                // If the waiter is killed while it leaves, it may have used the notification.
                 if left.is_none() && leaves.get() { None } else { Some(left == Some(true)) }
             });
             let watcher = with(&table, |table| table.pass_on(A));
@@ -1712,7 +1731,8 @@ fn a_dead_waiters_notification_reaches_exactly_one_waiter() {
     }
 }
 
-/// The watcher finds one notified that lives, and takes over from the next one in that node.
+/// The watcher sees a notified node whose waiter is alive. Then it takes the node over from the
+/// next waiter that had it.
 #[test]
 fn a_notification_in_a_node_that_is_used_again_is_not_lost() {
     model_with(2, || {
@@ -1724,8 +1744,8 @@ fn a_notification_in_a_node_that_is_used_again_is_not_lost() {
         table.enter(D);
         let patient = table.enter(A);
         table.life.end();
-        // It is not asked for while a wake-up counts the dying.
-        table.futex.lie_down(&table.nodes[1], None);
+        // The wake-up reaches the dying process, so the notifier does not check it.
+        table.futex.add(&table.nodes[1], None);
         assert_eq!(table.notify(1, C), 1);
         watcher.join().unwrap();
         table.tidy();
@@ -1734,7 +1754,8 @@ fn a_notification_in_a_node_that_is_used_again_is_not_lost() {
     });
 }
 
-/// Who notifies it is interrupted; meanwhile it leaves, becomes a member of a barrier in the same node, and dies.
+/// The notifier is interrupted. Meanwhile the waiter leaves, becomes a member of a barrier in the
+/// same node, and dies.
 #[test]
 fn a_notify_does_not_clear_the_node_of_a_process_that_died_in_another_wait() {
     model_with(2, || {
@@ -1750,7 +1771,8 @@ fn a_notify_does_not_clear_the_node_of_a_process_that_died_in_another_wait() {
     });
 }
 
-/// The watcher knows how far the last notify went, also of one that began after the watcher did.
+/// The watcher knows the number of tickets at the last notify, even if that began after the watcher
+/// did.
 #[test]
 fn a_watcher_that_checks_during_a_notify_passes_on_to_a_waiter_that_was_there() {
     model_with(2, || {
@@ -1758,7 +1780,7 @@ fn a_watcher_that_checks_during_a_notify_passes_on_to_a_waiter_that_was_there() 
         table.enter(D);
         let patient = table.enter(A);
         let watcher = with(&table, |table| table.pass_on(A));
-        table.futex.lie_down(&table.nodes[1], None);
+        table.futex.add(&table.nodes[1], None);
         table.life.end();
         assert_eq!(table.notify(1, C), 1);
         watcher.join().unwrap();
@@ -1772,7 +1794,7 @@ fn a_notification_does_not_go_to_a_waiter_that_came_later() {
     model(|| {
         let table = Table::new(2);
         table.enter(D);
-        table.futex.lie_down(&table.nodes[1], None);
+        table.futex.add(&table.nodes[1], None);
         assert_eq!(table.notify(1, C), 1);
         table.life.end();
         let late = table.enter(A);
@@ -1782,7 +1804,8 @@ fn a_notification_does_not_go_to_a_waiter_that_came_later() {
     });
 }
 
-/// Who passes on is killed while it does: that wakes one more at most, and loses nothing.
+/// The process that passes the notification on is killed at any step. That wakes one waiter too
+/// many at most, and loses nothing.
 #[test]
 fn a_notification_outlives_the_process_that_passes_it_on() {
     for steps in 0..30 {
@@ -1791,7 +1814,7 @@ fn a_notification_outlives_the_process_that_passes_it_on() {
             let life = Life::of(B);
             table.enter(D);
             let patient = [table.enter(A), table.enter(A)];
-            table.futex.lie_down(&table.nodes[1], None);
+            table.futex.add(&table.nodes[1], None);
             assert_eq!(table.notify(1, C), 1);
             table.life.end();
             life.killed_after(steps, || table.pass_on(B));
@@ -1804,7 +1827,8 @@ fn a_notification_outlives_the_process_that_passes_it_on() {
     }
 }
 
-/// Who abandons its wait, because a signal's handler raised, is killed while it does; or is not.
+/// A waiter abandons its wait, because a signal handler has raised. It is killed at any step, or
+/// not at all.
 #[test]
 fn an_abandoned_notification_reaches_a_waiter_that_was_there() {
     for steps in 0..12 {
@@ -1818,7 +1842,8 @@ fn an_abandoned_notification_reaches_a_waiter_that_was_there() {
                     table.condition().abandon(&table.futex, &doomed, before, D, is_dead);
                 });
             });
-            // (Or it counts none, if the dead one has passed it on before that.)
+            // (This returns 0 if D has passed the notification on, and died before it cleared its
+            // node.)
             table.notify(1, C);
             let late = table.enter(B);
             abandons.join().unwrap();
@@ -1846,7 +1871,8 @@ fn a_notification_during_a_reclaim_reaches_exactly_one_waiter() {
     });
 }
 
-/// Also of a process that is dead when it is reclaimed, and was not when it was looked at.
+/// The waiter may also be alive when the reclaim sees its node, and dead when the reclaim checks
+/// it.
 #[test]
 fn a_reclaim_while_a_waiter_dies_takes_no_notification_and_leaves_no_node() {
     for steps in 0..6 {
@@ -1870,7 +1896,7 @@ fn a_reclaim_while_a_waiter_dies_takes_no_notification_and_leaves_no_node() {
     }
 }
 
-/// Who reclaims is killed while it does, and somebody notifies.
+/// The process that reclaims is killed at any step, while another one notifies.
 #[test]
 fn a_notification_outlives_the_process_that_reclaims() {
     for steps in 0..14 {
@@ -1909,14 +1935,14 @@ fn a_full_table_reuses_the_node_of_a_process_that_died_at_any_step() {
     }
 }
 
-/// Nobody may be left who would do it there.
+/// The other condition may have no waiter left to do it.
 #[test]
 fn a_reclaim_passes_on_a_notification_of_another_condition() {
     model_with(2, || {
         let table = Table::new(2);
         table.enter(D);
         let patient = table.enter(A);
-        table.futex.lie_down(&table.nodes[1], None);
+        table.futex.add(&table.nodes[1], None);
         table.life.end();
         let other = with(&table, |table| {
             let is_dead = &mut |process| table.life.is_over(process);
@@ -1929,20 +1955,20 @@ fn a_reclaim_passes_on_a_notification_of_another_condition() {
     });
 }
 
-/// It is the oldest itself, and has not left yet.
+/// The watcher is the oldest waiter itself, and has not left yet.
 #[test]
 fn a_watcher_that_leaves_wakes_another_waiter() {
     model(|| {
         let table = Table::new(2);
         let watcher = table.enter(A);
         table.enter(B);
-        let other = table.futex.lie_down(&table.nodes[3], None);
+        let other = table.futex.add(&table.nodes[3], None);
         table.condition().wake_another(&table.futex, &watcher);
-        assert!(!table.futex.lies(other));
+        assert!(!table.futex.sleeps(other));
     });
 }
 
-/// Who notifies is killed while it does.
+/// The notifier is killed at any step.
 #[test]
 fn a_killed_notifier_notifies_one_waiter_at_most_and_leaves_the_table_whole() {
     for steps in 0..24 {
@@ -2008,7 +2034,7 @@ fn a_member_never_sleeps_through_a_change_and_sees_what_was_written_before() {
     });
 }
 
-/// One that comes while the action runs waits for the phase alone.
+/// A member that comes while the action runs waits for the phase alone.
 #[test]
 fn a_member_that_waits_for_the_action_to_end_sees_that_the_barrier_broke() {
     model(|| {
@@ -2049,12 +2075,13 @@ fn a_member_sees_that_the_barrier_broke_and_the_next_one_that_it_was_reset() {
     });
 }
 
-/// As the barrier does it, under its own lock: also one that has let itself through already.
+/// A barrier does this under its own lock. The member is killed at any step, also after it has let
+/// itself through.
 #[test]
 fn a_member_that_is_killed_as_it_lets_the_others_through_leaves_nobody_waiting() {
     for steps in 0..14 {
         model_with(3, move || {
-            let shared = Arc::new((Table::new(2), Mutual::held_by(None)));
+            let shared = Arc::new((Table::new(2), Lock::held_by(None)));
             let (table, lock) = &*shared;
             let _ = table.barrier().enter(D).unwrap();
             let member = table.barrier().enter(A).unwrap();
@@ -2066,7 +2093,7 @@ fn a_member_that_is_killed_as_it_lets_the_others_through_leaves_nobody_waiting()
                 });
             });
             let is_dead = &mut |process| table.life.is_over(process);
-            let mut judge = || {
+            let mut check = || {
                 let half_done = match lock.permit().state() {
                     State::Held(holder) => is_dead(holder) && lock.permit().recover(holder, A),
                     _ => false,
@@ -2075,15 +2102,15 @@ fn a_member_that_is_killed_as_it_lets_the_others_through_leaves_nobody_waiting()
                     table.end_barrier(false, Phase::Broken);
                 }
             };
-            judge();
+            check();
             runner.join().unwrap();
-            judge();
+            check();
             assert!(table.barrier().progress(&member) != Progress::Waiting);
         });
     }
 }
 
-/// Whoever looks for the dead visits barriers that it has never used.
+/// A process that checks for dead members visits barriers that it has never used.
 #[test]
 fn a_process_that_finds_a_barrier_by_its_member_sees_it_as_it_was_made() {
     model(|| {
@@ -2108,7 +2135,7 @@ fn a_dead_member_is_found_and_no_other_waiter_is_taken_for_it() {
         let watcher = with(&table, |table| {
             table.barrier().has_dead_waiter(&mut |process| table.life.is_over(process))
         });
-        // Out of the barrier, and its node goes to one of a condition that dies.
+        // A leaves the barrier. A condition's waiter gets its node, and dies.
         table.barrier().leave(&member);
         let _ = table.enter(D);
         table.life.end();
@@ -2134,7 +2161,8 @@ fn a_member_is_not_taken_for_the_dead_waiter_that_had_its_node_before() {
     });
 }
 
-/// Its node was another barrier's since, and somebody looked whether it could be cleared.
+/// Its node has become another barrier's since, and a reclaim has checked whether it can be
+/// cleared.
 #[test]
 fn a_member_is_not_taken_for_a_dead_member_of_another_barrier() {
     model_with(3, || {
@@ -2164,11 +2192,11 @@ fn a_reclaim_does_not_hide_a_dead_member_from_its_barrier() {
             let is_dead = &mut |process| table.life.is_over(process);
             table.barrier().has_dead_waiter(is_dead)
         };
-        // Not for a moment: the last who comes looks just then.
+        // The member is not hidden even for a moment: the last member to come may check just then.
         assert!(has_dead(&table));
         other.join().unwrap();
         assert!(has_dead(&table));
-        // Broken, it is nobody's any more.
+        // When the barrier is broken, its members' nodes can be cleared.
         table.end_barrier(false, Phase::Broken);
         table.reclaim(C);
         assert_eq!(table.node(0), [0; 2]);
@@ -2197,7 +2225,7 @@ fn a_silent_watcher_goes_on_or_is_replaced() {
         let goes_on = Watch(&watch).go_on(first, 900_000_000);
         let replaced = other.join().unwrap();
         assert!(goes_on.is_some() != replaced.is_some());
-        // One that was replaced takes nothing with it.
+        // A watcher that was replaced ends nothing.
         Watch(&watch).end(first);
         assert!(latest(&watch) != 0);
         Watch(&watch).end(goes_on.or(replaced).unwrap());
@@ -2205,7 +2233,7 @@ fn a_silent_watcher_goes_on_or_is_replaced() {
     });
 }
 
-/// It is killed before or after its first sign, or between two.
+/// The watcher is killed before or after its first heartbeat, or between two.
 #[test]
 fn a_killed_watcher_is_replaced_by_one_waiter() {
     for steps in 0..4 {
@@ -2228,7 +2256,8 @@ fn a_killed_watcher_is_replaced_by_one_waiter() {
 fn of_two_acquirers_that_try_at_once_one_checks() {
     model(|| {
         let shared = Arc::new(word(0));
-        let is_due = |judged: &AtomicU64| LastCheck(judged).is_due(7, Duration::from_millis(50));
+        let is_due =
+            |last_check: &AtomicU64| LastCheck(last_check).is_due(7, Duration::from_millis(50));
         let other = with(&shared, is_due);
         let mine = is_due(&shared);
         assert!(mine != other.join().unwrap());
