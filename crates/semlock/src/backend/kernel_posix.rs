@@ -9,10 +9,10 @@
 
 use std::time::Duration;
 
+use once_cell::race::OnceBox;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::os::known::Known;
 use crate::os::nap::{Naps, Rested};
 use crate::os::sem_open::{self, ClockWait, HAS_ONLY_THE_LEAST, Sem, TimedWait};
 use crate::{Deadline, Error, Name, Naming, Wait};
@@ -84,12 +84,12 @@ impl Semaphore {
     /// Sleeps until a permit was taken, the deadline has passed, or a signal arrived.
     pub(crate) fn wait(&self, deadline: Deadline) -> Result<Wait, Error> {
         /// The best that this system has, found out once.
-        static WAY: Known<Way> = Known::new();
+        static WAY: OnceBox<Way> = OnceBox::new();
 
         if deadline == Deadline::NEVER {
             return outcome(self.0.wait()).map_err(Error::os("sem_wait"));
         }
-        WAY.get(Way::best).wait(&self.0, deadline)
+        WAY.get_or_init(|| Box::new(Way::best())).wait(&self.0, deadline)
     }
 
     #[inline]

@@ -30,9 +30,6 @@ pub(crate) mod fork;
 pub(crate) mod futex;
 #[cfg(unix)]
 #[allow(unsafe_code)]
-pub(crate) mod known;
-#[cfg(unix)]
-#[allow(unsafe_code)]
 pub(crate) mod mapping;
 #[cfg(unix)]
 pub(crate) mod nap;

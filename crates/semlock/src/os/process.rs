@@ -1,8 +1,8 @@
 //! Who this process is, and whether another is dead.
 
+use once_cell::race::OnceBox;
 use rustix::process::{Pid, getpid};
 
-use super::known::Known;
 use super::mapping::Memory;
 use super::system::process::{self, find_out, tell};
 use crate::atomic::{AtomicU64, Ordering};
@@ -35,8 +35,9 @@ pub(crate) struct Namespaces {
 /// Several threads may find it out at once, and not all the same: one may have no descriptor to look with. The first answer
 /// that is noted stays; until then, each goes by its own.
 pub(crate) fn identity() -> Identity {
-    static PAGE: Known<Option<Memory>> = Known::new();
-    let page = PAGE.get(|| Memory::private_wiped_on_fork(NOTED_WORDS).ok());
+    // Not a `OnceLock`: a child that is forked while a thread is initialising it waits forever.
+    static PAGE: OnceBox<Option<Memory>> = OnceBox::new();
+    let page = PAGE.get_or_init(|| Box::new(Memory::private_wiped_on_fork(NOTED_WORDS).ok()));
     let Some(noted) = page.as_ref().and_then(|page| Noted::in_words(page.words())) else {
         return find_out();
     };
@@ -151,6 +152,8 @@ pub(super) fn is_dead_by_number(pid: Pid, start: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
+    use std::sync::Barrier;
+    use std::thread;
 
     use super::*;
 
@@ -167,6 +170,27 @@ mod tests {
         let me = identity();
         assert_eq!((me.pid, me.start), (std::process::id(), start_of(std::process::id())));
         assert!(me.start < 1 << START_BITS && me.namespaces.pid != 0);
+    }
+
+    /// What `identity` needs of it: a forked child must not wait for a thread of its parent.
+    #[test]
+    fn two_threads_that_initialise_a_once_box_agree_and_neither_waits() {
+        static CELL: OnceBox<u32> = OnceBox::new();
+        let (begun, initialised) = (Barrier::new(2), Barrier::new(2));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let late = CELL.get_or_init(|| {
+                    begun.wait();
+                    initialised.wait();
+                    Box::new(1)
+                });
+                assert_eq!(*late, 2);
+            });
+            begun.wait();
+            assert_eq!(*CELL.get_or_init(|| Box::new(2)), 2);
+            initialised.wait();
+        });
+        assert_eq!(*CELL.get_or_init(|| Box::new(3)), 2);
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Processors.
 
+use once_cell::race::OnceBool;
 use rustix::thread::{sched_getaffinity, sched_getcpu};
-
-use crate::os::known::Known;
 
 /// The processor that the calling thread runs on just now, counted from 0.
 ///
@@ -77,8 +76,8 @@ fn rseq_offset() -> isize {
 
 /// Whether this process may run on more than one processor.
 pub(crate) fn are_several() -> bool {
-    static SEVERAL: Known<bool> = Known::new();
-    *SEVERAL.get(|| sched_getaffinity(None).is_ok_and(|set| set.count() > 1))
+    static SEVERAL: OnceBool = OnceBool::new();
+    SEVERAL.get_or_init(|| sched_getaffinity(None).is_ok_and(|set| set.count() > 1))
 }
 
 #[cfg(test)]

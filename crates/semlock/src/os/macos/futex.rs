@@ -19,11 +19,11 @@ use libc::{
     OS_CLOCK_MACH_ABSOLUTE_TIME, OS_SYNC_WAIT_ON_ADDRESS_NONE, OS_SYNC_WAIT_ON_ADDRESS_SHARED,
     OS_SYNC_WAKE_BY_ADDRESS_NONE, OS_SYNC_WAKE_BY_ADDRESS_SHARED,
 };
+use once_cell::race::OnceBox;
 
 use super::napping;
 use crate::atomic::AtomicU32;
 use crate::os::futex::{Reach, Waited, Woke};
-use crate::os::known::Known;
 
 type Wait = unsafe extern "C" fn(*mut c_void, u64, usize, u32) -> c_int;
 type WaitWithTimeout = unsafe extern "C" fn(*mut c_void, u64, usize, u32, u32, u64) -> c_int;
@@ -39,8 +39,8 @@ struct Functions {
 
 /// What this system has, found out once.
 fn functions() -> Option<&'static Functions> {
-    static FOUND: Known<Option<Functions>> = Known::new();
-    FOUND.get(find).as_ref()
+    static FOUND: OnceBox<Option<Functions>> = OnceBox::new();
+    FOUND.get_or_init(|| Box::new(find())).as_ref()
 }
 
 fn find() -> Option<Functions> {
