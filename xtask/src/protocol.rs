@@ -46,12 +46,13 @@ const QUEUES: &str = "test_queues.py";
 const SIGNALS: &str = "test_signals.py";
 const WATCH: &str = "test_watch.py";
 
-const ENDED: Test =
-    Unit("os::process::tests::a_process_that_ended_is_dead_before_and_after_somebody_waits_for_it");
+const ENDED: Test = Unit(
+    "os::posix::process::tests::a_process_that_ended_is_dead_before_and_after_somebody_waits_for_it",
+);
 const RECYCLED: Test =
-    Unit("os::process::tests::a_number_that_another_process_has_now_is_a_dead_ones");
+    Unit("os::posix::process::tests::a_number_that_another_process_has_now_is_a_dead_ones");
 const THREAD: Test =
-    Unit("os::system::process::tests::a_number_that_a_thread_has_now_is_a_dead_ones");
+    Unit("os::linux::process::tests::a_number_that_a_thread_has_now_is_a_dead_ones");
 const STRANGER: Test =
     Unit("backend::shared::patrol::tests::a_stranger_leaves_watching_and_judging_to_those_who_can");
 const HALF_A_BARRIER: Test =
@@ -64,7 +65,8 @@ const DAEMON: Test = Pytest(
     "test_a_daemon_that_forked_while_it_held_a_lock_holds_it_after_its_parent_ended",
 );
 const NO_HEIR: Test = Pytest(HEIRS, "test_a_lock_is_recovered_though_its_holder_had_a_child_that");
-const HELD_MUTEX: Test = Unit("os::fork::tests::a_forked_child_finds_a_held_mutex_free_and_anew");
+const HELD_MUTEX: Test =
+    Unit("os::posix::fork_mutex::tests::a_forked_child_finds_a_held_mutex_free_and_anew");
 
 const RULES: &[(&str, Test)] = &[
     ("barrier/its-own-lock-is-watched", HALF_A_BARRIER),
@@ -159,7 +161,7 @@ const RULES: &[(&str, Test)] = &[
     ),
     (
         "fork/private-memory-is-wiped",
-        Unit("os::mapping::tests::a_forked_child_finds_private_memory_wiped"),
+        Unit("os::posix::mapping::tests::a_forked_child_finds_private_memory_wiped"),
     ),
     ("fork/only-what-the-forking-thread-holds-is-left", NO_HEIR),
     (
@@ -257,7 +259,7 @@ const RULES: &[(&str, Test)] = &[
     (
         "judge/who-is-seen-alive-lives",
         Unit(
-            "os::system::process::tests::what_is_not_a_processes_descriptor_any_more_proves_nothing",
+            "os::linux::process::tests::what_is_not_a_processes_descriptor_any_more_proves_nothing",
         ),
     ),
     (

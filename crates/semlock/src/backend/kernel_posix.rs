@@ -13,7 +13,7 @@ use once_cell::race::OnceBox;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::os::nap::{Naps, Rested};
+use crate::os::backoff::{Naps, Rested};
 use crate::os::sem_open::{self, ClockWait, HAS_ONLY_THE_LEAST, Sem, TimedWait};
 use crate::{Deadline, Error, Name, Naming, Wait};
 

@@ -1,73 +1,73 @@
-//! Calls of the operating system, each made safe: the only `unsafe` of this crate.
-//!
-//! What is the same wherever there is POSIX stands in the modules here. What differs stands in one folder for each
-//! system, of which one is compiled, as `system`; all export the same names:
+//! Calls of the operating system, each made safe: the only `unsafe` code of this crate.
 //!
 //! ```text
-//!             futex                  memory                    processes                    cpu          lineage
-//!  linux      futex(2)               memfd, wiped on fork      pidfd, /proc                 told         F_OFD_SETLK
-//!  macos      os_sync_wait_on_...    shm_open                  proc_pidinfo                 not told     unknown
-//!             (14.4), or naps
-//!  freebsd    _umtx_op(2)            memfd, wiped on fork      sysctl(3)                    not told     unknown
-//!  portable   naps                   shm_open                  kill(2), /proc               not told     unknown
-//!  elsewhere  naps                   shm_open                  nobody can be asked for      not told     unknown
+//!  posix/           what is the same on every Unix, and what several of the folders below share
+//!  linux/ ...       what is not the same: a folder for each system, of which one is compiled
+//!  exports.rs       what each of these folders exports
+//!  thread.rs        threads, on every system
+//!  win32.rs         Windows, which shares nothing with the others
 //! ```
 //!
-//! `portable` is Linux with `--cfg semlock_portable`, which has it do with what macOS has, to test there what has to do.
-//! Each falls back on what stands below it, where a kernel is older or a filter forbids something.
+//! What each system's folder stands on:
+//!
+//! ```text
+//!                 futex                 memory                  processes            cpu      lineage
+//!  linux          futex(2)              memfd, wiped on fork    pidfd, /proc         known    F_OFD_SETLK
+//!  macos          os_sync_wait_on_...   shm_open                proc_pidinfo         unknown  unknown
+//!                 (14.4), or polling
+//!  freebsd        _umtx_op(2)           memfd, wiped on fork    sysctl(3)            unknown  unknown
+//!  portable       polling               shm_open                kill(2), /proc       unknown  unknown
+//!  generic_unix   polling               shm_open                nobody is checked    unknown  unknown
+//! ```
+//!
+//! Where a kernel is older, or a filter forbids a call, a system does what the ones below it do.
+//!
+//! `portable` is Linux with `--cfg semlock_portable`. It uses only what macOS has too, so that tests
+//! on Linux run the code of such systems.
+//!
+//! To add a system: write its folder with what `exports.rs` lists, most of it taken from `posix/`,
+//! and choose it here.
 
 #[cfg(unix)]
-#[allow(unsafe_code)]
-pub(crate) mod at_fork;
+mod exports;
 #[cfg(unix)]
-#[allow(unsafe_code)]
-pub(crate) mod exit;
-#[cfg(unix)]
-#[allow(unsafe_code)]
-pub(crate) mod fork;
-#[cfg(unix)]
-#[allow(unsafe_code)]
-pub(crate) mod futex;
-#[cfg(unix)]
-#[allow(unsafe_code)]
-pub(crate) mod mapping;
-#[cfg(unix)]
-pub(crate) mod nap;
-#[cfg(unix)]
-pub(crate) mod process;
-#[cfg(unix)]
-#[allow(unsafe_code)]
-pub(crate) mod sem_open;
+mod posix;
 #[allow(unsafe_code)]
 pub(crate) mod thread;
 #[cfg(windows)]
 #[allow(unsafe_code)]
 pub(crate) mod win32;
+
 #[cfg(unix)]
-#[allow(unsafe_code)]
-mod wiped;
+pub(crate) use self::posix::{
+    atfork, backoff, exit, fork_mutex, futex, mapping, process, sem_open,
+};
+#[cfg(unix)]
+pub(crate) use self::system::{clock, cpu, lineage};
 
 // ---- The one choice of system ----
 
 #[cfg(all(target_os = "linux", not(semlock_portable)))]
-#[path = "linux/mod.rs"]
-mod system;
+mod linux;
+#[cfg(all(target_os = "linux", not(semlock_portable)))]
+use self::linux as system;
 
 #[cfg(target_os = "macos")]
-#[path = "macos/mod.rs"]
-mod system;
+mod macos;
+#[cfg(target_os = "macos")]
+use self::macos as system;
 
 #[cfg(target_os = "freebsd")]
-#[path = "freebsd/mod.rs"]
-mod system;
+mod freebsd;
+#[cfg(target_os = "freebsd")]
+use self::freebsd as system;
 
 #[cfg(all(target_os = "linux", semlock_portable))]
-#[path = "portable/mod.rs"]
-mod system;
+mod portable;
+#[cfg(all(target_os = "linux", semlock_portable))]
+use self::portable as system;
 
 #[cfg(all(unix, not(any(target_os = "linux", target_os = "macos", target_os = "freebsd"))))]
-#[path = "elsewhere/mod.rs"]
-mod system;
-
-#[cfg(unix)]
-pub(crate) use self::system::{clock, cpu, lineage};
+mod generic_unix;
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "macos", target_os = "freebsd"))))]
+use self::generic_unix as system;

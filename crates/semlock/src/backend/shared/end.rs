@@ -14,9 +14,9 @@ use std::ffi::{c_int, c_void};
 
 use super::segment;
 use crate::mutation::rule;
-use crate::os::at_fork::Registered;
+use crate::os::atfork::Registered;
 use crate::os::exit::on_exit;
-use crate::os::fork::ForkMutex;
+use crate::os::fork_mutex::ForkMutex;
 use crate::os::thread::number_of;
 
 /// Leaves the plain robust mutexes that this process holds to others, who may release them: nobody recovers them. But those

@@ -26,8 +26,8 @@ use super::layout::{
 use super::reuse::Reuse;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
-use crate::os::at_fork::{Forking, Registered, on_fork};
-use crate::os::fork::ForkMutex;
+use crate::os::atfork::{Forking, Registered, on_fork};
+use crate::os::fork_mutex::ForkMutex;
 use crate::os::lineage::Lineage;
 use crate::os::mapping::{
     self, FileId, Holds, Memory, Shared, Unproven, file_size_limit, lacks_room, random,

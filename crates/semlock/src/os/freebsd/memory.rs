@@ -9,7 +9,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::atomic::AtomicU64;
-use crate::os::mapping::{Way, check_file_size, unlinked_file, unlinked_shared_memory};
+use crate::os::mapping::{Way, unlinked_file, unlinked_shared_memory};
+pub(crate) use crate::os::posix::fallocate::allocate_file;
 
 /// In the order in which they are tried.
 pub(crate) const WAYS: &[(&str, Way)] = &[
@@ -35,13 +36,6 @@ pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), 
         Err(Errno::NODEV | Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
         result => result,
     }
-}
-
-/// Has all of a new file be there; `EINVAL` on a file system that allocates nothing beforehand (ZFS).
-pub(crate) fn allocate_file(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
-    check_file_size(bytes)?;
-    ftruncate(file, bytes)?;
-    fallocate(file, FallocateFlags::empty(), 0, bytes)
 }
 
 /// When a file was made: not asked for.

@@ -10,7 +10,7 @@ use std::ptr::{from_mut, null};
 
 use rustix::process::{Pid, getpid};
 
-pub(crate) use super::by_number::is_dead;
+pub(crate) use crate::os::posix::pids::is_dead;
 use crate::os::process::{Identity, Namespaces, START_BITS, Told};
 
 pub(crate) fn find_out() -> Identity {

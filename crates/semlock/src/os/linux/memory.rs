@@ -6,14 +6,17 @@ use std::path::Path;
 use std::ptr::NonNull;
 
 use rustix::fs::{
-    AtFlags, FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, StatxFlags, fallocate,
-    fcntl_add_seals, ftruncate, memfd_create, open, statx,
+    AtFlags, MemfdFlags, Mode, OFlags, SealFlags, StatxFlags, fcntl_add_seals, memfd_create, open,
+    statx,
 };
 use rustix::io::Errno;
 use rustix::mm::{Advice, madvise};
 
 use crate::atomic::AtomicU64;
-use crate::os::mapping::{Way, check_file_size, unlinked_file, unlinked_shared_memory};
+use crate::os::mapping::{Way, unlinked_file, unlinked_shared_memory};
+
+// A shared memory object is a file of a tmpfs.
+pub(crate) use crate::os::posix::fallocate::{allocate_file, allocate_file as allocate_object};
 
 /// In the order in which they are tried.
 pub(crate) const WAYS: &[(&str, Way)] = &[
@@ -50,18 +53,6 @@ fn nameless(folder: &Path, otherwise: Way, bytes: u64) -> Result<OwnedFd, Errno>
     }
 }
 
-/// Has all of a new shared memory object be there: it is a file of a tmpfs.
-pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
-    allocate_file(object, bytes)
-}
-
-/// Has all of a new file be there.
-pub(crate) fn allocate_file(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
-    check_file_size(bytes)?;
-    ftruncate(file, bytes)?;
-    fallocate(file, FallocateFlags::empty(), 0, bytes)
-}
-
 /// When a file was made, in nanoseconds since 1970; 0 where its file system, or a filter of system calls, does not tell.
 pub(crate) fn born(file: BorrowedFd<'_>) -> u64 {
     let told = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME);
@@ -89,6 +80,8 @@ pub(crate) fn wipe_on_fork(start: NonNull<AtomicU64>, bytes: usize) -> Result<()
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::ftruncate;
+
     use super::*;
 
     #[test]

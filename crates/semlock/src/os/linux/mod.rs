@@ -1,6 +1,5 @@
-//! Linux; best from 5.3 on. What a kernel or a filter has not, is done without.
+//! Linux, best from 5.3 on. It does without what an older kernel lacks or a filter forbids.
 
-pub(crate) mod clock;
 #[allow(unsafe_code)]
 pub(crate) mod cpu;
 pub(crate) mod futex;
@@ -8,11 +7,11 @@ pub(crate) mod futex;
 pub(crate) mod lineage;
 #[allow(unsafe_code)]
 pub(crate) mod memory;
-#[path = "../proc.rs"]
-mod proc;
 pub(crate) mod process;
 
-/// Whether the calling thread is the one that the process began with, or that forked it.
+pub(crate) use super::posix::coarse_clock as clock;
+
+/// Whether the calling thread is the one that the process began with, or the one that forked it.
 pub(crate) fn is_first_thread() -> bool {
     rustix::thread::gettid() == rustix::process::getpid()
 }

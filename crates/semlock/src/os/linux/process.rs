@@ -6,10 +6,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
-use super::proc::{Stat, is_of_my_namespace, number, read_file};
-pub(crate) use super::proc::{find_out, tell};
 use crate::mutation::rule;
-use crate::os::process::{Told, identity, is_dead_by_number};
+use crate::os::posix::pids::is_dead_by_number;
+use crate::os::posix::proc::{Stat, is_of_my_namespace, number, read_file};
+pub(crate) use crate::os::posix::proc::{find_out, tell};
+use crate::os::process::{Told, identity};
 
 /// Whether it is certain that a process is dead: see [`crate::os::process::is_dead`].
 ///

@@ -21,9 +21,9 @@ use libc::{
 };
 use once_cell::race::OnceBox;
 
-use super::napping;
 use crate::atomic::AtomicU32;
 use crate::os::futex::{Reach, Waited, Woke};
+use crate::os::posix::polling_futex;
 
 type Wait = unsafe extern "C" fn(*mut c_void, u64, usize, u32) -> c_int;
 type WaitWithTimeout = unsafe extern "C" fn(*mut c_void, u64, usize, u32, u32, u64) -> c_int;
@@ -79,7 +79,7 @@ pub(crate) fn wait(
     reach: Reach,
 ) -> Waited {
     let Some(functions) = functions() else {
-        return napping::wait(word, expected, time, reach);
+        return polling_futex::wait(word, expected, time, reach);
     };
     let flags = match reach {
         Reach::Process => OS_SYNC_WAIT_ON_ADDRESS_NONE,
@@ -105,7 +105,7 @@ pub(crate) fn wait(
         libc::EINTR => Waited::Interrupted,
         libc::EFAULT | libc::ENOMEM => Waited::Woken,
         // Whatever it is, it may be so again: who would look at the word at once would never rest.
-        _ => napping::wait(word, expected, time, reach),
+        _ => polling_futex::wait(word, expected, time, reach),
     }
 }
 
@@ -117,7 +117,7 @@ fn flags_to_wake(reach: Reach) -> u32 {
 }
 
 pub(crate) fn wake_one(word: &AtomicU32, reach: Reach) -> Woke {
-    let Some(functions) = functions() else { return napping::wake_one(word, reach) };
+    let Some(functions) = functions() else { return polling_futex::wake_one(word, reach) };
     // SAFETY: a word that is valid, of 4 bytes and aligned to as many; nothing is written there.
     let result = unsafe {
         (functions.wake_any)(address(word), size_of::<AtomicU32>(), flags_to_wake(reach))
@@ -130,7 +130,7 @@ pub(crate) fn wake_one(word: &AtomicU32, reach: Reach) -> Woke {
 }
 
 pub(crate) fn wake_all(word: &AtomicU32, reach: Reach) {
-    let Some(functions) = functions() else { return napping::wake_all(word, reach) };
+    let Some(functions) = functions() else { return polling_futex::wake_all(word, reach) };
     // SAFETY: as for `wake_one`.
     unsafe { (functions.wake_all)(address(word), size_of::<AtomicU32>(), flags_to_wake(reach)) };
 }

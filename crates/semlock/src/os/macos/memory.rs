@@ -11,8 +11,8 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{FallocateFlags, fallocate, ftruncate};
 use rustix::io::Errno;
 
-pub(crate) use super::unassisted_memory::{WAYS, born, reopen, wipe_on_fork};
 use crate::os::mapping::check_file_size;
+pub(crate) use crate::os::posix::no_memfd::{WAYS, born, reopen, wipe_on_fork};
 
 /// Has all of a new shared memory object be there.
 pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {

@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid, test_kill_process};
 
-pub(crate) use super::by_number::is_dead;
+pub(crate) use crate::os::posix::pids::is_dead;
 use crate::os::process::{Identity, Namespaces, START_BITS, Told};
 
 pub(crate) fn find_out() -> Identity {

@@ -31,7 +31,7 @@ use libc::{sem_getvalue, sem_init};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-use super::at_fork::{Forking, Registered, on_fork};
+use super::atfork::{Forking, Registered, on_fork};
 
 #[cfg(target_vendor = "apple")]
 unsafe extern "C" {

@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, getpid};
 
-pub(crate) use super::by_number::is_dead;
+pub(crate) use crate::os::posix::pids::is_dead;
 use crate::os::process::{Identity, Namespaces, Told};
 
 pub(crate) fn find_out() -> Identity {

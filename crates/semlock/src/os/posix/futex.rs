@@ -3,8 +3,8 @@
 use std::ptr::from_ref;
 use std::time::Duration;
 
-use super::system::futex;
 use crate::atomic::{AtomicU32, AtomicU64};
+use crate::os::system::futex;
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What is to be done at a fork.
 
-use super::thread;
 use crate::Error;
 use crate::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::os::thread;
 
 /// Has `before` called before every fork through `fork(3)`, and the others after it: the first in the
 /// parent, the second in the child. `pthread_atfork(3)`.

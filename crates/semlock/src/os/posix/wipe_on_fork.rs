@@ -24,7 +24,7 @@ use std::ptr::{NonNull, null_mut};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
-use super::at_fork::{Registered, on_fork_in_child};
+use super::atfork::{Registered, on_fork_in_child};
 use crate::Error;
 use crate::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 

@@ -4,9 +4,9 @@ use once_cell::race::OnceBox;
 use rustix::process::{Pid, getpid};
 
 use super::mapping::Memory;
-use super::system::process::{self, find_out, tell};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
+use crate::os::system::process::{self, find_out};
 
 /// What names a process, and where its name means something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,26 +136,15 @@ pub(crate) enum Told {
     Unknown,
 }
 
-/// Whether the process that had this number and start time is dead for certain, as far as its number tells.
-pub(super) fn is_dead_by_number(pid: Pid, start: u64) -> bool {
-    match tell(pid) {
-        Told::Nobody => rule("judge/no-such-process-without-pidfd"),
-        // Either it is the one that was meant, or its number was another's later on.
-        Told::Ended => rule("judge/zombie-without-pidfd"),
-        Told::Lives { start: now } => {
-            rule("judge/start-time-without-pidfd") && start != 0 && now != 0 && now != start
-        }
-        Told::Unknown => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
     use std::sync::Barrier;
     use std::thread;
 
+    use super::super::pids::is_dead_by_number;
     use super::*;
+    use crate::os::system::process::tell;
 
     /// When it began, by what the system tells of its number.
     fn start_of(pid: u32) -> u64 {

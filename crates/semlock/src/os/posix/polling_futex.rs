@@ -11,8 +11,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::futex::{Reach, Waited, Woke};
-use super::super::nap::{Naps, Rested};
+use super::backoff::{Naps, Rested};
+use super::futex::{Reach, Waited, Woke};
 use crate::atomic::{AtomicU32, Ordering};
 
 /// No nap is longer: 200 looks a second, of some microseconds each, cost about a thousandth of a processor.

@@ -12,10 +12,10 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use rustix::process::{Resource, getrlimit};
 use rustix::shm;
 
-use super::system::memory::{WAYS, allocate_file, allocate_object, born, reopen, wipe_on_fork};
-use super::wiped::Region;
+use super::wipe_on_fork::Region;
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::mutation::rule;
+use crate::os::system::memory::{WAYS, allocate_file, allocate_object, born, reopen, wipe_on_fork};
 use crate::{Error, Refused};
 
 const WORD: usize = size_of::<AtomicU64>();
@@ -66,7 +66,7 @@ impl Memory {
     }
 
     /// Maps so many words of what the descriptor is, which has to be as long.
-    pub(super) fn shared(descriptor: BorrowedFd<'_>, words: usize) -> Result<Self, Error> {
+    pub(in crate::os) fn shared(descriptor: BorrowedFd<'_>, words: usize) -> Result<Self, Error> {
         // SAFETY: a new mapping, at a place that the kernel chooses.
         let start = unsafe {
             mmap(
@@ -355,7 +355,7 @@ pub(crate) fn lacks_room(error: Error) -> bool {
 
 /// Whether a file may become so long. The kernel answers one that becomes longer with a signal (`SIGXFSZ`), which ends a
 /// process that does not handle it: so the systems' parts ask here before they give a file its length.
-pub(super) fn check_file_size(bytes: u64) -> Result<(), Errno> {
+pub(in crate::os) fn check_file_size(bytes: u64) -> Result<(), Errno> {
     match file_size_limit() {
         Some(limit) if bytes > limit => Err(Errno::FBIG),
         _ => Ok(()),
@@ -363,9 +363,9 @@ pub(super) fn check_file_size(bytes: u64) -> Result<(), Errno> {
 }
 
 /// A way to get so many bytes of memory that can be shared, without a name.
-pub(super) type Way = fn(u64) -> Result<OwnedFd, Errno>;
+pub(in crate::os) type Way = fn(u64) -> Result<OwnedFd, Errno>;
 
-pub(super) fn unlinked_shared_memory(bytes: u64) -> Result<OwnedFd, Errno> {
+pub(in crate::os) fn unlinked_shared_memory(bytes: u64) -> Result<OwnedFd, Errno> {
     let name = format!("/{}", random_name()?);
     let flags = shm::OFlags::CREATE | shm::OFlags::EXCL | shm::OFlags::RDWR;
     let descriptor = shm::open(&name, flags, Mode::RUSR | Mode::WUSR)?;
@@ -374,7 +374,7 @@ pub(super) fn unlinked_shared_memory(bytes: u64) -> Result<OwnedFd, Errno> {
     Ok(descriptor)
 }
 
-pub(super) fn unlinked_file(bytes: u64) -> Result<OwnedFd, Errno> {
+pub(in crate::os) fn unlinked_file(bytes: u64) -> Result<OwnedFd, Errno> {
     let folder = std::env::temp_dir();
     let path = folder.join(random_name()?);
     let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);

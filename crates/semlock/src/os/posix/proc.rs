@@ -56,7 +56,10 @@ pub(crate) fn is_of_my_namespace(me: u32) -> bool {
 }
 
 /// The beginning of a small file, of a name of at most 63 bytes.
-pub(super) fn read_file<'a>(name: fmt::Arguments<'_>, into: &'a mut [u8]) -> Option<&'a [u8]> {
+pub(in crate::os) fn read_file<'a>(
+    name: fmt::Arguments<'_>,
+    into: &'a mut [u8],
+) -> Option<&'a [u8]> {
     struct Name([u8; 64], usize);
     impl Write for Name {
         fn write_str(&mut self, part: &str) -> fmt::Result {
@@ -108,7 +111,7 @@ impl Stat {
     }
 }
 
-pub(super) fn number(digits: &[u8]) -> Option<u64> {
+pub(in crate::os) fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }

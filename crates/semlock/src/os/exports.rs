@@ -1,0 +1,87 @@
+//! What the folder of each system exports, with signatures. A folder that lacks a function, or has
+//! it with another signature, does not compile.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use super::futex::{Reach, Waited, Woke};
+use super::mapping::Way;
+use super::process::{Identity, Told};
+use super::system;
+use crate::atomic::{AtomicU32, AtomicU64};
+
+// ---- clock: the monotonic clock, as a number that processes can compare ----
+
+/// In nanoseconds.
+const _: fn() -> u64 = system::clock::now;
+/// The same clock. The answer may be some milliseconds old where that is cheaper.
+const _: fn() -> u64 = system::clock::about_now;
+
+// ---- cpu ----
+
+/// The processor that the calling thread runs on, counted from 0; `None` where that is unknown.
+const _: fn() -> Option<u32> = system::cpu::current;
+/// Whether this process may run on more than one processor.
+const _: fn() -> bool = system::cpu::are_several;
+
+// ---- futex: see `posix/futex.rs` ----
+
+/// Sleeps while `word` is `expected`, for `time` at most.
+const _: fn(word: &AtomicU32, expected: u32, time: Option<Duration>, reach: Reach) -> Waited =
+    system::futex::wait;
+/// Wakes one thread that sleeps on `word`.
+const _: fn(word: &AtomicU32, reach: Reach) -> Woke = system::futex::wake_one;
+/// Wakes all threads that sleep on `word`.
+const _: fn(word: &AtomicU32, reach: Reach) = system::futex::wake_all;
+
+// ---- lineage: marks that forked children inherit until they end or execute ----
+
+/// Marks this process, and all that it forks, by these numbers; `None` where that is impossible.
+const _: fn(file: BorrowedFd<'_>, numbers: &[u64]) -> Option<system::lineage::Lineage> =
+    system::lineage::Lineage::begin;
+/// In a child: keeps the mark for the child's whole life.
+const _: fn(system::lineage::Lineage) = system::lineage::Lineage::leave_to_child;
+/// Whether a process that bears this mark may be left: true where that is unknown.
+const _: fn(file: BorrowedFd<'_>, number: u64) -> bool = system::lineage::may_be_left;
+/// A number, in this range, of a mark that some process bears; an error where that is unknown.
+const _: fn(file: BorrowedFd<'_>, from: u64, to: u64) -> Result<Option<u64>, Errno> =
+    system::lineage::find_left;
+
+// ---- memory ----
+
+/// The ways to get memory without a name, each with what an error calls it. The first one that works
+/// is taken.
+const _: &[(&str, Way)] = system::memory::WAYS;
+/// Gives a new shared memory object this length, and allocates it.
+const _: fn(object: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> =
+    system::memory::allocate_object;
+/// Gives a new file this length, and allocates it.
+const _: fn(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> = system::memory::allocate_file;
+/// When a file was made, in nanoseconds since 1970; 0 where that is unknown.
+const _: fn(file: BorrowedFd<'_>) -> u64 = system::memory::born;
+/// Makes the kernel wipe private memory in a forked child; an error where it cannot.
+const _: fn(start: NonNull<AtomicU64>, bytes: usize) -> Result<(), Errno> =
+    system::memory::wipe_on_fork;
+/// A new descriptor of what is mapped there; an error where the system gives none.
+const _: fn(start: NonNull<AtomicU64>, bytes: usize) -> Result<OwnedFd, Errno> =
+    system::memory::reopen;
+
+// ---- process ----
+
+/// Who the calling process is: asked each time.
+const _: fn() -> Identity = system::process::find_out;
+/// What the system says about the process that has this pid.
+const _: fn(pid: Pid) -> Told = system::process::tell;
+/// Whether another process is certainly dead: see `posix/process.rs`.
+const _: fn(pid: Pid, start: u64, identifies: bool, in_vain: &mut bool) -> bool =
+    system::process::is_dead;
+
+// ---- thread ----
+
+/// Whether the calling thread is the one that the process began with, or the one that forked it: true
+/// where that is unknown.
+const _: fn() -> bool = system::is_first_thread;

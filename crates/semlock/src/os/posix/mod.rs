@@ -1,0 +1,49 @@
+//! What POSIX systems share.
+
+// ---- For the rest of the crate: the same on every Unix ----
+// What differs, these modules take from `system`.
+
+#[allow(unsafe_code)]
+pub(crate) mod atfork;
+pub(crate) mod backoff;
+#[allow(unsafe_code)]
+pub(crate) mod exit;
+#[allow(unsafe_code)]
+pub(crate) mod fork_mutex;
+#[allow(unsafe_code)]
+pub(crate) mod futex;
+#[allow(unsafe_code)]
+pub(crate) mod mapping;
+pub(crate) mod process;
+#[allow(unsafe_code)]
+pub(crate) mod sem_open;
+#[allow(unsafe_code)]
+mod wipe_on_fork;
+
+// ---- For the systems' folders: what several of them export ----
+// No system uses all of it.
+
+#[allow(dead_code)]
+pub(crate) mod clock;
+#[allow(dead_code)]
+pub(crate) mod no_lineage;
+#[allow(dead_code)]
+pub(crate) mod no_memfd;
+#[allow(dead_code)]
+pub(crate) mod pids;
+#[allow(dead_code)]
+pub(crate) mod polling_futex;
+#[allow(dead_code)]
+pub(crate) mod unknown_cpu;
+
+// Not every system has what these call.
+
+#[allow(dead_code)]
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+pub(crate) mod coarse_clock;
+#[allow(dead_code)]
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+pub(crate) mod fallocate;
+#[allow(dead_code)]
+#[cfg(target_os = "linux")]
+pub(crate) mod proc;
