@@ -10,8 +10,8 @@ use pyo3::types::{PyBytes, PyDict, PyTuple, PyType};
 use semlock::raw::{self, Entered, Passed};
 use semlock::{Deadline, Error};
 
-use crate::capi::{call_bound, exception};
-use crate::objects::{numbers, place_of};
+use crate::ffi::capi::{call_bound, exception};
+use crate::ffi::objects::{numbers, place_of};
 
 static BROKEN: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 

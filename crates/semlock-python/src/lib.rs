@@ -3,36 +3,14 @@
 
 #[cfg(unix)]
 mod barrier;
-#[allow(unsafe_code)]
-// The classes that not every system has use all of it.
-#[cfg_attr(not(unix), allow(dead_code))]
-mod capi;
-#[cfg(unix)]
-#[allow(unsafe_code)]
-mod condition;
 #[cfg(unix)]
 mod end;
-#[cfg(unix)]
-#[allow(unsafe_code)]
-mod event;
 #[allow(unsafe_code)]
 mod ffi;
-#[cfg(windows)]
-#[allow(unsafe_code)]
-mod interpreter;
-#[cfg(unix)]
-#[allow(unsafe_code)]
-mod locks;
 #[cfg(unix)]
 mod memory;
 #[cfg(unix)]
-#[allow(unsafe_code)]
-mod objects;
-#[cfg(unix)]
 mod warned;
-#[cfg(windows)]
-#[allow(unsafe_code)]
-mod windows;
 
 #[cfg(all(windows, target_pointer_width = "32"))]
 compile_error!("on Windows, semlock is for 64 bits");
@@ -47,6 +25,12 @@ use pyo3::types::PyDict;
 use pyo3::types::PyString;
 #[cfg(unix)]
 use pyo3::types::PyType;
+
+#[cfg(windows)]
+use crate::ffi::windows;
+use crate::ffi::{capi, exact_port};
+#[cfg(unix)]
+use crate::ffi::{condition, event, locks, objects};
 
 /// The native classes of semlock.
 #[pymodule(gil_used = false)]
@@ -169,8 +153,8 @@ fn add_multiprocessing(py: Python<'_>) -> PyResult<()> {
             flags.set_item(flag, 1)?;
         }
     }
-    module.setattr("SemLock", ffi::semlock_type(py)?)?;
-    module.setattr("sem_unlink", ffi::sem_unlink_function(&module)?)?;
+    module.setattr("SemLock", exact_port::semlock_type(py)?)?;
+    module.setattr("sem_unlink", exact_port::sem_unlink_function(&module)?)?;
     module.setattr("flags", flags)?;
     #[cfg(windows)]
     windows::add_sockets(&module)?;

@@ -7,8 +7,8 @@ use pyo3::types::{IntoPyDict, PyDict};
 use semlock::raw;
 use semlock::raw::layout::{self, header, lock, node, permit};
 
-use crate::capi::exception;
-use crate::objects::numbers;
+use crate::ffi::capi::exception;
+use crate::ffi::objects::numbers;
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // setattr, because add would make an `__all__`.

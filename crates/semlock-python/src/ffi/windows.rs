@@ -13,8 +13,8 @@ use windows_sys::Win32::Networking::WinSock::{SOCKET, WSAGetLastError};
 use windows_sys::Win32::Networking::WinSock::{closesocket as close, recv as receive, send as put};
 use windows_sys::Win32::System::Threading::ResetEvent;
 
-use crate::capi::{Exception, exception, raise, raise_as, raise_of_system, seconds};
-use crate::interpreter::Interpreter;
+use super::capi::{Exception, exception, raise, raise_as, raise_of_system, seconds};
+use super::interpreter::Interpreter;
 
 // ---- Waits ----
 
@@ -24,7 +24,7 @@ pub(crate) fn wait(
     mut wait_or: impl FnMut(Option<BorrowedHandle<'static>>) -> Result<Wait, Error> + Send,
 ) -> Option<Wait> {
     let event = Interpreter::find().sigint_event();
-    crate::capi::wait(|| {
+    super::capi::wait(|| {
         let waited = wait_or(event);
         if let (Ok(Wait::Interrupted), Some(event)) = (&waited, event) {
             // The interpreter notes a signal, and then sets the event. So between this and the next wait the handlers have

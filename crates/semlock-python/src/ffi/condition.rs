@@ -1,7 +1,6 @@
 //! `Condition` on shared memory.
 //!
-//! Written against Python's C interface, as the locks are: `with condition:` and `notify()` are as
-//! hot as `with lock:`.
+//! It is on the hot path because `with condition:` and `notify()` run as often as `with lock:`.
 //!
 //! # Safety
 //! What every function in the tables relies on is told at the heads of `capi` and `objects`: the types
@@ -16,13 +15,13 @@ use pyo3::sync::PyOnceLock;
 use semlock::raw;
 use semlock::{Deadline, Error, Wait};
 
-use crate::capi::{
+use super::capi::{
     self, Constant, END_OF_GETTERS, Exception, boolean, getter, is_none, long, method, none, parse,
     raise, raise_as, slot,
 };
-use crate::event::deadline;
-use crate::locks::{self, Lock, formatted, if_told, mutex, warn_that_owner_died};
-use crate::objects::{
+use super::event::deadline;
+use super::locks::{self, Lock, formatted, if_told, mutex, warn_that_owner_died};
+use super::objects::{
     Contents, fill, get, has_attributes, held, make_type, new_with, place, shared, shared_methods,
     timeout_argument,
 };

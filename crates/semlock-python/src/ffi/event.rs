@@ -1,7 +1,6 @@
 //! `Event` on shared memory.
 //!
-//! Written against Python's C interface, as the locks are, because `is_set()` in a loop is what it is
-//! for.
+//! It is on the hot path because programs call `is_set()` in loops.
 //!
 //! # Safety
 //! What every function in the tables relies on is told at the heads of `capi` and `objects`: the type
@@ -16,8 +15,8 @@ use pyo3::sync::PyOnceLock;
 use semlock::raw;
 use semlock::{Deadline, Wait};
 
-use crate::capi::{self, Constant, boolean, method, none, parse, raise, slot};
-use crate::objects::{
+use super::capi::{self, Constant, boolean, method, none, parse, raise, slot};
+use super::objects::{
     Contents, class_qualname, fill, held, make_type, new_with, place, shared, shared_methods,
     timeout_argument,
 };

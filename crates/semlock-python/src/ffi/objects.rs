@@ -30,7 +30,7 @@ use pyo3::sync::PyOnceLock;
 use semlock::Error;
 use semlock::raw::{Address, FileId};
 
-use crate::capi::{
+use super::capi::{
     self, Constant, END_OF_GETTERS, Exception, attribute_of_new, bytes, call_new, fast_arguments,
     imported, integer, long, method, none, packed, raise, raise_as, slot, string, text, type_name,
     unsigned,
@@ -91,10 +91,10 @@ pub(crate) unsafe fn set_flag(slf: *mut PyObject, flag: bool) {
 macro_rules! held {
     ($slf:expr) => {
         // SAFETY: `slf` comes from Python, and is an instance of the type whose table this is in.
-        match unsafe { $crate::objects::get($slf) } {
+        match unsafe { $crate::ffi::objects::get($slf) } {
             Some(value) => value,
             // SAFETY: as above.
-            None => return unsafe { $crate::objects::raise_empty($slf) },
+            None => return unsafe { $crate::ffi::objects::raise_empty($slf) },
         }
     };
 }
@@ -423,7 +423,7 @@ pub(crate) trait Shared {
 
 macro_rules! shared {
     ($type:ty, $raw:ident) => {
-        impl $crate::objects::Shared for $type {
+        impl $crate::ffi::objects::Shared for $type {
             fn address(&self) -> semlock::raw::Address {
                 self.$raw.address()
             }
@@ -453,15 +453,15 @@ macro_rules! shared_methods {
     ($type:ty, [$($method:expr),* $(,)?]) => {
         [
             $($method,)*
-            method!(c"_address", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::address::<$type>,
+            method!(c"_address", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::ffi::objects::address::<$type>,
                 c"_address($self, /)\n--\n\nWhere it lives: its segment's id, its slot and its tag."),
-            method!(c"_descriptor", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::descriptor::<$type>,
+            method!(c"_descriptor", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::ffi::objects::descriptor::<$type>,
                 c"_descriptor($self, /)\n--\n\nThe descriptor of its segment here."),
-            method!(c"_maker", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::maker::<$type>,
+            method!(c"_maker", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::ffi::objects::maker::<$type>,
                 c"_maker($self, /)\n--\n\nThe pid of its segment's maker, and the descriptor there."),
-            method!(c"_file", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::file::<$type>,
+            method!(c"_file", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::ffi::objects::file::<$type>,
                 c"_file($self, /)\n--\n\nWhat tells its segment's file from all others: see `_file_id`."),
-            method!(c"_mark_shared", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::objects::mark_shared::<$type>,
+            method!(c"_mark_shared", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::ffi::objects::mark_shared::<$type>,
                 c"_mark_shared($self, /)\n--\n\nNote that other processes may have it from now on."),
             pyo3::ffi::PyMethodDef::zeroed(),
         ]

@@ -1,8 +1,5 @@
 //! `Lock`, `RLock`, `Semaphore` and `BoundedSemaphore` on shared memory, and their base `SemLock`.
 //!
-//! Written against Python's C interface, as the kernel's `SemLock` in `ffi` is, and for the same
-//! reason: a `#[pyclass]`'s methods cost some 15 ns a call more, a third of `with lock:`.
-//!
 //! # Safety
 //! What every function in the tables relies on is told at the heads of `capi` and `objects`: the types
 //! of this file hold a `Lock`, but for `_SemLockView`, whose instances begin with a `View`.
@@ -16,12 +13,12 @@ use pyo3::sync::PyOnceLock;
 use semlock::raw::{self, LockKind, Options};
 use semlock::{Deadline, Error, Wait};
 
-use crate::capi::{
+use super::capi::{
     self, Constant, END_OF_GETTERS, Exception, acquire_arguments, attribute_of_new, boolean,
     call_new, getter, imported, integer, is_none, long, long_or_none, method, none, parse, raise,
     raise_as, seconds, slot, string, text, truth, unsigned,
 };
-use crate::objects::{
+use super::objects::{
     Contents, class_of, fill, flag, get, held, make_type, name_of, new_with, place, set_flag,
     shared, shared_methods,
 };
@@ -1138,7 +1135,7 @@ pub(crate) unsafe fn mutex<'a>(object: *mut PyObject) -> Option<(&'a Lock, bool)
             return None;
         }
         let Some(lock) = get(object) else {
-            crate::objects::raise_empty(object);
+            super::objects::raise_empty(object);
             return None;
         };
         Some((lock, mutexes.contains(&class)))
