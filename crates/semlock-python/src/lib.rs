@@ -9,6 +9,8 @@ mod end;
 mod ffi;
 #[cfg(unix)]
 mod memory;
+#[cfg(windows)]
+mod robust_mutex;
 #[cfg(unix)]
 mod warned;
 
@@ -27,7 +29,7 @@ use pyo3::types::PyString;
 use pyo3::types::PyType;
 
 #[cfg(windows)]
-use crate::ffi::windows;
+use crate::ffi::windows::sockets;
 use crate::ffi::{capi, exact_port};
 #[cfg(unix)]
 use crate::ffi::{condition, event, locks, objects};
@@ -47,7 +49,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
 #[cfg(not(unix))]
 fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
     #[cfg(windows)]
-    module.setattr("_RobustMutex", module.py().get_type::<windows::RobustMutex>())?;
+    module.setattr("_RobustMutex", module.py().get_type::<robust_mutex::RobustMutex>())?;
     module.setattr("HAS_SHARED", false)?;
     module.setattr("__getattr__", wrap_pyfunction!(stand_in, module)?)
 }
@@ -157,7 +159,7 @@ fn add_multiprocessing(py: Python<'_>) -> PyResult<()> {
     module.setattr("sem_unlink", exact_port::sem_unlink_function(&module)?)?;
     module.setattr("flags", flags)?;
     #[cfg(windows)]
-    windows::add_sockets(&module)?;
+    sockets::add(&module)?;
     module.setattr("__doc__", "What CPython's _multiprocessing offers, over semlock.")?;
     module.setattr("__package__", "semlock")?;
     let spec = py.import("importlib.machinery")?.getattr("ModuleSpec")?;

@@ -195,7 +195,7 @@ pub(crate) fn raise_of_system(errno: c_int) -> *mut PyObject {
 /// Sets the `OSError` of what `GetLastError` said; null, to return.
 #[cfg(windows)]
 pub(crate) fn raise_of_system(error: c_int) -> *mut PyObject {
-    if !super::interpreter::Interpreter::find().set_error(error) {
+    if !super::windows::interpreter::Interpreter::find().set_error(error) {
         let error = std::io::Error::from_raw_os_error(error);
         raise_as(Exception::Runtime, error.to_string());
     }

@@ -12,8 +12,6 @@ pub(crate) mod condition;
 #[cfg(unix)]
 pub(crate) mod event;
 pub(crate) mod exact_port;
-#[cfg(windows)]
-mod interpreter;
 #[cfg(unix)]
 pub(crate) mod locks;
 #[cfg(unix)]

@@ -1,0 +1,53 @@
+//! What there is on Windows besides: waits that Ctrl-C ends, and `_multiprocessing`'s sockets.
+
+pub(super) mod interpreter;
+pub(crate) mod sockets;
+
+use std::os::windows::io::{AsRawHandle, BorrowedHandle};
+
+use pyo3::ffi::PyObject;
+use pyo3::prelude::*;
+use semlock::{Deadline, Error, Wait};
+use windows_sys::Win32::System::Threading::ResetEvent;
+
+use self::interpreter::Interpreter;
+use super::capi::{self, Exception, raise, raise_as, seconds};
+
+/// Waits, by a function that takes a deadline's place, detached from the interpreter; in the main thread it waits for an event
+/// besides, so that Ctrl-C lets Python's handlers run. Tells how it ended, which is not `Interrupted`; `None`: exception set.
+pub(crate) fn wait(
+    mut wait_or: impl FnMut(Option<BorrowedHandle<'static>>) -> Result<Wait, Error> + Send,
+) -> Option<Wait> {
+    let event = Interpreter::find().sigint_event();
+    capi::wait(|| {
+        let waited = wait_or(event);
+        if let (Ok(Wait::Interrupted), Some(event)) = (&waited, event) {
+            // The interpreter notes a signal, and then sets the event. So between this and the next wait the handlers have
+            // to be run: what is noted before that is handled there, and the event of what comes later ends the wait.
+            // SAFETY: an event that is there as long as the interpreter.
+            unsafe { ResetEvent(event.as_raw_handle()) };
+        }
+        waited
+    })
+}
+
+/// A timeout as CPython takes it here; `None`: exception set.
+///
+/// # Safety
+/// Attached; `timeout` is alive.
+pub(crate) unsafe fn deadline(timeout: *mut PyObject) -> Option<Deadline> {
+    // SAFETY: as for this function.
+    let seconds = unsafe { seconds(timeout) }?;
+    // Half of the milliseconds that are for ever.
+    if seconds * 1000.0 >= 0.5 * f64::from(u32::MAX) {
+        raise_as(Exception::Overflow, "timeout is too large".to_owned());
+        return None;
+    }
+    Deadline::after_secs(seconds).map_err(raise).ok()
+}
+
+/// The same for `#[pymethods]`.
+pub(crate) fn deadline_of(timeout: &Bound<'_, PyAny>) -> Option<Deadline> {
+    // SAFETY: attached, as there is a bound object, which is alive.
+    unsafe { deadline(timeout.as_ptr()) }
+}

@@ -1,0 +1,106 @@
+//! A mutex of Windows that is recovered when its owner dies.
+
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use semlock::{Deadline, Kind, Wait};
+
+use crate::ffi::capi::exception;
+use crate::ffi::windows::{deadline_of, wait};
+
+/// What an `RLock` stands on that is recovered when its owner dies: named and used as a `SemLock`.
+#[pyclass(frozen, subclass, module = "semlock._native", name = "_RobustMutex")]
+pub(crate) struct RobustMutex(semlock::RobustMutex);
+
+#[pymethods]
+impl RobustMutex {
+    /// A new one, or what was duplicated for this process.
+    #[new]
+    #[pyo3(signature = (mutex=None, mark=None))]
+    fn new(py: Python<'_>, mutex: Option<usize>, mark: Option<usize>) -> PyResult<Self> {
+        let made = match mutex.zip(mark) {
+            None => semlock::RobustMutex::new(),
+            Some((mutex, mark)) => semlock::RobustMutex::from_handles([mutex, mark]),
+        };
+        made.map(Self).map_err(|error| exception(py, error))
+    }
+
+    #[getter]
+    fn handle(&self) -> usize {
+        self.0.handles()[0]
+    }
+
+    #[getter]
+    fn _mark(&self) -> usize {
+        self.0.handles()[1]
+    }
+
+    #[getter]
+    fn kind(&self) -> i32 {
+        Kind::RecursiveMutex as i32
+    }
+
+    #[getter]
+    fn maxvalue(&self) -> i32 {
+        1
+    }
+
+    #[getter]
+    fn name(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether this thread has it from an owner that died.
+    #[getter]
+    fn recovered(&self) -> bool {
+        self.0.is_recovered()
+    }
+
+    /// None where it was not acquired; else whether an owner had died.
+    #[pyo3(signature = (block, timeout, /))]
+    fn _acquire(
+        &self,
+        py: Python<'_>,
+        block: bool,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Option<bool>> {
+        let deadline = match timeout {
+            _ if !block => Some(Deadline::after(Duration::ZERO)),
+            None => Some(Deadline::NEVER),
+            Some(timeout) => deadline_of(timeout),
+        };
+        let waited = deadline.and_then(|deadline| wait(|event| self.0.wait(deadline, event)));
+        match waited {
+            Some(Wait::OwnerDied(_)) => Ok(Some(true)),
+            Some(Wait::Acquired) => Ok(Some(false)),
+            Some(_) => Ok(None),
+            None => Err(PyErr::fetch(py)),
+        }
+    }
+
+    fn release(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.release().map_err(|error| exception(py, error))
+    }
+
+    /// Releases it, and has the next be told of the owner that died.
+    fn _let_go(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.let_go().map_err(|error| exception(py, error))
+    }
+
+    /// How often this thread has it.
+    fn _count(&self) -> u32 {
+        self.0.count()
+    }
+
+    fn _is_mine(&self) -> bool {
+        self.0.is_mine()
+    }
+
+    fn _get_value(&self) -> i32 {
+        i32::from(!self.0.is_held())
+    }
+
+    fn _is_zero(&self) -> bool {
+        self.0.is_held()
+    }
+}
