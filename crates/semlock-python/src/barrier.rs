@@ -10,7 +10,8 @@ use pyo3::types::{PyBytes, PyDict, PyTuple, PyType};
 use semlock::raw::{self, Entered, Passed};
 use semlock::{Deadline, Error};
 
-use crate::ffi::capi::{call_bound, exception};
+use crate::ffi::calls::call_bound;
+use crate::ffi::errors::exception;
 use crate::ffi::objects::{numbers, place_of};
 
 static BROKEN: PyOnceLock<Py<PyType>> = PyOnceLock::new();

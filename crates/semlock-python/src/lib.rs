@@ -30,16 +30,16 @@ use pyo3::types::PyType;
 
 #[cfg(windows)]
 use crate::ffi::windows::sockets;
-use crate::ffi::{capi, exact_port};
 #[cfg(unix)]
 use crate::ffi::{condition, event, locks, objects};
+use crate::ffi::{exact_port, interpreter};
 
 /// The native classes of semlock.
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    capi::check_interpreter()?;
-    capi::prepare(py);
+    interpreter::check_interpreter()?;
+    interpreter::prepare(py);
     add_multiprocessing(py)?;
     add_shared(module)
 }

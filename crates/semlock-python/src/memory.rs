@@ -7,7 +7,7 @@ use pyo3::types::{IntoPyDict, PyDict};
 use semlock::raw;
 use semlock::raw::layout::{self, header, lock, node, permit};
 
-use crate::ffi::capi::exception;
+use crate::ffi::errors::exception;
 use crate::ffi::objects::numbers;
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {

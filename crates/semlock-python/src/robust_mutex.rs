@@ -5,7 +5,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use semlock::{Deadline, Kind, Wait};
 
-use crate::ffi::capi::exception;
+use crate::ffi::errors::exception;
 use crate::ffi::windows::{deadline_of, wait};
 
 /// What an `RLock` stands on that is recovered when its owner dies: named and used as a `SemLock`.

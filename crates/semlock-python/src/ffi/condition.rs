@@ -3,7 +3,7 @@
 //! It is on the hot path because `with condition:` and `notify()` run as often as `with lock:`.
 //!
 //! # Safety
-//! What every function in the tables relies on is told at the heads of `capi` and `objects`: the types
+//! What every function in the tables relies on is told at the heads of this folder and of `objects`: the types
 //! of this file hold a `Condition`, but for `_Waiters`, whose instances begin with a `Waiters`.
 
 use std::ffi::{c_int, c_long, c_void};
@@ -15,16 +15,16 @@ use pyo3::sync::PyOnceLock;
 use semlock::raw;
 use semlock::{Deadline, Error, Wait};
 
-use super::capi::{
-    self, Constant, END_OF_GETTERS, Exception, boolean, getter, is_none, long, method, none, parse,
-    raise, raise_as, slot,
-};
-use super::event::deadline;
-use super::locks::{self, Lock, formatted, if_told, mutex, warn_that_owner_died};
+use super::arguments::{self, deadline, fast_arguments, is_none, parse, seconds, timeout_argument};
+use super::calls::{call, call_new, is_true};
+use super::errors::{Exception, raise, raise_as};
+use super::locks::{self, Lock, if_told, mutex, warn_that_owner_died};
 use super::objects::{
     Contents, fill, get, has_attributes, held, make_type, new_with, place, shared, shared_methods,
-    timeout_argument,
 };
+use super::types::{self, Constant, END_OF_GETTERS, getter, method, slot};
+use super::values::{self, boolean, formatted, long, none};
+use super::waits::{self, detached};
 
 struct Condition {
     raw: raw::Condvar,
@@ -82,11 +82,11 @@ unsafe fn delegate(
         if function.is_null() {
             return function;
         }
-        let tuple = capi::tuple(args, nargs);
-        let keywords = capi::keywords(args, nargs, kwnames);
+        let tuple = values::tuple(args, nargs);
+        let keywords = arguments::keywords(args, nargs, kwnames);
         let mut result = ptr::null_mut();
         if !tuple.is_null() && !keywords.is_null() {
-            result = capi::call(function, tuple, keywords);
+            result = call(function, tuple, keywords);
         }
         ffi::Py_XDECREF(keywords);
         ffi::Py_XDECREF(tuple);
@@ -194,7 +194,7 @@ unsafe fn how_many(
     kwnames: *mut PyObject,
 ) -> Option<u32> {
     // SAFETY: as for this function.
-    let [n] = unsafe { capi::fast_arguments(args, nargs, kwnames, c"|O:notify", [c"n"]) }?;
+    let [n] = unsafe { fast_arguments(args, nargs, kwnames, c"|O:notify", [c"n"]) }?;
     if n.is_null() {
         return Some(1);
     }
@@ -252,7 +252,7 @@ impl Condition {
         };
         // An exception, if one is set from here on, stays set until this returns.
         let condvar = &self.raw;
-        let slept = capi::wait(|| Ok(condvar.sleep(&waiting, deadline)));
+        let slept = waits::wait(|| Ok(condvar.sleep(&waiting, deadline)));
         loop {
             let taken = take_again(&lock.raw);
             lock.raw.restore_depth(depth);
@@ -304,7 +304,7 @@ fn take_again(lock: &raw::Lock) -> Wait {
     }
     let mut waiter = lock.waiter(Deadline::NEVER);
     loop {
-        match capi::detached(|| waiter.wait()) {
+        match detached(|| waiter.wait()) {
             // SAFETY: attached again. What it raises stays set.
             Wait::Interrupted => unsafe {
                 if ffi::PyErr_Occurred().is_null() {
@@ -328,7 +328,7 @@ unsafe extern "C" fn wait_for(
     let _there: &Condition = held!(slf);
     let names = [c"predicate", c"timeout"];
     // SAFETY: these are the arguments that Python gave.
-    let given = unsafe { capi::fast_arguments(args, nargs, kwnames, c"O|O:wait_for", names) };
+    let given = unsafe { fast_arguments(args, nargs, kwnames, c"O|O:wait_for", names) };
     let Some([predicate, timeout]) = given else {
         return ptr::null_mut();
     };
@@ -348,11 +348,11 @@ unsafe fn wait_until_true(
     unsafe {
         let mut since = None;
         loop {
-            let result = capi::call_new(ffi::Py_NewRef(predicate), []);
+            let result = call_new(ffi::Py_NewRef(predicate), []);
             if result.is_null() {
                 return result;
             }
-            let truth = capi::is_true(result);
+            let truth = is_true(result);
             if truth == Some(true) {
                 return result;
             }
@@ -385,7 +385,7 @@ unsafe fn seconds_left(
         return Some(None);
     }
     // SAFETY: as for this function.
-    let timeout = unsafe { capi::seconds(timeout) }?;
+    let timeout = unsafe { seconds(timeout) }?;
     let since = since.get_or_insert_with(std::time::Instant::now);
     Some(Some(timeout - since.elapsed().as_secs_f64()))
 }
@@ -401,7 +401,7 @@ unsafe fn wait_once(slf: *mut PyObject, timeout: Option<f64>) -> *mut PyObject {
         if timeout.is_null() {
             return timeout;
         }
-        capi::call_new(ffi::PyObject_GetAttrString(slf, c"wait".as_ptr()), [timeout])
+        call_new(ffi::PyObject_GetAttrString(slf, c"wait".as_ptr()), [timeout])
     }
 }
 
@@ -616,6 +616,6 @@ fn make_types(py: Python<'_>) -> PyResult<Types> {
     let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
     let name = c"semlock._native._Waiters";
     // SAFETY: what they name is what their numbers say, for `Waiters`, which begin with a PyObject.
-    let waiters = unsafe { capi::make_type(py, name, size_of::<Waiters>(), flags, &slots) }?;
+    let waiters = unsafe { types::make_type(py, name, size_of::<Waiters>(), flags, &slots) }?;
     Ok(Types { condition: condition.unbind(), waiters: waiters.unbind() })
 }

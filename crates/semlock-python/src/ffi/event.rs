@@ -3,7 +3,7 @@
 //! It is on the hot path because programs call `is_set()` in loops.
 //!
 //! # Safety
-//! What every function in the tables relies on is told at the heads of `capi` and `objects`: the type
+//! What every function in the tables relies on is told at the heads of this folder and of `objects`: the type
 //! of this file holds an `Event`.
 
 use std::ffi::{c_int, c_void};
@@ -12,14 +12,16 @@ use std::ptr;
 use pyo3::ffi::{self, METH_NOARGS, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use semlock::Wait;
 use semlock::raw;
-use semlock::{Deadline, Wait};
 
-use super::capi::{self, Constant, boolean, method, none, parse, raise, slot};
-use super::objects::{
-    Contents, class_qualname, fill, held, make_type, new_with, place, shared, shared_methods,
-    timeout_argument,
-};
+use super::arguments::{deadline, parse, timeout_argument};
+use super::class_names::class_qualname;
+use super::errors::raise;
+use super::objects::{Contents, fill, held, make_type, new_with, place, shared, shared_methods};
+use super::types::{Constant, method, slot};
+use super::values::{self, boolean, none};
+use super::waits;
 
 struct Event {
     raw: raw::Event,
@@ -83,23 +85,10 @@ unsafe fn wait_with(
     let Some(deadline) = (unsafe { deadline(timeout) }) else {
         return ptr::null_mut();
     };
-    match capi::wait(|| Ok(event.raw.wait_since(epoch, deadline))) {
+    match waits::wait(|| Ok(event.raw.wait_since(epoch, deadline))) {
         Some(end) => boolean(end == Wait::Acquired),
         None => ptr::null_mut(),
     }
-}
-
-/// The end of a wait that begins now; `None`: exception set.
-///
-/// # Safety
-/// Attached; `timeout` is alive, or null where it was left out.
-pub(crate) unsafe fn deadline(timeout: *mut PyObject) -> Option<Deadline> {
-    if capi::is_none(timeout) {
-        return Some(Deadline::NEVER);
-    }
-    // SAFETY: as for this function.
-    let seconds = unsafe { capi::seconds(timeout) }?;
-    Deadline::after_secs(seconds).map_err(raise).ok()
 }
 
 unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
@@ -107,7 +96,7 @@ unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
     let status = if event.raw.is_set() { "set" } else { "unset" };
     // SAFETY: attached, and `slf` comes from Python.
     match unsafe { class_qualname(slf) } {
-        Some(name) => capi::string(&format!("<{name} at {:#x} {status}>", slf.addr())),
+        Some(name) => values::string(&format!("<{name} at {:#x} {status}>", slf.addr())),
         None => ptr::null_mut(),
     }
 }

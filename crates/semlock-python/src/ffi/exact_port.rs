@@ -7,7 +7,7 @@
 //!
 //! # Safety
 //! What every function in the tables `METHODS`, `SEM_UNLINK` and the type's slots relies on is told
-//! at the head of `capi`. An instance begins with an `Object` whose `lock` is alive: `new_object`
+//! at the head of this folder. An instance begins with an `Object` whose `lock` is alive: `new_object`
 //! writes it before anyone sees the instance, and only `dealloc` drops it, when nobody has it any
 //! more.
 
@@ -20,10 +20,12 @@ use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::PyString;
 use semlock::{Deadline, Error, Kind, Name, Naming, SEM_VALUE_MAX, SemLock, Wait};
 
-use super::capi::{
-    Constant, Exception, acquire_arguments, boolean, call_new, imported, integer, is_none,
-    make_type, method, none, raise, raise_as, slot, text, truth, tuple, type_name,
-};
+use super::arguments::{acquire_arguments, integer, is_none, parse, truth};
+use super::calls::{call_new, imported};
+use super::class_names::type_name;
+use super::errors::{Exception, raise, raise_as};
+use super::types::{Constant, make_type, method, slot};
+use super::values::{boolean, none, text, tuple};
 
 /// An instance of `SemLock`.
 #[repr(C)]
@@ -209,7 +211,7 @@ unsafe fn acquire_in_time(lock: &SemLock, block: bool, timeout: *mut PyObject) -
         return boolean(true);
     }
     // SAFETY: as for this function.
-    let Some(seconds) = (unsafe { super::capi::seconds(timeout) }) else {
+    let Some(seconds) = (unsafe { super::arguments::seconds(timeout) }) else {
         return ptr::null_mut();
     };
     match lock.try_acquire() {
@@ -262,7 +264,7 @@ fn acquire_now(lock: &SemLock) -> *mut PyObject {
 #[cold]
 fn wait(lock: &SemLock, deadline: Deadline) -> *mut PyObject {
     #[cfg(unix)]
-    let waited = super::capi::wait(|| lock.wait(deadline));
+    let waited = super::waits::wait(|| lock.wait(deadline));
     #[cfg(windows)]
     let waited = super::windows::wait(|event| lock.wait_or(deadline, event));
     match waited {
@@ -365,30 +367,10 @@ unsafe fn new_arguments(args: *mut PyObject, kwargs: *mut PyObject) -> Option<[*
         }
         return Some(values);
     }
-    let mut names = [
-        c"kind".as_ptr(),
-        c"value".as_ptr(),
-        c"maxvalue".as_ptr(),
-        c"name".as_ptr(),
-        c"unlink".as_ptr(),
-        ptr::null(),
-    ];
-    let [kind, value, maxvalue, name, unlink] = &mut values;
-    // SAFETY: a tuple, a dictionary or null, and a place for each of the format's five objects.
-    let parsed = unsafe {
-        ffi::PyArg_ParseTupleAndKeywords(
-            args,
-            kwargs,
-            c"OOOOO:SemLock".as_ptr(),
-            names.as_mut_ptr().cast(),
-            ptr::from_mut(kind),
-            ptr::from_mut(value),
-            ptr::from_mut(maxvalue),
-            ptr::from_mut(name),
-            ptr::from_mut(unlink),
-        )
-    };
-    (parsed != 0).then_some(values)
+    let names = [c"kind", c"value", c"maxvalue", c"name", c"unlink"].map(CStr::as_ptr);
+    // SAFETY: as for this function; a place for each of the format's five objects.
+    let parsed = unsafe { parse(args, kwargs, c"OOOOO:SemLock", names, &mut values) };
+    parsed.then_some(values)
 }
 
 /// A `str` argument as a semaphore's name; `None`: exception set.

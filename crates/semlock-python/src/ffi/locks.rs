@@ -1,7 +1,7 @@
 //! `Lock`, `RLock`, `Semaphore` and `BoundedSemaphore` on shared memory, and their base `SemLock`.
 //!
 //! # Safety
-//! What every function in the tables relies on is told at the heads of `capi` and `objects`: the types
+//! What every function in the tables relies on is told at the heads of this folder and of `objects`: the types
 //! of this file hold a `Lock`, but for `_SemLockView`, whose instances begin with a `View`.
 
 use std::ffi::{c_int, c_void};
@@ -13,15 +13,17 @@ use pyo3::sync::PyOnceLock;
 use semlock::raw::{self, LockKind, Options};
 use semlock::{Deadline, Error, Wait};
 
-use super::capi::{
-    self, Constant, END_OF_GETTERS, Exception, acquire_arguments, attribute_of_new, boolean,
-    call_new, getter, imported, integer, is_none, long, long_or_none, method, none, parse, raise,
-    raise_as, seconds, slot, string, text, truth, unsigned,
-};
+use super::arguments::{acquire_arguments, integer, is_none, parse, seconds, truth};
+use super::calls::{attribute_of_new, call_new, imported};
+use super::class_names::{class_of, class_with_module, type_name};
+use super::errors::{Exception, raise, raise_as};
 use super::objects::{
-    Contents, class_of, fill, flag, get, held, make_type, name_of, new_with, place, set_flag,
-    shared, shared_methods,
+    Contents, fill, flag, get, held, make_type, name_of, new_with, place, set_flag, shared,
+    shared_methods,
 };
+use super::types::{self, Constant, END_OF_GETTERS, getter, method, slot};
+use super::values::{boolean, formatted, long, long_or_none, none, string, text, unsigned};
+use super::waits::{self, detached};
 use crate::warned;
 
 /// What an instance holds. Its flag says whether it ignores dead owners: that it is for `recovered` alone to tell.
@@ -59,7 +61,7 @@ pub(crate) unsafe extern "C" fn acquire(
 #[inline(always)]
 #[allow(clippy::inline_always)] // the hot path of several callers, which only one would get
 fn try_acquire(lock: &Lock) -> Wait {
-    lock.raw.try_acquire_with(|look| capi::detached(look))
+    lock.raw.try_acquire_with(|look| detached(look))
 }
 
 /// # Safety
@@ -146,7 +148,7 @@ unsafe fn not_at_once(
                 return boolean(true);
             }
             let mut waiter = lock.raw.waiter(deadline);
-            capi::wait(|| Ok(waiter.wait()))
+            waits::wait(|| Ok(waiter.wait()))
         }
         end => Some(end),
     };
@@ -283,7 +285,7 @@ pub(crate) unsafe extern "C" fn exit(
 
 /// What is known by counting permits; detached where there are many.
 fn counted<T: Send>(lock: &Lock, count: impl FnOnce(&raw::Lock) -> T + Send) -> T {
-    if lock.raw.counts_at_length() { capi::detached(|| count(&lock.raw)) } else { count(&lock.raw) }
+    if lock.raw.counts_at_length() { detached(|| count(&lock.raw)) } else { count(&lock.raw) }
 }
 
 /// A function of a table that tells something of a lock, and its twin for the lock's view.
@@ -326,7 +328,7 @@ tells!(begin_message, lock => boolean(lock.raw.begin_message()));
 tells!(is_mid_message, lock => boolean(lock.raw.is_mid_message()));
 tells!(is_moving_message, lock => boolean(lock.raw.is_moving_message()));
 tells!(free_those_of_the_dead, lock => {
-    capi::detached(|| lock.raw.free_those_of_the_dead());
+    detached(|| lock.raw.free_those_of_the_dead());
     none()
 });
 tells!(end_message, lock => {
@@ -365,28 +367,6 @@ unsafe extern "C" fn make_name(_: *mut PyObject, _: *mut PyObject) -> *mut PyObj
         let random = call_new(attribute_of_new(names, c"__next__"), []);
         formatted(c"%S-%S", prefix, random)
     }
-}
-
-/// Two objects in a format, to which the references are given up: a new string; null: exception set.
-///
-/// # Safety
-/// Attached; each is null with an exception set, or a reference of the caller's; the format has two
-/// places for objects.
-pub(crate) unsafe fn formatted(
-    format: &std::ffi::CStr,
-    first: *mut PyObject,
-    second: *mut PyObject,
-) -> *mut PyObject {
-    let mut string = ptr::null_mut();
-    // SAFETY: as for this function.
-    unsafe {
-        if !first.is_null() && !second.is_null() {
-            string = ffi::PyUnicode_FromFormat(format.as_ptr(), first, second);
-        }
-        ffi::Py_XDECREF(first);
-        ffi::Py_XDECREF(second);
-    }
-    string
 }
 
 // ---- Representations ----
@@ -525,7 +505,7 @@ unsafe fn ignores(on_owner_died: *mut PyObject) -> Option<bool> {
     // SAFETY: as for this function; of what is no string, only its type is looked at.
     let given = unsafe {
         if ffi::PyUnicode_Check(on_owner_died) == 0 {
-            let given = capi::type_name(on_owner_died)?;
+            let given = type_name(on_owner_died)?;
             let message = format!("on_owner_died must be \"warn\" or \"ignore\", not {given}");
             raise_as(Exception::Type, message);
             return None;
@@ -1070,7 +1050,7 @@ fn make_types(py: Python<'_>) -> PyResult<Types> {
     )?;
     // SAFETY: what they name is what their numbers say, for `View`s.
     let view = unsafe {
-        capi::make_type(
+        types::make_type(
             py,
             c"semlock._native._SemLockView",
             size_of::<View>(),
@@ -1120,17 +1100,13 @@ pub(crate) unsafe fn mutex<'a>(object: *mut PyObject) -> Option<(&'a Lock, bool)
         let class = ffi::Py_TYPE(object);
         let mutexes = [&types.lock, &types.rlock].map(|class| class.as_ptr().cast());
         if !mutexes.iter().any(|&mutex| ffi::PyType_IsSubtype(class, mutex) != 0) {
-            let named = |what| attribute_of_new(ffi::Py_NewRef(class.cast()), what);
-            let given = formatted(c"%S.%S", named(c"__module__"), named(c"__qualname__"));
-            if !given.is_null() {
+            if let Some(given) = class_with_module(object) {
                 let message = format!(
-                    "a condition's lock has to be a semlock.Lock or a semlock.RLock, not {}: make \
-                     it with semlock (after install(), if that is called), or leave it out to get \
-                     a new RLock",
-                    text(given).unwrap_or_default()
+                    "a condition's lock has to be a semlock.Lock or a semlock.RLock, not {given}: \
+                     make it with semlock (after install(), if that is called), or leave it out to \
+                     get a new RLock"
                 );
                 raise_as(Exception::Type, message);
-                ffi::Py_DECREF(given);
             }
             return None;
         }

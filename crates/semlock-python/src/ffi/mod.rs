@@ -3,18 +3,59 @@
 //! The types on the hot path are here. A `#[pyclass]` would be shorter, but its methods cost some
 //! 15 ns a call more, which is a third of an uncontended acquire and release. All other types are
 //! `#[pyclass]`es, beside this folder.
+//!
+//! ```text
+//!  the types        exact_port              semlock._multiprocessing.SemLock
+//!                   locks                   Lock, RLock, Semaphore, BoundedSemaphore, and their base
+//!                   condition, event        Condition, Event
+//!  what they share  objects                 how instances of the shared backend's types begin and end, and how they travel
+//!  the interface    types                   making types, and the tables that they are made of
+//!                   arguments, values       from Python's objects, and to them
+//!                   calls                   calling Python
+//!                   class_names             how messages call a class
+//!                   errors                  exceptions
+//!                   waits                   waiting detached from the interpreter
+//!                   interpreter, windows    what depends on the interpreter, and on Windows
+//! ```
+//!
+//! # Safety
+//! What every function in the types' tables of methods and slots relies on, because Python promises
+//! it to those it calls through them:
+//!
+//! * it runs attached to the interpreter (with the GIL, where there is one), which is what "attached"
+//!   in the comments refers to; all functions of this folder are for attached threads;
+//! * `slf` is an instance of the type whose table it is, or of a subclass, and begins as that type's
+//!   instances do;
+//! * argument pointers are valid for the call, and `args` has as many as it says.
+//!
+//! None of them may unwind into Python: none panics. And none uses `PyErr` or what else owns
+//! references through `pyo3`, which does not know that a thread is attached that it has not attached
+//! itself, and would put off releasing them, for ever. They set exceptions as C does. (`#[pymethods]`
+//! are free of that: there `pyo3` does attach.)
 
-// The classes that not every system has use all of it.
+// The classes that not every system has use all of these.
 #[cfg_attr(not(unix), allow(dead_code))]
-pub(crate) mod capi;
+mod arguments;
+#[cfg_attr(not(unix), allow(dead_code))]
+pub(crate) mod calls;
+#[cfg_attr(not(unix), allow(dead_code))]
+mod class_names;
 #[cfg(unix)]
 pub(crate) mod condition;
+#[cfg_attr(not(unix), allow(dead_code))]
+pub(crate) mod errors;
 #[cfg(unix)]
 pub(crate) mod event;
 pub(crate) mod exact_port;
+pub(crate) mod interpreter;
 #[cfg(unix)]
 pub(crate) mod locks;
 #[cfg(unix)]
 pub(crate) mod objects;
+#[cfg_attr(not(unix), allow(dead_code))]
+mod types;
+#[cfg_attr(not(unix), allow(dead_code))]
+mod values;
+mod waits;
 #[cfg(windows)]
 pub(crate) mod windows;

@@ -14,7 +14,7 @@
 //! `__init__` fills it, once. Whoever uses an empty one gets a `RuntimeError`.
 //!
 //! # Safety
-//! As at the head of `capi`; and what a type's tables name with a `T` is given instances of a type
+//! As at the head of this folder; and what a type's tables name with a `T` is given instances of a type
 //! that `make_type` was told the same `T` for, or of a subclass.
 
 use std::cell::UnsafeCell;
@@ -30,11 +30,12 @@ use pyo3::sync::PyOnceLock;
 use semlock::Error;
 use semlock::raw::{Address, FileId};
 
-use super::capi::{
-    self, Constant, END_OF_GETTERS, Exception, attribute_of_new, bytes, call_new, fast_arguments,
-    imported, integer, long, method, none, packed, raise, raise_as, slot, string, text, type_name,
-    unsigned,
-};
+use super::arguments::integer;
+use super::calls::{call_new, imported};
+use super::class_names::type_name;
+use super::errors::{Exception, raise, raise_as};
+use super::types::{self, Constant, END_OF_GETTERS, method, slot};
+use super::values::{bytes, long, none, packed, string, unsigned};
 
 /// As the allocator leaves it: `__init__` has not run, or failed.
 const EMPTY: u8 = 0;
@@ -113,54 +114,6 @@ pub(crate) unsafe fn raise_empty(slf: *mut PyObject) -> *mut PyObject {
         raise_as(Exception::Runtime, message);
     }
     ptr::null_mut()
-}
-
-/// The start of a representation: the name of an instance's type, a new reference; null: exception
-/// set.
-///
-/// # Safety
-/// Attached; `slf` is alive.
-pub(crate) unsafe fn class_of(slf: *mut PyObject) -> *mut PyObject {
-    // SAFETY: as for this function; the type lives as long as its instance, and the reference is
-    // given up.
-    unsafe {
-        let class = ffi::Py_NewRef(ffi::Py_TYPE(slf).cast());
-        attribute_of_new(class, c"__name__")
-    }
-}
-
-/// How representations call an instance's type, with the classes that it is nested in; `None`:
-/// exception set.
-///
-/// # Safety
-/// Attached; `slf` is alive.
-pub(crate) unsafe fn class_qualname(slf: *mut PyObject) -> Option<String> {
-    // SAFETY: as for this function; the type lives as long as its instance. The name is a new
-    // reference, given back when it was copied.
-    unsafe {
-        let class = ffi::Py_NewRef(ffi::Py_TYPE(slf).cast());
-        let name = attribute_of_new(class, c"__qualname__");
-        if name.is_null() {
-            return None;
-        }
-        let copied = text(name).map(str::to_owned);
-        ffi::Py_DECREF(name);
-        copied
-    }
-}
-
-/// `wait`'s one argument, null where it was left out; `None`: exception set.
-///
-/// # Safety
-/// Attached; the arguments are those of a `METH_FASTCALL | METH_KEYWORDS` call.
-pub(crate) unsafe fn timeout_argument(
-    args: *const *mut PyObject,
-    nargs: Py_ssize_t,
-    kwnames: *mut PyObject,
-) -> Option<*mut PyObject> {
-    // SAFETY: as for this function.
-    let given = unsafe { fast_arguments(args, nargs, kwnames, c"|O:wait", [c"timeout"]) };
-    given.map(|[timeout]| timeout)
 }
 
 /// Fills an instance with what is made now: the end of a type's `__init__`.
@@ -396,7 +349,7 @@ unsafe fn make_type_over<'py, T: Contents>(
     ]);
     let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
     // SAFETY: as for this function; an `Object` begins with a PyObject.
-    unsafe { capi::make_type(py, name, size_of::<Object<T>>(), flags, &all) }
+    unsafe { types::make_type(py, name, size_of::<Object<T>>(), flags, &all) }
 }
 
 /// What an instance holds.

@@ -1,6 +1,6 @@
 //! What there is on Windows besides: waits that Ctrl-C ends, and `_multiprocessing`'s sockets.
 
-pub(super) mod interpreter;
+pub(crate) mod exports;
 pub(crate) mod sockets;
 
 use std::os::windows::io::{AsRawHandle, BorrowedHandle};
@@ -10,8 +10,10 @@ use pyo3::prelude::*;
 use semlock::{Deadline, Error, Wait};
 use windows_sys::Win32::System::Threading::ResetEvent;
 
-use self::interpreter::Interpreter;
-use super::capi::{self, Exception, raise, raise_as, seconds};
+use self::exports::Interpreter;
+use super::arguments::seconds;
+use super::errors::{Exception, raise, raise_as};
+use super::waits;
 
 /// Waits, by a function that takes a deadline's place, detached from the interpreter; in the main thread it waits for an event
 /// besides, so that Ctrl-C lets Python's handlers run. Tells how it ended, which is not `Interrupted`; `None`: exception set.
@@ -19,7 +21,7 @@ pub(crate) fn wait(
     mut wait_or: impl FnMut(Option<BorrowedHandle<'static>>) -> Result<Wait, Error> + Send,
 ) -> Option<Wait> {
     let event = Interpreter::find().sigint_event();
-    capi::wait(|| {
+    waits::wait(|| {
         let waited = wait_or(event);
         if let (Ok(Wait::Interrupted), Some(event)) = (&waited, event) {
             // The interpreter notes a signal, and then sets the event. So between this and the next wait the handlers have

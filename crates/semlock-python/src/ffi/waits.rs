@@ -1,0 +1,40 @@
+//! Waiting detached from the interpreter, so that other threads run meanwhile.
+
+use pyo3::ffi;
+use semlock::{Error, Wait};
+
+use super::errors::raise;
+
+/// Runs what may take long, and knows no Python, detached from the interpreter.
+pub(crate) fn detached<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    // SAFETY: attached now. `work` is no function of Python's, and has none of its objects, whose
+    // pointers are not `Send`.
+    let thread = unsafe { ffi::PyEval_SaveThread() };
+    let result = work();
+    // SAFETY: what PyEval_SaveThread gave on this thread. A daemon thread that comes back when the
+    // interpreter has ended does not return from this. (Up to 3.13 Python itself would end the
+    // thread and unwind through this frame; PyO3's function of this name keeps it instead.)
+    unsafe { ffi::PyEval_RestoreThread(thread) };
+    result
+}
+
+/// Waits detached from the interpreter; between waits, lets Python's signal handlers run. Tells how
+/// it ended, which is not `Interrupted`; `None`: exception set.
+#[cold]
+pub(crate) fn wait(mut wait: impl FnMut() -> Result<Wait, Error> + Send) -> Option<Wait> {
+    loop {
+        match detached(&mut wait) {
+            Ok(Wait::Interrupted) => {
+                // SAFETY: attached again.
+                if unsafe { ffi::PyErr_CheckSignals() } < 0 {
+                    return None;
+                }
+            }
+            Ok(end) => return Some(end),
+            Err(error) => {
+                raise(error);
+                return None;
+            }
+        }
+    }
+}
