@@ -79,8 +79,8 @@ fn stand_in<'py>(
 fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.setattr("HAS_SHARED", true)?;
-    let locks = locks::types(py)?;
-    let conditions = condition::types(py)?;
+    let locks = locks::classes::classes(py)?;
+    let conditions = condition::classes(py)?;
     barrier::broken_error(py)?;
     // setattr, because add would make an `__all__`.
     for (name, class) in [

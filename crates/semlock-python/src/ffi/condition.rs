@@ -17,12 +17,17 @@ use semlock::{Deadline, Error, Wait};
 
 use super::arguments::{self, deadline, fast_arguments, is_none, parse, seconds, timeout_argument};
 use super::calls::{call, call_new, is_true};
+use super::class_names::class_with_module;
 use super::errors::{Exception, raise, raise_as};
-use super::locks::{self, Lock, if_told, mutex, warn_that_owner_died};
+use super::locks::acquire::warn_that_owner_died;
+use super::locks::make::new_rlock;
+use super::locks::repr::if_told;
+use super::locks::{self, Lock};
 use super::objects::{
-    Contents, fill, get, has_attributes, held, make_type, new_with, place, shared, shared_methods,
+    Contents, fill, get, has_attributes, held, make_type, new_with, place, raise_empty, shared,
+    shared_methods,
 };
-use super::types::{self, Constant, END_OF_GETTERS, getter, method, slot};
+use super::types::{self, Constant, END_OF_GETTERS, FAST, OF_CLASS, getter, method, slot};
 use super::values::{self, boolean, formatted, long, none};
 use super::waits::{self, detached};
 
@@ -105,7 +110,7 @@ unsafe extern "C" fn acquire(
     // SAFETY: these are the arguments that Python gave; the lock lives as long as the condition.
     unsafe {
         if condition.is_plain {
-            return locks::acquire(condition.lock.0, args, nargs, kwnames);
+            return locks::acquire::acquire(condition.lock.0, args, nargs, kwnames);
         }
         delegate(condition, c"acquire", args, nargs, kwnames)
     }
@@ -116,7 +121,7 @@ unsafe extern "C" fn release(slf: *mut PyObject, nothing: *mut PyObject) -> *mut
     // SAFETY: attached; the lock lives as long as the condition; there are no arguments.
     unsafe {
         if condition.is_plain {
-            return locks::release(condition.lock.0, nothing);
+            return locks::acquire::release(condition.lock.0, nothing);
         }
         delegate(condition, c"release", ptr::null(), 0, ptr::null_mut())
     }
@@ -127,7 +132,7 @@ unsafe extern "C" fn enter(slf: *mut PyObject, nothing: *mut PyObject) -> *mut P
     // SAFETY: attached; the lock lives as long as the condition; there are no arguments.
     unsafe {
         if condition.is_plain {
-            return locks::enter(condition.lock.0, nothing);
+            return locks::acquire::enter(condition.lock.0, nothing);
         }
         delegate(condition, c"__enter__", ptr::null(), 0, ptr::null_mut())
     }
@@ -142,7 +147,7 @@ unsafe extern "C" fn exit(
     // SAFETY: these are the arguments that Python gave; the lock lives as long as the condition.
     unsafe {
         if condition.is_plain {
-            return locks::exit(condition.lock.0, args, nargs);
+            return locks::acquire::exit(condition.lock.0, args, nargs);
         }
         delegate(condition, c"__exit__", args, nargs, ptr::null_mut())
     }
@@ -445,12 +450,12 @@ struct Waiters {
 
 fn waiters(value: u32) -> *mut PyObject {
     // SAFETY: attached; the token is not kept.
-    let Some(types) = TYPES.get(unsafe { Python::assume_attached() }) else {
+    let Some(classes) = CLASSES.get(unsafe { Python::assume_attached() }) else {
         return raise_as(Exception::Runtime, "semlock._native is not imported".to_owned());
     };
     // SAFETY: attached; a type without an allocator of its own, of instances of a fixed size.
     unsafe {
-        let made = ffi::PyType_GenericAlloc(types.waiters.as_ptr().cast(), 0);
+        let made = ffi::PyType_GenericAlloc(classes.waiters.as_ptr().cast(), 0);
         if !made.is_null() {
             (*made.cast::<Waiters>()).value = value;
         }
@@ -475,6 +480,36 @@ unsafe extern "C" fn waiters_dealloc(slf: *mut PyObject) {
 
 // ---- Making and ending ----
 
+/// What a `Lock` or `RLock`, or one of a subclass, holds, and whether it is exactly such; `None`:
+/// exception set.
+///
+/// # Safety
+/// Attached; `object` is alive, as long as the result is used.
+unsafe fn mutex<'a>(object: *mut PyObject) -> Option<(&'a Lock, bool)> {
+    let classes = locks::classes::made()?;
+    // SAFETY: live objects.
+    unsafe {
+        let class = ffi::Py_TYPE(object);
+        let mutexes = [&classes.lock, &classes.rlock].map(|class| class.as_ptr().cast());
+        if !mutexes.iter().any(|&mutex| ffi::PyType_IsSubtype(class, mutex) != 0) {
+            if let Some(given) = class_with_module(object) {
+                let message = format!(
+                    "a condition's lock has to be a semlock.Lock or a semlock.RLock, not {given}: \
+                     make it with semlock (after install(), if that is called), or leave it out to \
+                     get a new RLock"
+                );
+                raise_as(Exception::Type, message);
+            }
+            return None;
+        }
+        let Some(lock) = get(object) else {
+            raise_empty(object);
+            return None;
+        };
+        Some((lock, mutexes.contains(&class)))
+    }
+}
+
 /// What a condition with this lock, or a new one, holds; `None`: exception set.
 ///
 /// # Safety
@@ -484,7 +519,7 @@ unsafe fn over(
     raw: impl FnOnce() -> Result<raw::Condvar, Error>,
 ) -> Option<Condition> {
     let lock = if is_none(lock) {
-        locks::new_rlock()
+        new_rlock()
     } else {
         // SAFETY: as for this function.
         unsafe { ffi::Py_NewRef(lock) }
@@ -538,8 +573,6 @@ unsafe extern "C" fn rebuild(
 
 // ---- Tables ----
 
-const FAST: c_int = ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
-
 static METHODS: Constant<[ffi::PyMethodDef; 15]> = Constant(shared_methods!(
     Condition,
     [
@@ -560,7 +593,7 @@ static METHODS: Constant<[ffi::PyMethodDef; 15]> = Constant(shared_methods!(
         c"notify($self, /, n=1)\n--\n\nWake up to n that wait."),
         method!(c"notify_all", METH_NOARGS, PyCFunction: notify_all,
         c"notify_all($self, /)\n--\n\nWake all that wait."),
-        method!(c"_rebuild", ffi::METH_VARARGS | ffi::METH_KEYWORDS | ffi::METH_CLASS,
+        method!(c"_rebuild", OF_CLASS,
         PyCFunctionWithKeywords: rebuild,
         c"_rebuild($type, /, segment, slot, tag, fd, lock)\n--\n\nWhat lives at that address."),
     ]
@@ -580,42 +613,37 @@ static WAITERS_METHODS: Constant<[ffi::PyMethodDef; 2]> = Constant([
 ]);
 
 /// Made once, and never ended.
-pub(crate) struct Types {
+pub(crate) struct Classes {
     pub(crate) condition: Py<PyAny>,
     pub(crate) waiters: Py<PyAny>,
 }
 
-static TYPES: PyOnceLock<Types> = PyOnceLock::new();
+static CLASSES: PyOnceLock<Classes> = PyOnceLock::new();
 
-pub(crate) fn types(py: Python<'_>) -> PyResult<&Types> {
-    TYPES.get_or_try_init(py, || make_types(py))
+pub(crate) fn classes(py: Python<'_>) -> PyResult<&Classes> {
+    CLASSES.get_or_try_init(py, || make_classes(py))
 }
 
-fn make_types(py: Python<'_>) -> PyResult<Types> {
+fn make_classes(py: Python<'_>) -> PyResult<Classes> {
     let slots = [
-        slot(ffi::Py_tp_init, init as *mut c_void),
-        slot(ffi::Py_tp_repr, repr as *mut c_void),
-        slot(ffi::Py_tp_methods, (&raw const METHODS).cast_mut().cast()),
-        slot(ffi::Py_tp_getset, (&raw const GETTERS).cast_mut().cast()),
-        slot(
-            ffi::Py_tp_doc,
+        types::init(init),
+        types::repr(repr),
+        types::methods(&METHODS),
+        types::getters(&GETTERS),
+        types::doc(
             c"Condition(lock=None, *, ctx=None)\n--\n\n\
-              A condition that processes wait for with a lock, which is a new RLock by default."
-                .as_ptr()
-                .cast_mut()
-                .cast(),
+              A condition that processes wait for with a lock, which is a new RLock by default.",
         ),
     ];
-    // SAFETY: what they name is what their numbers say, for `Object<Condition>`s; the tables are
-    // static and end with zero entries.
+    // SAFETY: functions for `Object<Condition>`s, and tables that end with zero entries.
     let condition = unsafe { make_type::<Condition>(py, c"semlock.Condition", None, &slots) }?;
     let slots = [
         slot(ffi::Py_tp_dealloc, waiters_dealloc as *mut c_void),
-        slot(ffi::Py_tp_methods, (&raw const WAITERS_METHODS).cast_mut().cast()),
+        types::methods(&WAITERS_METHODS),
     ];
     let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
     let name = c"semlock._native._Waiters";
     // SAFETY: what they name is what their numbers say, for `Waiters`, which begin with a PyObject.
     let waiters = unsafe { types::make_type(py, name, size_of::<Waiters>(), flags, &slots) }?;
-    Ok(Types { condition: condition.unbind(), waiters: waiters.unbind() })
+    Ok(Classes { condition: condition.unbind(), waiters: waiters.unbind() })
 }

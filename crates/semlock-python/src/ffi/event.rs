@@ -6,7 +6,7 @@
 //! What every function in the tables relies on is told at the heads of this folder and of `objects`: the type
 //! of this file holds an `Event`.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::ptr;
 
 use pyo3::ffi::{self, METH_NOARGS, Py_ssize_t, PyObject};
@@ -19,7 +19,7 @@ use super::arguments::{deadline, parse, timeout_argument};
 use super::class_names::class_qualname;
 use super::errors::raise;
 use super::objects::{Contents, fill, held, make_type, new_with, place, shared, shared_methods};
-use super::types::{Constant, method, slot};
+use super::types::{self, Constant, FAST, OF_CLASS, method};
 use super::values::{self, boolean, none};
 use super::waits;
 
@@ -141,11 +141,11 @@ static METHODS: Constant<[ffi::PyMethodDef; 11]> = Constant(shared_methods!(
         c"set($self, /)\n--\n\nSet it, and wake all that wait for it. Takes no lock."),
         method!(c"clear", METH_NOARGS, PyCFunction: clear,
         c"clear($self, /)\n--\n\nReset it."),
-        method!(c"wait", ffi::METH_FASTCALL | ffi::METH_KEYWORDS, PyCFunctionFastWithKeywords: wait,
+        method!(c"wait", FAST, PyCFunctionFastWithKeywords: wait,
         c"wait($self, /, timeout=None)\n--\n\n\
           Wait until it is set; False if that took too long. One that is cleared again at once \
           was set."),
-        method!(c"_rebuild", ffi::METH_VARARGS | ffi::METH_KEYWORDS | ffi::METH_CLASS,
+        method!(c"_rebuild", OF_CLASS,
         PyCFunctionWithKeywords: rebuild,
         c"_rebuild($type, /, segment, slot, tag, fd=-1)\n--\n\nWhat lives at that address."),
     ]
@@ -156,20 +156,13 @@ static TYPE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 /// The type, made once.
 pub(crate) fn event_type(py: Python<'_>) -> PyResult<&Py<PyAny>> {
     let slots = [
-        slot(ffi::Py_tp_init, init as *mut c_void),
-        slot(ffi::Py_tp_repr, repr as *mut c_void),
-        slot(ffi::Py_tp_methods, (&raw const METHODS).cast_mut().cast()),
-        slot(
-            ffi::Py_tp_doc,
-            c"Event(*, ctx=None)\n--\n\nA flag that processes share, and can wait for."
-                .as_ptr()
-                .cast_mut()
-                .cast(),
-        ),
+        types::init(init),
+        types::repr(repr),
+        types::methods(&METHODS),
+        types::doc(c"Event(*, ctx=None)\n--\n\nA flag that processes share, and can wait for."),
     ];
     TYPE.get_or_try_init(py, || {
-        // SAFETY: what they name is what their numbers say, for `Object<Event>`s; the tables are
-        // static and end with zero entries.
+        // SAFETY: functions for `Object<Event>`s, and tables that end with zero entries.
         unsafe { make_type::<Event>(py, c"semlock.Event", None, &slots) }.map(Bound::unbind)
     })
 }

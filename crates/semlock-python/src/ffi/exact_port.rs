@@ -24,7 +24,7 @@ use super::arguments::{acquire_arguments, integer, is_none, parse, truth};
 use super::calls::{call_new, imported};
 use super::class_names::type_name;
 use super::errors::{Exception, raise, raise_as};
-use super::types::{Constant, make_type, method, slot};
+use super::types::{self, Constant, END_OF_MEMBERS, FAST, make_type, method, slot};
 use super::values::{boolean, none, text, tuple};
 
 /// An instance of `SemLock`.
@@ -42,7 +42,7 @@ struct Object {
 }
 
 static METHODS: Constant<[ffi::PyMethodDef; 12]> = Constant([
-    method!(c"acquire", ffi::METH_FASTCALL | ffi::METH_KEYWORDS, PyCFunctionFastWithKeywords: acquire,
+    method!(c"acquire", FAST, PyCFunctionFastWithKeywords: acquire,
         c"acquire($self, /, block=True, timeout=None)\n--\n\nAcquire the semaphore/lock."),
     method!(c"release", ffi::METH_NOARGS, PyCFunction: release,
         c"release($self, /)\n--\n\nRelease the semaphore/lock."),
@@ -88,7 +88,7 @@ static MEMBERS: Constant<[ffi::PyMemberDef; 5]> = Constant([
     member!(c"kind", ffi::Py_T_INT, kind),
     member!(c"maxvalue", ffi::Py_T_INT, maxvalue),
     member!(c"name", ffi::Py_T_STRING, name),
-    ffi::PyMemberDef { name: ptr::null(), type_code: 0, offset: 0, flags: 0, doc: ptr::null() },
+    END_OF_MEMBERS,
 ]);
 
 /// Makes the type, once for the interpreter.
@@ -96,15 +96,15 @@ pub(crate) fn semlock_type(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let slots = [
         slot(ffi::Py_tp_new, new as *mut c_void),
         slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        slot(ffi::Py_tp_doc, c"Semaphore/Mutex type".as_ptr().cast_mut().cast()),
-        slot(ffi::Py_tp_methods, (&raw const METHODS).cast_mut().cast()),
-        slot(ffi::Py_tp_members, (&raw const MEMBERS).cast_mut().cast()),
+        types::doc(c"Semaphore/Mutex type"),
+        types::methods(&METHODS),
+        types::members(&MEMBERS),
     ];
     let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_IMMUTABLETYPE;
     // Under this name it is known: it stands in messages, and in `repr`.
     let name = c"_multiprocessing.SemLock";
     // SAFETY: what they name is what their numbers say, for `Object`s, which begin with a PyObject;
-    // the tables are static and end with zero entries.
+    // the tables end with zero entries.
     let made = unsafe { make_type(py, name, size_of::<Object>(), flags, &slots) }?;
     for (name, value) in [
         ("SEM_VALUE_MAX", SEM_VALUE_MAX),

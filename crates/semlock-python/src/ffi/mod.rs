@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  the types        exact_port              semlock._multiprocessing.SemLock
-//!                   locks                   Lock, RLock, Semaphore, BoundedSemaphore, and their base
+//!                   locks                   Lock, RLock, Semaphore, BoundedSemaphore, and their base SemLock
 //!                   condition, event        Condition, Event
 //!  what they share  objects                 how instances of the shared backend's types begin and end, and how they travel
 //!  the interface    types                   making types, and the tables that they are made of

@@ -34,7 +34,7 @@ use super::arguments::integer;
 use super::calls::{call_new, imported};
 use super::class_names::type_name;
 use super::errors::{Exception, raise, raise_as};
-use super::types::{self, Constant, END_OF_GETTERS, method, slot};
+use super::types::{self, Constant, END_OF_GETTERS, END_OF_MEMBERS, method, slot};
 use super::values::{bytes, long, none, packed, string, unsigned};
 
 /// As the allocator leaves it: `__init__` has not run, or failed.
@@ -260,7 +260,7 @@ const fn offset_member(name: &'static CStr, offset: usize) -> ffi::PyMemberDef {
 static MEMBERS: Constant<[ffi::PyMemberDef; 3]> = Constant([
     offset_member(c"__weaklistoffset__", offset_of!(Object<()>, weakrefs)),
     offset_member(c"__dictoffset__", offset_of!(Object<()>, attributes)),
-    ffi::PyMemberDef { name: ptr::null(), type_code: 0, offset: 0, flags: 0, doc: ptr::null() },
+    END_OF_MEMBERS,
 ]);
 
 static GETTERS: Constant<[ffi::PyGetSetDef; 2]> = Constant([
@@ -293,17 +293,13 @@ static SHARED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 /// The base of all types, made once.
 pub(crate) fn shared_type(py: Python<'_>) -> PyResult<&Py<PyAny>> {
     let slots = [
-        slot(ffi::Py_tp_methods, (&raw const METHODS).cast_mut().cast()),
-        slot(ffi::Py_tp_members, (&raw const MEMBERS).cast_mut().cast()),
-        slot(ffi::Py_tp_getset, (&raw const GETTERS).cast_mut().cast()),
-        slot(
-            ffi::Py_tp_doc,
-            c"What all that lives in shared memory is.".as_ptr().cast_mut().cast(),
-        ),
+        types::methods(&METHODS),
+        types::members(&MEMBERS),
+        types::getters(&GETTERS),
+        types::doc(c"What all that lives in shared memory is."),
     ];
     SHARED.get_or_try_init(py, || {
-        // SAFETY: what they name is what their numbers say, for `Object<()>`s; the tables are static
-        // and end with zero entries; `object` is alive.
+        // SAFETY: tables that end with zero entries, for `Object<()>`s; `object` is alive.
         unsafe {
             let object = (&raw mut ffi::PyBaseObject_Type).cast();
             make_type_over::<()>(py, c"semlock._native._Shared", object, &slots).map(Bound::unbind)

@@ -35,8 +35,50 @@ macro_rules! method {
 }
 pub(crate) use method;
 
+/// The flags of a method that gets its arguments as an array.
+pub(crate) const FAST: c_int = ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
+
+/// The flags of a class's method that gets its arguments as a tuple and a dictionary.
+pub(crate) const OF_CLASS: c_int = ffi::METH_VARARGS | ffi::METH_KEYWORDS | ffi::METH_CLASS;
+
 pub(crate) fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
     ffi::PyType_Slot { slot, pfunc }
+}
+
+/// A type's docstring.
+pub(crate) fn doc(text: &'static CStr) -> ffi::PyType_Slot {
+    slot(ffi::Py_tp_doc, text.as_ptr().cast_mut().cast())
+}
+
+/// A type's methods: a table that ends with a zero entry.
+pub(crate) fn methods<const N: usize>(
+    table: &'static Constant<[ffi::PyMethodDef; N]>,
+) -> ffi::PyType_Slot {
+    slot(ffi::Py_tp_methods, ptr::from_ref(table).cast_mut().cast())
+}
+
+/// A type's attributes that are computed: a table that ends with `END_OF_GETTERS`.
+pub(crate) fn getters<const N: usize>(
+    table: &'static Constant<[ffi::PyGetSetDef; N]>,
+) -> ffi::PyType_Slot {
+    slot(ffi::Py_tp_getset, ptr::from_ref(table).cast_mut().cast())
+}
+
+/// A type's attributes that Python reads from its instances: a table that ends with `END_OF_MEMBERS`.
+pub(crate) fn members<const N: usize>(
+    table: &'static Constant<[ffi::PyMemberDef; N]>,
+) -> ffi::PyType_Slot {
+    slot(ffi::Py_tp_members, ptr::from_ref(table).cast_mut().cast())
+}
+
+/// A type's `__init__`.
+pub(crate) fn init(function: ffi::initproc) -> ffi::PyType_Slot {
+    slot(ffi::Py_tp_init, function as *mut c_void)
+}
+
+/// A type's `__repr__`.
+pub(crate) fn repr(function: ffi::reprfunc) -> ffi::PyType_Slot {
+    slot(ffi::Py_tp_repr, function as *mut c_void)
 }
 
 /// One entry of a type's table of attributes that are computed.
@@ -54,7 +96,7 @@ pub(crate) const fn getter(
     }
 }
 
-/// The end of such a table.
+/// The end of a table of attributes that are computed.
 pub(crate) const END_OF_GETTERS: ffi::PyGetSetDef = ffi::PyGetSetDef {
     name: ptr::null(),
     get: None,
@@ -62,6 +104,10 @@ pub(crate) const END_OF_GETTERS: ffi::PyGetSetDef = ffi::PyGetSetDef {
     doc: ptr::null(),
     closure: ptr::null_mut(),
 };
+
+/// The end of a table of attributes that Python reads from instances.
+pub(crate) const END_OF_MEMBERS: ffi::PyMemberDef =
+    ffi::PyMemberDef { name: ptr::null(), type_code: 0, offset: 0, flags: 0, doc: ptr::null() };
 
 /// Makes a type.
 ///

@@ -9,7 +9,7 @@ use pyo3::types::{PyBytes, PySlice, PyString, PyTuple};
 use windows_sys::Win32::Networking::WinSock::{SOCKET, WSAGetLastError};
 use windows_sys::Win32::Networking::WinSock::{closesocket as close, recv as receive, send as put};
 
-use super::super::errors::raise_of_system;
+use crate::ffi::errors::raise_of_system;
 
 /// Adds them to a module.
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
