@@ -1,6 +1,6 @@
 //! The arguments of a call: C's and Rust's values for them, and exceptions for what they are not.
 
-use std::ffi::{CStr, c_char, c_int, c_long};
+use std::ffi::{CStr, c_int, c_long};
 use std::ptr;
 
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
@@ -143,7 +143,7 @@ pub(crate) unsafe fn fast_arguments<const N: usize>(
         let keywords = keywords(args, nargs, kwnames);
         let parsed = !tuple.is_null()
             && !keywords.is_null()
-            && parse(tuple, keywords, format, names.map(CStr::as_ptr), &mut values);
+            && parse(tuple, keywords, format, names, &mut values);
         ffi::Py_XDECREF(tuple);
         ffi::Py_XDECREF(keywords);
         parsed.then_some(values)
@@ -239,12 +239,12 @@ pub(crate) unsafe fn parse<const N: usize>(
     args: *mut PyObject,
     kwargs: *mut PyObject,
     format: &CStr,
-    names: [*const c_char; N],
+    names: [&CStr; N],
     values: &mut [*mut PyObject; N],
 ) -> bool {
     const { assert!(N <= MOST_ARGUMENTS) };
     let mut ended = [ptr::null(); MOST_ARGUMENTS + 1];
-    ended[..N].copy_from_slice(&names);
+    ended[..N].copy_from_slice(&names.map(CStr::as_ptr));
     // What is left over of these, the format has no places for.
     let mut places = [ptr::null_mut::<*mut PyObject>(); MOST_ARGUMENTS];
     for (place, value) in places.iter_mut().zip(values) {

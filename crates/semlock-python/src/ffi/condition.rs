@@ -538,7 +538,7 @@ unsafe fn over(
 
 unsafe extern "C" fn init(slf: *mut PyObject, args: *mut PyObject, kwargs: *mut PyObject) -> c_int {
     let mut given = [ptr::null_mut(); 2];
-    let names = [c"lock".as_ptr(), c"ctx".as_ptr()];
+    let names = [c"lock", c"ctx"];
     // SAFETY: attached; the arguments are those that Python gave, alive during the call.
     unsafe {
         if !parse(args, kwargs, c"|O$O:Condition", names, &mut given) {
@@ -554,8 +554,7 @@ unsafe extern "C" fn rebuild(
     args: *mut PyObject,
     kwargs: *mut PyObject,
 ) -> *mut PyObject {
-    let names =
-        [c"segment".as_ptr(), c"slot".as_ptr(), c"tag".as_ptr(), c"fd".as_ptr(), c"lock".as_ptr()];
+    let names = [c"segment", c"slot", c"tag", c"fd", c"lock"];
     let mut given = [ptr::null_mut(); 5];
     // SAFETY: attached; the arguments are those that Python gave, and all alive during the call;
     // `class` is this file's, or a subclass.

@@ -105,7 +105,7 @@ unsafe extern "C" fn init(slf: *mut PyObject, args: *mut PyObject, kwargs: *mut 
     let mut given = [ptr::null_mut(); 1];
     // SAFETY: attached; the arguments are those that Python gave.
     unsafe {
-        if !parse(args, kwargs, c"|$O:Event", [c"ctx".as_ptr()], &mut given) {
+        if !parse(args, kwargs, c"|$O:Event", [c"ctx"], &mut given) {
             return -1;
         }
         fill(slf, || raw::Event::new().map(|raw| Event { raw }).map_err(raise).ok())
@@ -117,7 +117,7 @@ unsafe extern "C" fn rebuild(
     args: *mut PyObject,
     kwargs: *mut PyObject,
 ) -> *mut PyObject {
-    let names = [c"segment".as_ptr(), c"slot".as_ptr(), c"tag".as_ptr(), c"fd".as_ptr()];
+    let names = [c"segment", c"slot", c"tag", c"fd"];
     let mut given = [ptr::null_mut(); 4];
     // SAFETY: attached; the arguments are those that Python gave, and all alive during the call;
     // `class` is this file's, or a subclass.

@@ -367,7 +367,7 @@ unsafe fn new_arguments(args: *mut PyObject, kwargs: *mut PyObject) -> Option<[*
         }
         return Some(values);
     }
-    let names = [c"kind", c"value", c"maxvalue", c"name", c"unlink"].map(CStr::as_ptr);
+    let names = [c"kind", c"value", c"maxvalue", c"name", c"unlink"];
     // SAFETY: as for this function; a place for each of the format's five objects.
     let parsed = unsafe { parse(args, kwargs, c"OOOOO:SemLock", names, &mut values) };
     parsed.then_some(values)

@@ -66,13 +66,7 @@ unsafe fn ignores(on_owner_died: *mut PyObject) -> Option<bool> {
 }
 
 fn make(options: Options) -> Option<Lock> {
-    match raw::Lock::new(options) {
-        Ok(raw) => Some(Lock { raw }),
-        Err(error) => {
-            raise(error);
-            None
-        }
-    }
+    raw::Lock::new(options).map(|raw| Lock { raw }).map_err(raise).ok()
 }
 
 /// The number of permits of a new semaphore; `None`: exception set, which CPython raises for it.
@@ -96,7 +90,7 @@ pub(super) unsafe extern "C" fn init_semlock(
     args: *mut PyObject,
     kwargs: *mut PyObject,
 ) -> c_int {
-    let names = [c"kind".as_ptr(), c"value".as_ptr(), c"maxvalue".as_ptr(), c"ctx".as_ptr()];
+    let names = [c"kind", c"value", c"maxvalue", c"ctx"];
     let mut given = [ptr::null_mut(); 4];
     // SAFETY: attached; the arguments are those that Python gave, and all alive during the call.
     unsafe {
@@ -152,7 +146,7 @@ unsafe fn init_mutex(
     kind: LockKind,
     format: &CStr,
 ) -> c_int {
-    let names = [c"ctx".as_ptr(), c"robust".as_ptr(), c"on_owner_died".as_ptr()];
+    let names = [c"ctx", c"robust", c"on_owner_died"];
     let mut given = [ptr::null_mut(); 3];
     // SAFETY: as for this function; what is parsed is alive during the call.
     unsafe {
@@ -195,7 +189,7 @@ unsafe fn init_permits(
     bounded: bool,
     format: &CStr,
 ) -> c_int {
-    let names = [c"value".as_ptr(), c"ctx".as_ptr(), c"robust".as_ptr(), c"on_owner_died".as_ptr()];
+    let names = [c"value", c"ctx", c"robust", c"on_owner_died"];
     let mut given = [ptr::null_mut(); 4];
     // SAFETY: as for this function; what is parsed is alive during the call.
     unsafe {
@@ -220,13 +214,7 @@ pub(super) unsafe extern "C" fn rebuild(
     args: *mut PyObject,
     kwargs: *mut PyObject,
 ) -> *mut PyObject {
-    let names = [
-        c"segment".as_ptr(),
-        c"slot".as_ptr(),
-        c"tag".as_ptr(),
-        c"fd".as_ptr(),
-        c"on_owner_died".as_ptr(),
-    ];
+    let names = [c"segment", c"slot", c"tag", c"fd", c"on_owner_died"];
     let mut given = [ptr::null_mut(); 5];
     // SAFETY: attached; the arguments are those that Python gave, and all alive during the call;
     // `class` is one of this file's, or a subclass.
