@@ -12,7 +12,7 @@ use semlock::{Deadline, Error};
 
 use crate::ffi::calls::call_bound;
 use crate::ffi::errors::exception;
-use crate::ffi::objects::{numbers, place_of};
+use crate::ffi::sharing::{numbers, place_of};
 
 static BROKEN: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 

@@ -8,7 +8,7 @@ use semlock::raw;
 use semlock::raw::layout::{self, header, lock, node, permit};
 
 use crate::ffi::errors::exception;
-use crate::ffi::objects::numbers;
+use crate::ffi::sharing::numbers;
 
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // setattr, because add would make an `__all__`.

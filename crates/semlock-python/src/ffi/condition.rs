@@ -23,10 +23,8 @@ use super::locks::acquire::warn_that_owner_died;
 use super::locks::make::new_rlock;
 use super::locks::repr::if_told;
 use super::locks::{self, Lock};
-use super::objects::{
-    Contents, fill, get, has_attributes, held, make_type, new_with, place, raise_empty, shared,
-    shared_methods,
-};
+use super::objects::{Contents, fill, get, has_attributes, held, make_type, new_with, raise_empty};
+use super::sharing::{place, shared, shared_methods};
 use super::types::{self, Constant, END_OF_GETTERS, FAST, OF_CLASS, getter, method, slot};
 use super::values::{self, boolean, formatted, long, none};
 use super::waits::{self, detached};

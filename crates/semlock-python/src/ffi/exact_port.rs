@@ -438,12 +438,8 @@ unsafe extern "C" fn new(
 /// # Safety
 /// Attached; `class` is the type of this file or a subclass.
 unsafe fn new_object(class: *mut PyTypeObject, kind: c_int, lock: SemLock) -> *mut PyObject {
-    // SAFETY: a heap type; every type has this slot.
-    let alloc = unsafe { ffi::PyType_GetSlot(class, ffi::Py_tp_alloc) };
-    // SAFETY: that is what the slot holds.
-    let alloc: ffi::allocfunc = unsafe { std::mem::transmute(alloc) };
-    // SAFETY: the type's own allocator, for one object of its basic size.
-    let object = unsafe { alloc(class, 0) }.cast::<Object>();
+    // SAFETY: attached, and a heap type.
+    let object = unsafe { types::allocate(class) }.cast::<Object>();
     if object.is_null() {
         return ptr::null_mut();
     }
@@ -462,17 +458,10 @@ unsafe fn new_object(class: *mut PyTypeObject, kind: c_int, lock: SemLock) -> *m
 
 unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     // SAFETY: nobody else has this object any more, and its lock was written by `new_object`.
-    unsafe { ptr::drop_in_place(&raw mut (*slf.cast::<Object>()).lock) };
-    // SAFETY: a live object.
-    let class = unsafe { ffi::Py_TYPE(slf) };
-    // SAFETY: a heap type; every type has this slot.
-    let free = unsafe { ffi::PyType_GetSlot(class, ffi::Py_tp_free) };
-    // SAFETY: that is what the slot holds.
-    let free: ffi::freefunc = unsafe { std::mem::transmute(free) };
-    // SAFETY: the type's own way to free what its own allocator gave.
-    unsafe { free(slf.cast()) };
-    // SAFETY: an instance of a heap type counts as a reference to it.
-    unsafe { ffi::Py_DECREF(class.cast()) };
+    unsafe {
+        ptr::drop_in_place(&raw mut (*slf.cast::<Object>()).lock);
+        types::free(slf);
+    }
 }
 
 unsafe extern "C" fn rebuild(

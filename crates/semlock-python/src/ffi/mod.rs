@@ -8,7 +8,8 @@
 //!  the types        exact_port              semlock._multiprocessing.SemLock
 //!                   locks                   Lock, RLock, Semaphore, BoundedSemaphore, and their base SemLock
 //!                   condition, event        Condition, Event
-//!  what they share  objects                 how instances of the shared backend's types begin and end, and how they travel
+//!  what they share  objects                 how instances of the shared backend's types begin and end
+//!                   sharing                 how they reach other processes
 //!  the interface    types                   making types, and the tables that they are made of
 //!                   arguments, values       from Python's objects, and to them
 //!                   calls                   calling Python
@@ -52,6 +53,8 @@ pub(crate) mod interpreter;
 pub(crate) mod locks;
 #[cfg(unix)]
 pub(crate) mod objects;
+#[cfg(unix)]
+pub(crate) mod sharing;
 #[cfg_attr(not(unix), allow(dead_code))]
 mod types;
 #[cfg_attr(not(unix), allow(dead_code))]

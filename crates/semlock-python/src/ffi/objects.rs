@@ -1,5 +1,4 @@
-//! What the instances of the shared backend's types have in common: how they begin and end, where
-//! they live, and how they travel to other processes.
+//! What the instances of the shared backend's types have in common: how they begin and end.
 //!
 //! ```text
 //!  Object<T>:  ob_base | weakrefs         | attributes           | state                    | flag       | value
@@ -20,22 +19,17 @@
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::{MaybeUninit, offset_of};
-use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
 
-use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
+use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use semlock::Error;
-use semlock::raw::{Address, FileId};
 
-use super::arguments::integer;
-use super::calls::{call_new, imported};
 use super::class_names::type_name;
-use super::errors::{Exception, raise, raise_as};
+use super::errors::{Exception, raise_as};
+use super::sharing::{get_state, reduce, set_state};
 use super::types::{self, Constant, END_OF_GETTERS, END_OF_MEMBERS, method, slot};
-use super::values::{bytes, long, none, packed, string, unsigned};
 
 /// As the allocator leaves it: `__init__` has not run, or failed.
 const EMPTY: u8 = 0;
@@ -150,13 +144,9 @@ pub(crate) unsafe extern "C" fn new(
     _args: *mut PyObject,
     _kwargs: *mut PyObject,
 ) -> *mut PyObject {
-    // SAFETY: a heap type; every type has this slot.
-    let alloc = unsafe { ffi::PyType_GetSlot(class, ffi::Py_tp_alloc) };
-    // SAFETY: that is what the slot holds.
-    let alloc: ffi::allocfunc = unsafe { std::mem::transmute(alloc) };
-    // SAFETY: the type's own allocator, which leaves all but the head zero: no weak references, no
-    // attributes, EMPTY, no flag, and a `value` that need not be anything.
-    unsafe { alloc(class, 0) }
+    // SAFETY: attached, and a heap type. What is allocated is zero but for its head: no weak
+    // references, no attributes, EMPTY, no flag, and a `value` that need not be anything.
+    unsafe { types::allocate(class) }
 }
 
 /// A new instance that holds this; null: exception set.
@@ -186,17 +176,8 @@ unsafe extern "C" fn dealloc<T>(slf: *mut PyObject) {
             (*(*object).value.get()).assume_init_drop();
         }
         ffi::Py_XDECREF((*object).attributes);
+        types::free(slf);
     }
-    // SAFETY: a live object.
-    let class = unsafe { ffi::Py_TYPE(slf) };
-    // SAFETY: a heap type; every type has this slot.
-    let free = unsafe { ffi::PyType_GetSlot(class, ffi::Py_tp_free) };
-    // SAFETY: that is what the slot holds.
-    let free: ffi::freefunc = unsafe { std::mem::transmute(free) };
-    // SAFETY: the type's own way to free what its own allocator gave.
-    unsafe { free(slf.cast()) };
-    // SAFETY: an instance of a heap type counts as a reference to it.
-    unsafe { ffi::Py_DECREF(class.cast()) };
 }
 
 unsafe extern "C" fn traverse<T: Contents>(
@@ -359,224 +340,7 @@ pub(crate) trait Contents {
 /// What an instance of no other type than their base holds.
 impl Contents for () {}
 
-// ---- How objects travel ----
-
-/// What lives in a segment.
-pub(crate) trait Shared {
-    fn address(&self) -> Address;
-    fn descriptor(&self) -> Result<RawFd, Error>;
-    fn maker(&self) -> (u32, RawFd);
-    fn file(&self) -> FileId;
-    fn mark_shared(&self);
-}
-
-macro_rules! shared {
-    ($type:ty, $raw:ident) => {
-        impl $crate::ffi::objects::Shared for $type {
-            fn address(&self) -> semlock::raw::Address {
-                self.$raw.address()
-            }
-
-            fn descriptor(&self) -> Result<std::os::fd::RawFd, semlock::Error> {
-                self.$raw.descriptor()
-            }
-
-            fn maker(&self) -> (u32, std::os::fd::RawFd) {
-                self.$raw.maker()
-            }
-
-            fn file(&self) -> semlock::raw::FileId {
-                self.$raw.file()
-            }
-
-            fn mark_shared(&self) {
-                self.$raw.mark_shared();
-            }
-        }
-    };
-}
-pub(crate) use shared;
-
-/// The methods of every shared type that depend on what it holds, but for `_rebuild`, for its table.
-macro_rules! shared_methods {
-    ($type:ty, [$($method:expr),* $(,)?]) => {
-        [
-            $($method,)*
-            method!(c"_address", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::ffi::objects::address::<$type>,
-                c"_address($self, /)\n--\n\nWhere it lives: its segment's id, its slot and its tag."),
-            method!(c"_descriptor", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::ffi::objects::descriptor::<$type>,
-                c"_descriptor($self, /)\n--\n\nThe descriptor of its segment here."),
-            method!(c"_maker", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::ffi::objects::maker::<$type>,
-                c"_maker($self, /)\n--\n\nThe pid of its segment's maker, and the descriptor there."),
-            method!(c"_file", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::ffi::objects::file::<$type>,
-                c"_file($self, /)\n--\n\nWhat tells its segment's file from all others: see `_file_id`."),
-            method!(c"_mark_shared", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::ffi::objects::mark_shared::<$type>,
-                c"_mark_shared($self, /)\n--\n\nNote that other processes may have it from now on."),
-            pyo3::ffi::PyMethodDef::zeroed(),
-        ]
-    };
-}
-pub(crate) use shared_methods;
-
-pub(crate) unsafe extern "C" fn address<T: Shared + 'static>(
-    slf: *mut PyObject,
-    _: *mut PyObject,
-) -> *mut PyObject {
-    let value: &T = held!(slf);
-    address_tuple(value.address())
-}
-
-fn address_tuple(Address { segment, slot, tag }: Address) -> *mut PyObject {
-    packed([bytes(&segment), long(slot), unsigned(tag)])
-}
-
-pub(crate) unsafe extern "C" fn descriptor<T: Shared + 'static>(
-    slf: *mut PyObject,
-    _: *mut PyObject,
-) -> *mut PyObject {
-    let value: &T = held!(slf);
-    value.descriptor().map_or_else(raise, long)
-}
-
-pub(crate) unsafe extern "C" fn maker<T: Shared + 'static>(
-    slf: *mut PyObject,
-    _: *mut PyObject,
-) -> *mut PyObject {
-    let value: &T = held!(slf);
-    let (pid, descriptor) = value.maker();
-    packed([long(pid), long(descriptor)])
-}
-
-pub(crate) unsafe extern "C" fn file<T: Shared + 'static>(
-    slf: *mut PyObject,
-    _: *mut PyObject,
-) -> *mut PyObject {
-    let value: &T = held!(slf);
-    packed(numbers(value.file()).map(unsigned))
-}
-
-/// How Python has a file's identity.
-pub(crate) fn numbers(file: FileId) -> [u64; 6] {
-    let FileId { device, inode, mode, links, length, born } = file;
-    [device, inode, mode, links, length, born]
-}
-
-pub(crate) unsafe extern "C" fn mark_shared<T: Shared + 'static>(
-    slf: *mut PyObject,
-    _: *mut PyObject,
-) -> *mut PyObject {
-    let value: &T = held!(slf);
-    value.mark_shared();
-    none()
-}
-
 unsafe extern "C" fn itself(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: attached, and `slf` comes from Python.
     unsafe { ffi::Py_NewRef(slf) }
-}
-
-unsafe extern "C" fn reduce(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached; a new reference or null, and `slf` comes from Python.
-    unsafe { call_new(imported(c"semlock.sharing", c"reduce_shared"), [ffi::Py_NewRef(slf)]) }
-}
-
-unsafe extern "C" fn get_state(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached; a new reference or null, and `slf` comes from Python.
-    unsafe { call_new(imported(c"semlock.sharing", c"get_state"), [ffi::Py_NewRef(slf)]) }
-}
-
-unsafe extern "C" fn set_state(slf: *mut PyObject, state: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached; a new reference or null, and both come from Python.
-    unsafe {
-        let given = [slf, state].map(|object| ffi::Py_NewRef(object));
-        call_new(imported(c"semlock.sharing", c"set_state"), given)
-    }
-}
-
-/// A place in a segment, and a descriptor of that if one came with it.
-pub(crate) type Place<'fd> = (Address, Option<BorrowedFd<'fd>>);
-
-/// What `_rebuild` is given, as it came out of a pickle: it may be anything. `None`: exception set.
-///
-/// # Safety
-/// Attached; `segment`, `slot` and `tag` are alive, `fd` is alive or null where it was left out.
-pub(crate) unsafe fn place<'fd>(
-    [segment, slot, tag, fd]: [*mut PyObject; 4],
-) -> Option<Place<'fd>> {
-    // SAFETY: as for this function.
-    let address = unsafe {
-        Address {
-            segment: segment_id(segment)?,
-            slot: natural(slot, u32::MAX.into(), "slot")?.try_into().ok()?,
-            tag: natural(tag, u64::MAX, "tag")?,
-        }
-    };
-    if fd.is_null() {
-        return Some((address, None));
-    }
-    // SAFETY: as for this function.
-    let fd = unsafe { integer(fd) }?;
-    if fd < -1 {
-        raise_as(Exception::Value, format!("a descriptor is not negative: {fd}"));
-        return None;
-    }
-    // SAFETY: it is not -1. Whether it is open is for who called `_rebuild` to know: it is borrowed
-    // for the call, and one that is closed is an error of the system calls that look at it.
-    let descriptor = (fd != -1).then(|| unsafe { BorrowedFd::borrow_raw(fd) });
-    Some((address, descriptor))
-}
-
-/// The same for `#[pymethods]`.
-pub(crate) fn place_of<'fd>(given: [&Bound<'_, PyAny>; 4]) -> PyResult<Place<'fd>> {
-    // SAFETY: attached, as the arguments tell, which are alive.
-    let place = unsafe { place(given.map(Bound::as_ptr)) };
-    place.ok_or_else(|| PyErr::fetch(given[0].py()))
-}
-
-/// # Safety
-/// Attached; `object` is alive.
-unsafe fn segment_id(object: *mut PyObject) -> Option<[u8; 16]> {
-    let (mut data, mut size): (*mut std::ffi::c_char, Py_ssize_t) = (ptr::null_mut(), 0);
-    // SAFETY: a live object, and places for a pointer and a size. What is no bytes object raises a
-    // TypeError.
-    if unsafe { ffi::PyBytes_AsStringAndSize(object, &raw mut data, &raw mut size) } < 0 {
-        return None;
-    }
-    if size != 16 {
-        raise_as(Exception::Value, format!("a segment's id has 16 bytes, not {size}"));
-        return None;
-    }
-    // SAFETY: 16 bytes are there while the object lives.
-    Some(unsafe { data.cast::<[u8; 16]>().read_unaligned() })
-}
-
-/// An int from 0 to `most`; `None`: exception set.
-///
-/// # Safety
-/// Attached; `object` is alive.
-unsafe fn natural(object: *mut PyObject, most: u64, what: &str) -> Option<u64> {
-    // SAFETY: attached; a live object.
-    let value = unsafe { ffi::PyLong_AsUnsignedLongLong(object) };
-    if value == u64::MAX {
-        // SAFETY: attached.
-        unsafe {
-            if !ffi::PyErr_Occurred().is_null() {
-                if ffi::PyErr_ExceptionMatches(ffi::PyExc_OverflowError) != 0 {
-                    raise_as(Exception::Value, format!("a {what} is from 0 to {most}"));
-                }
-                return None;
-            }
-        }
-    }
-    if value > most {
-        raise_as(Exception::Value, format!("a {what} is from 0 to {most}, not {value}"));
-        return None;
-    }
-    Some(value)
-}
-
-/// A name for what lives at an address, without a slash; null: exception set.
-pub(crate) fn name_of(address: Address) -> *mut PyObject {
-    let id = u128::from_be_bytes(address.segment);
-    string(&format!("semlock-{id:032x}-{}", address.slot))
 }

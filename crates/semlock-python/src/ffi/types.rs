@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_int, c_ulong, c_void};
 use std::ptr;
 
-use pyo3::ffi::{self, PyObject};
+use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
 
 // Instances of our types begin with a `PyObject`, and have what is ours behind it. In the stable ABI of
@@ -135,4 +135,35 @@ pub(crate) unsafe fn make_type<'py>(
     let made = unsafe { ffi::PyType_FromSpec(&raw mut spec) };
     // SAFETY: a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, made) }
+}
+
+/// The memory of a new instance, zero but for its head; null: exception set.
+///
+/// # Safety
+/// Attached; `class` is a heap type.
+pub(crate) unsafe fn allocate(class: *mut PyTypeObject) -> *mut PyObject {
+    // SAFETY: a heap type; every type has this slot.
+    let alloc = unsafe { ffi::PyType_GetSlot(class, ffi::Py_tp_alloc) };
+    // SAFETY: that is what the slot holds.
+    let alloc: ffi::allocfunc = unsafe { std::mem::transmute(alloc) };
+    // SAFETY: the type's own allocator, for one object of its basic size.
+    unsafe { alloc(class, 0) }
+}
+
+/// Gives the memory of an instance back: the end of a `dealloc`.
+///
+/// # Safety
+/// Attached; nobody else has the object any more, and all that it holds has ended. It is an instance
+/// of a heap type.
+pub(crate) unsafe fn free(object: *mut PyObject) {
+    // SAFETY: a live object.
+    let class = unsafe { ffi::Py_TYPE(object) };
+    // SAFETY: a heap type; every type has this slot.
+    let free = unsafe { ffi::PyType_GetSlot(class, ffi::Py_tp_free) };
+    // SAFETY: that is what the slot holds.
+    let free: ffi::freefunc = unsafe { std::mem::transmute(free) };
+    // SAFETY: the type's own way to free what its own allocator gave.
+    unsafe { free(object.cast()) };
+    // SAFETY: an instance of a heap type counts as a reference to it.
+    unsafe { ffi::Py_DECREF(class.cast()) };
 }

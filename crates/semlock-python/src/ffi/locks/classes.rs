@@ -16,7 +16,8 @@ use super::state::{
 };
 use super::view::{make_view_type, semlock};
 use crate::ffi::errors::{Exception, raise_as};
-use crate::ffi::objects::{make_type, shared_methods};
+use crate::ffi::objects::make_type;
+use crate::ffi::sharing::shared_methods;
 use crate::ffi::types::{self, Constant, END_OF_GETTERS, FAST, OF_CLASS, getter, method};
 
 static SEMLOCK_METHODS: Constant<[ffi::PyMethodDef; 13]> = Constant(shared_methods!(

@@ -13,7 +13,8 @@ use crate::ffi::arguments::{integer, is_none, parse, truth};
 use crate::ffi::calls::{attribute_of_new, call_new, imported};
 use crate::ffi::class_names::type_name;
 use crate::ffi::errors::{Exception, raise, raise_as};
-use crate::ffi::objects::{fill, new_with, place, set_flag};
+use crate::ffi::objects::{fill, new_with, set_flag};
+use crate::ffi::sharing::place;
 use crate::ffi::values::{formatted, text};
 
 /// The keyword arguments that all constructors take.

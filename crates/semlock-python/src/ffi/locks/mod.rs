@@ -13,7 +13,8 @@ mod view;
 
 use semlock::raw;
 
-use super::objects::{Contents, shared};
+use super::objects::Contents;
+use super::sharing::shared;
 
 /// What an instance holds. Its flag says whether it ignores dead owners: that it is for `recovered` alone to tell.
 pub(crate) struct Lock {

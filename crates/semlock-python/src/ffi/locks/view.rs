@@ -11,7 +11,8 @@ use super::Lock;
 use super::acquire::{acquire, enter, exit, release};
 use super::classes::made;
 use super::state::{count, get_value, is_mine, is_zero};
-use crate::ffi::objects::{held, name_of};
+use crate::ffi::objects::held;
+use crate::ffi::sharing::name_of;
 use crate::ffi::types::{self, Constant, END_OF_GETTERS, FAST, getter, method, slot};
 use crate::ffi::values::{long, none, unsigned};
 
