@@ -17,7 +17,7 @@ from multiprocessing import synchronize
 from typing import Any
 
 import pytest
-from semlock import _multiprocessing, kernel
+from semlock import _multiprocessing, _native, kernel
 
 LONG = 60
 LOCKS = ["Lock", "RLock", "Semaphore", "BoundedSemaphore"]
@@ -102,6 +102,10 @@ def test_the_classes_that_stand_in(name: str, method: str) -> None:
     command = [sys.executable, __file__, name, method]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=2 * LONG)
     assert (ran.returncode, ran.stdout) == (0, "checked\n"), ran.stderr
+
+
+def test_each_native_class_has_one_that_stands_in_for_it() -> None:
+    assert {*kernel.__all__} == {*_native._NAMES_OF_SYNCHRONIZE}
 
 
 SAYS = """\

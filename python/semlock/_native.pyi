@@ -13,6 +13,11 @@ _OnOwnerDied = Literal["warn", "ignore"]
 # Whether there is the memory that these classes live in; without, those of semlock.kernel are here.
 HAS_SHARED: Final[bool]
 
+# The names of the classes of multiprocessing.synchronize, which are those of ours.
+_NAMES_OF_SYNCHRONIZE: Final[tuple[str, ...]]
+
+def _ignores_dead_owners(on_owner_died: _OnOwnerDied, /) -> bool: ...
+
 if sys.platform != "win32":
     def _leave_held(running: list[int]) -> None: ...
     def _leave_held_at_exit(running: list[int]) -> None: ...

@@ -35,16 +35,6 @@ _BACKENDS = ("shared", "kernel")
 
 # What other modules import, or import from, under these names.
 _NAMES = ("SemLock", "sem_unlink", "flags")
-_NAMES_OF_SYNCHRONIZE = (
-    "SemLock",
-    "Lock",
-    "RLock",
-    "Semaphore",
-    "BoundedSemaphore",
-    "Condition",
-    "Event",
-    "Barrier",
-)
 _NAMES_OF_QUEUES = ("Queue", "JoinableQueue", "SimpleQueue")
 
 # The key in the preparation data.
@@ -318,7 +308,7 @@ def _replacements(backend: str, stock: ModuleType | None) -> list[_Replacement]:
 
         from . import _native
 
-        found += _renamed(_NAMES_OF_SYNCHRONIZE, synchronize, _native)
+        found += _renamed(_native._NAMES_OF_SYNCHRONIZE, synchronize, _native)
         if _native.HAS_SHARED:
             from . import queues
 

@@ -114,9 +114,9 @@ class RLock(SemLock, _StockRLock):  # type: ignore[misc]
         on_owner_died: _OnOwnerDied = "warn",
     ) -> None:
         if robust and sys.platform == "win32":
-            _check(self, False, on_owner_died)
+            ignores_dead_owners = _native._ignores_dead_owners(on_owner_died)
             self._semlock = _RecoveredMutex()
-            self._semlock.ignores_dead_owners = on_owner_died == "ignore"
+            self._semlock.ignores_dead_owners = ignores_dead_owners
             self._make_methods()
             return
         _check(self, robust, on_owner_died)
@@ -279,13 +279,9 @@ _OWNER_DIED = (
 )
 
 
-def _check(lock: object, robust: bool | None, on_owner_died: object) -> None:
+def _check(lock: object, robust: bool | None, on_owner_died: _OnOwnerDied) -> None:
     """Says what cannot be had."""
-    if not isinstance(on_owner_died, str):
-        given: object = type(on_owner_died).__name__
-        raise TypeError(f'on_owner_died must be "warn" or "ignore", not {given}')
-    if on_owner_died not in ("warn", "ignore"):
-        raise ValueError(f'on_owner_died must be "warn" or "ignore", not "{on_owner_died}"')
+    _native._ignores_dead_owners(on_owner_died)
     if robust:
         _refuse(lock)
     if robust is None:

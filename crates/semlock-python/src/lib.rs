@@ -11,22 +11,15 @@ mod ffi;
 mod memory;
 #[cfg(windows)]
 mod robust_mutex;
+mod synchronize;
 #[cfg(unix)]
 mod warned;
 
 #[cfg(all(windows, target_pointer_width = "32"))]
 compile_error!("on Windows, semlock is for 64 bits");
 
-#[cfg(not(unix))]
-use pyo3::exceptions::PyAttributeError;
-#[cfg(unix)]
-use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-#[cfg(not(unix))]
-use pyo3::types::PyString;
-#[cfg(unix)]
-use pyo3::types::PyType;
 
 #[cfg(windows)]
 use crate::ffi::windows::sockets;
@@ -41,44 +34,19 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     interpreter::check_interpreter()?;
     interpreter::prepare(py);
     add_multiprocessing(py)?;
-    add_shared(module)
-}
-
-/// Has what stands in for the classes that this system does not have be added when the first of them is asked for: it
-/// builds on `multiprocessing.synchronize`, which may be half imported yet, and asking for `_multiprocessing`.
-#[cfg(not(unix))]
-fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    synchronize::add(module)?;
     #[cfg(windows)]
-    module.setattr("_RobustMutex", module.py().get_type::<robust_mutex::RobustMutex>())?;
-    module.setattr("HAS_SHARED", false)?;
-    module.setattr("__getattr__", wrap_pyfunction!(stand_in, module)?)
-}
-
-/// One of those classes, which from then on is there.
-#[cfg(not(unix))]
-#[pyfunction(name = "__getattr__", pass_module)]
-fn stand_in<'py>(
-    module: &Bound<'py, PyModule>,
-    name: &Bound<'py, PyString>,
-) -> PyResult<Bound<'py, PyAny>> {
-    // The import system asks for `__path__`, which is not worth an import.
-    if !name.to_cow()?.starts_with('_') {
-        let kernel = module.py().import("semlock.kernel")?;
-        if kernel.getattr("__all__")?.contains(name)? {
-            let class = kernel.getattr(name)?;
-            module.setattr(name, &class)?;
-            return Ok(class);
-        }
-    }
-    let message = format!("module 'semlock._native' has no attribute {}", name.repr()?);
-    Err(PyAttributeError::new_err(message))
+    module.setattr("_RobustMutex", py.get_type::<robust_mutex::RobustMutex>())?;
+    module.setattr("HAS_SHARED", cfg!(unix))?;
+    #[cfg(unix)]
+    add_shared(module)?;
+    synchronize::stand_for_the_stdlibs(module)
 }
 
 /// Adds what lives in memory that processes share.
 #[cfg(unix)]
 fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    module.setattr("HAS_SHARED", true)?;
     let locks = locks::classes::classes(py)?;
     let conditions = condition::classes(py)?;
     barrier::broken_error(py)?;
@@ -100,42 +68,7 @@ fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.setattr("_Barrier", py.get_type::<barrier::Base>())?;
     module.setattr("Barrier", py.get_type::<barrier::Barrier>())?;
     end::add(module)?;
-    memory::add(module)?;
-    derive_from_stocks(module)
-}
-
-/// Makes the class of `multiprocessing` that each of ours stands for a base of it, so that `isinstance` and `issubclass` say what
-/// who checks with those wants to know. It comes last, so that nothing is looked up there that ours have.
-#[cfg(unix)]
-fn derive_from_stocks(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let py = module.py();
-    let stocks = match py.import("multiprocessing.synchronize") {
-        Ok(stocks) => stocks,
-        // An interpreter that was built without: there is nothing to check with.
-        Err(error) if error.is_instance_of::<PyImportError>(py) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    // Each base before what derives from it.
-    for name in [
-        "SemLock",
-        "Lock",
-        "RLock",
-        "Semaphore",
-        "BoundedSemaphore",
-        "Condition",
-        "Event",
-        "Barrier",
-    ] {
-        // It is being imported, and imports us in the place of `_multiprocessing`: its classes are not there yet.
-        let Some(stocks_class) = stocks.getattr_opt(name)? else { return Ok(()) };
-        let class = module.getattr(name)?;
-        let (base,): (Bound<'_, PyAny>,) = class.getattr("__bases__")?.extract()?;
-        // Whoever has put something else there checks with nothing.
-        if let Ok(stocks_class) = stocks_class.cast_into::<PyType>() {
-            class.setattr("__bases__", (base, stocks_class))?;
-        }
-    }
-    Ok(())
+    memory::add(module)
 }
 
 /// Makes `semlock._multiprocessing`: what CPython's `_multiprocessing` offers, over semlock. See

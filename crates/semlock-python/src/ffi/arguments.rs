@@ -4,12 +4,14 @@ use std::ffi::{CStr, c_int, c_long};
 use std::ptr;
 
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
+use pyo3::prelude::*;
 use semlock::{Deadline, Error};
 
 use super::calls::is_true;
+use super::class_names::type_name;
 use super::errors::{Exception, raise, raise_as};
 use super::interpreter::is_since_3_12;
-use super::values::tuple;
+use super::values::{text, tuple};
 
 /// What the interpreter's own `_multiprocessing` takes for a truth value; `None`: exception set.
 ///
@@ -196,6 +198,42 @@ pub(crate) unsafe fn deadline(timeout: *mut PyObject) -> Option<Deadline> {
     // SAFETY: as for this function.
     let seconds = unsafe { seconds(timeout) }?;
     Deadline::after_secs(seconds).map_err(raise).ok()
+}
+
+/// Whether `on_owner_died` says to ignore an owner's death; `None`: exception set.
+///
+/// # Safety
+/// Attached; it is alive, or null where it was left out.
+pub(crate) unsafe fn ignores_dead_owners(on_owner_died: *mut PyObject) -> Option<bool> {
+    if on_owner_died.is_null() {
+        return Some(false);
+    }
+    // SAFETY: as for this function; of what is no string, only its type is looked at.
+    let given = unsafe {
+        if ffi::PyUnicode_Check(on_owner_died) == 0 {
+            let given = type_name(on_owner_died)?;
+            let message = format!("on_owner_died must be \"warn\" or \"ignore\", not {given}");
+            raise_as(Exception::Type, message);
+            return None;
+        }
+        text(on_owner_died)?
+    };
+    match given {
+        "warn" => Some(false),
+        "ignore" => Some(true),
+        _ => {
+            let message = format!("on_owner_died must be \"warn\" or \"ignore\", not {given:?}");
+            raise_as(Exception::Value, message);
+            None
+        }
+    }
+}
+
+/// The same for `#[pymethods]`.
+pub(crate) fn ignores_dead_owners_of(on_owner_died: &Bound<'_, PyAny>) -> PyResult<bool> {
+    // SAFETY: attached, as there is a bound object, which is alive.
+    let ignores = unsafe { ignores_dead_owners(on_owner_died.as_ptr()) };
+    ignores.ok_or_else(|| PyErr::fetch(on_owner_died.py()))
 }
 
 /// Whether an argument was left out, or is None.

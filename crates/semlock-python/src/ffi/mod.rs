@@ -36,7 +36,7 @@
 
 // The classes that not every system has use all of these.
 #[cfg_attr(not(unix), allow(dead_code))]
-mod arguments;
+pub(crate) mod arguments;
 #[cfg_attr(not(unix), allow(dead_code))]
 pub(crate) mod calls;
 #[cfg_attr(not(unix), allow(dead_code))]

@@ -9,13 +9,12 @@ use semlock::raw::{self, LockKind, Options};
 
 use super::Lock;
 use super::classes::made;
-use crate::ffi::arguments::{integer, is_none, parse, truth};
+use crate::ffi::arguments::{ignores_dead_owners, integer, is_none, parse, truth};
 use crate::ffi::calls::{attribute_of_new, call_new, imported};
-use crate::ffi::class_names::type_name;
 use crate::ffi::errors::{Exception, raise, raise_as};
 use crate::ffi::objects::{fill, new_with, set_flag};
 use crate::ffi::sharing::place;
-use crate::ffi::values::{formatted, text};
+use crate::ffi::values::formatted;
 
 /// The keyword arguments that all constructors take.
 struct Settings {
@@ -33,36 +32,7 @@ unsafe fn settings(
     // SAFETY: as for this function.
     unsafe {
         let robust = if is_none(robust) { by_default } else { truth(robust)? };
-        Some(Settings { robust, ignores_dead_owners: ignores(on_owner_died)? })
-    }
-}
-
-/// Whether `on_owner_died` says to ignore it; `None`: exception set.
-///
-/// # Safety
-/// Attached; it is alive, or null where it was left out.
-unsafe fn ignores(on_owner_died: *mut PyObject) -> Option<bool> {
-    if on_owner_died.is_null() {
-        return Some(false);
-    }
-    // SAFETY: as for this function; of what is no string, only its type is looked at.
-    let given = unsafe {
-        if ffi::PyUnicode_Check(on_owner_died) == 0 {
-            let given = type_name(on_owner_died)?;
-            let message = format!("on_owner_died must be \"warn\" or \"ignore\", not {given}");
-            raise_as(Exception::Type, message);
-            return None;
-        }
-        text(on_owner_died)?
-    };
-    match given {
-        "warn" => Some(false),
-        "ignore" => Some(true),
-        _ => {
-            let message = format!("on_owner_died must be \"warn\" or \"ignore\", not {given:?}");
-            raise_as(Exception::Value, message);
-            None
-        }
+        Some(Settings { robust, ignores_dead_owners: ignores_dead_owners(on_owner_died)? })
     }
 }
 
@@ -225,7 +195,7 @@ pub(super) unsafe extern "C" fn rebuild(
         }
         let [segment, slot, tag, fd, on_owner_died] = given;
         let opened = (|| {
-            let ignores_dead_owners = ignores(on_owner_died)?;
+            let ignores_dead_owners = ignores_dead_owners(on_owner_died)?;
             let (address, descriptor) = place([segment, slot, tag, fd])?;
             let raw = raw::Lock::open(address, descriptor).map_err(raise).ok()?;
             suits(class, raw.options().kind).then_some((Lock { raw }, ignores_dead_owners))

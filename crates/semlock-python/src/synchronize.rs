@@ -1,0 +1,82 @@
+//! The classes of `multiprocessing.synchronize`, and how ours stand for them.
+
+#[cfg(not(unix))]
+use pyo3::exceptions::PyAttributeError;
+#[cfg(unix)]
+use pyo3::exceptions::PyImportError;
+use pyo3::prelude::*;
+#[cfg(not(unix))]
+use pyo3::types::PyString;
+use pyo3::types::PyTuple;
+#[cfg(unix)]
+use pyo3::types::PyType;
+
+use crate::ffi::arguments::ignores_dead_owners_of;
+
+/// Their names, which are those of ours: each base before what derives from it.
+const NAMES: [&str; 8] =
+    ["SemLock", "Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier"];
+
+/// Adds what the Python side asks about them.
+pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // setattr, because add would make an `__all__`.
+    module.setattr("_NAMES_OF_SYNCHRONIZE", PyTuple::new(module.py(), NAMES)?)?;
+    module.setattr("_ignores_dead_owners", wrap_pyfunction!(ignores_dead_owners, module)?)
+}
+
+/// Whether `on_owner_died` says to ignore an owner's death, for the classes that are written in Python.
+///
+/// Raises `TypeError` or `ValueError` for what it cannot be.
+#[pyfunction(name = "_ignores_dead_owners", signature = (on_owner_died, /))]
+fn ignores_dead_owners(on_owner_died: &Bound<'_, PyAny>) -> PyResult<bool> {
+    ignores_dead_owners_of(on_owner_died)
+}
+
+/// Makes the class of `multiprocessing` that each of ours stands for a base of it, so that `isinstance`
+/// and `issubclass` give the answers that users expect. It comes last, so that nothing is looked up
+/// there that ours have.
+#[cfg(unix)]
+pub(crate) fn stand_for_the_stdlibs(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let stdlibs = match py.import("multiprocessing.synchronize") {
+        Ok(stdlibs) => stdlibs,
+        // An interpreter that was built without: there is nothing to check with.
+        Err(error) if error.is_instance_of::<PyImportError>(py) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for name in NAMES {
+        // It is being imported, and imports us in the place of `_multiprocessing`: its classes are not there yet.
+        let Some(stdlibs_class) = stdlibs.getattr_opt(name)? else { return Ok(()) };
+        let class = module.getattr(name)?;
+        let (base,): (Bound<'_, PyAny>,) = class.getattr("__bases__")?.extract()?;
+        // Whoever has put something else there checks with nothing.
+        if let Ok(stdlibs_class) = stdlibs_class.cast_into::<PyType>() {
+            class.setattr("__bases__", (base, stdlibs_class))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the module import what stands in for the classes, which this system does not have, when the
+/// first of them is asked for: it builds on `multiprocessing.synchronize`, which may be half imported
+/// yet, and asking for `_multiprocessing`.
+#[cfg(not(unix))]
+pub(crate) fn stand_for_the_stdlibs(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.setattr("__getattr__", wrap_pyfunction!(stand_in, module)?)
+}
+
+/// One of those classes, which from then on is there.
+#[cfg(not(unix))]
+#[pyfunction(name = "__getattr__", pass_module)]
+fn stand_in<'py>(
+    module: &Bound<'py, PyModule>,
+    name: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyAny>> {
+    if !NAMES.contains(&&*name.to_cow()?) {
+        let message = format!("module 'semlock._native' has no attribute {}", name.repr()?);
+        return Err(PyAttributeError::new_err(message));
+    }
+    let class = module.py().import("semlock.kernel")?.getattr(name)?;
+    module.setattr(name, &class)?;
+    Ok(class)
+}
