@@ -23,11 +23,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing import reduction, spawn, util
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from . import _multiprocessing as _ours
 from .startup import before_standard_library
+from .stdlib import over_our_semlock
 
 __all__ = ["install", "uninstall"]
 
@@ -341,7 +342,7 @@ def _methods(backend: str) -> list[_Replacement]:
     for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "SemLock"):
         stocks_lock: Any = vars(synchronize)[name]
         for method in ("__init__", "_make_name") if name == "SemLock" else ("__init__",):
-            same = staticmethod(_with_its_globals(getattr(stocks_lock, method)))
+            same = staticmethod(over_our_semlock(getattr(stocks_lock, method)))
             methods.append(_Replacement(method, stocks_lock, type(name, (), {method: same})))
     return [method for method in methods if method.name in vars(method.before)]
 
@@ -369,19 +370,6 @@ def _methods_of_heap() -> list[_Replacement]:
     from . import heap
 
     return [_Replacement("__init__", stocks_heap.Arena, heap.Arena)]
-
-
-def _with_its_globals(function: FunctionType) -> FunctionType:
-    """The same function, for which all names stay what they are now, but for ``_multiprocessing``.
-
-    The stdlib's locks say ``SemLock``, and mean their own base class.
-    """
-    names = {**function.__globals__, "_multiprocessing": _ours}
-    same = FunctionType(
-        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
-    )
-    same.__kwdefaults__ = function.__kwdefaults__
-    return same
 
 
 def _globals_to_replace(

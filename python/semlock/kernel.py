@@ -17,11 +17,12 @@ import sys
 import warnings
 from collections.abc import Callable
 from multiprocessing import context, process, synchronize
-from types import FunctionType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import _multiprocessing, _native
 from .errors import OwnerDiedWarning, level_of_caller
+from .stdlib import over_our_semlock
 
 __all__ = [
     "Barrier",
@@ -50,20 +51,9 @@ _StockCondition: Any = synchronize.Condition
 _StockEvent: Any = synchronize.Event
 _StockBarrier: Any = synchronize.Barrier
 
-
-def _over_ours(function: FunctionType) -> Callable[..., Any]:
-    """The same function, for which all names stay what they are now, and ``SemLock`` is ours."""
-    function = inspect.unwrap(function)
-    names = {**function.__globals__, "_multiprocessing": _multiprocessing}
-    same = FunctionType(
-        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
-    )
-    same.__kwdefaults__ = function.__kwdefaults__
-    return same
-
-
-_init: Any = _over_ours(_StockSemLock.__init__)
-_set_state: Any = _over_ours(_StockSemLock.__setstate__)
+# Unwrapped, because install() may have others in the place of the stdlib's own.
+_init: Any = over_our_semlock(inspect.unwrap(_StockSemLock.__init__))
+_set_state: Any = over_our_semlock(inspect.unwrap(_StockSemLock.__setstate__))
 
 
 class SemLock(_StockSemLock):  # type: ignore[misc]
