@@ -56,14 +56,11 @@ class Context(context.BaseContext):
         """A lock that is recovered if its holder dies, unless ``robust`` is false."""
         caller = sys._getframe(1)
         if caller.f_globals.get("__name__") == "multiprocessing.queues":
-            # ProcessPoolExecutor makes a queue of the stdlib's class, whatever the context.
-            from . import executor
+            # A queue of the stdlib's own class is being made: it asks for its two locks.
+            if _native.HAS_SHARED:
+                from .executor import lock_for
 
-            queue = caller.f_locals["self"]
-            if _native.HAS_SHARED and executor.is_call_queue(queue):
-                return executor.lock_of(queue, self)
-            # It has no marks beside its locks: recovered, they would let a process read on where
-            # another was killed. So here it is as in the stdlib.
+                return lock_for(caller.f_locals["self"], self)
             robust = False
         return _native.Lock(ctx=self, on_owner_died=on_owner_died, **_given(robust))
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _native
 
-__all__ = ["is_call_queue", "lock_of", "protect"]
+__all__ = ["is_call_queue", "lock_for", "protect"]
 
 # Seconds between two checks whether the queue has been closed.
 _WHILE_WRITING = 0.1
@@ -42,21 +42,28 @@ def is_call_queue(queue: object) -> bool:
     return any(cls.__module__ == "concurrent.futures.process" for cls in type(queue).__mro__)
 
 
-def protect(queue: Any, ctx: Any) -> None:
-    """Gives a call queue of the stdlib's class its reading lock and its writing end."""
-    queue._rlock = _ReadingLock(ctx=ctx)
-    queue._writer = _WritingEnd(queue)
-    queue._send_bytes = queue._writer.send_bytes
+def lock_for(queue: Any, ctx: Any) -> _native.Lock:
+    """The lock that the ``__init__`` of a queue of the stdlib's class gets from a context.
 
-
-def lock_of(queue: Any, ctx: Any) -> _native.Lock:
-    """What the stdlib's ``__init__`` gets when it asks for the reading, then the writing lock."""
-    if not hasattr(queue, "_rlock"):
+    It asks for the reading lock, and then for the writing lock.
+    """
+    if is_call_queue(queue) and not hasattr(queue, "_rlock"):
         protect(queue, ctx)
         lock: _native.Lock = queue._rlock
         return lock
-    # One thread of one process takes it.
+    # One thread of one process takes a call queue's writing lock. Other queues have no marks beside
+    # their locks: recovered, these would let a process read on where another was killed. So here
+    # they are as in the stdlib.
     return _native.Lock(ctx=ctx, robust=False)
+
+
+def protect(queue: Any, ctx: Any) -> None:
+    """Gives a call queue of the stdlib's class its reading lock and its writing end, once."""
+    if isinstance(getattr(queue, "_rlock", None), _ReadingLock):
+        return
+    queue._rlock = _ReadingLock(ctx=ctx)
+    queue._writer = _WritingEnd(queue)
+    queue._send_bytes = queue._writer.send_bytes
 
 
 class _ReadingLock(_native.Lock):

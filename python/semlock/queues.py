@@ -540,7 +540,7 @@ class Queue(_StockQueue):
         # stdlib's fields and methods is relied on.
         if executor.is_call_queue(self):
             # An executor expects no error of its queue, and ends all its workers when one is
-            # killed.
+            # killed. (A context of ours has protected it by now.)
             _stocks_init(self, maxsize, ctx=ctx)
             executor.protect(self, ctx)
             return
