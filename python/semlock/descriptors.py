@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from . import _native
@@ -27,18 +28,9 @@ def is_file_id(thing: Any) -> bool:
     return type(thing) is tuple and len(thing) == 6 and all(type(part) is int for part in thing)
 
 
-# Where there is none, on Windows, nobody calls what asks it.
-_file_id: Any = getattr(_native, "_file_id", None)
-
-
-# What closes something can be called when the interpreter ends and globals are gone. Defaults stay.
-def is_open_as(number: int, file: FileId, _file_id: Any = _file_id) -> bool:
-    """Whether this file is what this process has open under a number."""
-    try:
-        *found, born = _file_id(number)
-    except OSError:
-        return False
-    return [*file[:-1]] == found and (born == file[-1] or 0 in (born, file[-1]))
+# Whether this process has this file open under a number. Where there is no such function, on
+# Windows, nobody calls it.
+is_open_as: Callable[[int, FileId], bool] = getattr(_native, "_is_open_as", None)  # type: ignore[assignment]
 
 
 class Owned:
@@ -51,6 +43,7 @@ class Owned:
     def is_there(self) -> bool:
         return is_open_as(self.number, self.file)
 
+    # It can be called when the interpreter ends and globals are gone. Defaults stay.
     def close(self, _is_open_as: Any = is_open_as, _close: Any = os.close) -> None:
         """Closes it, once."""
         number, self.number = self.number, -1

@@ -13,6 +13,7 @@ use crate::ffi::sharing::numbers;
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // setattr, because add would make an `__all__`.
     module.setattr("_file_id", wrap_pyfunction!(file_id, module)?)?;
+    module.setattr("_is_open_as", wrap_pyfunction!(is_open_as, module)?)?;
     module.setattr("_new_memory", wrap_pyfunction!(new_memory, module)?)?;
     module.setattr("_layout", wrap_pyfunction!(words_by_name, module)?)
 }
@@ -25,6 +26,18 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
 fn file_id(py: Python<'_>, fd: RawFd) -> PyResult<(u64, u64, u64, u64, u64, u64)> {
     let file = raw::FileId::of_number(fd).map_err(|error| exception(py, error))?;
     Ok(numbers(file).into())
+}
+
+/// Whether this process has this file, of which `_file_id` told, open under a number.
+///
+/// What cannot be a file, as it may come out of a damaged pickle, is open nowhere.
+#[pyfunction(name = "_is_open_as", signature = (fd, file, /))]
+fn is_open_as(fd: RawFd, file: &Bound<'_, PyAny>) -> bool {
+    let Ok((device, inode, mode, links, length, born)) = file.extract() else {
+        return false;
+    };
+    let wanted = raw::FileId { device, inode, mode, links, length, born };
+    raw::FileId::of_number(fd).is_ok_and(|found| found.matches(&wanted))
 }
 
 /// A descriptor of new memory of so many bytes, all zero, that can be shared and has no name.
