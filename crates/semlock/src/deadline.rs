@@ -27,13 +27,19 @@ impl Deadline {
     /// # Errors
     /// [`Error::TimeoutIsNan`].
     pub fn after_secs(timeout: f64) -> Result<Self, Error> {
-        if timeout.is_nan() {
+        Self::timeout(timeout).map(Self::after)
+    }
+
+    /// This many seconds as a timeout, for who begins to wait later: zero where negative, and
+    /// [`Duration::MAX`] where infinite or longer than that.
+    ///
+    /// # Errors
+    /// [`Error::TimeoutIsNan`].
+    pub fn timeout(seconds: f64) -> Result<Duration, Error> {
+        if seconds.is_nan() {
             return Err(Error::TimeoutIsNan);
         }
-        Ok(match Duration::try_from_secs_f64(timeout.max(0.0)) {
-            Ok(timeout) => Self::after(timeout),
-            Err(_too_large) => Self::NEVER,
-        })
+        Ok(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
     }
 
     /// What is left until then: zero if it has passed, `None` if it never comes.
@@ -81,5 +87,6 @@ mod tests {
     #[test]
     fn nan_is_refused() {
         assert!(matches!(Deadline::after_secs(f64::NAN), Err(Error::TimeoutIsNan)));
+        assert!(matches!(Deadline::timeout(-f64::NAN), Err(Error::TimeoutIsNan)));
     }
 }

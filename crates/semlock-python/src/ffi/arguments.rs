@@ -2,10 +2,11 @@
 
 use std::ffi::{CStr, c_int, c_long};
 use std::ptr;
+use std::time::Duration;
 
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
-use semlock::{Deadline, Error};
+use semlock::Deadline;
 
 use super::calls::is_true;
 use super::class_names::type_name;
@@ -166,25 +167,31 @@ pub(crate) unsafe fn timeout_argument(
     given.map(|[timeout]| timeout)
 }
 
-/// An object as a number of seconds, which is not NaN; `None`: exception set.
+/// An object as a float, whatever that is; `None`: exception set.
 ///
 /// # Safety
-/// `object` is alive.
-pub(crate) unsafe fn seconds(object: *mut PyObject) -> Option<f64> {
-    // SAFETY: attached; a live object.
-    let seconds = unsafe { ffi::PyFloat_AsDouble(object) };
+/// Attached; `object` is alive.
+pub(crate) unsafe fn float(object: *mut PyObject) -> Option<f64> {
+    // SAFETY: as for this function.
+    let float = unsafe { ffi::PyFloat_AsDouble(object) };
     #[allow(clippy::float_cmp)] // exactly this value says that there may be an exception
-    if seconds == -1.0 {
+    if float == -1.0 {
         // SAFETY: attached.
         if !unsafe { ffi::PyErr_Occurred() }.is_null() {
             return None;
         }
     }
-    if seconds.is_nan() {
-        raise(Error::TimeoutIsNan);
-        return None;
-    }
-    Some(seconds)
+    Some(float)
+}
+
+/// A timeout in seconds; `None`: exception set.
+///
+/// # Safety
+/// Attached; `object` is alive.
+pub(crate) unsafe fn timeout(object: *mut PyObject) -> Option<Duration> {
+    // SAFETY: as for this function.
+    let seconds = unsafe { float(object) }?;
+    Deadline::timeout(seconds).map_err(raise).ok()
 }
 
 /// The end of a wait that begins now; `None`: exception set.
@@ -196,8 +203,7 @@ pub(crate) unsafe fn deadline(timeout: *mut PyObject) -> Option<Deadline> {
         return Some(Deadline::NEVER);
     }
     // SAFETY: as for this function.
-    let seconds = unsafe { seconds(timeout) }?;
-    Deadline::after_secs(seconds).map_err(raise).ok()
+    unsafe { self::timeout(timeout) }.map(Deadline::after)
 }
 
 /// Whether `on_owner_died` says to ignore an owner's death; `None`: exception set.

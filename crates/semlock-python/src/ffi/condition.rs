@@ -15,7 +15,7 @@ use pyo3::sync::PyOnceLock;
 use semlock::raw;
 use semlock::{Deadline, Error, Wait};
 
-use super::arguments::{self, deadline, fast_arguments, is_none, parse, seconds, timeout_argument};
+use super::arguments::{self, deadline, fast_arguments, float, is_none, parse, timeout_argument};
 use super::calls::{call, call_new, is_true};
 use super::class_names::class_with_module;
 use super::errors::{Exception, raise, raise_as};
@@ -388,7 +388,7 @@ unsafe fn seconds_left(
         return Some(None);
     }
     // SAFETY: as for this function.
-    let timeout = unsafe { seconds(timeout) }?;
+    let timeout = unsafe { float(timeout) }?;
     let since = since.get_or_insert_with(std::time::Instant::now);
     Some(Some(timeout - since.elapsed().as_secs_f64()))
 }

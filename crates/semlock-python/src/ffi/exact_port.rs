@@ -211,14 +211,11 @@ unsafe fn acquire_in_time(lock: &SemLock, block: bool, timeout: *mut PyObject) -
         return boolean(true);
     }
     // SAFETY: as for this function.
-    let Some(seconds) = (unsafe { super::arguments::seconds(timeout) }) else {
+    let Some(timeout) = (unsafe { super::arguments::timeout(timeout) }) else {
         return ptr::null_mut();
     };
     match lock.try_acquire() {
-        Ok(false) if block => match Deadline::after_secs(seconds) {
-            Ok(deadline) => wait(lock, deadline),
-            Err(error) => raise(error),
-        },
+        Ok(false) if block => wait(lock, Deadline::after(timeout)),
         Ok(acquired) => boolean(acquired),
         Err(error) => raise(error),
     }

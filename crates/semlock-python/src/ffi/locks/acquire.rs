@@ -6,7 +6,7 @@ use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use semlock::{Deadline, Wait};
 
 use super::Lock;
-use crate::ffi::arguments::{acquire_arguments, is_none, seconds, truth};
+use crate::ffi::arguments::{self, acquire_arguments, is_none, truth};
 use crate::ffi::calls::{call_new, imported};
 use crate::ffi::class_names::class_of;
 use crate::ffi::errors::{Exception, raise, raise_as};
@@ -82,15 +82,15 @@ unsafe fn acquire_with(
     let Some(block) = block else {
         return ptr::null_mut();
     };
-    let mut timeout_in_seconds = None;
+    let mut given = None;
     if !is_none(timeout) {
         // As in CPython, the timeout of who holds a mutex already is not looked at.
         if lock.raw.again_if_mine() {
             return boolean(true);
         }
         // SAFETY: an argument, alive during the call.
-        timeout_in_seconds = unsafe { seconds(timeout) };
-        if timeout_in_seconds.is_none() {
+        given = unsafe { arguments::timeout(timeout) };
+        if given.is_none() {
             return ptr::null_mut();
         }
     }
@@ -102,11 +102,9 @@ unsafe fn acquire_with(
         // SAFETY: as for this function.
         return unsafe { ended(slf, lock, tried, None) };
     }
-    match timeout_in_seconds.map_or(Ok(Deadline::NEVER), Deadline::after_secs) {
-        // SAFETY: as for this function.
-        Ok(deadline) => unsafe { not_at_once(slf, lock, tried, deadline) },
-        Err(error) => raise(error),
-    }
+    let deadline = given.map_or(Deadline::NEVER, Deadline::after);
+    // SAFETY: as for this function.
+    unsafe { not_at_once(slf, lock, tried, deadline) }
 }
 
 /// What is left to do where a try did not just take the permit.

@@ -11,8 +11,8 @@ use semlock::{Deadline, Error, Wait};
 use windows_sys::Win32::System::Threading::ResetEvent;
 
 use self::exports::Interpreter;
-use super::arguments::seconds;
-use super::errors::{Exception, raise, raise_as};
+use super::arguments;
+use super::errors::{Exception, raise_as};
 use super::waits;
 
 /// Waits, by a function that takes a deadline's place, detached from the interpreter; in the main thread it waits for an event
@@ -39,13 +39,13 @@ pub(crate) fn wait(
 /// Attached; `timeout` is alive.
 pub(crate) unsafe fn deadline(timeout: *mut PyObject) -> Option<Deadline> {
     // SAFETY: as for this function.
-    let seconds = unsafe { seconds(timeout) }?;
+    let timeout = unsafe { arguments::timeout(timeout) }?;
     // Half of the milliseconds that are for ever.
-    if seconds * 1000.0 >= 0.5 * f64::from(u32::MAX) {
+    if timeout.as_secs_f64() * 1000.0 >= 0.5 * f64::from(u32::MAX) {
         raise_as(Exception::Overflow, "timeout is too large".to_owned());
         return None;
     }
-    Deadline::after_secs(seconds).map_err(raise).ok()
+    Some(Deadline::after(timeout))
 }
 
 /// The same for `#[pymethods]`.
