@@ -61,7 +61,7 @@ fn words_by_name(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         ("NODE_STATE", node::STATE),
         ("SLOT_WORDS", layout::SLOT_WORDS),
         ("TAG", layout::TAG),
-        ("GATE", lock::GATE),
+        ("EVENTCOUNT", lock::EVENTCOUNT),
         ("WATCH", lock::WATCH),
     ];
     let bits = [
