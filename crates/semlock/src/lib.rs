@@ -114,7 +114,7 @@ pub use semaphore::{Permit, Semaphore};
 #[cfg(not(loom))]
 pub use semlock::{Kind, SemLock};
 
-/// The README's examples are tests.
+/// The examples of the pages are tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;
+#[doc = include_str!("../../../docs/rust.md")]
+struct RustPage;
