@@ -29,6 +29,8 @@ from multiprocessing import synchronize
 assert synchronize._multiprocessing.__name__ == "semlock._multiprocessing"
 """
 
+# By how many columns a line ends, but for tables and what stands in a block.
+COLUMNS = 100
 MOST_LINES_OF_README = 150
 
 
@@ -166,6 +168,12 @@ def test_each_page_is_linked_from_the_readme() -> None:
 
 
 # ---- Form ----
+
+
+@each_page
+def test_lines_end_in_time(page: Path) -> None:
+    lines = [line for line in prose(page).splitlines() if not line.startswith(("|", "!["))]
+    assert [line for line in lines if len(line) > COLUMNS] == []
 
 
 def test_the_readme_is_short() -> None:
