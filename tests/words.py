@@ -34,7 +34,7 @@ class Words:
 
     def wake_ups(self) -> int:
         """Counts on with each wake-up that is sent through the gate, and with nothing else."""
-        return self.at(self.slot + LAYOUT["GATE"]) & 0xFFFF_FFFF
+        return self.at(self.slot + LAYOUT["EVENTCOUNT"]) & 0xFFFF_FFFF
 
     def is_watched(self) -> bool:
         return self.watch() != 0
