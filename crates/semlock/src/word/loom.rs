@@ -2010,7 +2010,7 @@ impl Table {
     }
 
     fn end_barrier(&self, through: bool, phase: Phase) {
-        self.barrier().settle_all(through);
+        self.barrier().end_all(through);
         self.phases().change(&self.futex, phase);
     }
 }

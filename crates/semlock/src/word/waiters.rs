@@ -228,7 +228,7 @@ impl Queue<'_> {
         Progress::of(state)
     }
 
-    /// How many processes wait.
+    /// How many waiters wait.
     pub(crate) fn waiting(&self) -> usize {
         self.all(self.waits.status()).count()
     }
@@ -307,7 +307,7 @@ impl Queue<'_> {
     }
 
     /// Ends all waits, and wakes nobody: the members of a barrier sleep on its phase.
-    pub(crate) fn settle_all(&self, through: bool) {
+    pub(crate) fn end_all(&self, through: bool) {
         let status = if through { THROUGH } else { BROKEN };
         for (index, state) in self.all(self.waits.status()) {
             self.end_wait(index, state, status);

@@ -158,7 +158,7 @@ impl Barrier {
     /// Makes it usable again; who waits gets [`Passed::Broken`].
     pub fn reset(&self) {
         self.locked(|| {
-            self.queue().settle_all(false);
+            self.queue().end_all(false);
             self.phases().change(&Kernel, Phase::Filling);
         });
     }
@@ -295,7 +295,7 @@ impl Barrier {
             let is_on = self.queue().progress(&member.node) == Progress::Waiting;
             match (is_on, succeeded) {
                 (true, true) => {
-                    self.queue().settle_all(true);
+                    self.queue().end_all(true);
                     self.phases().change(&Kernel, Phase::Filling);
                     Passed::Through
                 }
@@ -337,7 +337,7 @@ impl Barrier {
     }
 
     fn break_it(&self) {
-        self.queue().settle_all(false);
+        self.queue().end_all(false);
         self.phases().change(&Kernel, Phase::Broken);
     }
 
