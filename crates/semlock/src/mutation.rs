@@ -32,6 +32,8 @@ mod broken {
     use std::collections::HashSet;
     use std::fs::{File, OpenOptions};
     use std::io::Write;
+    #[cfg(loom)]
+    use std::sync::atomic::Ordering;
     use std::sync::{LazyLock, Mutex, PoisonError};
 
     static WANTED: LazyLock<Option<String>> =
@@ -64,11 +66,9 @@ mod broken {
     /// asks for each; `part` says for which.
     #[cfg(loom)]
     #[track_caller]
-    pub(crate) fn ordering(
-        part: &'static str,
-        order: crate::atomic::Ordering,
-    ) -> crate::atomic::Ordering {
-        use crate::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+    pub(crate) fn ordering(part: &'static str, order: Ordering) -> Ordering {
+        // loom's are std's.
+        use Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
         /// File, line, column, and the rest. Line and column come first in the comparison, because
         /// nearly all accesses differ in them.
