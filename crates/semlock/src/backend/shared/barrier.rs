@@ -2,7 +2,6 @@
 
 use std::os::fd::{BorrowedFd, RawFd};
 
-use super::condvar::notified_at;
 use super::layout::barrier::{JUDGED, PHASE, TICKETS, WATCH};
 use super::layout::{Kind, Tag};
 use super::lock::Lock;
@@ -209,8 +208,7 @@ impl Barrier {
                 self.break_it();
                 return Some(Ok(Entered::Broken));
             }
-            break_barriers_of_the_dead(&self.lock.object, is_dead);
-            queue.reclaim(&Kernel, &notified_at(&self.lock.object), me, is_dead);
+            reclaim_nodes(&self.lock.object, &queue, me, is_dead);
             node = queue.enter(me);
         }
         let Some(node) = node else { return Some(Err(Error::TooManyWaiters)) };
@@ -412,13 +410,21 @@ impl Barrier {
     }
 }
 
-/// Breaks the barriers of a segment that somebody has died in, of which nobody may be left to do it: their
-/// nodes can be reclaimed then, and not before. A barrier whose lock is taken stays as it is, because its holder may be
-/// looking for nodes too, and want ours.
-pub(super) fn break_barriers_of_the_dead(
+/// Frees the nodes of those who died in the segment of an object, for one who finds none free.
+pub(super) fn reclaim_nodes(
     object: &Object,
+    queue: &Queue<'_>,
+    me: Process,
     is_dead: &mut impl FnMut(Process) -> bool,
 ) {
+    break_barriers_of_the_dead(object, is_dead);
+    queue.reclaim(&Kernel, &object.segment().notified_at(), me, is_dead);
+}
+
+/// Breaks the barriers of a segment that somebody has died in, of which nobody may be left to do it:
+/// their nodes can be reclaimed then, and not before. A barrier whose lock is taken stays as it is,
+/// because its holder may be looking for nodes too, and want ours.
+fn break_barriers_of_the_dead(object: &Object, is_dead: &mut impl FnMut(Process) -> bool) {
     for slot in object.segment().waiters().barriers() {
         let Some(barrier) = object.neighbour(slot).and_then(Barrier::over) else { continue };
         if !rule("barrier/the-dead-are-no-members-for-ever")

@@ -5,7 +5,7 @@
 
 use std::os::fd::{BorrowedFd, RawFd};
 
-use super::barrier::break_barriers_of_the_dead;
+use super::barrier::reclaim_nodes;
 use super::layout::condvar::{EMPTY_AT, JUDGED, NOTIFIED_AT, TICKETS, WATCH};
 use super::layout::{Kind, Tag};
 use super::object::{Kernel, Object};
@@ -94,8 +94,7 @@ impl Condvar {
         let mut suspects = Suspects::new(me);
         let is_dead = &mut |process| suspects.is_dead(process);
         if rule("condition/reclaims-nodes-of-the-dead") {
-            break_barriers_of_the_dead(&self.object, is_dead);
-            self.queue().reclaim(&Kernel, &notified_at(&self.object), me, is_dead);
+            reclaim_nodes(&self.object, &self.queue(), me, is_dead);
         }
         let node = self.queue().enter(me).ok_or(Error::TooManyWaiters)?;
         Ok(Waiting { node, who: me })
@@ -143,8 +142,8 @@ impl Condvar {
     /// Passes on what those were notified of who died.
     fn pass_on(&self, suspects: &mut Suspects) {
         let is_dead = &mut |process| suspects.is_dead(process);
-        let (me, notified_at) = (self.object.me(), notified_at(&self.object));
-        self.queue().pass_on(&Kernel, &notified_at, me, is_dead);
+        let notified_at = self.object.segment().notified_at();
+        self.queue().pass_on(&Kernel, &notified_at, self.object.me(), is_dead);
     }
 
     /// Ends a wait, with the lock held again; tells whether it was notified, also if that came as the
@@ -165,7 +164,8 @@ impl Condvar {
         let me = self.object.me();
         let mut suspects = Suspects::new(me);
         let is_dead = &mut |process| suspects.is_dead(process);
-        self.queue().abandon(&Kernel, &waiting.node, &notified_at(&self.object), me, is_dead);
+        let notified_at = self.object.segment().notified_at();
+        self.queue().abandon(&Kernel, &waiting.node, &notified_at, me, is_dead);
     }
 
     /// Notifies at most so many, oldest first, and returns how many; with the lock held.
@@ -208,9 +208,4 @@ impl Condvar {
     pub fn waiting(&self) -> u32 {
         u32::try_from(self.queue().waiting()).unwrap_or(u32::MAX)
     }
-}
-
-/// Of each condition in the segment of an object, for who finds a dead one that it has notified.
-pub(super) fn notified_at(object: &Object) -> impl Fn(u64) -> u64 + '_ {
-    |slot| object.segment().word_of(slot, NOTIFIED_AT)
 }

@@ -20,8 +20,8 @@ use std::sync::{Arc, Weak};
 use super::heirs::{self, Inheritable};
 use super::layout::{
     ENTRY_WORDS, FEWEST_NODES, FEWEST_SLOTS, Kind, MAGIC, MOST_SLOTS, MOST_SLOTS_OF_ONE, NODES,
-    PLACES, PLACES_AT, SLOT_NUMBERS, SLOT_WORDS, Size, TAG, Tag, VERSION, entry, entry_at, header,
-    lock, message, node, private,
+    PLACES, PLACES_AT, SLOT_NUMBERS, SLOT_WORDS, Size, TAG, Tag, VERSION, condvar, entry, entry_at,
+    header, lock, message, node, private,
 };
 use super::reuse::Reuse;
 use crate::atomic::{AtomicU64, Ordering};
@@ -181,12 +181,16 @@ impl Segment {
         &self.private.words()[at..at + words]
     }
 
-    /// What a word of some slot says; 0 of one that there is not.
-    pub(crate) fn word_of(&self, slot: u64, number: usize) -> u64 {
-        let slot = usize::try_from(slot).ok().filter(|&slot| slot < self.size.slots);
-        slot.map_or(0, |slot| {
-            self.shared.words()[self.size.slot_at(slot) + number].load(Ordering::Relaxed)
-        })
+    /// What tells of each condition, by its slot, how many tickets there were when its last `notify`
+    /// began: for one who finds a dead waiter that it has notified. 0 of a slot that there is not.
+    pub(super) fn notified_at(&self) -> impl Fn(u64) -> u64 + '_ {
+        |slot| {
+            let slot = usize::try_from(slot).ok().filter(|&slot| slot < self.size.slots);
+            slot.map_or(0, |slot| {
+                let at = self.size.slot_at(slot) + condvar::NOTIFIED_AT;
+                self.shared.words()[at].load(Ordering::Relaxed)
+            })
+        }
     }
 
     pub(crate) fn waiters(&self) -> Waiters<'_> {
