@@ -36,9 +36,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::layout::lock::HEIRS;
 use super::layout::message;
-use super::object::Object;
 use super::patrol::Suspects;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
@@ -101,21 +99,32 @@ pub(super) fn leave_to_child(
     lineage
 }
 
-/// Whether it is certain that the holder of a lock is dead, and each heir gone.
-pub(super) fn is_left_by_all(object: &Object, holder: Process, suspects: &mut Suspects) -> bool {
+/// Whether it is certain that the holder of a lock is dead, and each heir gone. The lock has the number
+/// in `heirs`, and lives in the segment of this file.
+pub(super) fn is_left_by_all<'fd>(
+    holder: Process,
+    heirs: &AtomicU64,
+    file: impl FnOnce() -> Option<BorrowedFd<'fd>>,
+    suspects: &mut Suspects,
+) -> bool {
     let Some(parent) = holder.parent_of_heirs() else { return suspects.is_dead(holder) };
-    suspects.is_dead(parent) && !may_have_heirs(object, parent, suspects)
+    suspects.is_dead(parent) && !may_have_heirs(parent, heirs, file, suspects)
 }
 
-fn may_have_heirs(object: &Object, parent: Process, suspects: &mut Suspects) -> bool {
+fn may_have_heirs<'fd>(
+    parent: Process,
+    heirs: &AtomicU64,
+    file: impl FnOnce() -> Option<BorrowedFd<'fd>>,
+    suspects: &mut Suspects,
+) -> bool {
     if !rule("judge/heirs-keep-what-they-may-hold") {
         return false;
     }
-    let number = object.word(HEIRS).load(Ordering::Acquire);
+    let number = heirs.load(Ordering::Acquire);
     if !is_number_of(number, parent) && rule("judge/unknown-heirs-keep-it-too") {
         return true;
     }
-    let Some(file) = object.segment().borrowed_descriptor() else {
+    let Some(file) = file() else {
         suspects.cannot_look();
         return true;
     };

@@ -1,7 +1,7 @@
 //! Mutexes and semaphores.
 //!
 //! A mutex is one permit; a robust semaphore is as many as it has; a plain one is a counter. They
-//! share the eventcount, and the loop of those who sleep there.
+//! share the eventcount, and the loop of those who sleep there (`waiter`).
 //!
 //! What a process knows of its own beside that is its entry (see `layout`), and, of a robust semaphore,
 //! which permits it holds: so it finds one to give back without looking through all (see
@@ -19,13 +19,12 @@
 use std::os::fd::{BorrowedFd, RawFd};
 
 use super::heirs::is_left_by_all;
-use super::layout::lock::{EVENTCOUNT, JUDGED, MESSAGE, PERMIT, SEAT, TICKETS, VALUE};
+use super::layout::lock::{EVENTCOUNT, HEIRS, JUDGED, MESSAGE, PERMIT, SEAT, TICKETS, VALUE};
 use super::layout::message::{MOVING, WHOLE};
 use super::layout::{Kind, Tag, entry};
 use super::object::{Kernel, Object};
 use super::patrol::{Suspects, is_due};
 use super::spin::Seat;
-use super::waiter::Waiter;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::count::Count;
 use crate::mutation::rule;
@@ -38,7 +37,7 @@ use crate::word::permit::{Permit, Process, State, Taken};
 use crate::word::places::{Place, Places};
 use crate::word::reservation::{Acquirer, Reservation};
 use crate::word::turns::{Freed, Permits, Turns};
-use crate::{Address, Deadline, Error, Wait};
+use crate::{Address, Error, Wait};
 
 /// What a [`Lock`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -405,7 +404,8 @@ impl Lock {
             return self.judge_all(suspects);
         }
         let State::Held(holder) = self.permit().state() else { return None };
-        (is_left_by_all(&self.object, holder, suspects)
+        let file = || self.object.segment().borrowed_descriptor();
+        (is_left_by_all(holder, self.object.word(HEIRS), file, suspects)
             && self.permit().recover(holder, self.object.me()))
         .then(|| self.took(Taken::OwnerDied(holder)))
     }
@@ -430,26 +430,6 @@ impl Lock {
     /// Whether a mutex's holder has died.
     pub(super) fn is_held_by_dead(&self, is_dead: &mut impl FnMut(Process) -> bool) -> bool {
         matches!(self.permit().state(), State::Held(holder) if is_dead(holder))
-    }
-
-    /// Takes a permit; [`Wait::TimedOut`] if there was none before the deadline. Signals do not end it.
-    pub fn acquire_until(&self, deadline: Deadline) -> Wait {
-        let tried = self.try_acquire();
-        if tried != Wait::TimedOut {
-            return tried;
-        }
-        let mut waiter = self.waiter(deadline);
-        loop {
-            match waiter.wait() {
-                Wait::Interrupted => {}
-                end => return end,
-            }
-        }
-    }
-
-    /// Begins to wait for a permit, until a deadline.
-    pub fn waiter(&self, deadline: Deadline) -> Waiter<'_> {
-        Waiter::new(self, deadline)
     }
 
     // ---- Giving back ----

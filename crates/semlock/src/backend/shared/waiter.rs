@@ -37,8 +37,30 @@ pub struct Waiter<'a> {
     began: u64,
 }
 
+impl Lock {
+    /// Takes a permit; [`Wait::TimedOut`] if there was none before the deadline. Signals do not end it.
+    pub fn acquire_until(&self, deadline: Deadline) -> Wait {
+        let tried = self.try_acquire();
+        if tried != Wait::TimedOut {
+            return tried;
+        }
+        let mut waiter = self.waiter(deadline);
+        loop {
+            match waiter.wait() {
+                Wait::Interrupted => {}
+                end => return end,
+            }
+        }
+    }
+
+    /// Begins to wait for a permit, until a deadline.
+    pub fn waiter(&self, deadline: Deadline) -> Waiter<'_> {
+        Waiter::new(self, deadline)
+    }
+}
+
 impl<'a> Waiter<'a> {
-    pub(super) fn new(lock: &'a Lock, deadline: Deadline) -> Self {
+    fn new(lock: &'a Lock, deadline: Deadline) -> Self {
         Self { lock, deadline, who: lock.object.me(), place: None, began: 0 }
     }
 
