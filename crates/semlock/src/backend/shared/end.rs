@@ -12,7 +12,7 @@
 
 use std::ffi::{c_int, c_void};
 
-use super::segment;
+use super::registry;
 use crate::mutation::rule;
 use crate::os::atfork::Registered;
 use crate::os::exit::on_exit;
@@ -26,7 +26,7 @@ use crate::os::thread::number_of;
 pub fn leave_held(running: &[usize]) {
     if rule("end/what-is-held-at-a-good-end-is-left") {
         let running: Vec<_> = running.iter().map(|&thread| number_of(thread)).collect();
-        segment::leave_held(&running);
+        registry::leave_held(&running);
     }
 }
 

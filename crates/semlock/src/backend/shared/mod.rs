@@ -1,4 +1,21 @@
 //! Locks in shared memory: joins the algorithms of `word` with the operating system's `os`.
+//!
+//! A file takes from those below it, and never from one above:
+//!
+//! ```text
+//!  condvar, event   objects
+//!  barrier          an object; its own lock is a `Lock`
+//!  waiter           how a thread waits for a lock
+//!  lock             objects: mutexes and semaphores
+//!  object           what all objects have in common
+//!  end              what a process that ends well leaves held
+//!  registry         the segments of a process, and which slots it gives to its objects
+//!  reuse            slots that children of the process may still have
+//!  segment          the memory that objects live in
+//!  heirs            locks that a child may go on with
+//!  patrol, spin     how a wait goes on: sleeping and checking, and trying before that
+//!  layout           which word of a segment is what
+//! ```
 
 pub(crate) mod barrier;
 pub(crate) mod condvar;
@@ -9,6 +26,7 @@ pub mod layout;
 pub(crate) mod lock;
 mod object;
 mod patrol;
+mod registry;
 mod reuse;
 pub(crate) mod segment;
 mod spin;

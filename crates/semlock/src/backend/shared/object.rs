@@ -4,7 +4,8 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
 use super::layout::{ENTRY_WORDS, Kind, TAG, Tag};
-use super::segment::{self, Place, Segment};
+use super::registry;
+use super::segment::{Place, Segment};
 use crate::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::os::futex::{self, Reach};
 use crate::word::permit::Process;
@@ -52,7 +53,7 @@ pub(crate) struct Object {
 
 impl Object {
     pub(crate) fn new(tag: Tag) -> Result<Self, Error> {
-        let segment::Taken { place, slot, forks } = segment::take(tag)?;
+        let registry::Taken { place, slot, forks } = registry::take(tag)?;
         Ok(Self { place, slot, shared: AtomicBool::new(false), forks })
     }
 
@@ -66,14 +67,14 @@ impl Object {
         if !kind.is_some_and(|kind| kinds.contains(&kind)) {
             return Err(Error::BadAddress("it is an object of another kind"));
         }
-        let place = segment::open(address, descriptor)?;
+        let place = registry::open(address, descriptor)?;
         Ok(Self { place, slot: address.slot, shared: AtomicBool::new(true), forks: 0 })
     }
 
     /// What lives in another slot of the same segment.
     pub(crate) fn neighbour(&self, slot: u64) -> Option<Self> {
         let slot = u32::try_from(slot).ok()?;
-        let place = segment::place(self.place.keeps(), slot)?;
+        let place = registry::place(self.place.keeps(), slot)?;
         Some(Self { place, slot, shared: AtomicBool::new(true), forks: 0 })
     }
 
@@ -153,8 +154,8 @@ impl Object {
 impl Drop for Object {
     fn drop(&mut self) {
         let is_mine = !*self.shared.get_mut();
-        if !(is_mine && segment::give_back(&self.place, self.slot, self.forks)) {
-            segment::keep_what_is_held(&self.place);
+        if !(is_mine && registry::give_back(&self.place, self.slot, self.forks)) {
+            registry::keep_what_is_held(&self.place);
         }
     }
 }

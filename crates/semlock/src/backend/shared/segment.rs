@@ -6,28 +6,23 @@
 //! A robust semaphore's permits, and where the free ones may be (`word::blocks`), follow its slot, as many slots as they need. So in
 //! each process the entries of these are its as well: in them it notes which permits it holds.
 //!
-//! Only the process that made a segment takes slots of it. Slots
-//! are taken one after the other. One is used again only if no other process can have the object: it was never sent, and the
-//! children that were forked while it was there are gone (`reuse`). Those of a robust semaphore, which lie side by side, are
-//! not used again. No count of users crosses a process boundary, so none can be lost:
-//! a process unmaps a segment with the last object that it has in it (but for the one that it makes its
-//! next objects in, and the one whose file it finds its children by), and the kernel frees the memory with the last process.
+//! Only the process that made a segment takes slots of it (`registry`). No count of users crosses a
+//! process boundary, so none can be lost: a process unmaps a segment with the last object that it has
+//! in it, and the kernel frees the memory with the last process.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use super::heirs::{self, Inheritable};
 use super::layout::{
-    ENTRY_WORDS, FEWEST_NODES, FEWEST_SLOTS, Kind, MAGIC, MOST_SLOTS, MOST_SLOTS_OF_ONE, NODES,
-    PLACES, PLACES_AT, SLOT_NUMBERS, SLOT_WORDS, Size, TAG, Tag, VERSION, condvar, entry, entry_at,
-    header, lock, message, node, private,
+    ENTRY_WORDS, FEWEST_NODES, FEWEST_SLOTS, Kind, MAGIC, MOST_SLOTS_OF_ONE, NODES, PLACES,
+    PLACES_AT, SLOT_WORDS, Size, TAG, Tag, VERSION, condvar, entry, entry_at, header, lock,
+    message, node, private,
 };
-use super::reuse::Reuse;
+use crate::Error;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
-use crate::os::atfork::{Forking, Registered, on_fork};
-use crate::os::fork_mutex::ForkMutex;
 use crate::os::lineage::Lineage;
 use crate::os::mapping::{
     self, FileId, Holds, Memory, Shared, Unproven, file_size_limit, lacks_room, random,
@@ -37,7 +32,6 @@ use crate::os::thread;
 use crate::word::permit::{self, Permit, Process};
 use crate::word::places::Places;
 use crate::word::waiters::Waiters;
-use crate::{Address, Error};
 
 // A permit tells a start time back as the system told it.
 const _: () = assert!(START_BITS <= permit::START_BITS);
@@ -85,7 +79,7 @@ impl Holds for Segment {
 impl Segment {
     /// A new one with so many slots; where there is no room for that, a smaller one, with the least number of slots that
     /// is asked for.
-    fn create(slots: usize, least_slots: usize) -> Result<Self, Error> {
+    pub(super) fn create(slots: usize, least_slots: usize) -> Result<Self, Error> {
         let limit = file_size_limit().unwrap_or(u64::MAX);
         let mut size = Size { places: PLACES, nodes: NODES, slots };
         loop {
@@ -129,7 +123,7 @@ impl Segment {
     }
 
     /// Believes nothing of what stands there before it was compared with what was expected.
-    fn open(descriptor: BorrowedFd<'_>, id: [u64; 2]) -> Result<Self, Error> {
+    pub(super) fn open(descriptor: BorrowedFd<'_>, id: [u64; 2]) -> Result<Self, Error> {
         let found = Unproven::map(descriptor, header::WORDS)?;
         let read = |word: usize| found.words()[word].load(Ordering::Relaxed);
         if read(header::MAGIC) != MAGIC {
@@ -162,11 +156,26 @@ impl Segment {
         &self.shared.words()[word]
     }
 
+    /// How many slots it has.
+    pub(super) fn slots(&self) -> usize {
+        self.size.slots
+    }
+
     /// Slots in use.
-    fn used(&self) -> usize {
+    pub(super) fn used(&self) -> usize {
         // Shared memory: whatever stands there must not lead out of the segment.
         let used = self.header(header::SLOTS_USED).load(Ordering::Acquire);
         usize::try_from(used).map_or(self.size.slots, |used| used.min(self.size.slots))
+    }
+
+    /// Notes that so many slots are in use. For its maker alone.
+    pub(super) fn set_used(&self, slots: usize) {
+        self.header(header::SLOTS_USED).store(slots as u64, Ordering::Release);
+    }
+
+    /// Whether this is its id.
+    pub(super) fn has_id(&self, id: [u64; 2]) -> bool {
+        self.id == id
     }
 
     /// So many words that follow a slot.
@@ -292,7 +301,7 @@ impl Segment {
         self.header(header::SENT_ON).load(Ordering::Acquire) != 0
     }
 
-    fn place(self: &Arc<Self>, slot: usize) -> Option<Place> {
+    pub(super) fn place(self: &Arc<Self>, slot: usize) -> Option<Place> {
         Place::new(Arc::clone(self), self.size.slot_at(slot), entry_at(slot))
     }
 
@@ -302,12 +311,12 @@ impl Segment {
     }
 
     /// How this process is called here, if it was asked before; a word of 0 otherwise.
-    fn me(&self) -> Process {
+    pub(super) fn me(&self) -> Process {
         Process::from_word(self.private.words()[private::NAME].load(Ordering::Relaxed))
     }
 
     /// Before the calling thread forks: leaves to the child what it may go on with.
-    fn leave_to_child(&self, forks: u64) -> Option<Lineage> {
+    pub(super) fn leave_to_child(&self, forks: u64) -> Option<Lineage> {
         if !rule("fork/what-may-be-inherited-is-marked") {
             return None;
         }
@@ -331,7 +340,7 @@ impl Segment {
     }
 
     /// Leaves what this process holds to others, but for what its `running` threads do.
-    fn leave_held(&self, running: &[usize]) {
+    pub(super) fn leave_held(&self, running: &[usize]) {
         let me = self.me();
         if me.word() == 0 {
             return;
@@ -349,7 +358,10 @@ impl Segment {
 
     /// The robust locks that this process holds, and that another may release; with the thread that took each. What is recursive,
     /// or a queue's, belongs to the thread that took it.
-    fn plain_locks_of(&self, me: Process) -> impl Iterator<Item = (Inheritable<'_>, u64)> {
+    pub(super) fn plain_locks_of(
+        &self,
+        me: Process,
+    ) -> impl Iterator<Item = (Inheritable<'_>, u64)> {
         let mut next = 0;
         let slots = std::iter::from_fn(move || {
             let slot = next;
@@ -372,7 +384,7 @@ impl Segment {
         if depth > 0 { entry[entry::OWNER].load(Ordering::Relaxed) } else { 0 }
     }
 
-    fn tag(&self, slot: usize) -> Option<Tag> {
+    pub(super) fn tag(&self, slot: usize) -> Option<Tag> {
         let at = self.size.slot_at(slot) + TAG;
         Tag::from_word(self.shared.words()[at].load(Ordering::Acquire))
     }
@@ -389,7 +401,7 @@ fn name_the_limit(error: Error, smallest: Size) -> Error {
 }
 
 /// A slot's lock, if it is robust, one that another may release, and held by this process.
-fn plain_lock(words: &[AtomicU64; SLOT_WORDS], me: Process) -> Option<Inheritable<'_>> {
+pub(super) fn plain_lock(words: &[AtomicU64; SLOT_WORDS], me: Process) -> Option<Inheritable<'_>> {
     let tag = Tag::from_word(words[TAG].load(Ordering::Acquire))?;
     let is_plain = tag.kind == Kind::Mutex
         || tag.kind == Kind::ReentrantMutex && !rule("fork/an-rlock-is-left-to-nobody");
@@ -397,298 +409,6 @@ fn plain_lock(words: &[AtomicU64; SLOT_WORDS], me: Process) -> Option<Inheritabl
         && rule("fork/a-queues-lock-is-left-to-nobody");
     let lock = Inheritable { permit: &words[lock::PERMIT], heirs: &words[lock::HEIRS] };
     (tag.robust && is_plain && !is_queues && Permit(lock.permit).is_held_by(me)).then_some(lock)
-}
-
-/// The segments that this process has mapped.
-#[derive(Debug, Default)]
-struct Registry {
-    segments: Vec<Weak<Segment>>,
-    /// Where new objects go.
-    current: Option<Arc<Segment>>,
-    /// Slots of `current` that can be used again.
-    free: Vec<u32>,
-    /// Other segments of this process, where new objects can go when `current` is full.
-    older: Vec<Older>,
-    /// Slots that can be used again when some children are gone.
-    reuse: Reuse,
-    /// Objects made since this process last asked which children are gone.
-    made_since: u32,
-    /// Segments made so far.
-    made: u32,
-    sees_forks: bool,
-    /// Those in which this process holds a lock that it has no object of any more.
-    held: Vec<Arc<Segment>>,
-    /// During a fork: by which the child can be found that may go on with what this process holds.
-    lineages: Vec<Lineage>,
-}
-
-/// Slots of a segment that can be used again.
-#[derive(Debug)]
-struct Older {
-    segment: Weak<Segment>,
-    free: Vec<u32>,
-}
-
-impl Older {
-    fn is(&self, segment: &Arc<Segment>) -> bool {
-        std::ptr::eq(self.segment.as_ptr(), Arc::as_ptr(segment))
-    }
-}
-
-/// A process asks which children are gone only after so many new objects, so that the answer costs each of them little.
-const ASKS_AFTER: u32 = 256;
-
-static REGISTRY: ForkMutex<Registry> = ForkMutex::new();
-
-static FORKING: Forking = Forking::new();
-
-/// How often this process was forked, as far as it was told.
-static FORKS: AtomicU64 = AtomicU64::new(0);
-
-/// Leaves what this process holds to others, but for what its `running` threads do.
-pub(super) fn leave_held(running: &[usize]) {
-    let segments: Vec<_> = REGISTRY.lock().segments.iter().filter_map(Weak::upgrade).collect();
-    for segment in segments {
-        segment.leave_held(running);
-    }
-}
-
-/// A new object's place.
-#[derive(Debug)]
-pub(crate) struct Taken {
-    pub(crate) place: Place,
-    pub(crate) slot: u32,
-    /// What `give_back` wants to know.
-    pub(crate) forks: u64,
-}
-
-/// Takes a slot, all zero but for its tag.
-pub(crate) fn take(tag: Tag) -> Result<Taken, Error> {
-    let mut registry = REGISTRY.lock();
-    registry.watch_forks()?;
-    let slots = tag.slots();
-    let forks = FORKS.load(Ordering::Relaxed);
-    let (segment, slot, again) = registry.next_slots(slots)?;
-    let inconsistent = Error::BadAddress("the slot lies outside of its segment");
-    let place = segment.place(slot).ok_or(inconsistent)?;
-    if again {
-        // What is new is zero, and private memory that nobody has touched takes no room.
-        for word in place.private().iter().chain(place.shared()) {
-            word.store(0, Ordering::Relaxed);
-        }
-    }
-    place.shared()[TAG].store(tag.word(), Ordering::Release);
-    let slot = u32::try_from(slot).map_err(|_| inconsistent)?;
-    Ok(Taken { place, slot, forks })
-}
-
-/// Gives the slot of an object back that this process did not send; tells whether nobody else can have it.
-pub(crate) fn give_back(place: &Place, slot: u32, made: u64) -> bool {
-    let mut registry = REGISTRY.lock();
-    let segment = place.keeps();
-    if !segment.was_made_by_this_process()
-        || segment.tag(slot as usize).is_none_or(|tag| tag.slots() != 1)
-    {
-        return false;
-    }
-    let forks = FORKS.load(Ordering::Relaxed);
-    let is_mine = forks == made || !rule("fork/no-slot-is-reused-that-a-child-may-have");
-    if is_mine {
-        registry.free(segment, slot);
-    } else {
-        registry.reuse.leave(segment, slot, made, forks);
-    }
-    is_mine
-}
-
-/// Keeps the segment of an object that goes, if that is a lock that this process holds and may leave to others at its end.
-pub(crate) fn keep_what_is_held(place: &Place) {
-    let segment = place.keeps();
-    let me = Process::from_word(place.head().load(Ordering::Relaxed));
-    if me.word() == 0 || plain_lock(place.shared(), me).is_none() {
-        return;
-    }
-    let mut registry = REGISTRY.lock();
-    registry.held.retain(|held| held.plain_locks_of(held.me()).next().is_some());
-    if !registry.held.iter().any(|held| Arc::ptr_eq(held, segment)) {
-        registry.held.push(Arc::clone(segment));
-    }
-}
-
-/// The place of a slot that is in use.
-pub(crate) fn place(segment: &Arc<Segment>, slot: u32) -> Option<Place> {
-    let slot = usize::try_from(slot).ok().filter(|&slot| slot < segment.used())?;
-    segment.place(slot)
-}
-
-/// The place at an address, in a segment that this process has, or that the descriptor is.
-pub(crate) fn open(address: &Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Place, Error> {
-    let mut id = [0; 2];
-    for (half, bytes) in id.iter_mut().zip(address.segment.chunks_exact(8)) {
-        *half = u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
-    }
-    let mut registry = REGISTRY.lock();
-    let known = registry.segments.iter().filter_map(Weak::upgrade).find(|known| known.id == id);
-    let segment = match (known, descriptor) {
-        (Some(known), _) => known,
-        (None, None) => return Err(Error::SegmentNotMapped),
-        (None, Some(descriptor)) => {
-            registry.watch_forks()?;
-            let segment = Arc::new(Segment::open(descriptor, id)?);
-            registry.remember(&segment);
-            segment
-        }
-    };
-    drop(registry);
-    let slot = address.slot as usize;
-    if slot >= segment.used().min(SLOT_NUMBERS) {
-        return Err(Error::BadAddress("there is no such slot"));
-    }
-    let tag = segment.tag(slot).filter(|tag| tag.word() == address.tag);
-    let tag = tag.ok_or(Error::BadAddress("the slot holds something else"))?;
-    if slot + tag.slots() > segment.size.slots {
-        return Err(Error::BadAddress("it does not fit into its segment"));
-    }
-    segment.place(slot).ok_or(Error::BadAddress("there is no such slot"))
-}
-
-impl Registry {
-    /// Slots side by side, and whether they were another object's.
-    fn next_slots(&mut self, slots: usize) -> Result<(Arc<Segment>, usize, bool), Error> {
-        self.made_since = self.made_since.saturating_add(1);
-        self.leave_what_takes_none();
-        if let Some(found) = self.slots_of_current(slots) {
-            return Ok(found);
-        }
-        if slots == 1 {
-            if !self.go_back_to_older() && self.made_since > ASKS_AFTER {
-                self.made_since = 0;
-                let mut reuse = std::mem::take(&mut self.reuse);
-                reuse.find_free(|segment, slot| self.free(segment, slot));
-                self.reuse = reuse;
-                self.go_back_to_older();
-            }
-            if let Some(found) = self.slots_of_current(slots) {
-                return Ok(found);
-            }
-        }
-        let usual = (FEWEST_SLOTS << self.made.min(8)).min(MOST_SLOTS).max(slots);
-        if usual > MOST_SLOTS_OF_ONE {
-            return Err(Error::OutOfRange("a robust semaphore has 524,280 permits at most"));
-        }
-        let segment = Arc::new(Segment::create(usual, slots)?);
-        segment.header(header::SLOTS_USED).store(slots as u64, Ordering::Release);
-        self.remember(&segment);
-        self.made += 1;
-        self.go_to(Arc::clone(&segment), Vec::new());
-        Ok((segment, 0, false))
-    }
-
-    /// A forked child makes segments of its own; and what cannot be sent any more, for want of a descriptor, gets no new objects.
-    fn leave_what_takes_none(&mut self) {
-        let Some(current) = &self.current else { return };
-        if current.takes_objects() {
-            return;
-        }
-        if !current.was_made_by_this_process() {
-            self.older.clear();
-            self.reuse = Reuse::default();
-        }
-        self.current = None;
-        self.free.clear();
-    }
-
-    fn slots_of_current(&mut self, slots: usize) -> Option<(Arc<Segment>, usize, bool)> {
-        let current = self.current.as_ref()?;
-        let again = if slots == 1 { self.free.pop() } else { None };
-        if let Some(slot) = again {
-            return Some((Arc::clone(current), slot as usize, true));
-        }
-        let used = current.used();
-        if used + slots > current.size.slots {
-            return None;
-        }
-        current.header(header::SLOTS_USED).store((used + slots) as u64, Ordering::Release);
-        Some((Arc::clone(current), used, false))
-    }
-
-    /// Makes the fullest of the older segments that have a free slot the current one, so that those with few objects can lose
-    /// them and end; false if there is none.
-    fn go_back_to_older(&mut self) -> bool {
-        self.older.retain(|older| older.segment.strong_count() > 0);
-        loop {
-            let with_slots =
-                self.older.iter().enumerate().filter(|(_, older)| !older.free.is_empty());
-            let fullest = with_slots.min_by_key(|(_, older)| older.free.len());
-            let Some((index, _)) = fullest else { return false };
-            let Older { segment, free } = self.older.swap_remove(index);
-            if let Some(segment) = segment.upgrade().filter(|segment| segment.takes_objects()) {
-                self.go_to(segment, free);
-                return true;
-            }
-        }
-    }
-
-    fn go_to(&mut self, segment: Arc<Segment>, free: Vec<u32>) {
-        let free = std::mem::replace(&mut self.free, free);
-        if let Some(before) = self.current.replace(segment) {
-            self.older.push(Older { segment: Arc::downgrade(&before), free });
-        }
-    }
-
-    /// Lets a slot be used again.
-    fn free(&mut self, segment: &Arc<Segment>, slot: u32) {
-        if self.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, segment)) {
-            self.free.push(slot);
-        } else if let Some(older) = self.older.iter_mut().find(|older| older.is(segment)) {
-            older.free.push(slot);
-        }
-    }
-
-    fn remember(&mut self, segment: &Arc<Segment>) {
-        self.segments.retain(|known| known.strong_count() > 0);
-        self.segments.push(Arc::downgrade(segment));
-    }
-
-    fn watch_forks(&mut self) -> Result<(), Error> {
-        if !self.sees_forks {
-            static SEEN: Registered = Registered::new();
-            SEEN.once(|| on_fork(before_fork, after_fork_in_parent, after_fork_in_child))?;
-            self.sees_forks = true;
-        }
-        Ok(())
-    }
-}
-
-extern "C" fn before_fork() {
-    if !FORKING.is_new() {
-        return;
-    }
-    REGISTRY.lock_for_fork(|registry| {
-        FORKING.begin();
-        let forks = FORKS.fetch_add(1, Ordering::Relaxed) + 1;
-        registry.reuse.before_fork(forks, registry.current.as_ref());
-        let segments = registry.segments.iter().filter_map(Weak::upgrade);
-        registry.lineages = segments.filter_map(|segment| segment.leave_to_child(forks)).collect();
-    });
-}
-
-extern "C" fn after_fork_in_parent() {
-    if FORKING.end() {
-        REGISTRY.unlock_after_fork(|registry| {
-            registry.reuse.after_fork_in_parent();
-            registry.lineages = Vec::new();
-        });
-    }
-}
-
-extern "C" fn after_fork_in_child() {
-    if FORKING.end() {
-        REGISTRY.unlock_after_fork(|registry| {
-            registry.reuse.after_fork_in_child();
-            registry.lineages.drain(..).for_each(Lineage::leave_to_child);
-        });
-    }
 }
 
 #[cfg(test)]
