@@ -16,13 +16,15 @@ use crate::ffi::sharing::{numbers, place_of};
 
 static BROKEN: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
-/// `threading.BrokenBarrierError`: kept when semlock is imported, because nothing can be when the interpreter ends.
+/// `threading.BrokenBarrierError`. It is imported together with semlock, because nothing can be
+/// imported any more when the interpreter ends.
 pub(crate) fn broken_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     BROKEN.import(py, "threading", "BrokenBarrierError")
 }
 
-/// What `Barrier` derives from, so that another base can be added: Python changes a type's bases only if they lay out its
-/// instances as those did that it had, and none does as `object`.
+/// What `Barrier` derives from, so that another base can be added. Python changes a type's bases
+/// only if the new ones lay out its instances as the old ones did, and it does not do so for
+/// `object`.
 #[pyclass(frozen, subclass, module = "semlock._native", name = "_Barrier")]
 pub(crate) struct Base;
 
@@ -31,15 +33,16 @@ pub(crate) struct Base;
 /// One that dies in it breaks it.
 #[pyclass(frozen, subclass, dict, weakref, extends = Base, module = "semlock")]
 pub(crate) struct Barrier {
-    /// What `__init__` makes; subclasses may choose other arguments than it takes.
+    /// What `__init__` makes. A subclass may take other arguments, and call it later.
     state: OnceLock<State>,
 }
 
 struct State {
-    /// Used detached, wherever it may wait for its own lock: who holds that may have been stopped.
+    /// Used while detached wherever it may wait for its own lock, whose holder may have been
+    /// stopped.
     raw: raw::Barrier,
-    /// Gone when the garbage collector has cleared it. (An action is often a method of the barrier's
-    /// own subclass, which refers to the barrier.)
+    /// `None` when the garbage collector has cleared it. (An action is often a method of the
+    /// barrier's own subclass, and so refers to the barrier.)
     action: Mutex<Option<Py<PyAny>>>,
     timeout: Option<f64>,
 }
@@ -56,7 +59,7 @@ impl State {
         Ok(Self { raw, action, timeout })
     }
 
-    /// Never held while anything else is done: who waits for it may have the GIL.
+    /// Held only for moments: a thread that waits for it may hold the GIL.
     fn lock_action(&self) -> MutexGuard<'_, Option<Py<PyAny>>> {
         self.action.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -65,7 +68,7 @@ impl State {
         self.lock_action().as_ref().map(|action| action.clone_ref(py))
     }
 
-    /// The last one lets the others go, once the action is done.
+    /// The last member runs the action, and then lets the others go.
     fn let_go(&self, py: Python<'_>, member: raw::Member) -> PyResult<Passed> {
         let acted =
             self.action(py).map_or(Ok(()), |action| call_bound(action.bind(py), []).map(drop));
@@ -74,7 +77,7 @@ impl State {
         acted.map(|()| passed)
     }
 
-    /// One whose handlers raise leaves the barrier to the others.
+    /// Sleeps. If a signal handler raises, this member leaves the barrier to the others.
     fn sleep(&self, py: Python<'_>, member: raw::Member, deadline: Deadline) -> PyResult<Passed> {
         let passed = loop {
             match py.detach(|| self.raw.sleep(&member, deadline)) {
@@ -162,7 +165,7 @@ impl Barrier {
             Entered::Last(member) => (member.index(), state.let_go(py, member)?),
             Entered::Waits(member) => (member.index(), state.sleep(py, member, deadline)?),
             Entered::TimedOut => {
-                // As one that has entered: the others are not to wait for it.
+                // As if it had entered: the others must not wait for it.
                 py.detach(|| state.raw.abort());
                 (0, Passed::TimedOut)
             }
@@ -274,7 +277,7 @@ impl Barrier {
         let (address, descriptor) = place_of([segment, slot, tag, fd])?;
         let raw = raw::Barrier::open(address, descriptor);
         let state = State::new(raw, action, timeout, cls.py())?;
-        // Empty, and of the class that was pickled.
+        // An empty instance of the class that was pickled.
         let new = cls.call_method1("__new__", (cls,))?.cast_into::<Self>()?;
         new.get().fill(state)?;
         Ok(new)
@@ -310,7 +313,7 @@ impl Barrier {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // One that is being looked at just now is in use, and not to be collected.
+        // If it is locked, the barrier is in use just now, and must not be collected.
         if let Some(Ok(action)) = self.state.get().map(|state| state.action.try_lock()) {
             visit.call(action.as_ref())?;
         }
@@ -319,7 +322,7 @@ impl Barrier {
 
     fn __clear__(&self) {
         let action = self.state.get().and_then(|state| state.lock_action().take());
-        // Ended here, with the mutex free: that may run anything.
+        // Dropped while the mutex is free, because that may run any code.
         drop(action);
     }
 }

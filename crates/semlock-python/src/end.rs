@@ -1,4 +1,4 @@
-//! How a process ends: what `semlock.ends` is made of.
+//! How a process ends: the native part of `semlock.ends`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +9,7 @@ use semlock::raw;
 
 /// The `run` of a `multiprocessing` process, which notes whether it ended well.
 ///
-/// Not a function of Python's: that would stand in each traceback of what the process runs.
+/// It is native, because a Python function would stand in each traceback of what the process runs.
 #[pyclass(module = "semlock._native", name = "_Run", frozen)]
 struct Run {
     run: Py<PyAny>,
@@ -50,7 +50,7 @@ fn is_status_zero(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
 
 /// Leaves what this process holds to others: see `semlock::raw::leave_held`.
 #[pyfunction]
-#[allow(clippy::needless_pass_by_value)] // what Python gives is converted into it
+#[allow(clippy::needless_pass_by_value)] // the argument is converted into it
 fn _leave_held(running: Vec<usize>) {
     raw::leave_held(&running);
 }

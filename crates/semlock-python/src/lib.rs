@@ -77,7 +77,7 @@ fn add_multiprocessing(py: Python<'_>) -> PyResult<()> {
     const NAME: &str = "semlock._multiprocessing";
 
     let module = PyModule::new(py, NAME)?;
-    // What CPython's configure finds out.
+    // As CPython's configure sets them.
     let flags = PyDict::new(py);
     for (flag, is_set) in [
         ("HAVE_SEM_OPEN", cfg!(unix)),
@@ -98,6 +98,6 @@ fn add_multiprocessing(py: Python<'_>) -> PyResult<()> {
     let spec = py.import("importlib.machinery")?.getattr("ModuleSpec")?;
     module.setattr("__spec__", spec.call1((NAME, py.None()))?)?;
     py.import("sys")?.getattr("modules")?.set_item(NAME, &module)?;
-    // As the import of a submodule does, which this spares.
+    // As importing a submodule does, which is not needed then.
     py.import("semlock")?.setattr("_multiprocessing", module)
 }

@@ -1,4 +1,4 @@
-//! Files and memory by their descriptors, for the Python side.
+//! Files and memory by their descriptors, for the Python code.
 
 use std::os::fd::{IntoRawFd, RawFd};
 
@@ -18,19 +18,20 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.setattr("_layout", wrap_pyfunction!(words_by_name, module)?)
 }
 
-/// What tells the file that is open under a number from all others: its device, inode, mode, number of names and length, and
-/// when it was made; that is 0 where nobody can tell.
+/// What tells the file that is open under a descriptor's number from all others: its device, inode,
+/// mode, number of names and length, and when it was made (0: unknown).
 ///
-/// Raises `OSError` for a number that nothing is open under.
+/// Raises `OSError` if nothing is open under this number.
 #[pyfunction(name = "_file_id", signature = (fd, /))]
 fn file_id(py: Python<'_>, fd: RawFd) -> PyResult<(u64, u64, u64, u64, u64, u64)> {
     let file = raw::FileId::of_number(fd).map_err(|error| exception(py, error))?;
     Ok(numbers(file).into())
 }
 
-/// Whether this process has this file, of which `_file_id` told, open under a number.
+/// Whether this process has a file open under a descriptor's number. `file` is what `_file_id`
+/// returned for it.
 ///
-/// What cannot be a file, as it may come out of a damaged pickle, is open nowhere.
+/// False for anything that cannot be a file: it may come out of a damaged pickle.
 #[pyfunction(name = "_is_open_as", signature = (fd, file, /))]
 fn is_open_as(fd: RawFd, file: &Bound<'_, PyAny>) -> bool {
     let Ok((device, inode, mode, links, length, born)) = file.extract() else {
@@ -40,9 +41,9 @@ fn is_open_as(fd: RawFd, file: &Bound<'_, PyAny>) -> bool {
     raw::FileId::of_number(fd).is_ok_and(|found| found.matches(&wanted))
 }
 
-/// A descriptor of new memory of so many bytes, all zero, that can be shared and has no name.
+/// A descriptor of new memory that can be shared and has no name: so many bytes, all zero.
 ///
-/// Raises `OSError` where there is none.
+/// Raises `OSError` where the system has none.
 #[pyfunction(name = "_new_memory", signature = (size, /))]
 fn new_memory(py: Python<'_>, size: u64) -> PyResult<RawFd> {
     let memory = py.detach(|| raw::new_memory(size));

@@ -8,13 +8,14 @@ use semlock::{Deadline, Kind, Wait};
 use crate::ffi::errors::exception;
 use crate::ffi::windows::{deadline_of, wait};
 
-/// What an `RLock` stands on that is recovered when its owner dies: named and used as a `SemLock`.
+/// The mutex below an `RLock` that is recovered when its owner dies. It has the interface of a
+/// `SemLock`.
 #[pyclass(frozen, subclass, module = "semlock._native", name = "_RobustMutex")]
 pub(crate) struct RobustMutex(semlock::RobustMutex);
 
 #[pymethods]
 impl RobustMutex {
-    /// A new one, or what was duplicated for this process.
+    /// A new one, or one whose handles were duplicated for this process.
     #[new]
     #[pyo3(signature = (mutex=None, mark=None))]
     fn new(py: Python<'_>, mutex: Option<usize>, mark: Option<usize>) -> PyResult<Self> {
@@ -50,13 +51,13 @@ impl RobustMutex {
         None
     }
 
-    /// Whether this thread has it from an owner that died.
+    /// Whether this thread recovered it from an owner that died.
     #[getter]
     fn recovered(&self) -> bool {
         self.0.is_recovered()
     }
 
-    /// None where it was not acquired; else whether an owner had died.
+    /// None if it was not acquired; otherwise whether its owner had died.
     #[pyo3(signature = (block, timeout, /))]
     fn _acquire(
         &self,
@@ -82,12 +83,12 @@ impl RobustMutex {
         self.0.release().map_err(|error| exception(py, error))
     }
 
-    /// Releases it, and has the next be told of the owner that died.
+    /// Releases it, and lets the next owner know of the one that died.
     fn _let_go(&self, py: Python<'_>) -> PyResult<()> {
         self.0.let_go().map_err(|error| exception(py, error))
     }
 
-    /// How often this thread has it.
+    /// How many times this thread holds it.
     fn _count(&self) -> u32 {
         self.0.count()
     }

@@ -13,43 +13,45 @@ use pyo3::types::PyType;
 
 use crate::ffi::arguments::ignores_dead_owners_of;
 
-/// Their names, which are those of ours: each base before what derives from it.
+/// Their names, which our classes have as well. Each base stands before what derives from it.
 const NAMES: [&str; 8] =
     ["SemLock", "Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier"];
 
-/// Adds what the Python side asks about them.
+/// Adds what the Python code needs to know about them.
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // setattr, because add would make an `__all__`.
     module.setattr("_NAMES_OF_SYNCHRONIZE", PyTuple::new(module.py(), NAMES)?)?;
     module.setattr("_ignores_dead_owners", wrap_pyfunction!(ignores_dead_owners, module)?)
 }
 
-/// Whether `on_owner_died` says to ignore an owner's death, for the classes that are written in Python.
+/// Whether `on_owner_died` says to ignore an owner's death. For the classes that are written in
+/// Python.
 ///
-/// Raises `TypeError` or `ValueError` for what it cannot be.
+/// Raises `TypeError` or `ValueError` if it is neither "warn" nor "ignore".
 #[pyfunction(name = "_ignores_dead_owners", signature = (on_owner_died, /))]
 fn ignores_dead_owners(on_owner_died: &Bound<'_, PyAny>) -> PyResult<bool> {
     ignores_dead_owners_of(on_owner_died)
 }
 
-/// Makes the class of `multiprocessing` that each of ours stands for a base of it, so that `isinstance`
-/// and `issubclass` give the answers that users expect. It comes last, so that nothing is looked up
-/// there that ours have.
+/// Makes each of the stdlib's classes a base of ours of the same name, so that `isinstance` and
+/// `issubclass` give the answers that users expect. It is the last base, so that Python finds our
+/// methods first.
 #[cfg(unix)]
 pub(crate) fn stand_for_the_stdlibs(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let stdlibs = match py.import("multiprocessing.synchronize") {
         Ok(stdlibs) => stdlibs,
-        // An interpreter that was built without: there is nothing to check with.
+        // The interpreter was built without them, so nobody can check for them.
         Err(error) if error.is_instance_of::<PyImportError>(py) => return Ok(()),
         Err(error) => return Err(error),
     };
     for name in NAMES {
-        // It is being imported, and imports us in the place of `_multiprocessing`: its classes are not there yet.
+        // The module is just being imported, and imports us in the place of `_multiprocessing`: its
+        // classes are not there yet.
         let Some(stdlibs_class) = stdlibs.getattr_opt(name)? else { return Ok(()) };
         let class = module.getattr(name)?;
         let (base,): (Bound<'_, PyAny>,) = class.getattr("__bases__")?.extract()?;
-        // Whoever has put something else there checks with nothing.
+        // Something else may stand under this name, and nobody can check for that.
         if let Ok(stdlibs_class) = stdlibs_class.cast_into::<PyType>() {
             class.setattr("__bases__", (base, stdlibs_class))?;
         }
@@ -57,15 +59,16 @@ pub(crate) fn stand_for_the_stdlibs(module: &Bound<'_, PyModule>) -> PyResult<()
     Ok(())
 }
 
-/// Makes the module import what stands in for the classes, which this system does not have, when the
-/// first of them is asked for: it builds on `multiprocessing.synchronize`, which may be half imported
-/// yet, and asking for `_multiprocessing`.
+/// This system does not have our native classes. `semlock.kernel` has others of the same names, and
+/// is imported when somebody asks for the first of them. It cannot be imported now: it needs
+/// `multiprocessing.synchronize`, which may itself be importing us in the place of
+/// `_multiprocessing`.
 #[cfg(not(unix))]
 pub(crate) fn stand_for_the_stdlibs(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.setattr("__getattr__", wrap_pyfunction!(stand_in, module)?)
 }
 
-/// One of those classes, which from then on is there.
+/// Returns one of those classes, and keeps it as an attribute of the module.
 #[cfg(not(unix))]
 #[pyfunction(name = "__getattr__", pass_module)]
 fn stand_in<'py>(

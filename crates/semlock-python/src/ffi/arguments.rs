@@ -1,4 +1,4 @@
-//! The arguments of a call: C's and Rust's values for them, and exceptions for what they are not.
+//! Reading the arguments of a call, and raising for those that are wrong.
 
 use std::ffi::{CStr, c_int, c_long};
 use std::ptr;
@@ -14,7 +14,8 @@ use super::errors::{Exception, raise, raise_as};
 use super::interpreter::is_since_3_12;
 use super::values::{text, tuple};
 
-/// What the interpreter's own `_multiprocessing` takes for a truth value; `None`: exception set.
+/// An object as a truth value, as the interpreter's own `_multiprocessing` reads one; `None`:
+/// exception set.
 ///
 /// # Safety
 /// Attached; `object` is alive.
@@ -28,7 +29,7 @@ pub(crate) unsafe fn truth(object: *mut PyObject) -> Option<bool> {
     if object == unsafe { ffi::Py_False() } {
         return Some(false);
     }
-    // CPython 3.12 began to take anything for a truth value where it took an int before.
+    // Since CPython 3.12 any object has a truth value here; before, only an int had one.
     if is_since_3_12() {
         // SAFETY: a live object.
         unsafe { is_true(object) }
@@ -63,7 +64,7 @@ pub(crate) unsafe fn integer(object: *mut PyObject) -> Option<c_int> {
     None
 }
 
-/// `acquire`'s two arguments, null where not given; `None`: exception set.
+/// `acquire`'s two arguments, null where they were left out; `None`: exception set.
 ///
 /// # Safety
 /// The arguments are those of a `METH_FASTCALL | METH_KEYWORDS` call.
@@ -85,7 +86,7 @@ pub(crate) unsafe fn acquire_arguments(
     }
     // SAFETY: kwnames is null or a tuple.
     let keywords = if kwnames.is_null() { 0 } else { unsafe { ffi::PyTuple_Size(kwnames) } };
-    // Of what is odd, let Python say what is wrong, as it would.
+    // Python's own parser says what is wrong with unusual arguments.
     // SAFETY: as for this function.
     let parse = || unsafe { parse_acquire_arguments(args, nargs, kwnames) };
     if nargs + keywords > 2 {
@@ -139,8 +140,8 @@ pub(crate) unsafe fn fast_arguments<const N: usize>(
     names: [&CStr; N],
 ) -> Option<[*mut PyObject; N]> {
     let mut values = [ptr::null_mut(); N];
-    // SAFETY: as for this function. What the parser finds is borrowed from the caller, who has it
-    // all through the call.
+    // SAFETY: as for this function. The parser finds borrowed references, which the caller holds
+    // for the whole call.
     unsafe {
         let tuple = tuple(args, nargs);
         let keywords = keywords(args, nargs, kwnames);
@@ -167,14 +168,14 @@ pub(crate) unsafe fn timeout_argument(
     given.map(|[timeout]| timeout)
 }
 
-/// An object as a float, whatever that is; `None`: exception set.
+/// An object as a float, which may be NaN; `None`: exception set.
 ///
 /// # Safety
 /// Attached; `object` is alive.
 pub(crate) unsafe fn float(object: *mut PyObject) -> Option<f64> {
     // SAFETY: as for this function.
     let float = unsafe { ffi::PyFloat_AsDouble(object) };
-    #[allow(clippy::float_cmp)] // exactly this value says that there may be an exception
+    #[allow(clippy::float_cmp)] // exactly this value means that an exception may be set
     if float == -1.0 {
         // SAFETY: attached.
         if !unsafe { ffi::PyErr_Occurred() }.is_null() {
@@ -194,7 +195,7 @@ pub(crate) unsafe fn timeout(object: *mut PyObject) -> Option<Duration> {
     Deadline::timeout(seconds).map_err(raise).ok()
 }
 
-/// The end of a wait that begins now; `None`: exception set.
+/// The deadline of a wait that begins now; `None`: exception set.
 ///
 /// # Safety
 /// Attached; `timeout` is alive, or null where it was left out.
@@ -214,7 +215,7 @@ pub(crate) unsafe fn ignores_dead_owners(on_owner_died: *mut PyObject) -> Option
     if on_owner_died.is_null() {
         return Some(false);
     }
-    // SAFETY: as for this function; of what is no string, only its type is looked at.
+    // SAFETY: as for this function. If it is no string, only its type is read.
     let given = unsafe {
         if ffi::PyUnicode_Check(on_owner_died) == 0 {
             let given = type_name(on_owner_died)?;
@@ -289,7 +290,7 @@ pub(crate) unsafe fn parse<const N: usize>(
     const { assert!(N <= MOST_ARGUMENTS) };
     let mut ended = [ptr::null(); MOST_ARGUMENTS + 1];
     ended[..N].copy_from_slice(&names.map(CStr::as_ptr));
-    // What is left over of these, the format has no places for.
+    // The format uses only the first of these places.
     let mut places = [ptr::null_mut::<*mut PyObject>(); MOST_ARGUMENTS];
     for (place, value) in places.iter_mut().zip(values) {
         *place = value;
@@ -312,5 +313,5 @@ pub(crate) unsafe fn parse<const N: usize>(
     parsed != 0
 }
 
-/// The most that any of our functions takes.
+/// The most arguments that any of our functions takes.
 const MOST_ARGUMENTS: usize = 5;

@@ -8,11 +8,12 @@ use pyo3::prelude::*;
 
 use super::values::packed;
 
-/// Does what may run Python code, with functions that are declared to let unwind.
+/// Makes a call that may run Python code, with a function that is declared to let unwind.
 ///
-/// Up to CPython 3.13 a daemon thread that comes back to Python while the interpreter ends is ended there. With glibc that
-/// unwinds its stack, which must not cross frames that know nothing of it; and what is below is not to be ended, for the
-/// rest of the process still uses it. So the thread stops here for good, as it does by itself since 3.14.
+/// Up to CPython 3.13 the interpreter, while it ends, ends each daemon thread that returns to
+/// Python. With glibc that unwinds the thread's stack. The unwinding must not cross our frames,
+/// which do not expect it, and must not drop what they own, which the rest of the process still
+/// uses. So the thread stops here for good. (Since 3.14 the interpreter itself stops it.)
 fn unwound_no_further<R>(call: impl FnOnce() -> R) -> R {
     struct Stops;
 
@@ -30,8 +31,9 @@ fn unwound_no_further<R>(call: impl FnOnce() -> R) -> R {
     result
 }
 
-/// A function of `pyo3::ffi`'s, which are declared not to unwind, as one that may. (Two declarations of one function would
-/// become one, and that would not unwind.)
+/// A function of `pyo3::ffi`, all of which are declared not to unwind, as one that may. (A second
+/// declaration of the function would not help: the compiler makes one of the two, which does not
+/// unwind.)
 macro_rules! unwinding {
     ($function:path, ($($argument:ty),*) -> $result:ty) => {{
         let function = $function as unsafe extern "C" fn($($argument),*) -> $result;
@@ -43,7 +45,7 @@ macro_rules! unwinding {
     }};
 }
 
-/// Something of a module's, imported if need be: a new reference; null: exception set.
+/// An attribute of a module, which is imported if need be: a new reference; null: exception set.
 pub(crate) fn imported(module: &CStr, name: &CStr) -> *mut PyObject {
     // SAFETY: attached, and C strings.
     let module = unwound_no_further(|| unsafe {
@@ -53,8 +55,8 @@ pub(crate) fn imported(module: &CStr, name: &CStr) -> *mut PyObject {
     unsafe { attribute_of_new(module, name) }
 }
 
-/// An attribute of something to which the reference is given up: a new reference; null: exception
-/// set.
+/// An attribute of an object: a new reference; null: exception set. Takes over the reference to the
+/// object.
 ///
 /// # Safety
 /// `of` is null with an exception set, or a reference of the caller's.
@@ -62,7 +64,7 @@ pub(crate) unsafe fn attribute_of_new(of: *mut PyObject, name: &CStr) -> *mut Py
     if of.is_null() {
         return of;
     }
-    // SAFETY: attached; a live object, until the caller's reference is given back; a C string.
+    // SAFETY: attached; a live object, until its reference is released; a C string.
     unsafe {
         let attribute = ffi::PyObject_GetAttrString(of, name.as_ptr());
         ffi::Py_DECREF(of);
@@ -70,7 +72,7 @@ pub(crate) unsafe fn attribute_of_new(of: *mut PyObject, name: &CStr) -> *mut Py
     }
 }
 
-/// Calls something: a new reference; null: exception set.
+/// Calls a function: a new reference; null: exception set.
 ///
 /// # Safety
 /// Attached; `function` is alive, `args` a tuple and `kwargs` a dictionary or null.
@@ -88,8 +90,8 @@ pub(crate) unsafe fn call(
     })
 }
 
-/// Calls something to which the reference is given up, with new references, which are given up too: a new reference;
-/// null: exception set.
+/// Calls a function: a new reference; null: exception set. Takes over the references to the
+/// function and to its arguments.
 ///
 /// # Safety
 /// All are null with an exception set, or references of the caller's.
@@ -110,7 +112,7 @@ pub(crate) unsafe fn call_new<const N: usize>(
     result
 }
 
-/// The same for what is not written against the C interface.
+/// The same for bound objects.
 pub(crate) fn call_bound<'py, const N: usize>(
     function: &Bound<'py, PyAny>,
     args: [&Bound<'py, PyAny>; N],
@@ -123,7 +125,7 @@ pub(crate) fn call_bound<'py, const N: usize>(
     }
 }
 
-/// Whether something is true; `None`: exception set.
+/// Whether an object is true; `None`: exception set.
 ///
 /// # Safety
 /// Attached; `object` is alive.

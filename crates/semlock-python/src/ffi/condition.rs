@@ -3,8 +3,9 @@
 //! It is on the hot path because `with condition:` and `notify()` run as often as `with lock:`.
 //!
 //! # Safety
-//! What every function in the tables relies on is told at the heads of this folder and of `objects`: the types
-//! of this file hold a `Condition`, but for `_Waiters`, whose instances begin with a `Waiters`.
+//! The heads of this folder and of `objects` say what every function in the tables relies on. The
+//! types of this file hold a `Condition`, except for `_Waiters`, whose instances begin with a
+//! `Waiters`.
 
 use std::ffi::{c_int, c_long, c_void};
 use std::ptr;
@@ -32,8 +33,8 @@ use super::waits::{self, detached};
 struct Condition {
     raw: raw::Condvar,
     lock: Reference,
-    /// Whether the lock is exactly a `Lock` or `RLock`, on which nothing was set by then. Its methods are
-    /// not looked up then.
+    /// Whether the lock is exactly a `Lock` or `RLock`, and had no attributes when the condition
+    /// was made. Then its methods are called directly, and not looked up.
     is_plain: bool,
 }
 
@@ -45,28 +46,27 @@ impl Contents for Condition {
 
 shared!(Condition, raw);
 
-/// A lock's object, of which `mutex` has made sure. (It is not cleared to break cycles: those all go
-/// through attributes or a subclass's slots, which are.)
+/// The object of a lock, which `mutex` has checked. (The collector does not clear it to break
+/// cycles: all of them go through attributes or a subclass's slots, which it clears.)
 struct Reference(*mut PyObject);
 
 impl Drop for Reference {
     fn drop(&mut self) {
-        // SAFETY: attached, as whoever ends an object or a call of this file is; a reference that is
-        // its own.
+        // SAFETY: attached, as every caller of this file's functions is; a reference that it owns.
         unsafe { ffi::Py_DECREF(self.0) };
     }
 }
 
 impl Condition {
     fn lock(&self) -> &Lock {
-        // SAFETY: `mutex` found it filled, which it stays, and it lives as long as the reference.
+        // SAFETY: `mutex` found it filled. It stays filled, and lives as long as the reference.
         unsafe { get(self.lock.0).unwrap_unchecked() }
     }
 }
 
-// ---- The lock's part ----
+// ---- Acquiring and releasing the lock ----
 
-/// Calls a method of the lock's, as a subclass may have made it.
+/// Calls a method of the lock, which a subclass may have overridden.
 ///
 /// # Safety
 /// Attached; the arguments are those of a `METH_FASTCALL | METH_KEYWORDS` call.
@@ -78,8 +78,8 @@ unsafe fn delegate(
     nargs: Py_ssize_t,
     kwnames: *mut PyObject,
 ) -> *mut PyObject {
-    // SAFETY: as for this function; the lock lives as long as the condition. New references are
-    // given back once.
+    // SAFETY: as for this function; the lock lives as long as the condition. Each new reference is
+    // released once.
     unsafe {
         let function = ffi::PyObject_GetAttrString(condition.lock.0, name.as_ptr());
         if function.is_null() {
@@ -186,7 +186,7 @@ impl Condition {
     }
 }
 
-/// `notify`'s argument, as far as there can be waiters; `None`: exception set.
+/// `notify`'s argument, limited to the number of waiters that there can be; `None`: exception set.
 ///
 /// # Safety
 /// Attached; the arguments are those of a `METH_FASTCALL | METH_KEYWORDS` call.
@@ -237,8 +237,8 @@ unsafe extern "C" fn wait(
 }
 
 impl Condition {
-    /// Waits for a notification, with the lock let go for so long. The caller holds it, and holds it
-    /// again when this returns, whatever came between.
+    /// Waits for a notification, and releases the lock meanwhile. The caller holds the lock, and
+    /// holds it again when this returns, however the wait ends.
     fn wait(&self, deadline: Deadline) -> *mut PyObject {
         let lock = self.lock();
         let waiting = match self.raw.enter() {
@@ -248,48 +248,50 @@ impl Condition {
         let depth = match lock.raw.release_all() {
             Ok(depth) => depth,
             Err(error) => {
-                // Still held: nobody was told of this waiter.
+                // The lock is still held, so nobody can have notified this waiter.
                 self.raw.abandon(waiting);
                 return raise(error);
             }
         };
-        // An exception, if one is set from here on, stays set until this returns.
+        // If an exception is set from here on, it stays set until this returns.
         let condvar = &self.raw;
         let slept = waits::wait(|| Ok(condvar.sleep(&waiting, deadline)));
         loop {
             let taken = take_again(&lock.raw);
             lock.raw.restore_depth(depth);
             match taken {
-                // The warning ran what released the lock, or goes on holding it: it is to be taken anew.
+                // The warning ran code that released the lock, or that still holds it: take it
+                // again.
                 Wait::OwnerDied(pid) if !self.warn_that_owner_died(pid) => {}
                 _ => break,
             }
         }
-        // A signal can have come as it was notified, and interrupted no sleep: what its handler raises now
-        // comes out of the wait, and a moment later would cross what it returns.
-        // SAFETY: attached; handlers run where nothing is set.
+        // A signal can arrive together with the notification, and then interrupts no sleep. Its
+        // handler runs now, so that what it raises ends the wait. A moment later it would replace
+        // the result.
+        // SAFETY: attached; handlers run only where no exception is set.
         let failed = slept.is_none()
             || unsafe { !ffi::PyErr_Occurred().is_null() || ffi::PyErr_CheckSignals() < 0 };
         if failed {
-            // If it was notified, somebody else is to make use of that.
+            // If this waiter was notified, the notification goes to another.
             self.raw.abandon(waiting);
             return ptr::null_mut();
         }
         boolean(self.raw.leave(waiting))
     }
 
-    /// Warns of an owner that died while this waited; tells whether the lock is held then. If the warning raises, it
-    /// stays held: who called `wait` holds it, and is to let go of it.
-    #[allow(deprecated)] // what CPython 3.12 has in its place, older ones have not
+    /// Warns of an owner that died during the wait; returns whether the lock is held then. If the
+    /// warning raises, the lock stays held: the caller of `wait` holds it, and has to release it.
+    #[allow(deprecated)] // older versions than CPython 3.12 do not have what replaces them
     fn warn_that_owner_died(&self, pid: u32) -> bool {
         let mut before = [ptr::null_mut(); 3];
         let [kind, value, traceback] = &mut before;
-        // SAFETY: attached, with places for three references, which are given back once; the lock's
+        // SAFETY: attached, with places for three references, which are passed on once; the lock's
         // object is alive and holds the lock.
         unsafe {
             ffi::PyErr_Fetch(kind, value, traceback);
             let warned = warn_that_owner_died(self.lock.0, self.lock(), pid);
-            // What was first to end the wait is what comes out of it.
+            // The first exception is the one that ends the wait.
             if !before[0].is_null() {
                 ffi::PyErr_Restore(before[0], before[1], before[2]);
             }
@@ -298,8 +300,8 @@ impl Condition {
     }
 }
 
-/// Takes a lock, whatever signals arrive. What the first of their handlers raises is set when this
-/// returns, and the others run later.
+/// Takes a lock, whatever signals arrive. If a signal's handler raises, the exception is set when
+/// this returns, and the handlers of further signals run later.
 fn take_again(lock: &raw::Lock) -> Wait {
     let tried = lock.try_acquire();
     if tried != Wait::TimedOut {
@@ -308,20 +310,20 @@ fn take_again(lock: &raw::Lock) -> Wait {
     let mut waiter = lock.waiter(Deadline::NEVER);
     loop {
         match detached(|| waiter.wait()) {
-            // SAFETY: attached again. What it raises stays set.
+            // SAFETY: attached again. If a handler raises, the exception stays set.
             Wait::Interrupted => unsafe {
                 if ffi::PyErr_Occurred().is_null() {
                     ffi::PyErr_CheckSignals();
                 }
             },
-            // woken for nothing: that deadline does not come
+            // woken for nothing: this deadline never comes
             Wait::TimedOut => {}
             end => return end,
         }
     }
 }
 
-/// `wait_for(predicate, timeout=None)`, over the instance's own `wait`.
+/// `wait_for(predicate, timeout=None)`, which calls the instance's own `wait`.
 unsafe extern "C" fn wait_for(
     slf: *mut PyObject,
     args: *const *mut PyObject,
@@ -340,14 +342,14 @@ unsafe extern "C" fn wait_for(
 }
 
 /// # Safety
-/// Attached; the first two are alive, and `timeout` is or null.
+/// Attached; `slf` and `predicate` are alive, `timeout` is alive or null.
 unsafe fn wait_until_true(
     slf: *mut PyObject,
     predicate: *mut PyObject,
     timeout: *mut PyObject,
 ) -> *mut PyObject {
-    // SAFETY: as for this function. Results are new references, or null with an exception set, and
-    // each is given back or returned.
+    // SAFETY: as for this function. Results are new references, or null with an exception set. Each
+    // is released or returned.
     unsafe {
         let mut since = None;
         loop {
@@ -374,12 +376,12 @@ unsafe fn wait_until_true(
     }
 }
 
-/// What is left of a timeout, which begins with the first call; `Some(None)` if there is none, and
-/// `None` with an exception set.
+/// What is left of a timeout, which begins with the first call; `Some(None)`: there is no timeout;
+/// `None`: exception set.
 ///
 /// # Safety
 /// Attached; `timeout` is alive or null.
-#[allow(clippy::option_option)] // the outer one is as everywhere here
+#[allow(clippy::option_option)] // the outer one means an exception, as in all of this folder
 unsafe fn seconds_left(
     timeout: *mut PyObject,
     since: &mut Option<std::time::Instant>,
@@ -398,7 +400,7 @@ unsafe fn seconds_left(
 /// # Safety
 /// Attached; `slf` is alive.
 unsafe fn wait_once(slf: *mut PyObject, timeout: Option<f64>) -> *mut PyObject {
-    // SAFETY: as for this function; new references, each given back once.
+    // SAFETY: as for this function; new references, each passed on once.
     unsafe {
         let timeout = timeout.map_or_else(none, |timeout| ffi::PyFloat_FromDouble(timeout));
         if timeout.is_null() {
@@ -408,12 +410,12 @@ unsafe fn wait_once(slf: *mut PyObject, timeout: Option<f64>) -> *mut PyObject {
     }
 }
 
-// ---- What a condition can tell ----
+// ---- The state of a condition ----
 
 unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
     let condition: &Condition = held!(slf);
-    // SAFETY: attached, and `slf` comes from Python; each step takes references of ours, and the
-    // lock lives as long as the condition.
+    // SAFETY: attached, and `slf` comes from Python; each step takes over references of ours, and
+    // the lock lives as long as the condition.
     unsafe {
         let lock = ffi::Py_NewRef(condition.lock.0);
         let parts = formatted(c"%S, %S", lock, long(condition.raw.waiting()));
@@ -432,14 +434,15 @@ unsafe extern "C" fn sleeping_count(slf: *mut PyObject, _: *mut c_void) -> *mut 
     waiters(condition.raw.waiting())
 }
 
-/// Of `_woken_count` and `_wait_semaphore`: nobody waits for sleepers to have woken.
+/// `_woken_count` and `_wait_semaphore`: always 0, because no notifier waits for its waiters to
+/// wake.
 unsafe extern "C" fn no_count(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     let _there: &Condition = held!(slf);
     waiters(0)
 }
 
-/// An instance of `_Waiters`: what `multiprocessing` keeps in semaphores and looks at by
-/// `get_value()`, as it is now.
+/// An instance of `_Waiters`: a number that `multiprocessing` keeps in a semaphore and reads with
+/// `get_value()`. This one keeps the number of the moment when it was made.
 #[repr(C)]
 struct Waiters {
     ob_base: PyObject,
@@ -451,7 +454,7 @@ fn waiters(value: u32) -> *mut PyObject {
     let Some(classes) = CLASSES.get(unsafe { Python::assume_attached() }) else {
         return raise_as(Exception::Runtime, "semlock._native is not imported".to_owned());
     };
-    // SAFETY: attached; a type without an allocator of its own, of instances of a fixed size.
+    // SAFETY: attached; a type without an allocator of its own, whose instances have a fixed size.
     unsafe {
         let made = ffi::PyType_GenericAlloc(classes.waiters.as_ptr().cast(), 0);
         if !made.is_null() {
@@ -467,8 +470,8 @@ unsafe extern "C" fn waiters_value(slf: *mut PyObject, _: *mut PyObject) -> *mut
 }
 
 unsafe extern "C" fn waiters_dealloc(slf: *mut PyObject) {
-    // SAFETY: nobody else has this object any more. It is of a heap type, which its instances count
-    // for, and goes the way that PyType_GenericAlloc's objects go.
+    // SAFETY: nobody else refers to this object any more. An instance of a heap type counts as a
+    // reference to it. PyObject_Free frees what PyType_GenericAlloc made.
     unsafe {
         let class = ffi::Py_TYPE(slf);
         ffi::PyObject_Free(slf.cast());
@@ -478,8 +481,8 @@ unsafe extern "C" fn waiters_dealloc(slf: *mut PyObject) {
 
 // ---- Making and ending ----
 
-/// What a `Lock` or `RLock`, or one of a subclass, holds, and whether it is exactly such; `None`:
-/// exception set.
+/// What a `Lock` or `RLock`, or an instance of a subclass, holds, and whether it is no subclass;
+/// `None`: exception set.
 ///
 /// # Safety
 /// Attached; `object` is alive, as long as the result is used.
@@ -508,7 +511,7 @@ unsafe fn mutex<'a>(object: *mut PyObject) -> Option<(&'a Lock, bool)> {
     }
 }
 
-/// What a condition with this lock, or a new one, holds; `None`: exception set.
+/// A condition with this lock, or with a new one; `None`: exception set.
 ///
 /// # Safety
 /// Attached; `lock` is alive, or null where it was left out.
@@ -528,7 +531,7 @@ unsafe fn over(
     let reference = Reference(lock);
     // SAFETY: attached, and there is a reference to it.
     let (_, is_exact) = unsafe { mutex(lock) }?;
-    // SAFETY: a lock, as that says.
+    // SAFETY: a lock, as `mutex` found.
     let is_plain = is_exact && !unsafe { has_attributes(lock) };
     let raw = raw().map_err(raise).ok()?;
     Some(Condition { raw, lock: reference, is_plain })
@@ -609,7 +612,7 @@ static WAITERS_METHODS: Constant<[ffi::PyMethodDef; 2]> = Constant([
     ffi::PyMethodDef::zeroed(),
 ]);
 
-/// Made once, and never ended.
+/// The classes, made once and never freed.
 pub(crate) struct Classes {
     pub(crate) condition: Py<PyAny>,
     pub(crate) waiters: Py<PyAny>,

@@ -1,4 +1,4 @@
-//! Errors of the core as Python's exceptions: the one place that says which is which.
+//! The one place that says which of Python's exceptions stands for an error of the core.
 
 use std::ffi::{CString, c_int};
 use std::ptr;
@@ -9,7 +9,7 @@ use semlock::Error;
 
 use super::values::{long, packed, string};
 
-/// The exceptions that are raised with a message of our own.
+/// The exceptions that we raise with a message of our own.
 #[derive(Clone, Copy)]
 pub(crate) enum Exception {
     Assertion,
@@ -20,7 +20,7 @@ pub(crate) enum Exception {
     Value,
 }
 
-/// Sets an exception with a message; null, to return.
+/// Sets an exception with a message. Returns null, for the caller to return.
 #[cold]
 pub(crate) fn raise_as(exception: Exception, message: String) -> *mut PyObject {
     let message = CString::new(message).unwrap_or_default();
@@ -39,15 +39,15 @@ pub(crate) fn raise_as(exception: Exception, message: String) -> *mut PyObject {
     ptr::null_mut()
 }
 
-/// Sets the exception that stands for an error; null, to return. What CPython's own modules can
-/// meet, too, is what they raise.
+/// Sets the exception that stands for an error. Returns null, for the caller to return. Where
+/// CPython's own modules can meet the same error, they raise the same exception.
 #[cold]
 pub(crate) fn raise(error: Error) -> *mut PyObject {
     let exception = match error {
         Error::Os { errno, .. } => return raise_of_system(errno),
         Error::DescriptorLost => return raise_os(libc::EBADF, &error),
         Error::FileSizeLimit { .. } => return raise_os(libc::EFBIG, &error),
-        // The message has what each way said; what the first one did is the reason to look into.
+        // The message tells how each way failed; the first failure is the one to look into.
         Error::NoSharedMemory([first, ..]) => return raise_os(first.errno, &error),
         Error::ValueUnavailable => {
             // SAFETY: attached; the exception lives as long as the interpreter.
@@ -62,7 +62,7 @@ pub(crate) fn raise(error: Error) -> *mut PyObject {
     raise_as(exception, error.to_string())
 }
 
-/// Sets the `OSError` of what the operating system said; null, to return.
+/// Sets the `OSError` of an error number. Returns null, for the caller to return.
 #[cfg(not(windows))]
 pub(crate) fn raise_of_system(errno: c_int) -> *mut PyObject {
     errno::set_errno(errno::Errno(errno));
@@ -70,7 +70,7 @@ pub(crate) fn raise_of_system(errno: c_int) -> *mut PyObject {
     unsafe { ffi::PyErr_SetFromErrno(ffi::PyExc_OSError) }
 }
 
-/// Sets the `OSError` of what `GetLastError` said; null, to return.
+/// Sets the `OSError` of what `GetLastError` returned. Returns null, for the caller to return.
 #[cfg(windows)]
 pub(crate) fn raise_of_system(error: c_int) -> *mut PyObject {
     if !super::windows::exports::Interpreter::find().set_error(error) {
@@ -80,13 +80,14 @@ pub(crate) fn raise_of_system(error: c_int) -> *mut PyObject {
     ptr::null_mut()
 }
 
-/// Sets an `OSError` with a number and a message that says more than the number; null, to return.
+/// Sets an `OSError` with a number, and a message that says more than the number. Returns null, for
+/// the caller to return.
 fn raise_os(errno: c_int, error: &Error) -> *mut PyObject {
     let [number, message] = [long(errno), string(&error.to_string())];
     let args = packed([number, message]);
     if !args.is_null() {
-        // SAFETY: attached; an exception's class, and the arguments to make one with, which are ours
-        // to give back.
+        // SAFETY: attached; an exception's class, and its arguments, whose reference is ours to
+        // release.
         unsafe {
             ffi::PyErr_SetObject(ffi::PyExc_OSError, args);
             ffi::Py_DECREF(args);

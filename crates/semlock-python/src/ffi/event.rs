@@ -3,8 +3,8 @@
 //! It is on the hot path because programs call `is_set()` in loops.
 //!
 //! # Safety
-//! What every function in the tables relies on is told at the heads of this folder and of `objects`: the type
-//! of this file holds an `Event`.
+//! The heads of this folder and of `objects` say what every function in the tables relies on. The
+//! type of this file holds an `Event`.
 
 use std::ffi::c_int;
 use std::ptr;
@@ -72,13 +72,13 @@ unsafe fn wait_with(
     nargs: Py_ssize_t,
     kwnames: *mut PyObject,
 ) -> *mut PyObject {
-    // Before anything that takes its time: a `set` from now on is one that this has waited for.
+    // First of all: this wait ends with every `set` from now on.
     let epoch = event.raw.epoch();
     // SAFETY: as for this function.
     let Some(timeout) = (unsafe { timeout_argument(args, nargs, kwnames) }) else {
         return ptr::null_mut();
     };
-    // As in CPython, the timeout of what is set already is not looked at.
+    // As in CPython: if the event is set already, nobody reads the timeout.
     if event.raw.is_set() {
         return boolean(true);
     }
@@ -154,7 +154,7 @@ static METHODS: Constant<[ffi::PyMethodDef; 11]> = Constant(shared_methods!(
 
 static TYPE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// The type, made once.
+/// The class, made once and never freed.
 pub(crate) fn event_type(py: Python<'_>) -> PyResult<&Py<PyAny>> {
     let slots = [
         types::init(init),

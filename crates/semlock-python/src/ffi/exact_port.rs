@@ -1,15 +1,16 @@
 //! The exact port of CPython's `_multiprocessing`: `SemLock` and `sem_unlink`.
 //!
 //! ```text
-//!  Object:  ob_base | handle kind maxvalue name | lock
-//!           PyObject  what Python reads           semlock::SemLock, which owns what `name` points to
+//!  Object:  ob_base                    PyObject
+//!           handle kind maxvalue name  what Python reads
+//!           lock                       semlock::SemLock, which owns what `name` points to
 //! ```
 //!
 //! # Safety
-//! What every function in the tables `METHODS`, `SEM_UNLINK` and the type's slots relies on is told
-//! at the head of this folder. An instance begins with an `Object` whose `lock` is alive: `new_object`
-//! writes it before anyone sees the instance, and only `dealloc` drops it, when nobody has it any
-//! more.
+//! The head of this folder says what every function in the tables `METHODS` and `SEM_UNLINK`, and
+//! in the type's slots, relies on. An instance begins with an `Object` whose `lock` is alive:
+//! `new_object` writes it before anyone sees the instance, and only `dealloc` drops it, when nobody
+//! refers to the instance any more.
 
 use std::ffi::{CStr, c_char, c_int, c_ulonglong, c_void};
 use std::ptr;
@@ -33,10 +34,10 @@ struct Object {
     ob_base: PyObject,
     /// Wide enough for an address, everywhere.
     handle: c_ulonglong,
-    /// The number given, which `_rebuild` does not check: what is not 0 acts as a semaphore.
+    /// The number that was given. `_rebuild` does not check it: any number but 0 means a semaphore.
     kind: c_int,
     maxvalue: c_int,
-    /// A C string of `lock`'s, or null.
+    /// A C string that `lock` owns, or null.
     name: *const c_char,
     lock: SemLock,
 }
@@ -75,7 +76,7 @@ macro_rules! member {
         ffi::PyMemberDef {
             name: $name.as_ptr(),
             type_code: $kind,
-            // The object is far smaller than a Py_ssize_t can tell.
+            // A Py_ssize_t can hold the size of any object.
             offset: std::mem::offset_of!(Object, $field).cast_signed(),
             flags: ffi::Py_READONLY,
             doc: c"".as_ptr(),
@@ -101,7 +102,7 @@ pub(crate) fn semlock_type(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         types::members(&MEMBERS),
     ];
     let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_IMMUTABLETYPE;
-    // Under this name it is known: it stands in messages, and in `repr`.
+    // Users know it by this name: it stands in messages, and in `repr`.
     let name = c"_multiprocessing.SemLock";
     // SAFETY: what they name is what their numbers say, for `Object`s, which begin with a PyObject;
     // the tables end with zero entries.
@@ -116,12 +117,12 @@ pub(crate) fn semlock_type(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     Ok(made)
 }
 
-/// Sets an attribute of an immutable type: `type.__setattr__` would refuse, object's does not.
+/// Sets an attribute of an immutable type: `type.__setattr__` refuses that, `object.__setattr__`
+/// does not.
 fn set_constant(of: &Bound<'_, PyAny>, name: &str, value: i32) -> PyResult<()> {
     let name = PyString::intern(of.py(), name);
     let value = value.into_pyobject(of.py())?;
-    // SAFETY: three live objects; a type has a dictionary, and nobody has looked anything up in
-    // this one yet.
+    // SAFETY: three live objects; a type has a dictionary, and nobody has read from this one yet.
     if unsafe { ffi::PyObject_GenericSetAttr(of.as_ptr(), name.as_ptr(), value.as_ptr()) } < 0 {
         return Err(PyErr::fetch(of.py()));
     }
@@ -137,8 +138,8 @@ pub(crate) fn sem_unlink_function<'py>(
     let py = module.py();
     let name = PyString::intern(py, "_multiprocessing");
     let definition = (&raw const SEM_UNLINK).cast_mut().cast();
-    // SAFETY: the definition lives for ever and is only read; two live objects, of which the
-    // function takes references of its own.
+    // SAFETY: the definition lives for ever, and nobody writes it; two live objects, to which the
+    // function makes references of its own.
     let function = unsafe { ffi::PyCFunction_NewEx(definition, module.as_ptr(), name.as_ptr()) };
     // SAFETY: a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, function) }
@@ -147,7 +148,7 @@ pub(crate) fn sem_unlink_function<'py>(
 // ---- The hot path ----
 
 /// # Safety
-/// `slf` is one that Python gave: see the module's head.
+/// `slf` comes from Python: see the head of this folder.
 #[inline]
 unsafe fn lock<'a>(slf: *mut PyObject) -> &'a SemLock {
     // SAFETY: `slf` begins with an `Object` whose lock is alive while the caller has `slf`.
@@ -206,7 +207,7 @@ unsafe fn acquire_with(
 /// `timeout` is alive.
 #[cfg(unix)]
 unsafe fn acquire_in_time(lock: &SemLock, block: bool, timeout: *mut PyObject) -> *mut PyObject {
-    // As in CPython, the timeout of who holds a mutex already is not looked at.
+    // As in CPython: if the thread holds the mutex already, nobody reads its timeout.
     if lock.again_if_mine() {
         return boolean(true);
     }
@@ -225,7 +226,7 @@ unsafe fn acquire_in_time(lock: &SemLock, block: bool, timeout: *mut PyObject) -
 /// `timeout` is alive.
 #[cfg(windows)]
 unsafe fn acquire_in_time(lock: &SemLock, block: bool, timeout: *mut PyObject) -> *mut PyObject {
-    // As in CPython there, it is looked at first, and only by who would wait.
+    // As in CPython there: the timeout is read first, and only if the call may wait.
     if !block {
         return acquire_now(lock);
     }
@@ -265,7 +266,7 @@ fn wait(lock: &SemLock, deadline: Deadline) -> *mut PyObject {
     #[cfg(windows)]
     let waited = super::windows::wait(|event| lock.wait_or(deadline, event));
     match waited {
-        // The operating system's semaphores know no owner.
+        // The operating system's semaphores know no owners.
         Some(Wait::Acquired | Wait::OwnerDied(_)) => boolean(true),
         Some(_) => boolean(false),
         None => ptr::null_mut(),
@@ -277,16 +278,16 @@ unsafe extern "C" fn release(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObj
     unsafe { let_go(slf) }
 }
 
-/// Between a look at the value and the permit that is given back for it, no other thread gives one
-/// back through the same object: of two, one would exceed the greatest value. The GIL sees to that,
-/// or without it the object's own mutex.
+/// Reads the value, and releases a permit if the greatest value allows it. In between, no other
+/// thread may release one through the same object: then one of the two would exceed the greatest
+/// value. The GIL prevents that, or without the GIL the object's own mutex.
 ///
 /// # Safety
-/// Attached; `slf` is one that Python gave.
+/// Attached; `slf` comes from Python.
 #[inline(always)]
 #[allow(clippy::inline_always)] // the hot path of both its callers, which only one would get
 unsafe fn let_go(slf: *mut PyObject) -> *mut PyObject {
-    // SAFETY: as for this function; neither the token nor what is borrowed is kept.
+    // SAFETY: as for this function; nobody keeps the token or the borrowed reference.
     let (object, lock) = unsafe { (Borrowed::from_ptr(Python::assume_attached(), slf), lock(slf)) };
     match with_critical_section(&object, || lock.release()) {
         Ok(()) => none(),
@@ -355,7 +356,7 @@ unsafe extern "C" fn after_fork(slf: *mut PyObject, _: *mut PyObject) -> *mut Py
 /// Attached; `args` is a tuple and `kwargs` a dictionary or null.
 unsafe fn new_arguments(args: *mut PyObject, kwargs: *mut PyObject) -> Option<[*mut PyObject; 5]> {
     let mut values: [*mut PyObject; 5] = [ptr::null_mut(); 5];
-    // All by position is what multiprocessing does, and needs no parser.
+    // multiprocessing passes all of them by position, which needs no parser.
     // SAFETY: a tuple.
     if kwargs.is_null() && unsafe { ffi::PyTuple_Size(args) } == 5 {
         for (index, value) in (0..).zip(&mut values) {
@@ -413,7 +414,7 @@ unsafe extern "C" fn new(
         return ptr::null_mut();
     };
     let naming = if unlink { Naming::Unlink } else { Naming::Keep };
-    // As in C, where it comes out above SEM_VALUE_MAX, a negative value is EINVAL.
+    // As in C: a negative value becomes one above SEM_VALUE_MAX, which is EINVAL.
     let value = value.cast_unsigned();
     let created = Kind::try_from(number)
         .and_then(|kind| SemLock::create(kind, value, maxvalue, &name, naming));
@@ -424,13 +425,13 @@ unsafe extern "C" fn new(
     // SAFETY: `class` is ours or a subclass.
     let object = unsafe { new_object(class, number, lock) };
     if object.is_null() && naming == Naming::Keep {
-        // The MemoryError stays; nobody could unlink a name that they were never told.
+        // The MemoryError stays set. Nobody else knows the name, so nobody else could unlink it.
         let _ = unlink_name(&name);
     }
     object
 }
 
-/// A new instance around a lock; null with an exception set.
+/// A new instance with this lock; null: exception set.
 ///
 /// # Safety
 /// Attached; `class` is the type of this file or a subclass.
@@ -440,12 +441,12 @@ unsafe fn new_object(class: *mut PyTypeObject, kind: c_int, lock: SemLock) -> *m
     if object.is_null() {
         return ptr::null_mut();
     }
-    // SAFETY: new memory of the size of an `Object` or more, whose head is set and must stay.
+    // SAFETY: new memory of the size of an `Object` or more. Its head is set, and is not written.
     unsafe {
         (&raw mut (*object).handle).write(lock.handle() as c_ulonglong);
         (&raw mut (*object).kind).write(kind);
         (&raw mut (*object).maxvalue).write(lock.maxvalue());
-        // What it points to does not move with the lock.
+        // It stays where it is when the lock moves.
         let name = lock.name().map_or(ptr::null(), |name| name.as_c_str().as_ptr());
         (&raw mut (*object).name).write(name);
         (&raw mut (*object).lock).write(lock);
@@ -454,7 +455,7 @@ unsafe fn new_object(class: *mut PyTypeObject, kind: c_int, lock: SemLock) -> *m
 }
 
 unsafe extern "C" fn dealloc(slf: *mut PyObject) {
-    // SAFETY: nobody else has this object any more, and its lock was written by `new_object`.
+    // SAFETY: nobody else refers to this object any more, and `new_object` wrote its lock.
     unsafe {
         ptr::drop_in_place(&raw mut (*slf.cast::<Object>()).lock);
         types::free(slf);
@@ -473,7 +474,7 @@ unsafe extern "C" fn rebuild(
     }
     // SAFETY: attached; `class` is the type or a subclass, and `args` a tuple.
     let object = unsafe { rebuild_from(class.cast(), args) };
-    // SAFETY: made above, and given back once.
+    // SAFETY: made above, and released once.
     unsafe { ffi::Py_DECREF(args) };
     object
 }
@@ -500,7 +501,7 @@ unsafe fn rebuild_from(class: *mut PyTypeObject, args: *mut PyObject) -> *mut Py
         return ptr::null_mut();
     }
     let kind = Kind::try_from(number).unwrap_or(Kind::Semaphore);
-    // A number too large for an address is nobody's handle.
+    // A number that is too large for an address is no handle.
     let handle = usize::try_from(handle).unwrap_or(0);
     let name = (!name.is_null()).then(|| {
         // SAFETY: a C string in UTF-8, which lives as long as `args`.
@@ -513,7 +514,7 @@ unsafe fn rebuild_from(class: *mut PyTypeObject, args: *mut PyObject) -> *mut Py
     }
 }
 
-/// By its name if it has one, or else by its handle.
+/// Opens the semaphore by its name if it has one, and by its handle otherwise.
 #[cfg(unix)]
 fn reopen(
     handle: usize,
@@ -527,7 +528,7 @@ fn reopen(
     }
 }
 
-/// By its handle; a name is for the caller to remember.
+/// Opens the semaphore by its handle, and remembers its name for the caller.
 #[cfg(windows)]
 fn reopen(
     handle: usize,
@@ -561,7 +562,7 @@ unsafe extern "C" fn sem_unlink(_: *mut PyObject, name: *mut PyObject) -> *mut P
 #[cfg(unix)]
 use semlock::unlink as unlink_name;
 
-/// There are no names to unlink.
+/// Does nothing: there are no names to unlink.
 #[cfg(windows)]
 #[allow(clippy::unnecessary_wraps)] // elsewhere it can fail
 fn unlink_name(_: &Name) -> Result<(), Error> {

@@ -1,4 +1,4 @@
-//! The interpreter that the module is imported by.
+//! The interpreter that imports the module.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,11 +6,11 @@ use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// Set when the module is made, and only read after.
+/// Set when the module is made, and only read from then on.
 static SINCE_3_12: AtomicBool = AtomicBool::new(false);
 
-/// Refuses all interpreters of a process but the one that it began with: types and exceptions are made once, and would be
-/// other objects than those of the same names there.
+/// Refuses subinterpreters. Our types and exceptions are made once, in the process's first
+/// interpreter: in another one, they would differ from its own of the same names.
 pub(crate) fn check_interpreter() -> PyResult<()> {
     // SAFETY: attached, so there is one.
     match unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) } {

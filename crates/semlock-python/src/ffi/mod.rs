@@ -5,36 +5,40 @@
 //! `#[pyclass]`es, beside this folder.
 //!
 //! ```text
-//!  the types        exact_port              semlock._multiprocessing.SemLock
-//!                   locks                   Lock, RLock, Semaphore, BoundedSemaphore, and their base SemLock
-//!                   condition, event        Condition, Event
-//!  what they share  objects                 how instances of the shared backend's types begin and end
-//!                   sharing                 how they reach other processes
-//!  the interface    types                   making types, and the tables that they are made of
-//!                   arguments, values       from Python's objects, and to them
-//!                   calls                   calling Python
-//!                   class_names             how messages call a class
-//!                   errors                  exceptions
-//!                   waits                   waiting detached from the interpreter
-//!                   interpreter, windows    what depends on the interpreter, and on Windows
+//!  the types        exact_port         semlock._multiprocessing.SemLock
+//!                   locks              Lock, RLock, Semaphore, BoundedSemaphore, their base SemLock
+//!                   condition, event   Condition, Event
+//!  what they share  objects            how instances of the shared backend's types begin and end
+//!                   sharing            how they reach other processes
+//!  the interface    types              making types
+//!                   arguments, values  reading Python's objects, and making them
+//!                   calls              calling Python
+//!                   class_names        how messages call a class
+//!                   errors             raising exceptions
+//!                   waits              waiting while detached from the interpreter
+//!                   interpreter        what depends on the interpreter
+//!                   windows            what only Windows has
 //! ```
 //!
-//! # Safety
-//! What every function in the types' tables of methods and slots relies on, because Python promises
-//! it to those it calls through them:
+//! "Exception set" in a comment means: the function has set a Python exception, and says so by null,
+//! `None`, or false.
 //!
-//! * it runs attached to the interpreter (with the GIL, where there is one), which is what "attached"
-//!   in the comments refers to; all functions of this folder are for attached threads;
-//! * `slf` is an instance of the type whose table it is, or of a subclass, and begins as that type's
-//!   instances do;
+//! # Safety
+//! Every function in the types' tables of methods and slots relies on what Python promises to those
+//! it calls through them:
+//!
+//! * it runs attached to the interpreter (with the GIL, where there is one), which is what
+//!   "attached" in the comments means; all functions of this folder are for attached threads;
+//! * `slf` is an instance of the type whose table it is, or of a subclass, and begins as that
+//!   type's instances do;
 //! * argument pointers are valid for the call, and `args` has as many as it says.
 //!
-//! None of them may unwind into Python: none panics. And none uses `PyErr` or what else owns
-//! references through `pyo3`, which does not know that a thread is attached that it has not attached
-//! itself, and would put off releasing them, for ever. They set exceptions as C does. (`#[pymethods]`
-//! are free of that: there `pyo3` does attach.)
+//! None of them may unwind into Python, so none panics. None uses `PyErr`, or anything else of
+//! `pyo3` that owns references: `pyo3` does not know that a thread is attached unless it has
+//! attached the thread itself, and would put off releasing the references for ever. They set
+//! exceptions as C does. (In `#[pymethods]` this is no problem: there `pyo3` attaches.)
 
-// The classes that not every system has use all of these.
+// Not every system has the classes that use all of these.
 #[cfg_attr(not(unix), allow(dead_code))]
 pub(crate) mod arguments;
 #[cfg_attr(not(unix), allow(dead_code))]

@@ -1,20 +1,24 @@
 //! What the instances of the shared backend's types have in common: how they begin and end.
 //!
 //! ```text
-//!  Object<T>:  ob_base | weakrefs         | attributes           | state                    | flag       | value
-//!              PyObject  Python's list of   a dictionary, or null   EMPTY, FILLING or READY    see there    T: what `__init__` made
+//!  Object<T>:  ob_base     PyObject
+//!              weakrefs    Python's list of weak references
+//!              attributes  a dictionary, or null
+//!              state       EMPTY, FILLING or READY
+//!              flag        one bit of the type's own
+//!              value       T: what `__init__` made
 //! ```
 //!
-//! All types have one base, `_Shared`, which has the first three of these and tells Python where they are. Python makes
-//! the dictionary when the first attribute is set; most instances never have one. An attribute can refer back to its
-//! instance, so instances are tracked by the garbage collector.
+//! All types have one base, `_Shared`, which has the first three fields and tells Python where they
+//! are. Python makes the dictionary when the first attribute is set; most instances never have one.
+//! An attribute can refer back to its instance, so the garbage collector tracks instances.
 //!
-//! `__new__` takes any arguments and makes an empty instance, so that subclasses can choose their own;
-//! `__init__` fills it, once. Whoever uses an empty one gets a `RuntimeError`.
+//! `__new__` takes any arguments and makes an empty instance, so that subclasses can choose their
+//! own. `__init__` fills it, once. Using an empty one raises `RuntimeError`.
 //!
 //! # Safety
-//! As at the head of this folder; and what a type's tables name with a `T` is given instances of a type
-//! that `make_type` was told the same `T` for, or of a subclass.
+//! As at the head of this folder. And a function with a `T` in a type's tables gets instances of a
+//! type that `make_type` made for the same `T`, or of a subclass.
 
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
@@ -33,9 +37,9 @@ use super::types::{self, Constant, END_OF_GETTERS, END_OF_MEMBERS, method, slot}
 
 /// As the allocator leaves it: `__init__` has not run, or failed.
 const EMPTY: u8 = 0;
-/// An `__init__` is at work.
+/// An `__init__` is running.
 const FILLING: u8 = 1;
-/// `value` is there, and stays until the instance ends.
+/// `value` is there, and stays until the instance is freed.
 const READY: u8 = 2;
 
 #[repr(C)]
@@ -44,7 +48,7 @@ pub(crate) struct Object<T> {
     weakrefs: *mut PyObject,
     attributes: *mut PyObject,
     state: AtomicU8,
-    /// What a type has to remember in one bit: in `value` it would take eight bytes more of each instance.
+    /// A bit that the type has to remember. In `value` it would cost each instance eight bytes.
     flag: AtomicBool,
     value: UnsafeCell<MaybeUninit<T>>,
 }
@@ -56,20 +60,21 @@ pub(crate) struct Object<T> {
 #[inline]
 pub(crate) unsafe fn get<'a, T>(slf: *mut PyObject) -> Option<&'a T> {
     let object = slf.cast::<Object<T>>();
-    // SAFETY: a live instance. Acquire: what a thread wrote before it stored READY is seen.
+    // SAFETY: a live instance. Acquire: this thread sees what another wrote before it stored READY.
     if unsafe { (*object).state.load(Ordering::Acquire) } != READY {
         return None;
     }
-    // SAFETY: READY says that it is there, and that nobody writes it any more.
+    // SAFETY: READY means that the value is there, and that nobody writes it any more.
     Some(unsafe { (*(*object).value.get()).assume_init_ref() })
 }
 
-/// An instance's flag, which is false unless it was set.
+/// An instance's flag. It is false unless it was set.
 ///
 /// # Safety
 /// `slf` begins with an `Object`.
 pub(crate) unsafe fn flag(slf: *mut PyObject) -> bool {
-    // SAFETY: as for this function. Relaxed: it was set before READY, or before anyone else had it.
+    // SAFETY: as for this function. Relaxed: it was set before READY, or before anyone else had the
+    // instance.
     unsafe { (*slf.cast::<Object<()>>()).flag.load(Ordering::Relaxed) }
 }
 
@@ -82,7 +87,8 @@ pub(crate) unsafe fn set_flag(slf: *mut PyObject, flag: bool) {
     unsafe { (*slf.cast::<Object<()>>()).flag.store(flag, Ordering::Relaxed) }
 }
 
-/// What `$slf` holds; of an empty one, returns null with an exception set.
+/// What `$slf` holds. If it is empty, the function that uses this returns null with an exception
+/// set.
 macro_rules! held {
     ($slf:expr) => {
         // SAFETY: `slf` comes from Python, and is an instance of the type whose table this is in.
@@ -110,7 +116,8 @@ pub(crate) unsafe fn raise_empty(slf: *mut PyObject) -> *mut PyObject {
     ptr::null_mut()
 }
 
-/// Fills an instance with what is made now: the end of a type's `__init__`.
+/// Fills an instance with what `make` makes: the end of a type's `__init__`. Returns what
+/// `__init__` has to return.
 ///
 /// # Safety
 /// Attached; `slf` begins with an `Object<T>`.
@@ -132,7 +139,8 @@ pub(crate) unsafe fn fill<T>(slf: *mut PyObject, make: impl FnOnce() -> Option<T
         state.store(EMPTY, Ordering::Relaxed);
         return -1;
     };
-    // SAFETY: of all that found it EMPTY, one made it FILLING, and none reads it before READY.
+    // SAFETY: of all threads that found it EMPTY, one made it FILLING, and none reads the value
+    // before READY.
     unsafe { (*(*object).value.get()).write(value) };
     state.store(READY, Ordering::Release);
     0
@@ -144,8 +152,8 @@ pub(crate) unsafe extern "C" fn new(
     _args: *mut PyObject,
     _kwargs: *mut PyObject,
 ) -> *mut PyObject {
-    // SAFETY: attached, and a heap type. What is allocated is zero but for its head: no weak
-    // references, no attributes, EMPTY, no flag, and a `value` that need not be anything.
+    // SAFETY: attached, and a heap type. The new memory is zero except for its head, which means:
+    // no weak references, no attributes, EMPTY, no flag, and a `value` that is not there yet.
     unsafe { types::allocate(class) }
 }
 
@@ -154,10 +162,10 @@ pub(crate) unsafe extern "C" fn new(
 /// # Safety
 /// Attached; `class` is a type of `Object<T>`s or a subclass.
 pub(crate) unsafe fn new_with<T>(class: *mut PyObject, value: T) -> *mut PyObject {
-    // SAFETY: as for this function; the other arguments are not looked at.
+    // SAFETY: as for this function; it does not read the other arguments.
     let object = unsafe { new(class.cast(), ptr::null_mut(), ptr::null_mut()) };
     if !object.is_null() {
-        // SAFETY: a new instance, which nobody else has: it cannot be filled already.
+        // SAFETY: a new instance, which nobody else has: it is not filled yet.
         let _filled = unsafe { fill(object, || Some(value)) };
     }
     object
@@ -165,10 +173,11 @@ pub(crate) unsafe fn new_with<T>(class: *mut PyObject, value: T) -> *mut PyObjec
 
 unsafe extern "C" fn dealloc<T>(slf: *mut PyObject) {
     let object = slf.cast::<Object<T>>();
-    // SAFETY: nobody else has this object any more. The collector must not see it half ended. Its weak
-    // references are cleared while all of it is still there. (Whether there are any is not asked:
-    // without the GIL, one may just be ending in another thread, which then changes the list.) `value`
-    // is dropped once, if it is there, and the reference to the attributes given back once.
+    // SAFETY: nobody else refers to this object any more. The collector must not see it half freed.
+    // Its weak references are cleared while all of it is still there. (It does not check whether
+    // there are any: without the GIL, one may just be ending in another thread, which then changes
+    // the list.) `value` is dropped once, if it is there, and the reference to the attributes
+    // released once.
     unsafe {
         ffi::PyObject_GC_UnTrack(slf.cast());
         ffi::PyObject_ClearWeakRefs(slf);
@@ -185,8 +194,8 @@ unsafe extern "C" fn traverse<T: Contents>(
     visit: ffi::visitproc,
     arg: *mut c_void,
 ) -> c_int {
-    // SAFETY: the collector gave the arguments. It looks while no thread changes the instance, whose
-    // references live as long as it.
+    // SAFETY: the collector gave the arguments. It calls this while no thread changes the instance.
+    // The references live as long as the instance.
     unsafe {
         let object = slf.cast::<Object<T>>();
         let held = get::<T>(slf).map_or(ptr::null_mut(), Contents::reference);
@@ -202,11 +211,11 @@ unsafe extern "C" fn traverse<T: Contents>(
     0
 }
 
-/// Breaks the cycles that an instance is in: those all go through attributes, or through the slots of a
-/// subclass.
+/// Breaks the reference cycles that an instance is in: all of them go through its attributes, or
+/// through the slots of a subclass.
 unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
-    // SAFETY: the collector calls it for an instance that nothing but the cycle can reach. The
-    // reference is taken out before it is given back: that may run anything.
+    // SAFETY: the collector calls it for an instance that only the cycle can reach. The reference
+    // is taken out before it is released, because that may run any code.
     unsafe {
         let attributes = &raw mut (*slf.cast::<Object<()>>()).attributes;
         ffi::Py_XDECREF(attributes.replace(ptr::null_mut()));
@@ -225,19 +234,19 @@ pub(crate) unsafe fn has_attributes(slf: *mut PyObject) -> bool {
     !attributes.load(Ordering::Relaxed).is_null()
 }
 
-/// A member by which Python finds what an instance has beside its value.
+/// A member that tells Python where a field of an instance is.
 const fn offset_member(name: &'static CStr, offset: usize) -> ffi::PyMemberDef {
     ffi::PyMemberDef {
         name: name.as_ptr(),
         type_code: ffi::Py_T_PYSSIZET,
-        // The object is far smaller than a Py_ssize_t can tell.
+        // A Py_ssize_t can hold the size of any object.
         offset: offset.cast_signed(),
         flags: ffi::Py_READONLY,
         doc: ptr::null(),
     }
 }
 
-// These are at the same place in all `Object`s, as all before `value` is: it does not depend on `T`.
+// All fields before `value` have the same places in all `Object`s: these do not depend on `T`.
 static MEMBERS: Constant<[ffi::PyMemberDef; 3]> = Constant([
     offset_member(c"__weaklistoffset__", offset_of!(Object<()>, weakrefs)),
     offset_member(c"__dictoffset__", offset_of!(Object<()>, attributes)),
@@ -288,11 +297,12 @@ pub(crate) fn shared_type(py: Python<'_>) -> PyResult<&Py<PyAny>> {
     })
 }
 
-/// Makes a type that users can derive from, and that derives from another of these, or from their base.
+/// Makes a type that users can derive from. It derives from `base`, which is another of these, or
+/// from `_Shared`.
 ///
 /// # Safety
-/// The slots hold what their numbers say: functions of those types, for `Object<T>`s, and tables
-/// that end with a zero entry and live for ever.
+/// The slots hold what their numbers say: functions of the right signature, for `Object<T>`s, and
+/// tables that end with a zero entry and live for ever.
 pub(crate) unsafe fn make_type<'py, T: Contents>(
     py: Python<'py>,
     name: &CStr,
@@ -316,7 +326,7 @@ unsafe fn make_type_over<'py, T: Contents>(
     slots: &[ffi::PyType_Slot],
 ) -> PyResult<Bound<'py, PyAny>> {
     let mut all = slots.to_vec();
-    // Spelt out for subclasses, too: what a spec leaves out is not always taken from the base.
+    // For subclasses, too: Python does not always take from the base what a spec leaves out.
     all.extend([
         slot(ffi::Py_tp_base, base.cast()),
         slot(ffi::Py_tp_new, new as *mut _),
@@ -331,13 +341,13 @@ unsafe fn make_type_over<'py, T: Contents>(
 
 /// What an instance holds.
 pub(crate) trait Contents {
-    /// The Python object among it, for the garbage collector; null if there is none.
+    /// The Python object that it refers to, for the garbage collector; null if there is none.
     fn reference(&self) -> *mut PyObject {
         ptr::null_mut()
     }
 }
 
-/// What an instance of no other type than their base holds.
+/// What an instance of `_Shared` itself holds.
 impl Contents for () {}
 
 unsafe extern "C" fn itself(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {

@@ -1,4 +1,4 @@
-//! How objects reach other processes: where they live, and what pickles carry of that.
+//! How objects reach other processes: where they live, and what a pickle carries of that.
 //!
 //! # Safety
 //! As at the head of `objects`.
@@ -53,7 +53,7 @@ macro_rules! shared {
 }
 pub(crate) use shared;
 
-/// The methods of every shared type that depend on what it holds, but for `_rebuild`, for its table.
+/// A type's table of methods: its own, and those that every shared type has for what it holds.
 macro_rules! shared_methods {
     ($type:ty, [$($method:expr),* $(,)?]) => {
         [
@@ -111,7 +111,7 @@ pub(crate) unsafe extern "C" fn file<T: Shared + 'static>(
     packed(numbers(value.file()).map(unsigned))
 }
 
-/// How Python has a file's identity.
+/// A file's identity as Python has it.
 pub(crate) fn numbers(file: FileId) -> [u64; 6] {
     let FileId { device, inode, mode, links, length, born } = file;
     [device, inode, mode, links, length, born]
@@ -147,10 +147,11 @@ pub(crate) unsafe extern "C" fn set_state(
     }
 }
 
-/// A place in a segment, and a descriptor of that if one came with it.
+/// A place in a segment, and a descriptor of the segment if one came with it.
 pub(crate) type Place<'fd> = (Address, Option<BorrowedFd<'fd>>);
 
-/// What `_rebuild` is given, as it came out of a pickle: it may be anything. `None`: exception set.
+/// Reads what `_rebuild` is given, which came out of a pickle and may be anything; `None`:
+/// exception set.
 ///
 /// # Safety
 /// Attached; `segment`, `slot` and `tag` are alive, `fd` is alive or null where it was left out.
@@ -174,15 +175,15 @@ pub(crate) unsafe fn place<'fd>(
         raise_as(Exception::Value, format!("a descriptor is not negative: {fd}"));
         return None;
     }
-    // SAFETY: it is not -1. Whether it is open is for who called `_rebuild` to know: it is borrowed
-    // for the call, and one that is closed is an error of the system calls that look at it.
+    // SAFETY: it is not -1. The caller of `_rebuild` knows whether it is open. It is borrowed for
+    // the call; if it is closed, the system calls that read it fail.
     let descriptor = (fd != -1).then(|| unsafe { BorrowedFd::borrow_raw(fd) });
     Some((address, descriptor))
 }
 
 /// The same for `#[pymethods]`.
 pub(crate) fn place_of<'fd>(given: [&Bound<'_, PyAny>; 4]) -> PyResult<Place<'fd>> {
-    // SAFETY: attached, as the arguments tell, which are alive.
+    // SAFETY: attached, as there are bound objects, which are alive.
     let place = unsafe { place(given.map(Bound::as_ptr)) };
     place.ok_or_else(|| PyErr::fetch(given[0].py()))
 }
@@ -191,8 +192,8 @@ pub(crate) fn place_of<'fd>(given: [&Bound<'_, PyAny>; 4]) -> PyResult<Place<'fd
 /// Attached; `object` is alive.
 unsafe fn segment_id(object: *mut PyObject) -> Option<[u8; 16]> {
     let (mut data, mut size): (*mut std::ffi::c_char, Py_ssize_t) = (ptr::null_mut(), 0);
-    // SAFETY: a live object, and places for a pointer and a size. What is no bytes object raises a
-    // TypeError.
+    // SAFETY: a live object, and places for a pointer and a size. If it is no bytes object, Python
+    // raises a TypeError.
     if unsafe { ffi::PyBytes_AsStringAndSize(object, &raw mut data, &raw mut size) } < 0 {
         return None;
     }
@@ -229,7 +230,7 @@ unsafe fn natural(object: *mut PyObject, most: u64, what: &str) -> Option<u64> {
     Some(value)
 }
 
-/// A name for what lives at an address, without a slash; null: exception set.
+/// A name for the object at an address, without a slash; null: exception set.
 pub(crate) fn name_of(address: Address) -> *mut PyObject {
     let id = u128::from_be_bytes(address.segment);
     string(&format!("semlock-{id:032x}-{}", address.slot))

@@ -1,4 +1,4 @@
-//! Types, and the tables that they are made of.
+//! Making types: the tables that they are made of, and the memory of their instances.
 
 use std::ffi::{CStr, c_int, c_ulong, c_void};
 use std::ptr;
@@ -6,16 +6,17 @@ use std::ptr;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
 
-// Instances of our types begin with a `PyObject`, and have what is ours behind it. In the stable ABI of
-// interpreters without the GIL (abi3t) nobody is told how large it is, and ours would lie over it. (There
-// a type asks for more bytes than its base has, by a negative size, and for where they are.)
+// Instances of our types begin with a `PyObject`, and our own fields follow it. The stable ABI of
+// interpreters without the GIL (abi3t) does not tell how large a `PyObject` is, so our fields would
+// overlap it. (There a type asks for bytes beside those of its base by a negative size, and then
+// for their place.)
 const _: () = assert!(
     size_of::<PyObject>() != 0,
     "semlock cannot be built for abi3t: its types lay their data behind PyObject, whose size is not \
      known there. Build for one version of Python: without PyO3's abi3t features"
 );
 
-/// Lets a table of pointers to constants be a constant itself.
+/// Makes a table of pointers to constants a constant itself.
 #[repr(transparent)]
 pub(crate) struct Constant<T>(pub(crate) T);
 
@@ -64,7 +65,8 @@ pub(crate) fn getters<const N: usize>(
     slot(ffi::Py_tp_getset, ptr::from_ref(table).cast_mut().cast())
 }
 
-/// A type's attributes that Python reads from its instances: a table that ends with `END_OF_MEMBERS`.
+/// A type's attributes that Python reads from its instances: a table that ends with
+/// `END_OF_MEMBERS`.
 pub(crate) fn members<const N: usize>(
     table: &'static Constant<[ffi::PyMemberDef; N]>,
 ) -> ffi::PyType_Slot {
@@ -112,8 +114,9 @@ pub(crate) const END_OF_MEMBERS: ffi::PyMemberDef =
 /// Makes a type.
 ///
 /// # Safety
-/// The slots hold what their numbers say: functions of those types, for instances that begin with a
-/// `PyObject` and have `basicsize` bytes; and tables that end with a zero entry and live for ever.
+/// The slots hold what their numbers say: functions of the right signature, for instances that
+/// begin with a `PyObject` and have `basicsize` bytes; and tables that end with a zero entry and
+/// live for ever.
 pub(crate) unsafe fn make_type<'py>(
     py: Python<'py>,
     name: &CStr,
@@ -130,14 +133,14 @@ pub(crate) unsafe fn make_type<'py>(
         flags: flags.try_into()?,
         slots: ended.as_mut_ptr(),
     };
-    // SAFETY: as for this function, and they end with a zero one; the spec is only read during the
-    // call.
+    // SAFETY: as for this function, and the slots end with a zero one; the call only reads the
+    // spec.
     let made = unsafe { ffi::PyType_FromSpec(&raw mut spec) };
     // SAFETY: a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, made) }
 }
 
-/// The memory of a new instance, zero but for its head; null: exception set.
+/// The memory of a new instance, zero except for its head; null: exception set.
 ///
 /// # Safety
 /// Attached; `class` is a heap type.
@@ -150,11 +153,11 @@ pub(crate) unsafe fn allocate(class: *mut PyTypeObject) -> *mut PyObject {
     unsafe { alloc(class, 0) }
 }
 
-/// Gives the memory of an instance back: the end of a `dealloc`.
+/// Frees the memory of an instance: the end of a `dealloc`.
 ///
 /// # Safety
-/// Attached; nobody else has the object any more, and all that it holds has ended. It is an instance
-/// of a heap type.
+/// Attached; nobody else refers to the object any more, and all that it owns was dropped. It is an
+/// instance of a heap type.
 pub(crate) unsafe fn free(object: *mut PyObject) {
     // SAFETY: a live object.
     let class = unsafe { ffi::Py_TYPE(object) };

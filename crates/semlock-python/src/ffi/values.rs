@@ -1,4 +1,4 @@
-//! Python's objects: new ones for what is returned, and what a `str` holds.
+//! Making Python's objects of our values, and reading a `str`.
 
 use std::ffi::CStr;
 use std::ptr;
@@ -22,10 +22,11 @@ pub(crate) fn none() -> *mut PyObject {
 /// A new reference to None, True or False, which lives as long as the interpreter.
 #[inline]
 pub(crate) fn singleton(object: *mut PyObject) -> *mut PyObject {
-    // Since 3.12 they are immortal (PEP 683), and their references need no counting.
+    // Since 3.12 they are immortal (PEP 683): nobody has to count references to them.
     if !is_since_3_12() {
-        // SAFETY: attached, as everything here; a live object. Up to 3.11 it begins with its count,
-        // which is part of the stable ABI, and incremented in place by every extension.
+        // SAFETY: attached, as everything here; a live object. Up to 3.11 it begins with its
+        // reference count, which is part of the stable ABI, and which every extension increments in
+        // place.
         unsafe { *object.cast::<Py_ssize_t>() += 1 };
     }
     object
@@ -50,7 +51,7 @@ pub(crate) fn unsigned(value: u64) -> *mut PyObject {
 
 /// A new string; null: exception set.
 pub(crate) fn string(value: &str) -> *mut PyObject {
-    // SAFETY: attached; so many bytes are there. (No string is longer than a Py_ssize_t can tell.)
+    // SAFETY: attached; so many bytes are there. (A Py_ssize_t can hold the length of any string.)
     unsafe { ffi::PyUnicode_FromStringAndSize(value.as_ptr().cast(), value.len().cast_signed()) }
 }
 
@@ -60,8 +61,8 @@ pub(crate) fn bytes(value: &[u8; 16]) -> *mut PyObject {
     unsafe { ffi::PyBytes_FromStringAndSize(value.as_ptr().cast(), 16) }
 }
 
-/// A new tuple that takes over new references; null where one of them is null, or with an exception
-/// set.
+/// A new tuple, which takes over new references; null: one of them is null, or the tuple could not
+/// be made, and an exception is set.
 pub(crate) fn packed<const N: usize>(values: [*mut PyObject; N]) -> *mut PyObject {
     let mut all = ptr::null_mut();
     if values.iter().all(|value| !value.is_null()) {
@@ -75,7 +76,7 @@ pub(crate) fn packed<const N: usize>(values: [*mut PyObject; N]) -> *mut PyObjec
     all
 }
 
-/// Two objects in a format, to which the references are given up: a new string; null: exception set.
+/// Formats two objects into a new string; null: exception set. Takes over the references to them.
 ///
 /// # Safety
 /// Attached; each is null with an exception set, or a reference of the caller's; the format has two
@@ -106,7 +107,8 @@ pub(crate) unsafe fn tuple(args: *const *mut PyObject, nargs: Py_ssize_t) -> *mu
     let tuple = unsafe { ffi::PyTuple_New(nargs) };
     if !tuple.is_null() {
         for index in 0..nargs {
-            // SAFETY: a new tuple of `nargs`, each set once, to a reference that it takes over.
+            // SAFETY: a new tuple of `nargs` items. Each is set once, to a reference that it takes
+            // over.
             unsafe { ffi::PyTuple_SetItem(tuple, index, ffi::Py_NewRef(*args.offset(index))) };
         }
     }

@@ -1,25 +1,26 @@
-//! Waiting detached from the interpreter, so that other threads run meanwhile.
+//! Waiting while detached from the interpreter, so that other threads run meanwhile.
 
 use pyo3::ffi;
 use semlock::{Error, Wait};
 
 use super::errors::raise;
 
-/// Runs what may take long, and knows no Python, detached from the interpreter.
+/// Runs work that may take long while detached from the interpreter. The work uses no Python.
 pub(crate) fn detached<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     // SAFETY: attached now. `work` is no function of Python's, and has none of its objects, whose
     // pointers are not `Send`.
     let thread = unsafe { ffi::PyEval_SaveThread() };
     let result = work();
-    // SAFETY: what PyEval_SaveThread gave on this thread. A daemon thread that comes back when the
-    // interpreter has ended does not return from this. (Up to 3.13 Python itself would end the
-    // thread and unwind through this frame; PyO3's function of this name keeps it instead.)
+    // SAFETY: what PyEval_SaveThread returned on this thread. A daemon thread that comes back when
+    // the interpreter has ended does not return from this. (Up to 3.13 Python itself would end the
+    // thread, and unwind through this frame. PyO3's function of this name stops the thread
+    // instead.)
     unsafe { ffi::PyEval_RestoreThread(thread) };
     result
 }
 
-/// Waits detached from the interpreter; between waits, lets Python's signal handlers run. Tells how
-/// it ended, which is not `Interrupted`; `None`: exception set.
+/// Waits while detached from the interpreter; between waits, lets Python's signal handlers run.
+/// Returns how the wait ended, which is never `Interrupted`; `None`: exception set.
 #[cold]
 pub(crate) fn wait(mut wait: impl FnMut() -> Result<Wait, Error> + Send) -> Option<Wait> {
     loop {

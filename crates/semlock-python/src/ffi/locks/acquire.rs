@@ -35,7 +35,7 @@ pub(crate) unsafe extern "C" fn acquire(
     unsafe { acquire_with(slf, lock, args, nargs, kwnames) }
 }
 
-/// What a lock's `try_acquire` says; detached while it looks at many holders.
+/// A lock's `try_acquire`. It detaches the thread while it checks many holders.
 #[inline(always)]
 #[allow(clippy::inline_always)] // the hot path of several callers, which only one would get
 fn try_acquire(lock: &Lock) -> Wait {
@@ -43,7 +43,7 @@ fn try_acquire(lock: &Lock) -> Wait {
 }
 
 /// # Safety
-/// Attached; `slf` is an instance of a type of this file, or of a subclass.
+/// Attached; `slf` is an instance of a type of this folder, or of a subclass.
 #[inline(always)]
 #[allow(clippy::inline_always)] // the hot path of several callers, which only one would get
 unsafe fn acquire_or_wait(slf: *mut PyObject) -> *mut PyObject {
@@ -84,7 +84,7 @@ unsafe fn acquire_with(
     };
     let mut given = None;
     if !is_none(timeout) {
-        // As in CPython, the timeout of who holds a mutex already is not looked at.
+        // As in CPython: if the thread holds the mutex already, nobody reads its timeout.
         if lock.raw.again_if_mine() {
             return boolean(true);
         }
@@ -107,7 +107,7 @@ unsafe fn acquire_with(
     unsafe { not_at_once(slf, lock, tried, deadline) }
 }
 
-/// What is left to do where a try did not just take the permit.
+/// Continues where a try did not simply take the permit.
 ///
 /// # Safety
 /// Attached; `slf` holds `lock`.
@@ -135,7 +135,8 @@ unsafe fn not_at_once(
     }
 }
 
-/// What `acquire` returns for what came of it. Without a deadline it does not wait.
+/// Makes the end of a try or a wait what `acquire` returns. Without a deadline, `acquire` does not
+/// wait.
 ///
 /// # Safety
 /// Attached; `slf` holds `lock`.
@@ -156,7 +157,7 @@ unsafe fn ended(
     }
 }
 
-/// What `acquire` returns where it has the lock from an owner that died.
+/// Warns, and makes what `acquire` returns, when it took the lock over from an owner that died.
 ///
 /// # Safety
 /// Attached; `slf` holds `lock`.
@@ -171,7 +172,7 @@ unsafe fn recovered_from(
     let Warned { has_raised, is_held } = unsafe { warn_that_owner_died(slf, lock, pid) };
     if has_raised {
         if is_held {
-            // It does not hold what it was refused; the next one is told as well.
+            // The caller gets an exception, and so not the lock; the next owner is warned as well.
             lock.raw.give_back_as_owner_died(pid);
         }
         return ptr::null_mut();
@@ -179,7 +180,7 @@ unsafe fn recovered_from(
     if is_held {
         return boolean(true);
     }
-    // The warning ran what released the lock, or goes on holding it: it is to be acquired anew.
+    // The warning ran code that released the lock, or that still holds it: acquire it again.
     let tried = try_acquire(lock);
     // SAFETY: as for this function.
     unsafe {
@@ -190,9 +191,9 @@ unsafe fn recovered_from(
     }
 }
 
-/// What came of a warning.
+/// How a warning ended.
 pub(crate) struct Warned {
-    /// It was an exception, which is set.
+    /// It raised an exception, which is set.
     pub(crate) has_raised: bool,
     /// The thread that was warned holds the lock.
     pub(crate) is_held: bool,
@@ -209,7 +210,7 @@ pub(crate) unsafe fn warn_that_owner_died(slf: *mut PyObject, lock: &Lock, pid: 
         return Warned { has_raised: false, is_held: true };
     }
     let mut has_raised = false;
-    // SAFETY: attached; `slf` is alive; new references, each given up or given back once.
+    // SAFETY: attached; `slf` is alive; new references, each passed on or released once.
     let is_held = warned::warn(&lock.raw, || unsafe {
         let warn = imported(c"semlock.errors", c"warn_that_owner_died");
         let warned = call_new(warn, [long(pid), class_of(slf)]);
@@ -225,7 +226,7 @@ pub(crate) unsafe extern "C" fn release(slf: *mut PyObject, _: *mut PyObject) ->
 }
 
 /// # Safety
-/// Attached; `slf` is an instance of a type of this file, or of a subclass.
+/// Attached; `slf` is an instance of a type of this folder, or of a subclass.
 #[inline(always)]
 #[allow(clippy::inline_always)] // the hot path of several callers, which only one would get
 unsafe fn let_go(slf: *mut PyObject) -> *mut PyObject {

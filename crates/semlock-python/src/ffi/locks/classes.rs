@@ -82,7 +82,7 @@ static SEMLOCK_GETTERS: Constant<[ffi::PyGetSetDef; 4]> = Constant([
     END_OF_GETTERS,
 ]);
 
-/// Made once, and never ended.
+/// The classes, made once and never freed.
 pub(crate) struct Classes {
     pub(crate) semlock: Py<PyAny>,
     pub(crate) lock: Py<PyAny>,
@@ -98,7 +98,7 @@ pub(crate) fn classes(py: Python<'_>) -> PyResult<&Classes> {
     CLASSES.get_or_try_init(py, || make_classes(py))
 }
 
-/// The classes, which have been made; if not, `None` with an exception set.
+/// The classes; `None` with an exception set if the module was not imported.
 pub(crate) fn made<'a>() -> Option<&'a Classes> {
     // SAFETY: attached; the token is not kept.
     let classes = CLASSES.get(unsafe { Python::assume_attached() });

@@ -1,4 +1,4 @@
-//! The constructors, and what unpickling calls.
+//! Making locks: the constructors, and what unpickling calls.
 
 use std::ffi::{CStr, c_int};
 use std::ptr;
@@ -40,7 +40,7 @@ fn make(options: Options) -> Option<Lock> {
     raw::Lock::new(options).map(|raw| Lock { raw }).map_err(raise).ok()
 }
 
-/// The number of permits of a new semaphore; `None`: exception set, which CPython raises for it.
+/// The number of permits of a new semaphore; `None`: the exception is set that CPython raises.
 ///
 /// # Safety
 /// Attached; `object` is alive, or null where it was left out.
@@ -52,7 +52,7 @@ unsafe fn permits(object: *mut PyObject) -> Option<u32> {
         .ok()
 }
 
-/// What a semaphore without a bound can be, whatever the system's own can.
+/// The greatest value of a semaphore without a bound, whatever that of the system's semaphores is.
 const GREATEST: u32 = i32::MAX.cast_unsigned();
 
 /// `SemLock.__init__`, with the arguments of `multiprocessing.synchronize.SemLock`'s.
@@ -109,7 +109,8 @@ pub(super) unsafe extern "C" fn init_rlock(
 }
 
 /// # Safety
-/// Attached; `slf` is an instance of a type of this file; the arguments are those of an `__init__`.
+/// Attached; `slf` is an instance of a type of this folder; the arguments are those of an
+/// `__init__`.
 unsafe fn init_mutex(
     slf: *mut PyObject,
     args: *mut PyObject,
@@ -152,7 +153,8 @@ pub(super) unsafe extern "C" fn init_bounded(
 }
 
 /// # Safety
-/// Attached; `slf` is an instance of a type of this file; the arguments are those of an `__init__`.
+/// Attached; `slf` is an instance of a type of this folder; the arguments are those of an
+/// `__init__`.
 unsafe fn init_permits(
     slf: *mut PyObject,
     args: *mut PyObject,
@@ -171,7 +173,8 @@ unsafe fn init_permits(
         fill(slf, || {
             let value = permits(value)?;
             let Settings { robust, ignores_dead_owners } = settings(robust, false, on_owner_died)?;
-            // A robust one never has more permits than it began with: only holders can release.
+            // Only holders release a robust one, so it never has more permits than at the
+            // beginning.
             let maxvalue = if bounded || robust { value } else { GREATEST };
             set_flag(slf, ignores_dead_owners);
             make(Options { kind: LockKind::Semaphore, value, maxvalue, robust })
@@ -188,7 +191,7 @@ pub(super) unsafe extern "C" fn rebuild(
     let names = [c"segment", c"slot", c"tag", c"fd", c"on_owner_died"];
     let mut given = [ptr::null_mut(); 5];
     // SAFETY: attached; the arguments are those that Python gave, and all alive during the call;
-    // `class` is one of this file's, or a subclass.
+    // `class` is one of this folder's, or a subclass.
     unsafe {
         if !parse(args, kwargs, c"OOO|OO:_rebuild", names, &mut given) {
             return ptr::null_mut();
@@ -236,23 +239,23 @@ unsafe fn suits(class: *mut PyObject, kind: LockKind) -> bool {
     suits
 }
 
-/// A new `RLock`, as without arguments; null: exception set.
+/// A new `RLock`, as `RLock()` makes one; null: exception set.
 pub(crate) fn new_rlock() -> *mut PyObject {
     let Some(classes) = made() else {
         return ptr::null_mut();
     };
     let options = Options { kind: LockKind::ReentrantMutex, value: 1, maxvalue: 1, robust: true };
     match make(options) {
-        // SAFETY: attached, and a type of this file's.
+        // SAFETY: attached, and a type of this folder.
         Some(lock) => unsafe { new_with(classes.rlock.as_ptr(), lock) },
         None => ptr::null_mut(),
     }
 }
 
-/// A name that nothing has, as `multiprocessing` makes them for semaphores.
+/// A name that is not in use, as `multiprocessing` makes them for semaphores.
 pub(super) unsafe extern "C" fn make_name(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     let nothing = ptr::null_mut();
-    // SAFETY: attached; each step gives up a reference of ours, or null with an exception set.
+    // SAFETY: attached; each step passes on a reference of ours, or null with an exception set.
     unsafe {
         let process = call_new(imported(c"multiprocessing.process", c"current_process"), []);
         let config = attribute_of_new(process, c"_config");

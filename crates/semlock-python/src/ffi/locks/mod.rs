@@ -1,8 +1,8 @@
 //! `Lock`, `RLock`, `Semaphore` and `BoundedSemaphore` on shared memory, and their base `SemLock`.
 //!
 //! # Safety
-//! What every function in the tables relies on is told at the heads of `ffi` and `objects`: the types
-//! of this folder hold a `Lock`, but for `_SemLockView`, whose instances begin with a `View`.
+//! The heads of `ffi` and `objects` say what every function in the tables relies on. The types of
+//! this folder hold a `Lock`, except for `_SemLockView`, whose instances begin with a `View`.
 
 pub(crate) mod acquire;
 pub(crate) mod classes;
@@ -16,7 +16,8 @@ use semlock::raw;
 use super::objects::Contents;
 use super::sharing::shared;
 
-/// What an instance holds. Its flag says whether it ignores dead owners: that it is for `recovered` alone to tell.
+/// What an instance holds. The instance's flag says whether it ignores dead owners: then it does
+/// not warn, and only `recovered` tells of them.
 pub(crate) struct Lock {
     pub(crate) raw: raw::Lock,
 }

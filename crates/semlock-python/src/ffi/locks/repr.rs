@@ -1,4 +1,4 @@
-//! How locks are represented: as those of `multiprocessing` are.
+//! The representations of locks, which are those of `multiprocessing`.
 
 use std::ptr;
 
@@ -12,7 +12,7 @@ use crate::ffi::class_names::class_of;
 use crate::ffi::objects::held;
 use crate::ffi::values::{formatted, long, string};
 
-/// Who holds a lock, and how often, as `multiprocessing` tells it.
+/// Who holds a lock, and how often, in the words of `multiprocessing`.
 ///
 /// # Safety
 /// Attached; `slf` holds `lock`.
@@ -30,7 +30,7 @@ unsafe fn owner(lock: &raw::Lock) -> [*mut PyObject; 2] {
 /// The calling process's name, and the thread's if it is not the main one; null: exception set.
 fn caller() -> *mut PyObject {
     let nothing = ptr::null_mut();
-    // SAFETY: attached; each step gives up a reference of ours, or null with an exception set.
+    // SAFETY: attached; each step passes on a reference of ours, or null with an exception set.
     unsafe {
         let thread = call_new(imported(c"threading", c"current_thread"), []);
         let thread = attribute_of_new(thread, c"name");
@@ -49,7 +49,8 @@ fn caller() -> *mut PyObject {
     }
 }
 
-/// In the place of what could not be told, unless it is no error that was raised (but Ctrl-C).
+/// `told`, or "unknown" twice where finding it out raised an error. Nulls with the exception set
+/// where that is no error (but Ctrl-C).
 fn known(told: [*mut PyObject; 2]) -> [*mut PyObject; 2] {
     if told.iter().all(|object| !object.is_null()) {
         return told;
@@ -77,7 +78,7 @@ pub(super) unsafe extern "C" fn repr_lock(slf: *mut PyObject) -> *mut PyObject {
     }
 }
 
-/// `class_of`, unless there is an exception already.
+/// `class_of`, unless an exception is set already: then null.
 ///
 /// # Safety
 /// Attached; `slf` is alive.

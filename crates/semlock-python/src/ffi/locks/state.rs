@@ -1,4 +1,4 @@
-//! What a lock tells about itself, and the marks of a queue's lock.
+//! The state of a lock, and the marks of a queue's lock.
 
 use std::ffi::c_void;
 
@@ -10,12 +10,12 @@ use crate::ffi::objects::{flag, held};
 use crate::ffi::values::{boolean, long, long_or_none, none, string};
 use crate::ffi::waits::detached;
 
-/// What is known by counting permits; detached where there are many.
+/// Counts permits. It detaches the thread where there are many.
 pub(super) fn counted<T: Send>(lock: &Lock, count: impl FnOnce(&raw::Lock) -> T + Send) -> T {
     if lock.raw.counts_at_length() { detached(|| count(&lock.raw)) } else { count(&lock.raw) }
 }
 
-/// A function of a table that tells something of a lock.
+/// A function of a table that returns part of a lock's state.
 macro_rules! tells {
     ($name:ident, $lock:ident => $answer:expr) => {
         pub(super) unsafe extern "C" fn $name(
@@ -54,7 +54,7 @@ pub(super) unsafe extern "C" fn recovered(slf: *mut PyObject, _: *mut c_void) ->
     long_or_none(lock.raw.recovered())
 }
 
-/// What a pickle carries of the constructor's arguments: the rest lives in the segment.
+/// The one argument of the constructor that a pickle carries: the others stand in the segment.
 pub(super) unsafe extern "C" fn on_owner_died(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     let _there: &Lock = held!(slf);
     // SAFETY: `slf` comes from Python.

@@ -1,4 +1,4 @@
-//! The view: what `multiprocessing` and others ask of a lock's `_semlock`.
+//! The view: `_semlock` of a lock, which `multiprocessing` and others use.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -16,12 +16,13 @@ use crate::ffi::sharing::name_of;
 use crate::ffi::types::{self, Constant, END_OF_GETTERS, FAST, getter, method, slot};
 use crate::ffi::values::{long, none, unsigned};
 
-/// An instance of `_SemLockView`: the lock as it is, whatever a subclass of it overrides.
+/// An instance of `_SemLockView`: the lock's own methods, whatever a subclass overrides.
 #[repr(C)]
 struct View {
     ob_base: PyObject,
-    /// A reference of its own, and one that holds a `Lock`. (It is not cleared to break cycles: those
-    /// all go through the lock's attributes or a subclass's slots, which are.)
+    /// A reference that it owns, to an object that holds a `Lock`. (The collector does not clear it
+    /// to break cycles: all of them go through the lock's attributes or a subclass's slots, which
+    /// it clears.)
     lock: *mut PyObject,
 }
 
@@ -37,8 +38,8 @@ pub(super) unsafe extern "C" fn semlock(slf: *mut PyObject, _: *mut c_void) -> *
     let Some(classes) = made() else {
         return ptr::null_mut();
     };
-    // SAFETY: attached; a type without an allocator of its own, of instances of a fixed size. `lock`
-    // is null till it is written, which is what `view_traverse` expects.
+    // SAFETY: attached; a type without an allocator of its own, whose instances have a fixed size.
+    // `lock` is null until it is written, as `view_traverse` expects.
     unsafe {
         let view = ffi::PyType_GenericAlloc(classes.view.as_ptr().cast(), 0);
         if !view.is_null() {
@@ -49,9 +50,9 @@ pub(super) unsafe extern "C" fn semlock(slf: *mut PyObject, _: *mut c_void) -> *
 }
 
 unsafe extern "C" fn view_dealloc(slf: *mut PyObject) {
-    // SAFETY: nobody else has this object any more; it was tracked since it was made, and its
-    // reference is given back once. It is of a heap type, which its instances count for, and goes
-    // the way that PyType_GenericAlloc's objects go.
+    // SAFETY: nobody else refers to this object any more. The collector tracks it since it was
+    // made. Its reference is released once. An instance of a heap type counts as a reference to it.
+    // PyObject_GC_Del frees what PyType_GenericAlloc made.
     unsafe {
         ffi::PyObject_GC_UnTrack(slf.cast());
         ffi::Py_XDECREF(viewed(slf));
@@ -85,7 +86,7 @@ unsafe extern "C" fn view_acquire(
     nargs: Py_ssize_t,
     kwnames: *mut PyObject,
 ) -> *mut PyObject {
-    // SAFETY: `slf` is a view, which Python gave, and so is its lock alive.
+    // SAFETY: `slf` is a view, which Python gave, and so its lock is alive.
     unsafe { acquire(viewed(slf), args, nargs, kwnames) }
 }
 
@@ -94,14 +95,14 @@ unsafe extern "C" fn view_exit(
     args: *mut *mut PyObject,
     nargs: Py_ssize_t,
 ) -> *mut PyObject {
-    // SAFETY: `slf` is a view, which Python gave, and so is its lock alive.
+    // SAFETY: `slf` is a view, which Python gave, and so its lock is alive.
     unsafe { exit(viewed(slf), args, nargs) }
 }
 
 macro_rules! through_view {
     ($of_view:ident, $name:ident) => {
         unsafe extern "C" fn $of_view(slf: *mut PyObject, other: *mut PyObject) -> *mut PyObject {
-            // SAFETY: `slf` is a view, which Python gave, and so is its lock alive.
+            // SAFETY: `slf` is a view, which Python gave, and so its lock is alive.
             unsafe { $name(viewed(slf), other) }
         }
     };
@@ -114,29 +115,29 @@ through_view!(view_is_mine, is_mine);
 through_view!(view_release, release);
 through_view!(view_enter, enter);
 
-/// What a child has of a lock is looked at by fork generations: there is nothing to do.
+/// Nothing is left to do: a child finds by its fork generation that it holds nothing.
 unsafe extern "C" fn view_after_fork(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     none()
 }
 
 unsafe extern "C" fn view_name(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    // SAFETY: `slf` is a view, which Python gave, and so is its lock alive.
+    // SAFETY: `slf` is a view, which Python gave, and so its lock is alive.
     let slf = unsafe { viewed(slf) };
     let lock: &Lock = held!(slf);
     name_of(lock.raw.address())
 }
 
 unsafe extern "C" fn view_handle(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    // Its address: no other object of this process has that while it lives.
+    // The object's address: no other object of this process has it at the same time.
     // SAFETY: `slf` is a view, which Python gave.
     unsigned(unsafe { viewed(slf) }.addr() as u64)
 }
 
 unsafe extern "C" fn view_kind(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    // SAFETY: `slf` is a view, which Python gave, and so is its lock alive.
+    // SAFETY: `slf` is a view, which Python gave, and so its lock is alive.
     let slf = unsafe { viewed(slf) };
     let lock: &Lock = held!(slf);
-    // As `multiprocessing` makes them: what is not recursive is a semaphore of one permit.
+    // As in `multiprocessing`: a lock that is not recursive is a semaphore of one permit.
     let kind = match lock.raw.options().kind {
         LockKind::ReentrantMutex => semlock::Kind::RecursiveMutex,
         LockKind::Mutex | LockKind::Semaphore => semlock::Kind::Semaphore,
@@ -145,7 +146,7 @@ unsafe extern "C" fn view_kind(slf: *mut PyObject, _: *mut c_void) -> *mut PyObj
 }
 
 unsafe extern "C" fn view_maxvalue(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    // SAFETY: `slf` is a view, which Python gave, and so is its lock alive.
+    // SAFETY: `slf` is a view, which Python gave, and so its lock is alive.
     let slf = unsafe { viewed(slf) };
     let lock: &Lock = held!(slf);
     long(lock.raw.options().maxvalue)

@@ -1,7 +1,8 @@
-//! What the interpreter's library exports on Windows, and PyO3 does not name.
+//! What the interpreter's library exports on Windows, and `pyo3` does not name.
 //!
-//! It is looked up in the library that this interpreter is, whatever that is called (`python311.dll`, `python313t.dll`,
-//! `python311_d.dll`, `libpython3.11.dll`): another of Python's that is loaded as well would be another interpreter.
+//! It looks in the library of this very interpreter, whatever its name is (`python311.dll`,
+//! `python313t.dll`, `python311_d.dll`, `libpython3.11.dll`): another library of Python that is
+//! loaded as well would be another interpreter.
 
 use std::ffi::{c_int, c_void};
 use std::mem::transmute;
@@ -32,8 +33,8 @@ impl Interpreter {
             let mut module = ptr::null_mut();
             let flags = GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS
                 | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT;
-            // SAFETY: an address that is only looked up, of text in the library itself, and a place for a handle; the library
-            // stays, being the interpreter.
+            // SAFETY: the address of text in the library, which is only looked up, and a place for
+            // a handle. The library stays loaded, because it is the interpreter.
             let found =
                 unsafe { GetModuleHandleExW(flags, ffi::Py_GetVersion().cast(), &raw mut module) };
             let exported = |name: &std::ffi::CStr| {
@@ -54,13 +55,13 @@ impl Interpreter {
         })
     }
 
-    /// Sets the `OSError` of one of the system's error numbers; false if that cannot be done.
+    /// Sets the `OSError` of an error number of the system; false if that is not possible.
     pub(crate) fn set_error(self, number: c_int) -> bool {
         // SAFETY: attached.
         self.set_error.map(|set| unsafe { set(number) }).is_some()
     }
 
-    /// The event that Ctrl-C sets, for the thread that is to see it.
+    /// The event that Ctrl-C sets; `None` in threads that do not handle signals.
     pub(crate) fn sigint_event(self) -> Option<BorrowedHandle<'static>> {
         let (is_main_thread, event) = self.signals?;
         // SAFETY: attached.

@@ -1,4 +1,4 @@
-//! What there is on Windows besides: waits that Ctrl-C ends, and `_multiprocessing`'s sockets.
+//! What only Windows has: waits that Ctrl-C ends, and the sockets of `_multiprocessing`.
 
 pub(crate) mod exports;
 pub(crate) mod sockets;
@@ -15,8 +15,9 @@ use super::arguments;
 use super::errors::{Exception, raise_as};
 use super::waits;
 
-/// Waits, by a function that takes a deadline's place, detached from the interpreter; in the main thread it waits for an event
-/// besides, so that Ctrl-C lets Python's handlers run. Tells how it ended, which is not `Interrupted`; `None`: exception set.
+/// Waits while detached from the interpreter. In the main thread it also waits for the event that
+/// Ctrl-C sets, so that Python's signal handlers run. Returns how the wait ended, which is never
+/// `Interrupted`; `None`: exception set.
 pub(crate) fn wait(
     mut wait_or: impl FnMut(Option<BorrowedHandle<'static>>) -> Result<Wait, Error> + Send,
 ) -> Option<Wait> {
@@ -24,8 +25,9 @@ pub(crate) fn wait(
     waits::wait(|| {
         let waited = wait_or(event);
         if let (Ok(Wait::Interrupted), Some(event)) = (&waited, event) {
-            // The interpreter notes a signal, and then sets the event. So between this and the next wait the handlers have
-            // to be run: what is noted before that is handled there, and the event of what comes later ends the wait.
+            // The interpreter notes a signal, and then sets the event. So the handlers have to run
+            // between this reset and the next wait: they handle every signal noted before, and the
+            // event of a later signal ends the next wait.
             // SAFETY: an event that is there as long as the interpreter.
             unsafe { ResetEvent(event.as_raw_handle()) };
         }
@@ -40,7 +42,8 @@ pub(crate) fn wait(
 pub(crate) unsafe fn deadline(timeout: *mut PyObject) -> Option<Deadline> {
     // SAFETY: as for this function.
     let timeout = unsafe { arguments::timeout(timeout) }?;
-    // Half of the milliseconds that are for ever.
+    // CPython refuses timeouts from half of INFINITE on, which is the greatest number of
+    // milliseconds.
     if timeout.as_secs_f64() * 1000.0 >= 0.5 * f64::from(u32::MAX) {
         raise_as(Exception::Overflow, "timeout is too large".to_owned());
         return None;

@@ -23,10 +23,10 @@ pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// Makes a call of winsock detached, whose result is negative where it fails.
+/// Makes a call of winsock while detached. Its result is negative where it fails.
 fn winsock(py: Python<'_>, call: impl FnOnce() -> i32 + Send) -> PyResult<i32> {
     let result = py.detach(|| match call() {
-        // Asked for at once: attaching makes calls, too.
+        // Read at once: attaching makes calls of the system, too.
         // SAFETY: it cannot fail.
         ..0 => Err(unsafe { WSAGetLastError() }),
         count => Ok(count),
@@ -37,7 +37,8 @@ fn winsock(py: Python<'_>, call: impl FnOnce() -> i32 + Send) -> PyResult<i32> {
     })
 }
 
-/// The result of one of Python's parsers of arguments, which says what is wrong as CPython's own module does.
+/// The result of one of Python's own parsers of arguments, whose messages are those of CPython's
+/// module.
 fn parsed(py: Python<'_>, parsed: i32) -> PyResult<()> {
     if parsed == 0 { Err(PyErr::fetch(py)) } else { Ok(()) }
 }
@@ -50,7 +51,7 @@ fn closesocket(handle: &Bound<'_, PyAny>) -> PyResult<()> {
     let done =
         unsafe { ffi::PyArg_Parse(handle.as_ptr(), c"K:closesocket".as_ptr(), &raw mut socket) };
     parsed(handle.py(), done)?;
-    // SAFETY: any number can be asked to be closed; whose it is, the caller knows.
+    // SAFETY: winsock checks the number. The caller knows whose socket it is.
     winsock(handle.py(), || unsafe { close(socket) }).map(|_zero| ())
 }
 
@@ -84,8 +85,9 @@ fn send(args: &Bound<'_, PyTuple>) -> PyResult<i32> {
         ffi::PyArg_ParseTuple(args.as_ptr(), c"KO:send".as_ptr(), &raw mut socket, &raw mut data)
     };
     parsed(py, done)?;
-    // Buffers are not part of the stable interface of 3.10, so the bytes are copied.
-    // SAFETY: attached; an argument, which `args` keeps, and a new reference or null with an exception set.
+    // The stable interface of 3.10 has no buffers, so the bytes are copied.
+    // SAFETY: attached; an argument, which `args` keeps alive, and a new reference or null with an
+    // exception set.
     let bytes = unsafe {
         let view = ffi::PyMemoryView_FromObject(data);
         Bound::from_owned_ptr_or_err(py, view)
@@ -104,7 +106,7 @@ fn send(args: &Bound<'_, PyTuple>) -> PyResult<i32> {
     if !bytes.getattr("c_contiguous")?.is_truthy()? {
         return Err(PyBufferError::new_err("memoryview: underlying buffer is not C-contiguous"));
     }
-    // As much as can be said in one call; the caller sends the rest.
+    // As much as one call can send; the caller sends the rest.
     let most = PySlice::new(py, 0, i32::MAX as isize, 1);
     let bytes = bytes.call_method1("cast", ("B",))?.get_item(most)?;
     let bytes: Bound<'_, PyBytes> = bytes.call_method0("tobytes")?.cast_into()?;
