@@ -47,9 +47,6 @@ __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 _WHILE_MOVING = 0.1
 _WHILE_IDLE = 1.0
 
-# A robust semaphore has as many permits. The places of a larger queue are not recovered.
-_MOST_PLACES = 524_280
-
 # A joinable queue has permits for so many tasks that processes have taken, and so many that they
 # have put and not sent. Each costs memory, and time with each task.
 _MOST_HELD = 512
@@ -551,7 +548,8 @@ class Queue(_StockQueue):
         stream = _open_pipe(self, ctx)
         self._opid = os.getpid()
         self._sem: _Places | _UncountedPlaces
-        if is_bounded and maxsize <= _MOST_PLACES:
+        # The places of a larger queue are not recovered.
+        if is_bounded and maxsize <= _native._MOST_PERMITS:
             self._sem = _Places(maxsize, ctx=ctx, stream=stream)
             stream.counters.append(self._sem)
         else:

@@ -67,6 +67,7 @@ fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
     }
     module.setattr("_Barrier", py.get_type::<barrier::Base>())?;
     module.setattr("Barrier", py.get_type::<barrier::Barrier>())?;
+    module.setattr("_MOST_PERMITS", semlock::raw::MOST_PERMITS)?;
     end::add(module)?;
     memory::add(module)
 }

@@ -10,6 +10,7 @@ pub use crate::backend::shared::event::Event;
 /// For tests, which look into the memory of objects.
 #[doc(hidden)]
 pub use crate::backend::shared::layout;
+pub use crate::backend::shared::layout::MOST_PERMITS;
 pub use crate::backend::shared::lock::{Lock, LockKind, Options};
 pub use crate::backend::shared::waiter::Waiter;
 pub use crate::os::mapping::{FileId, new_memory};

@@ -82,9 +82,11 @@ pub const FEWEST_SLOTS: usize = 1024;
 pub const MOST_SLOTS: usize = 8192;
 /// Objects have smaller slot numbers: these are what a node can name.
 pub const SLOT_NUMBERS: usize = 1 << node::SLOT_BITS;
-/// Permits of a robust semaphore. It may take more slots than there are numbers, and is alone in its
+/// The most permits of a robust semaphore. It may take more slots than there are numbers, and is alone in its
 /// segment then: its first slot is named, and the others never are.
 pub const MOST_PERMITS: u32 = 524_280;
+/// What an error says when somebody asks for more.
+pub(crate) const TOO_MANY_PERMITS: &str = "a robust semaphore has 524,280 permits at most";
 /// Slots of such a semaphore.
 pub const MOST_SLOTS_OF_ONE: usize =
     Tag { kind: Kind::Semaphore, robust: true, limit: MOST_PERMITS }.slots();
@@ -343,4 +345,15 @@ impl Size {
 /// one is where the private memory ends.
 pub(crate) fn entry_at(slot: usize) -> usize {
     ENTRIES_AT + slot * ENTRY_WORDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_about_too_many_permits_names_the_most() {
+        let digits: String = TOO_MANY_PERMITS.chars().filter(char::is_ascii_digit).collect();
+        assert_eq!(digits.parse(), Ok(MOST_PERMITS));
+    }
 }

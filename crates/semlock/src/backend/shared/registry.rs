@@ -9,7 +9,9 @@
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Weak};
 
-use super::layout::{FEWEST_SLOTS, MOST_SLOTS, MOST_SLOTS_OF_ONE, SLOT_NUMBERS, TAG, Tag};
+use super::layout::{
+    FEWEST_SLOTS, MOST_SLOTS, MOST_SLOTS_OF_ONE, SLOT_NUMBERS, TAG, TOO_MANY_PERMITS, Tag,
+};
 use super::reuse::Reuse;
 use super::segment::{Place, Segment, plain_lock};
 use crate::atomic::{AtomicU64, Ordering};
@@ -195,7 +197,7 @@ impl Registry {
         }
         let usual = (FEWEST_SLOTS << self.made.min(8)).min(MOST_SLOTS).max(slots);
         if usual > MOST_SLOTS_OF_ONE {
-            return Err(Error::OutOfRange("a robust semaphore has 524,280 permits at most"));
+            return Err(Error::OutOfRange(TOO_MANY_PERMITS));
         }
         let segment = Arc::new(Segment::create(usual, slots)?);
         segment.set_used(slots);
