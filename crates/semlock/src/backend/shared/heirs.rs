@@ -37,7 +37,7 @@
 use std::os::fd::BorrowedFd;
 
 use super::layout::message;
-use super::patrol::Suspects;
+use super::suspects::Suspects;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 use crate::os::lineage::{Lineage, may_be_left};

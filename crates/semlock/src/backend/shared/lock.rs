@@ -23,8 +23,8 @@ use super::layout::lock::{EVENTCOUNT, HEIRS, JUDGED, MESSAGE, PERMIT, SEAT, TICK
 use super::layout::message::{MOVING, WHOLE};
 use super::layout::{Kind, Tag, entry};
 use super::object::{Kernel, Object};
-use super::patrol::{Suspects, is_due};
 use super::spin::Seat;
+use super::suspects::{Suspects, is_due};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::count::Count;
 use crate::mutation::rule;

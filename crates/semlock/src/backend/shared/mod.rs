@@ -14,6 +14,7 @@
 //!  segment          the memory that objects live in
 //!  heirs            locks that a child may go on with
 //!  patrol, spin     how a wait goes on: sleeping and checking, and trying before that
+//!  suspects         whether a holder is dead, and when to check that
 //!  layout           which word of a segment is what
 //! ```
 
@@ -30,4 +31,5 @@ mod registry;
 mod reuse;
 pub(crate) mod segment;
 mod spin;
+mod suspects;
 pub(crate) mod waiter;

@@ -1,19 +1,18 @@
-//! Who, of those who wait, looks how often whether something went wrong.
+//! How long a waiter sleeps before it checks whether something went wrong, and who checks.
 //!
 //! No sleep is endless, because a wake-up can be lost with the process that was to give or to pass it on.
 //! One waiter of an object is its watcher: it wakes some ten times a second and looks
 //! after the holder. The others wake about once a second, and see whether there still is a watcher.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::suspects::Suspects;
 use crate::Deadline;
 use crate::atomic::AtomicU64;
 use crate::mutation::rule;
-use crate::os::process::is_dead;
 use crate::os::{clock, thread};
 use crate::word::permit::Process;
-use crate::word::watch::{Heartbeat, LastCheck, Watch};
+use crate::word::watch::{Heartbeat, Watch};
 
 /// A watcher sleeps for 90 to 98 ms, so that with its looking it comes within 100.
 const WATCHER_NAP: (u64, u64) = (90_000_000, 8_000_000);
@@ -24,8 +23,6 @@ const NAP: (u64, u64) = (1_000_000_000, 500_000_000);
 const FIRST_NAP: (u64, u64) = (220_000_000, 60_000_000);
 /// After so long the caller of a wait may have a turn, when the nap is over.
 const TURN: Duration = Duration::from_millis(800);
-/// Those who only try, and those whom signals wake all the time, look so often, all together.
-pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
 /// One wait of one thread.
 pub(crate) struct Patrol<'a> {
@@ -107,8 +104,7 @@ impl<'a> Patrol<'a> {
     /// Whether it has just stopped watching, because it had no descriptor left to look with: then another has to be
     /// woken, who may have one.
     pub(crate) fn rests(&mut self) -> bool {
-        let in_vain = std::mem::take(&mut self.suspects.in_vain);
-        if !in_vain || !rule("watch/not-by-who-cannot-look") || !self.end() {
+        if !self.suspects.looked_in_vain() || !rule("watch/not-by-who-cannot-look") || !self.end() {
             return false;
         }
         let now = clock::now();
@@ -149,91 +145,9 @@ fn jitter(now: u64) -> u64 {
     (now ^ here).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16
 }
 
-/// Whether it is time to judge, for one who does not sleep.
-pub(crate) fn is_due(judged: &AtomicU64, me: Process) -> bool {
-    rule("judge/by-those-who-try") && is_ones_turn(judged, me)
-}
-
-/// Whether it is time to judge, for one whose sleep a signal has ended: where signals come all the time, nobody sleeps for
-/// long enough to be a watcher.
-pub(crate) fn is_due_between_signals(judged: &AtomicU64, me: Process) -> bool {
-    rule("judge/between-signals") && is_ones_turn(judged, me)
-}
-
-/// Never a stranger's, whose turn would be lost for those who can judge.
-fn is_ones_turn(judged: &AtomicU64, me: Process) -> bool {
-    me.can_be_checked() && LastCheck(judged).is_due(clock::about_now(), PAUSE)
-}
-
-/// So long it is believed that a number is still the process's that had it: a look that finds that out costs several times as much.
-const BELIEVED: u64 = 1_000_000_000;
-/// And of so many at most.
-const MOST_BELIEVED: usize = 8;
-
-/// How the deaths that matter to a wait are found out.
-pub(crate) struct Suspects {
-    /// Who asks.
-    me: Process,
-    /// Whom it has identified, and until when that is believed.
-    believed: Vec<(Process, u64)>,
-    /// There was no descriptor to look with.
-    in_vain: bool,
-}
-
-impl Suspects {
-    pub(crate) fn new(me: Process) -> Self {
-        Self { me, believed: Vec::new(), in_vain: false }
-    }
-
-    /// The same, but each process is asked for once: for who looks through many permits or places.
-    pub(crate) fn each_once(&mut self) -> impl FnMut(Process) -> bool + '_ {
-        // Mostly there is one process, or its permits lie side by side; of one, nothing is allocated.
-        let mut last: Option<(u64, bool)> = None;
-        let mut others = BTreeMap::new();
-        move |process| {
-            let word = process.word();
-            if let Some((_, dead)) = last.filter(|&(last, _)| last == word) {
-                return dead;
-            }
-            let known = others.get(&word).copied();
-            let dead = known.unwrap_or_else(|| self.is_dead(process));
-            if let Some((word, dead)) = last.replace((word, dead)) {
-                others.insert(word, dead);
-            }
-            dead
-        }
-    }
-
-    /// Notes that something could not be looked at, for want of a descriptor.
-    pub(crate) fn cannot_look(&mut self) {
-        self.in_vain = true;
-    }
-
-    /// Whether it is certain that this process is dead.
-    pub(crate) fn is_dead(&mut self, process: Process) -> bool {
-        // In another namespace numbers mean others: who is a stranger there judges nobody.
-        if !self.me.can_be_checked() && rule("judge/not-by-strangers") {
-            return false;
-        }
-        if !process.can_be_checked() && rule("judge/no-strangers") {
-            return false;
-        }
-        if process.word() == 0 {
-            return false;
-        }
-        let now = clock::now();
-        self.believed.retain(|&(_, until)| now < until);
-        let identifies = !self.believed.iter().any(|&(known, _)| known.word() == process.word());
-        let dead = is_dead(process.pid(), process.start(), identifies, &mut self.in_vain);
-        if !dead && identifies && self.believed.len() < MOST_BELIEVED {
-            self.believed.push((process, now + BELIEVED));
-        }
-        dead
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::suspects::is_due;
     use super::*;
 
     #[test]
