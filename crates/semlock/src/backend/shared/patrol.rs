@@ -30,9 +30,11 @@ pub(crate) struct Patrol<'a> {
     watch: Option<Watch<'a>>,
     watching: Option<Heartbeat>,
     deadline: Deadline,
-    /// When it first slept, and when its nap is over: nanoseconds of the clock.
+    /// When it first slept, when its nap is over, and, from the first nap on, when the deadline comes:
+    /// nanoseconds of the clock.
     began: u64,
     until: u64,
+    ends: Option<u64>,
     /// It does not watch until then, whether or not another does.
     rests: bool,
     suspects: Suspects,
@@ -52,16 +54,16 @@ impl<'a> Patrol<'a> {
         // A stranger would keep those who can judge from watching.
         let watches = me.can_be_checked() || !rule("watch/not-by-strangers");
         let watch = watch.filter(|_| watches).map(Watch);
-        Self { watch, watching: None, deadline, began: 0, until: 0, rests: false, suspects }
+        let (watching, ends) = (None, None);
+        Self { watch, watching, deadline, began: 0, until: 0, ends, rests: false, suspects }
     }
 
     /// How long to sleep now, at most; `None` if the deadline has passed.
     pub(crate) fn nap(&mut self) -> Option<Duration> {
-        let left = self.deadline.remaining();
+        let (now, left) = self.now_and_left();
         if left == Some(Duration::ZERO) {
             return None;
         }
-        let now = clock::now();
         if self.began == 0 {
             self.began = now;
         }
@@ -93,6 +95,21 @@ impl<'a> Patrol<'a> {
         }
         let nap = Duration::from_nanos(self.until - now);
         Some(left.map_or(nap, |left| left.min(nap)))
+    }
+
+    /// What time it is, and what is left until the deadline. Only the first nap reads two clocks, the
+    /// deadline's and this one: both tell the same time.
+    fn now_and_left(&mut self) -> (u64, Option<Duration>) {
+        if self.began == 0 {
+            // In this order: the deadline comes no earlier on the second clock.
+            let left = self.deadline.remaining();
+            let now = clock::now();
+            let nanoseconds = |left: Duration| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
+            self.ends = left.map(|left| now.saturating_add(nanoseconds(left)));
+            return (now, left);
+        }
+        let now = clock::now();
+        (now, self.ends.map(|ends| Duration::from_nanos(ends.saturating_sub(now))))
     }
 
     /// After a sleep.
@@ -147,8 +164,21 @@ fn jitter(now: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::super::suspects::is_due;
     use super::*;
+
+    #[test]
+    fn a_wait_of_several_naps_ends_at_its_deadline_and_not_before() {
+        let (start, timeout) = (Instant::now(), Duration::from_millis(5));
+        let mut patrol = Patrol::new(None, Deadline::after(timeout), Process::new(7, 1, false));
+        while let Some(nap) = patrol.nap() {
+            assert!(nap <= timeout);
+            std::hint::spin_loop();
+        }
+        assert!(start.elapsed() >= timeout);
+    }
 
     #[test]
     fn a_stranger_leaves_watching_and_judging_to_those_who_can() {
