@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::os::backoff::{Naps, Rested};
-use crate::os::sem_open::{self, ClockWait, HAS_ONLY_THE_LEAST, Sem, TimedWait};
+use crate::os::sem_open::{self, ClockWait, Sem, TimedWait};
 use crate::{Deadline, Error, Name, Naming, Wait};
 
 const NANOSECONDS: i64 = 1_000_000_000;
@@ -23,13 +23,13 @@ const NANOSECONDS: i64 = 1_000_000_000;
 const LONGEST_NAP: Duration = Duration::from_millis(20);
 
 /// The greatest value a semaphore can have.
-pub const SEM_VALUE_MAX: i32 = if cfg!(target_vendor = "apple") { 32_767 } else { i32::MAX };
+pub const SEM_VALUE_MAX: i32 = sem_open::VALUE_MAX;
 
 /// Whether the operating system can tell a semaphore's value; [`Error::ValueUnavailable`] where it cannot.
-pub const HAS_VALUE: bool = !HAS_ONLY_THE_LEAST;
+pub const HAS_VALUE: bool = sem_open::HAS_VALUE;
 
 /// Whether it can wait for one until a moment. Where it cannot, a wait tries again and again.
-pub const HAS_TIMED_WAIT: bool = !HAS_ONLY_THE_LEAST;
+pub const HAS_TIMED_WAIT: bool = sem_open::HAS_TIMED_WAIT;
 
 /// An open semaphore of the operating system.
 #[derive(Debug)]

@@ -1,10 +1,12 @@
 //! What the folder of each system exports, with signatures. A folder that lacks a function, or has
 //! it with another signature, does not compile.
 
+use std::ffi::{c_int, c_uint};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::time::Duration;
 
+use libc::{sem_t, timespec};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
@@ -79,6 +81,35 @@ const _: fn(pid: Pid) -> Told = system::process::tell;
 /// Whether another process is certainly dead: see `posix/process.rs`.
 const _: fn(pid: Pid, start: u64, identifies: bool, in_vain: &mut bool) -> bool =
     system::process::is_dead;
+
+// ---- sem: POSIX semaphores, see `posix/sem_open.rs` ----
+
+/// The greatest value that a semaphore can have.
+const _: i32 = system::sem::VALUE_MAX;
+/// Whether there are unnamed semaphores: else `init` fails with `ENOSYS`.
+const _: bool = system::sem::HAS_UNNAMED;
+/// Whether the system tells a semaphore's value: else `value` fails with `ENOSYS`.
+const _: bool = system::sem::HAS_VALUE;
+/// Whether the system can wait for a semaphore until a moment.
+const _: bool = system::sem::HAS_TIMED_WAIT;
+/// Whether each `sem_open` of a semaphore returns another handle.
+const _: bool = system::sem::EACH_OPEN_HAS_ITS_HANDLE;
+/// Makes an unnamed semaphore in memory that processes share.
+const _: unsafe fn(sem: *mut sem_t, value: c_uint) -> Result<(), Errno> = system::sem::init;
+/// The value of a semaphore; some systems count waiters below zero.
+const _: unsafe fn(sem: *mut sem_t) -> Result<c_int, Errno> = system::sem::value;
+/// Closes what `sem_open` returned when this process executes another program.
+const _: unsafe fn(sem: *mut sem_t) = system::sem::close_on_exec;
+/// The function that waits until a moment of the wall clock, if there is one.
+const _: fn() -> Option<system::sem::TimedWait> = system::sem::TimedWait::find;
+/// Calls it: 0, or -1 and `errno`.
+const _: unsafe fn(system::sem::TimedWait, sem: *mut sem_t, until: &timespec) -> c_int =
+    system::sem::TimedWait::wait;
+/// The function that waits until a moment of the monotonic clock, if there is one.
+const _: fn() -> Option<system::sem::ClockWait> = system::sem::ClockWait::find;
+/// Calls it: 0, or -1 and `errno`.
+const _: unsafe fn(system::sem::ClockWait, sem: *mut sem_t, until: &timespec) -> c_int =
+    system::sem::ClockWait::wait;
 
 // ---- thread ----
 

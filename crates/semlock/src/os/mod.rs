@@ -11,13 +11,13 @@
 //! What each system's folder stands on:
 //!
 //! ```text
-//!                 futex                 memory                  processes            cpu      lineage
-//!  linux          futex(2)              memfd, wiped on fork    pidfd, /proc         known    F_OFD_SETLK
-//!  macos          os_sync_wait_on_...   shm_open                proc_pidinfo         unknown  unknown
-//!                 (14.4), or polling
-//!  freebsd        _umtx_op(2)           memfd, wiped on fork    sysctl(3)            unknown  unknown
-//!  portable       polling               shm_open                kill(2), /proc       unknown  unknown
-//!  generic_unix   polling               shm_open                nobody is checked    unknown  unknown
+//!                futex                memory                processes          cpu      lineage      semaphores
+//!  linux         futex(2)             memfd, wiped on fork  pidfd, /proc       known    F_OFD_SETLK  all
+//!  macos         os_sync_wait_on_...  shm_open              proc_pidinfo       unknown  unknown      named
+//!                (14.4), or polling
+//!  freebsd       _umtx_op(2)          memfd, wiped on fork  sysctl(3)          unknown  unknown      all
+//!  portable      polling              shm_open              kill(2), /proc     unknown  unknown      named
+//!  generic_unix  polling              shm_open              nobody is checked  unknown  unknown      all
 //! ```
 //!
 //! Where a kernel is older, or a filter forbids a call, a system does what the ones below it do.

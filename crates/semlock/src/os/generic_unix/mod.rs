@@ -5,7 +5,7 @@ pub(crate) mod memory;
 pub(crate) mod process;
 
 pub(crate) use super::posix::{
-    clock, no_lineage as lineage, polling_futex as futex, unknown_cpu as cpu,
+    clock, full_sem as sem, no_lineage as lineage, polling_futex as futex, unknown_cpu as cpu,
 };
 
 /// Whether the calling thread is the one that the process began with: it may be. A wait that gives

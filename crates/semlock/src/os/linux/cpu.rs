@@ -46,23 +46,23 @@ fn ask() -> Option<u32> {
 #[inline]
 fn rseq_offset() -> isize {
     use crate::atomic::{AtomicIsize, Ordering};
+    use crate::os::posix::symbol::symbol;
 
     /// 1: not looked up yet, for it is a multiple of 32.
     static OFFSET: AtomicIsize = AtomicIsize::new(1);
 
     #[cold]
     fn look_up() -> isize {
-        // SAFETY: two C strings; both symbols are objects of these types where they exist, set
-        // before any code of ours runs and never after.
-        let offset = unsafe {
-            let offset = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr());
-            let size = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr());
-            // A size of 0 says that it is not registered.
-            if offset.is_null() || size.is_null() || *size.cast::<u32>() == 0 {
-                0
-            } else {
-                *offset.cast::<isize>()
+        let offset = match (symbol(c"__rseq_offset"), symbol(c"__rseq_size")) {
+            (Some(offset), Some(size)) => {
+                // SAFETY: both are objects of these types where they exist. They are set before any
+                // code of ours runs, and never after.
+                let (offset, size) =
+                    unsafe { (*offset.cast().as_ref(), *size.cast::<u32>().as_ref()) };
+                // A size of 0 means that it is not registered.
+                if size == 0 { 0 } else { offset }
             }
+            _ => 0,
         };
         OFFSET.store(offset, Ordering::Relaxed);
         offset

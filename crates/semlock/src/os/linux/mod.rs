@@ -9,7 +9,7 @@ pub(crate) mod lineage;
 pub(crate) mod memory;
 pub(crate) mod process;
 
-pub(crate) use super::posix::coarse_clock as clock;
+pub(crate) use super::posix::{coarse_clock as clock, full_sem as sem};
 
 /// Whether the calling thread is the one that the process began with, or the one that forked it.
 pub(crate) fn is_first_thread() -> bool {

@@ -12,7 +12,6 @@
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem::transmute_copy;
-use std::ptr::NonNull;
 use std::time::Duration;
 
 use libc::{
@@ -24,6 +23,7 @@ use once_cell::race::OnceBox;
 use crate::atomic::AtomicU32;
 use crate::os::futex::{Reach, Waited, Woke};
 use crate::os::posix::polling_futex;
+use crate::os::posix::symbol::symbol;
 
 type Wait = unsafe extern "C" fn(*mut c_void, u64, usize, u32) -> c_int;
 type WaitWithTimeout = unsafe extern "C" fn(*mut c_void, u64, usize, u32, u32, u64) -> c_int;
@@ -44,10 +44,6 @@ fn functions() -> Option<&'static Functions> {
 }
 
 fn find() -> Option<Functions> {
-    let symbol = |name: &std::ffi::CStr| {
-        // SAFETY: a C string; looking up runs nothing.
-        NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })
-    };
     let wait = symbol(c"os_sync_wait_on_address")?;
     let wait_with_timeout = symbol(c"os_sync_wait_on_address_with_timeout")?;
     let wake_any = symbol(c"os_sync_wake_by_address_any")?;

@@ -7,6 +7,8 @@ pub(crate) mod futex;
 pub(crate) mod memory;
 #[allow(unsafe_code)]
 pub(crate) mod process;
+#[allow(unsafe_code)]
+pub(crate) mod sem;
 
 pub(crate) use super::posix::{no_lineage as lineage, unknown_cpu as cpu};
 

@@ -1,7 +1,7 @@
 //! Linux with what macOS has, to test the code that such systems use.
 
 pub(crate) use super::posix::{
-    clock, no_lineage as lineage, polling_futex as futex, unknown_cpu as cpu,
+    basic_sem as sem, clock, no_lineage as lineage, polling_futex as futex, unknown_cpu as cpu,
 };
 
 /// Memory: `shm_open(3)`, whose objects are files of a tmpfs, and files.

@@ -18,11 +18,15 @@ pub(crate) mod process;
 #[allow(unsafe_code)]
 pub(crate) mod sem_open;
 #[allow(unsafe_code)]
+pub(crate) mod symbol;
+#[allow(unsafe_code)]
 mod wipe_on_fork;
 
 // ---- For the systems' folders: what several of them export ----
 // No system uses all of it.
 
+#[allow(dead_code, unsafe_code)]
+pub(crate) mod basic_sem;
 #[allow(dead_code)]
 pub(crate) mod clock;
 #[allow(dead_code)]
@@ -44,6 +48,9 @@ pub(crate) mod coarse_clock;
 #[allow(dead_code)]
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]
 pub(crate) mod fallocate;
+#[allow(dead_code, unsafe_code)]
+#[cfg(not(target_os = "macos"))]
+pub(crate) mod full_sem;
 #[allow(dead_code)]
 #[cfg(target_os = "linux")]
 pub(crate) mod proc;

@@ -1,8 +1,9 @@
 //! POSIX semaphores: `sem_overview(7)`.
 //!
-//! [`Sem`] owns an open semaphore, wherever its memory came from. Its handle is the address of
-//! that memory (on macOS: the number of a descriptor, which it shows as one), and a table of the open ones turns a handle back into an owner, so that a handle
-//! from elsewhere is refused and a semaphore is closed exactly once:
+//! [`Sem`] owns an open semaphore, wherever its memory came from. Its handle is the address of that
+//! memory (on macOS: the number of a descriptor, as an address). A table of the open ones turns a
+//! handle back into an owner. So a handle that this process does not have is refused, and a semaphore
+//! is closed exactly once:
 //!
 //! ```text
 //!  Sem ──raw──────────────┐
@@ -19,33 +20,21 @@
 use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::ffi::{CStr, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_int, c_uint};
 use std::io;
-use std::mem::{size_of, transmute_copy};
-use std::ptr::{self, NonNull};
+use std::mem::size_of;
+use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use libc::{clockid_t, sem_t, timespec};
-#[cfg(not(target_vendor = "apple"))]
-use libc::{sem_getvalue, sem_init};
+use libc::{sem_t, timespec};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use super::atfork::{Forking, Registered, on_fork};
-
-#[cfg(target_vendor = "apple")]
-unsafe extern "C" {
-    fn sem_init(sem: *mut sem_t, shared: c_int, value: c_uint) -> c_int;
-    fn sem_getvalue(sem: *mut sem_t, value: *mut c_int) -> c_int;
-}
-
-/// macOS declares `sem_init` and `sem_getvalue`, only to fail with `ENOSYS`, and has no wait that ends at a
-/// moment. `--cfg semlock_portable` has other systems do without, too, to test there what has to do.
-pub(crate) const HAS_ONLY_THE_LEAST: bool = cfg!(any(target_vendor = "apple", semlock_portable));
-
-/// Whether each `sem_open` of a semaphore gives another handle: there it is the number of a descriptor, and a number that
-/// comes a second time was closed by somebody else meanwhile.
-const EACH_HAS_ITS_HANDLE: bool = cfg!(target_vendor = "apple");
+use crate::os::system::sem::{self, EACH_OPEN_HAS_ITS_HANDLE};
+pub(crate) use crate::os::system::sem::{
+    ClockWait, HAS_TIMED_WAIT, HAS_VALUE, TimedWait, VALUE_MAX,
+};
 
 /// An open semaphore. Clones share it; the last one closes it.
 #[derive(Clone, Debug)]
@@ -94,7 +83,7 @@ impl Drop for Mapping {
             }
         }
         match self.storage {
-            Storage::Named if EACH_HAS_ITS_HANDLE && !is_its_own => {}
+            Storage::Named if EACH_OPEN_HAS_ITS_HANDLE && !is_its_own => {}
             // SAFETY: sem_close wants an address from sem_open that is still open: `from_named`
             // took exactly one reference over, and this is the only place that gives it back.
             Storage::Named => unsafe {
@@ -163,7 +152,7 @@ fn errno() -> Errno {
 
 /// 0 is success; anything else left the reason in `errno`.
 #[inline]
-fn check(result: c_int) -> Result<(), Errno> {
+pub(super) fn check(result: c_int) -> Result<(), Errno> {
     if result == 0 { Ok(()) } else { Err(errno()) }
 }
 
@@ -186,7 +175,7 @@ impl Sem {
     /// `sem_init(3)` in a shared mapping of its own: forked children share it, and no file system
     /// is involved.
     pub(crate) fn anonymous(value: c_uint) -> Result<Self, Errno> {
-        if HAS_ONLY_THE_LEAST {
+        if !sem::HAS_UNNAMED {
             return Err(Errno::NOSYS);
         }
         // SAFETY: a null hint lets the kernel choose an address that nothing uses.
@@ -200,7 +189,7 @@ impl Sem {
         }?;
         let raw = memory.cast::<sem_t>();
         // SAFETY: the memory is writable, page-aligned, large enough, and nobody else's yet.
-        if let Err(error) = check(unsafe { sem_init(raw, 1, value) }) {
+        if let Err(error) = unsafe { sem::init(raw, value) } {
             // SAFETY: the mapping was made above and nothing points into it.
             unsafe { munmap(memory, size_of::<sem_t>()) }?;
             return Err(error);
@@ -224,14 +213,10 @@ impl Sem {
         if raw == libc::SEM_FAILED {
             return Err(errno());
         }
-        #[cfg(target_vendor = "apple")]
-        // SAFETY: the number of a descriptor that is new, and stays open.
-        unsafe {
-            // A program that this process becomes has no use for it.
-            libc::fcntl(raw.addr() as c_int, libc::F_SETFD, libc::FD_CLOEXEC);
-        }
+        // SAFETY: a semaphore that was just opened, and stays open.
+        unsafe { sem::close_on_exec(raw) };
         let mut open = open();
-        let known = if EACH_HAS_ITS_HANDLE { None } else { open.get(&raw.addr()) };
+        let known = if EACH_OPEN_HAS_ITS_HANDLE { None } else { open.get(&raw.addr()) };
         // The C library of Linux gives one address to all who open one semaphore, and counts them.
         if let Some(mapping) = known.and_then(Weak::upgrade) {
             // SAFETY: sem_open has just counted a reference at this address, and `mapping` holds
@@ -269,25 +254,14 @@ impl Sem {
 
     /// `sem_timedwait(3)`: until a moment of the wall clock.
     pub(crate) fn timed_wait(&self, function: TimedWait, until: &timespec) -> Result<(), Errno> {
-        // SAFETY: `function` is the C library's sem_timedwait, which wants an open semaphore and
-        // a valid timespec.
-        check(unsafe { (function.0)(self.raw, until) })
+        // SAFETY: an open semaphore.
+        check(unsafe { function.wait(self.raw, until) })
     }
 
     /// `sem_clockwait(3)`: until a moment of the monotonic clock.
     pub(crate) fn clock_wait(&self, function: ClockWait, until: &timespec) -> Result<(), Errno> {
-        #[cfg(not(target_os = "freebsd"))]
-        // SAFETY: `function` is the C library's sem_clockwait, which wants an open semaphore, the
-        // number of a clock, and a valid timespec.
-        let result = unsafe { (function.0)(self.raw, libc::CLOCK_MONOTONIC, until) };
-        #[cfg(target_os = "freebsd")]
-        // SAFETY: as above; a moment of that clock, and a null pointer for what would be left of a
-        // length of time.
-        let result = unsafe {
-            let absolute = libc::TIMER_ABSTIME;
-            (function.0)(self.raw, libc::CLOCK_MONOTONIC, absolute, until, ptr::null_mut())
-        };
-        check(result)
+        // SAFETY: an open semaphore.
+        check(unsafe { function.wait(self.raw, until) })
     }
 
     /// `sem_post(3)`.
@@ -300,16 +274,8 @@ impl Sem {
     /// `sem_getvalue(3)`; negative where a system counts its waiters so.
     #[inline]
     pub(crate) fn value(&self) -> Result<c_int, Errno> {
-        if HAS_ONLY_THE_LEAST {
-            return Err(Errno::NOSYS);
-        }
-        let mut value = 0;
-        // SAFETY: an open semaphore and a place for an int.
-        if unsafe { sem_getvalue(self.raw, &raw mut value) } == 0 {
-            Ok(value)
-        } else {
-            Err(errno())
-        }
+        // SAFETY: an open semaphore.
+        unsafe { sem::value(self.raw) }
     }
 }
 
@@ -319,58 +285,8 @@ pub(crate) fn unlink(name: &CStr) -> Result<(), Errno> {
     check(unsafe { libc::sem_unlink(name.as_ptr()) })
 }
 
-#[cfg(not(target_os = "freebsd"))]
-type ClockWaitFunction = unsafe extern "C" fn(*mut sem_t, clockid_t, *const timespec) -> c_int;
-#[cfg(target_os = "freebsd")]
-type ClockWaitFunction =
-    unsafe extern "C" fn(*mut sem_t, clockid_t, c_int, *const timespec, *mut timespec) -> c_int;
-
-const CLOCK_WAIT: &CStr =
-    if cfg!(target_os = "freebsd") { c"sem_clockwait_np" } else { c"sem_clockwait" };
-
-/// The C library's `sem_clockwait`, which FreeBSD calls `sem_clockwait_np`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ClockWait(ClockWaitFunction);
-
-/// The C library's `sem_timedwait`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TimedWait(unsafe extern "C" fn(*mut sem_t, *const timespec) -> c_int);
-
-impl ClockWait {
-    /// Looked up at run time, since a program has to start on a system that is older than the one it
-    /// was built on: glibc has it since 2.30, FreeBSD since 11.1, musl and macOS do not.
-    pub(crate) fn find() -> Option<Self> {
-        if HAS_ONLY_THE_LEAST {
-            return None;
-        }
-        // SAFETY: wherever this function exists, it has this signature.
-        symbol(CLOCK_WAIT).map(|address| Self(unsafe { transmute_copy(&address) }))
-    }
-}
-
-impl TimedWait {
-    /// Not looked up, because a program that is linked statically finds nothing so.
-    #[cfg(not(target_vendor = "apple"))]
-    pub(crate) fn find() -> Option<Self> {
-        (!HAS_ONLY_THE_LEAST).then_some(Self(libc::sem_timedwait))
-    }
-
-    /// There is none yet.
-    #[cfg(target_vendor = "apple")]
-    pub(crate) fn find() -> Option<Self> {
-        // SAFETY: wherever this function exists, it has this signature.
-        symbol(c"sem_timedwait").map(|address| Self(unsafe { transmute_copy(&address) }))
-    }
-}
-
-/// The address of a function in what is loaded already.
-fn symbol(name: &CStr) -> Option<NonNull<c_void>> {
-    // SAFETY: a C string; looking up runs nothing.
-    NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })
-}
-
 // With unnamed ones, because the C library has a lock of its own around the others, which is its own to mend.
-#[cfg(all(test, not(any(target_vendor = "apple", semlock_portable))))]
+#[cfg(test)]
 mod tests {
     use std::thread;
 
@@ -381,6 +297,9 @@ mod tests {
 
     #[test]
     fn a_child_can_open_semaphores_whatever_its_parents_threads_were_doing_with_theirs() {
+        if !sem::HAS_UNNAMED {
+            return;
+        }
         let done = AtomicBool::new(false);
         let forks = 300;
         let failed = thread::scope(|scope| {
