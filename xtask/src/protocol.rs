@@ -50,9 +50,8 @@ const ENDED: Test = Unit(
     "os::posix::process::tests::a_process_that_ended_is_dead_before_and_after_somebody_waits_for_it",
 );
 const RECYCLED: Test =
-    Unit("os::posix::process::tests::a_number_that_another_process_has_now_is_a_dead_ones");
-const THREAD: Test =
-    Unit("os::linux::process::tests::a_number_that_a_thread_has_now_is_a_dead_ones");
+    Unit("os::posix::process::tests::a_process_whose_pid_another_process_has_is_dead");
+const THREAD: Test = Unit("os::linux::process::tests::a_process_whose_pid_a_thread_has_is_dead");
 const STRANGER: Test =
     Unit("backend::shared::patrol::tests::a_stranger_leaves_watching_and_judging_to_those_who_can");
 const HALF_A_BARRIER: Test =
@@ -66,7 +65,7 @@ const DAEMON: Test = Pytest(
 );
 const NO_HEIR: Test = Pytest(HEIRS, "test_a_lock_is_recovered_though_its_holder_had_a_child_that");
 const HELD_MUTEX: Test =
-    Unit("os::posix::fork_mutex::tests::a_forked_child_finds_a_held_mutex_free_and_anew");
+    Unit("os::posix::fork_mutex::tests::a_forked_child_finds_a_held_mutex_free_and_its_value_new");
 
 const RULES: &[(&str, Test)] = &[
     ("barrier/its-own-lock-is-watched", HALF_A_BARRIER),
@@ -258,9 +257,7 @@ const RULES: &[(&str, Test)] = &[
     ),
     (
         "judge/who-is-seen-alive-lives",
-        Unit(
-            "os::linux::process::tests::what_is_not_a_processes_descriptor_any_more_proves_nothing",
-        ),
+        Unit("os::linux::process::tests::a_pidfd_whose_number_was_reused_proves_nothing"),
     ),
     (
         "judge/who-recovers-is-told-once",

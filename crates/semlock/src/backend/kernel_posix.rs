@@ -13,14 +13,14 @@ use once_cell::race::OnceBox;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::os::backoff::{Naps, Rested};
+use crate::os::backoff::{Backoff, Interrupted};
 use crate::os::sem_open::{self, ClockWait, Sem, TimedWait};
 use crate::{Deadline, Error, Name, Naming, Wait};
 
 const NANOSECONDS: i64 = 1_000_000_000;
 
-/// Of a wait that has to try again and again.
-const LONGEST_NAP: Duration = Duration::from_millis(20);
+/// The longest sleep of a wait that polls.
+const LONGEST_SLEEP: Duration = Duration::from_millis(20);
 
 /// The greatest value a semaphore can have.
 pub const SEM_VALUE_MAX: i32 = sem_open::VALUE_MAX;
@@ -193,8 +193,8 @@ enum Way {
     Monotonic(ClockWait),
     /// It can wait only for the wall clock.
     Wall(TimedWait),
-    /// It can wait only for ever.
-    Napping,
+    /// It can wait only for ever: so the caller polls.
+    Polling,
 }
 
 impl Way {
@@ -202,7 +202,7 @@ impl Way {
         ClockWait::find()
             .map(Self::Monotonic)
             .or_else(|| TimedWait::find().map(Self::Wall))
-            .unwrap_or(Self::Napping)
+            .unwrap_or(Self::Polling)
     }
 
     fn wait(self, sem: &Sem, deadline: Deadline) -> Result<Wait, Error> {
@@ -212,7 +212,7 @@ impl Way {
                 outcome(sem.clock_wait(function, &until)).map_err(Error::os("sem_clockwait"))
             }
             Self::Wall(function) => wait_by_wall_clock(sem, function, deadline),
-            Self::Napping => wait_by_napping(sem, deadline),
+            Self::Polling => wait_by_polling(sem, deadline),
         }
     }
 }
@@ -230,9 +230,9 @@ fn wait_by_wall_clock(sem: &Sem, function: TimedWait, deadline: Deadline) -> Res
     }
 }
 
-/// Try, nap, check.
-fn wait_by_napping(sem: &Sem, deadline: Deadline) -> Result<Wait, Error> {
-    let mut naps = Naps::up_to(LONGEST_NAP);
+/// Try, check the time, sleep.
+fn wait_by_polling(sem: &Sem, deadline: Deadline) -> Result<Wait, Error> {
+    let mut backoff = Backoff::up_to(LONGEST_SLEEP);
     loop {
         match sem.try_wait() {
             Ok(true) => return Ok(Wait::Acquired),
@@ -243,7 +243,7 @@ fn wait_by_napping(sem: &Sem, deadline: Deadline) -> Result<Wait, Error> {
         if deadline.remaining() == Some(Duration::ZERO) {
             return Ok(Wait::TimedOut);
         }
-        if naps.rest(deadline.remaining()) == Rested::Interrupted {
+        if backoff.sleep(deadline.remaining()) == Err(Interrupted) {
             return Ok(Wait::Interrupted);
         }
     }
@@ -259,7 +259,7 @@ mod tests {
 
     /// Every way of waiting until a deadline that this system has.
     fn ways() -> Vec<Way> {
-        let mut ways = vec![Way::Napping];
+        let mut ways = vec![Way::Polling];
         ways.extend(TimedWait::find().map(Way::Wall));
         ways.extend(ClockWait::find().map(Way::Monotonic));
         ways

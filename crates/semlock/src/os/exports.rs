@@ -12,7 +12,7 @@ use rustix::process::Pid;
 
 use super::futex::{Reach, Waited, Woke};
 use super::mapping::Way;
-use super::process::{Identity, Told};
+use super::process::{Identity, ProcessState};
 use super::system;
 use crate::atomic::{AtomicU32, AtomicU64};
 
@@ -75,9 +75,9 @@ const _: fn(start: NonNull<AtomicU64>, bytes: usize) -> Result<OwnedFd, Errno> =
 // ---- process ----
 
 /// Who the calling process is: asked each time.
-const _: fn() -> Identity = system::process::find_out;
+const _: fn() -> Identity = system::process::read_identity;
 /// What the system says about the process that has this pid.
-const _: fn(pid: Pid) -> Told = system::process::tell;
+const _: fn(pid: Pid) -> ProcessState = system::process::query;
 /// Whether another process is certainly dead: see `posix/process.rs`.
 const _: fn(pid: Pid, start: u64, identifies: bool, in_vain: &mut bool) -> bool =
     system::process::is_dead;

@@ -148,7 +148,7 @@ impl Segment {
     }
 
     fn over(shared: Shared, id: [u64; 2], size: Size) -> Result<Self, Error> {
-        let private = Memory::private_wiped_on_fork(entry_at(size.slots))?;
+        let private = Memory::wipe_on_fork(entry_at(size.slots))?;
         Ok(Self { shared, private, id, size })
     }
 

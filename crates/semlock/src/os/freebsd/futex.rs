@@ -32,7 +32,8 @@ pub(crate) fn wait(
     let mut time = time.zip(seconds).map(|(time, seconds)| libc::_umtx_time {
         _timeout: libc::timespec {
             tv_sec: seconds,
-            // Below 10^9, which fits wherever there is a `c_long`.
+            // Below 10^9, which fits into any `c_long`.
+            #[allow(clippy::cast_lossless)] // of 32 bits on some machines
             tv_nsec: time.subsec_nanos() as libc::c_long,
         },
         // A length of time, not a moment.

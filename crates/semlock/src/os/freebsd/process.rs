@@ -11,9 +11,9 @@ use std::ptr::{from_mut, null};
 use rustix::process::{Pid, getpid};
 
 pub(crate) use crate::os::posix::pids::is_dead;
-use crate::os::process::{Identity, Namespaces, START_BITS, Told};
+use crate::os::process::{Identity, Namespaces, ProcessState, START_BITS};
 
-pub(crate) fn find_out() -> Identity {
+pub(crate) fn read_identity() -> Identity {
     let pid = getpid();
     let me = information(pid).ok();
     Identity {
@@ -23,12 +23,12 @@ pub(crate) fn find_out() -> Identity {
     }
 }
 
-pub(crate) fn tell(pid: Pid) -> Told {
+pub(crate) fn query(pid: Pid) -> ProcessState {
     match information(pid) {
-        Err(libc::ESRCH) if all_can_be_seen() => Told::Nobody,
-        Err(_) => Told::Unknown,
-        Ok(process) if process.ki_stat == libc::SZOMB => Told::Ended,
-        Ok(process) => Told::Lives { start: start_of(&process) },
+        Err(libc::ESRCH) if all_can_be_seen() => ProcessState::NoSuchProcess,
+        Err(_) => ProcessState::Unknown,
+        Ok(process) if process.ki_stat == libc::SZOMB => ProcessState::Zombie,
+        Ok(process) => ProcessState::Alive { start: start_of(&process) },
     }
 }
 

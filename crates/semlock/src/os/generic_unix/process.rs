@@ -3,9 +3,9 @@
 use rustix::process::{Pid, getpid};
 
 pub(crate) use crate::os::posix::pids::is_dead;
-use crate::os::process::{Identity, Namespaces, Told};
+use crate::os::process::{Identity, Namespaces, ProcessState};
 
-pub(crate) fn find_out() -> Identity {
+pub(crate) fn read_identity() -> Identity {
     // Without a namespace everybody is a stranger to everybody.
     Identity {
         pid: getpid().as_raw_pid().cast_unsigned(),
@@ -14,6 +14,6 @@ pub(crate) fn find_out() -> Identity {
     }
 }
 
-pub(crate) fn tell(_: Pid) -> Told {
-    Told::Unknown
+pub(crate) fn query(_: Pid) -> ProcessState {
+    ProcessState::Unknown
 }

@@ -7,10 +7,10 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use crate::mutation::rule;
-use crate::os::posix::pids::is_dead_by_number;
+use crate::os::posix::pids::is_dead_by_pid;
 use crate::os::posix::proc::{Stat, is_of_my_namespace, number, read_file};
-pub(crate) use crate::os::posix::proc::{find_out, tell};
-use crate::os::process::{Told, identity};
+pub(crate) use crate::os::posix::proc::{query, read_identity};
+use crate::os::process::{ProcessState, identity};
 
 /// Whether it is certain that a process is dead: see [`crate::os::process::is_dead`].
 ///
@@ -29,7 +29,7 @@ pub(crate) fn is_dead(process: Pid, start: u64, identifies: bool, in_vain: &mut 
         // The kernel or a filter has none, or this process no room for it.
         Err(errno) => {
             *in_vain |= matches!(errno, Errno::MFILE | Errno::NFILE);
-            is_dead_by_number(process, start)
+            is_dead_by_pid(process, start)
         }
     }
 }
@@ -43,7 +43,7 @@ fn is_dead_by(descriptor: BorrowedFd<'_>, process: Pid, start: u64, identifies: 
         && polled[0].revents().contains(PollFlags::IN)
     {
         // Even in this moment it may have become something else's, most of which is readable.
-        let lives = || matches!(tell(process), Told::Lives { start: now } if now == start);
+        let lives = || matches!(query(process), ProcessState::Alive { start: now } if now == start);
         let is_contradicted = start != 0 && rule("judge/who-is-seen-alive-lives") && lives();
         return rule("judge/readable-pidfd") && !is_contradicted;
     }
@@ -83,7 +83,7 @@ mod tests {
     use crate::os::process::is_dead;
 
     #[test]
-    fn what_is_not_a_processes_descriptor_any_more_proves_nothing() {
+    fn a_pidfd_whose_number_was_reused_proves_nothing() {
         let parent = std::os::unix::process::parent_id();
         let start = Stat::of(parent).unwrap().start;
         let (readable, pid) =
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_a_thread_has_now_is_a_dead_ones() {
+    fn a_process_whose_pid_a_thread_has_is_dead() {
         let thread = std::thread::scope(|scope| {
             scope
                 .spawn(|| {

@@ -11,12 +11,12 @@ use rustix::io::Errno;
 use rustix::process::{Pid, getpid, test_kill_process};
 
 pub(crate) use crate::os::posix::pids::is_dead;
-use crate::os::process::{Identity, Namespaces, START_BITS, Told};
+use crate::os::process::{Identity, Namespaces, ProcessState, START_BITS};
 
-pub(crate) fn find_out() -> Identity {
+pub(crate) fn read_identity() -> Identity {
     let pid = getpid();
-    let start = match tell(pid) {
-        Told::Lives { start } => start,
+    let start = match query(pid) {
+        ProcessState::Alive { start } => start,
         _ => 0,
     };
     Identity {
@@ -26,15 +26,15 @@ pub(crate) fn find_out() -> Identity {
     }
 }
 
-pub(crate) fn tell(pid: Pid) -> Told {
+pub(crate) fn query(pid: Pid) -> ProcessState {
     if test_kill_process(pid) == Err(Errno::SRCH) {
-        return Told::Nobody;
+        return ProcessState::NoSuchProcess;
     }
     match information(pid) {
         // A filter (a sandbox) forbids asking, or it ended just now.
-        None => Told::Unknown,
-        Some(process) if process.pbi_status == libc::SZOMB => Told::Ended,
-        Some(process) => Told::Lives { start: start_of(&process) },
+        None => ProcessState::Unknown,
+        Some(process) if process.pbi_status == libc::SZOMB => ProcessState::Zombie,
+        Some(process) => ProcessState::Alive { start: start_of(&process) },
     }
 }
 

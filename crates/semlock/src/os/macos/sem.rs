@@ -24,7 +24,7 @@ pub(crate) const EACH_OPEN_HAS_ITS_HANDLE: bool = true;
 /// # Safety
 /// An open semaphore.
 pub(crate) unsafe fn close_on_exec(sem: *mut sem_t) {
-    #[allow(clippy::cast_possible_truncation)] // it is a descriptor
+    #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // it is a descriptor
     let descriptor = sem.addr() as c_int;
     // SAFETY: a descriptor that is open, as for this function.
     unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };

@@ -13,7 +13,7 @@ pub(crate) mod memory {
 /// Processes, as `kill(2)` and `/proc` tell about them.
 pub(crate) mod process {
     pub(crate) use crate::os::posix::pids::is_dead;
-    pub(crate) use crate::os::posix::proc::{find_out, tell};
+    pub(crate) use crate::os::posix::proc::{query, read_identity};
 }
 
 /// Whether the calling thread is the one that the process began with, or the one that forked it.

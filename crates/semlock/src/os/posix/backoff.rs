@@ -1,4 +1,4 @@
-//! Napping: what remains where the operating system cannot wait for what is waited for.
+//! Polling with backoff: what is left where the system cannot wait for what a caller waits for.
 
 use std::cmp::min;
 use std::time::Duration;
@@ -6,45 +6,41 @@ use std::time::Duration;
 use rustix::thread::{NanosleepRelativeResult, nanosleep};
 use rustix::time::Timespec;
 
-const FIRST: Duration = Duration::from_micros(50);
+const SHORTEST: Duration = Duration::from_micros(50);
 
-/// The naps of one wait: each is twice as long as the one before it, so that what comes soon is seen soon,
-/// and a long wait costs little.
+/// The sleeps of one wait. Each is twice as long as the one before, so that the caller sees soon what
+/// happens soon, and a long wait costs little.
 #[derive(Debug)]
-pub(crate) struct Naps {
+pub(crate) struct Backoff {
     next: Duration,
     longest: Duration,
 }
 
-/// How a nap ended.
+/// A signal ended a sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rested {
-    Rested,
-    /// A signal came.
-    Interrupted,
-}
+pub(crate) struct Interrupted;
 
-impl Naps {
-    /// Naps of which none is longer than that, which is less than a second.
+impl Backoff {
+    /// No sleep is longer than `longest`, which is less than a second.
     pub(crate) fn up_to(longest: Duration) -> Self {
-        Self { next: FIRST, longest }
+        Self { next: SHORTEST, longest }
     }
 
-    /// Naps, for so long at most.
-    pub(crate) fn rest(&mut self, most: Option<Duration>) -> Rested {
-        let nap = self.following(most);
-        let nap = Timespec { tv_sec: 0, tv_nsec: nap.subsec_nanos().into() };
-        match nanosleep(&nap) {
-            NanosleepRelativeResult::Interrupted(_) => Rested::Interrupted,
-            // It fails for no time that is below a second.
-            NanosleepRelativeResult::Ok | NanosleepRelativeResult::Err(_) => Rested::Rested,
+    /// Sleeps, for `most` at most.
+    pub(crate) fn sleep(&mut self, most: Option<Duration>) -> Result<(), Interrupted> {
+        let time = self.following(most);
+        let time = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
+        match nanosleep(&time) {
+            NanosleepRelativeResult::Interrupted(_) => Err(Interrupted),
+            // It does not fail for a time that is below a second.
+            NanosleepRelativeResult::Ok | NanosleepRelativeResult::Err(_) => Ok(()),
         }
     }
 
     fn following(&mut self, most: Option<Duration>) -> Duration {
-        let nap = most.map_or(self.next, |most| min(most, self.next));
+        let time = most.map_or(self.next, |most| min(most, self.next));
         self.next = min(self.next * 2, self.longest);
-        nap
+        time
     }
 }
 
@@ -55,21 +51,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn naps_begin_with_microseconds_and_double_up_to_the_longest() {
-        let mut naps = Naps::up_to(Duration::from_millis(20));
-        let microseconds: Vec<_> = (0..11).map(|_| naps.following(None).as_micros()).collect();
+    fn sleeps_begin_with_microseconds_and_double_up_to_the_longest() {
+        let mut backoff = Backoff::up_to(Duration::from_millis(20));
+        let microseconds: Vec<_> = (0..11).map(|_| backoff.following(None).as_micros()).collect();
         let doubled = [50, 100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 20_000, 20_000];
         assert_eq!(microseconds, doubled);
     }
 
     #[test]
-    fn a_nap_is_no_longer_than_what_is_left_and_no_shorter_than_it_says() {
+    fn a_sleep_is_no_longer_than_the_time_that_is_left_and_no_shorter_than_it_says() {
         let longest = Duration::from_millis(20);
-        let mut naps = Naps { next: longest, longest };
+        let mut backoff = Backoff { next: longest, longest };
         let left = Duration::from_millis(3);
-        assert_eq!(naps.following(Some(left)), left);
+        assert_eq!(backoff.following(Some(left)), left);
         let start = Instant::now();
-        assert_eq!(naps.rest(Some(left)), Rested::Rested);
+        assert_eq!(backoff.sleep(Some(left)), Ok(()));
         assert!(start.elapsed() >= left);
     }
 }

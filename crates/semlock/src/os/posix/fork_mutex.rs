@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_forked_child_finds_a_held_mutex_free_and_anew() {
+    fn a_forked_child_finds_a_held_mutex_free_and_its_value_new() {
         static MUTEX: ForkMutex<u32> = ForkMutex::new();
         let mut guard = MUTEX.lock();
         *guard = 7;

@@ -39,7 +39,7 @@ unsafe impl Sync for Memory {}
 impl Memory {
     /// Memory of this process alone, all zero; and zero again in a child that was forked: by whatever means, where
     /// the kernel sees to that, and else by `fork(3)`.
-    pub(crate) fn private_wiped_on_fork(words: usize) -> Result<Self, Error> {
+    pub(crate) fn wipe_on_fork(words: usize) -> Result<Self, Error> {
         Self::private(words, wipe_on_fork)
     }
 
@@ -549,7 +549,7 @@ mod tests {
 
     #[test]
     fn a_forked_child_finds_private_memory_wiped() {
-        let private = Memory::private_wiped_on_fork(1).unwrap();
+        let private = Memory::wipe_on_fork(1).unwrap();
         private.words()[0].store(5, Ordering::Relaxed);
         assert!(is_wiped_in_a_child(&private));
         assert_eq!(private.words()[0].load(Ordering::Relaxed), 5);

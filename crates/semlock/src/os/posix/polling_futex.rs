@@ -1,30 +1,32 @@
-//! Sleeping on a word where the system cannot: looking at it again and again.
+//! A futex where the system has none: the waiter polls the word.
 //!
-//! Who naps gets up by itself when the word has another value, a nap later: so waking does nothing, and nobody can tell whether
-//! somebody sleeps ([`Woke::Unknown`]). Whoever lay down before the word's last change gets up as long as the word
-//! does not come back to the value that was slept on, and no word of ours does: sequences, epochs, changes and tickets
-//! count up, and a node's state goes on until its own waiter resets it. (A process's mutex, which is 2 again when the next
-//! sleeper has it, is looked at until a look finds it otherwise.)
+//! A waiter that polls sees by itself that the word has another value, one sleep later. So waking does
+//! nothing, and it is unknown whether anybody sleeps ([`Woke::Unknown`]). A waiter that began to sleep
+//! before the word's last change wakes up, unless the word comes back to the value that it sleeps on.
+//! No word of ours does: sequences, epochs, changes and tickets count up, and only a waiter itself
+//! resets the state of its node. (The word of a `ForkMutex` does: it is 2 again when the next waiter
+//! has the mutex. A waiter polls it until it finds it otherwise.)
 //!
-//! A wake-up without any change, which has a sleeper look after something else, reaches it when it has napped for
-//! `LONGEST` in all: then it gets up for nothing.
+//! A wake-up without a change, which makes a waiter check something else, reaches a waiter late: after
+//! `LONGEST` it wakes up for nothing.
 
 use std::time::{Duration, Instant};
 
-use super::backoff::{Naps, Rested};
+use super::backoff::{Backoff, Interrupted};
 use super::futex::{Reach, Waited, Woke};
 use crate::atomic::{AtomicU32, Ordering};
 
-/// No nap is longer: 200 looks a second, of some microseconds each, cost about a thousandth of a processor.
-const LONGEST_NAP: Duration = Duration::from_millis(5);
-/// After so long a sleeper gets up for nothing.
+/// No sleep is longer. 200 checks a second, of some microseconds each, cost about a thousandth of a
+/// processor.
+const LONGEST_SLEEP: Duration = Duration::from_millis(5);
+/// After this time a waiter wakes up for nothing.
 const LONGEST: Duration = Duration::from_millis(90);
 
 pub(crate) fn wait(word: &AtomicU32, expected: u32, time: Option<Duration>, _: Reach) -> Waited {
     let start = Instant::now();
-    let mut naps = Naps::up_to(LONGEST_NAP);
+    let mut backoff = Backoff::up_to(LONGEST_SLEEP);
     loop {
-        // Relaxed: who gets up looks again, at what counts.
+        // Relaxed: a caller that wakes up loads the word again, with the ordering that it needs.
         if word.load(Ordering::Relaxed) != expected {
             return Waited::Woken;
         }
@@ -36,7 +38,7 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, time: Option<Duration>, _: R
         if slept >= LONGEST {
             return Waited::Woken;
         }
-        if naps.rest(left) == Rested::Interrupted {
+        if backoff.sleep(left) == Err(Interrupted) {
             return Waited::Interrupted;
         }
     }

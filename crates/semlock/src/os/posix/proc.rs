@@ -10,9 +10,9 @@ use rustix::io::{Errno, read};
 use rustix::process::{Pid, getpid, test_kill_process};
 
 use crate::mutation::rule;
-use crate::os::process::{Identity, Namespaces, Told, identity};
+use crate::os::process::{Identity, Namespaces, ProcessState, identity};
 
-pub(crate) fn find_out() -> Identity {
+pub(crate) fn read_identity() -> Identity {
     let inode = |file| fs::metadata(file).map_or(0, |file| file.ino());
     Identity {
         pid: getpid().as_raw_pid().cast_unsigned(),
@@ -27,23 +27,23 @@ pub(crate) fn find_out() -> Identity {
 }
 
 /// What `kill(2)` and, where it is of this namespace, `/proc` tell of a number.
-pub(crate) fn tell(pid: Pid) -> Told {
+pub(crate) fn query(pid: Pid) -> ProcessState {
     if test_kill_process(pid) == Err(Errno::SRCH) {
-        return Told::Nobody;
+        return ProcessState::NoSuchProcess;
     }
     if !is_of_my_namespace(identity().pid) {
-        return Told::Unknown;
+        return ProcessState::Unknown;
     }
     match Stat::of(pid.as_raw_pid().cast_unsigned()) {
-        None => Told::Unknown,
+        None => ProcessState::Unknown,
         // Z is also a process whose main thread has ended, while others run.
         Some(stat)
             if matches!(stat.state, b'Z' | b'X')
                 && (stat.threads <= 1 || !rule("judge/other-threads-without-pidfd")) =>
         {
-            Told::Ended
+            ProcessState::Zombie
         }
-        Some(stat) => Told::Lives { start: stat.start },
+        Some(stat) => ProcessState::Alive { start: stat.start },
     }
 }
 

@@ -6,7 +6,7 @@ use rustix::process::{Pid, getpid};
 use super::mapping::Memory;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
-use crate::os::system::process::{self, find_out};
+use crate::os::system::process::{self, read_identity};
 
 /// What names a process, and where its name means something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,9 +37,9 @@ pub(crate) struct Namespaces {
 pub(crate) fn identity() -> Identity {
     // Not a `OnceLock`: a child that is forked while a thread is initialising it waits forever.
     static PAGE: OnceBox<Option<Memory>> = OnceBox::new();
-    let page = PAGE.get_or_init(|| Box::new(Memory::private_wiped_on_fork(NOTED_WORDS).ok()));
+    let page = PAGE.get_or_init(|| Box::new(Memory::wipe_on_fork(NOTED_WORDS).ok()));
     let Some(noted) = page.as_ref().and_then(|page| Noted::in_words(page.words())) else {
-        return find_out();
+        return read_identity();
     };
     let wiped = page.as_ref().is_some_and(Memory::is_wiped_by_the_kernel);
     let me = || getpid().as_raw_pid().cast_unsigned();
@@ -49,7 +49,7 @@ pub(crate) fn identity() -> Identity {
         Some(_) => noted.forget(),
         None => {}
     }
-    let found = find_out();
+    let found = read_identity();
     noted.note(found);
     found
 }
@@ -122,17 +122,17 @@ pub(crate) fn is_dead(pid: u32, start: u64, identifies: bool, in_vain: &mut bool
     pid.is_some_and(|pid| process::is_dead(pid, start, identifies, in_vain))
 }
 
-/// What the system tells of a number.
+/// What the system says about the process that has a pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(dead_code)] // each system gives its own answers
-pub(crate) enum Told {
-    /// It is no process's.
-    Nobody,
-    /// It is a process's that has ended, and for which nobody has waited yet.
-    Ended,
-    /// It is a process's that began then; 0 where that is not told.
-    Lives { start: u64 },
-    /// Nothing that proves anything.
+pub(crate) enum ProcessState {
+    /// No process has this pid.
+    NoSuchProcess,
+    /// It has ended, and its parent has not waited for it yet.
+    Zombie,
+    /// It lives, and began then; 0 where that is unknown.
+    Alive { start: u64 },
+    /// The answer proves nothing.
     Unknown,
 }
 
@@ -142,14 +142,14 @@ mod tests {
     use std::sync::Barrier;
     use std::thread;
 
-    use super::super::pids::is_dead_by_number;
+    use super::super::pids::is_dead_by_pid;
     use super::*;
-    use crate::os::system::process::tell;
+    use crate::os::system::process::query;
 
     /// When it began, by what the system tells of its number.
     fn start_of(pid: u32) -> u64 {
-        match tell(Pid::from_raw(pid.cast_signed()).unwrap()) {
-            Told::Lives { start } if start != 0 => start,
+        match query(Pid::from_raw(pid.cast_signed()).unwrap()) {
+            ProcessState::Alive { start } if start != 0 => start,
             other => panic!("{other:?}"),
         }
     }
@@ -201,23 +201,23 @@ mod tests {
     fn a_process_that_ended_is_dead_before_and_after_somebody_waits_for_it() {
         let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
         let (pid, start) = (child.id(), start_of(child.id()));
-        let number = Pid::from_child(&child);
+        let child_pid = Pid::from_child(&child);
         let is_dead = |pid, start| super::is_dead(pid, start, true, &mut false);
-        assert!(!is_dead(pid, start) && !is_dead_by_number(number, start));
+        assert!(!is_dead(pid, start) && !is_dead_by_pid(child_pid, start));
         child.kill().unwrap();
         // Left a zombie.
         let options =
             rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
-        rustix::process::waitid(rustix::process::WaitId::Pid(number), options).unwrap();
+        rustix::process::waitid(rustix::process::WaitId::Pid(child_pid), options).unwrap();
         assert!(is_dead(pid, start));
-        assert!(is_dead_by_number(number, start));
+        assert!(is_dead_by_pid(child_pid, start));
         child.wait().unwrap();
         assert!(is_dead(pid, start));
-        assert!(is_dead_by_number(number, start));
+        assert!(is_dead_by_pid(child_pid, start));
     }
 
     #[test]
-    fn a_number_that_another_process_has_now_is_a_dead_ones() {
+    fn a_process_whose_pid_another_process_has_is_dead() {
         let me = identity();
         let is_dead = |pid, start| super::is_dead(pid, start, true, &mut false);
         assert!(!is_dead(me.pid, me.start));
@@ -229,8 +229,8 @@ mod tests {
         assert!(is_dead(parent, start - 1));
         assert!(!is_dead(parent, 0));
         let pid = Pid::from_raw(parent.cast_signed()).unwrap();
-        assert!(!is_dead_by_number(pid, start));
-        assert!(is_dead_by_number(pid, start - 1));
-        assert!(!is_dead_by_number(pid, 0));
+        assert!(!is_dead_by_pid(pid, start));
+        assert!(is_dead_by_pid(pid, start - 1));
+        assert!(!is_dead_by_pid(pid, 0));
     }
 }
