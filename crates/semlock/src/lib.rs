@@ -88,6 +88,8 @@ mod semaphore;
 #[cfg(not(loom))]
 mod semlock;
 #[cfg(any(unix, loom))]
+mod sleep;
+#[cfg(any(unix, loom))]
 mod word;
 
 #[cfg(all(unix, not(loom)))]

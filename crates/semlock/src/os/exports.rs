@@ -10,7 +10,7 @@ use libc::{sem_t, timespec};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use super::futex::{Reach, Waited, Woke};
+use super::futex::{Reach, Slept, Woke};
 use super::mapping::Way;
 use super::process::{Identity, ProcessState};
 use super::system;
@@ -33,7 +33,7 @@ const _: fn() -> bool = system::cpu::are_several;
 // ---- futex: see `posix/futex.rs` ----
 
 /// Sleeps while `word` is `expected`, for `time` at most.
-const _: fn(word: &AtomicU32, expected: u32, time: Option<Duration>, reach: Reach) -> Waited =
+const _: fn(word: &AtomicU32, expected: u32, time: Option<Duration>, reach: Reach) -> Slept =
     system::futex::wait;
 /// Wakes one thread that sleeps on `word`.
 const _: fn(word: &AtomicU32, reach: Reach) -> Woke = system::futex::wake_one;

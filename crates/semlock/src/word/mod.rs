@@ -21,28 +21,7 @@ pub(crate) mod watch;
 use std::time::Duration;
 
 use crate::atomic::AtomicU64;
-
-/// How a sleep on a word ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Slept {
-    /// The sleeper was woken, or the word had another value: check again.
-    Woken,
-    /// The time has passed.
-    TimedOut,
-    /// A signal has arrived.
-    Interrupted,
-}
-
-/// Whom a wake-up for one sleeper has reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Woke {
-    /// A sleeper. It may be dying.
-    One,
-    /// Nobody. No sleeper is left that went to sleep before the last change of the word.
-    Nobody,
-    /// The system does not tell.
-    Unknown,
-}
+pub(crate) use crate::sleep::{Slept, Woke};
 
 /// Sleeps on the low half of a word, and wakes the sleepers: `futex(2)`, what another system has in
 /// its place, or a model of them.

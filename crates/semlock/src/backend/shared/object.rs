@@ -20,19 +20,11 @@ pub(crate) struct Kernel;
 
 impl Futex for Kernel {
     fn wait(&self, word: &AtomicU64, expected: u32, time: Option<Duration>) -> Slept {
-        match futex::wait(word, expected, time, Reach::Machine) {
-            futex::Waited::Woken => Slept::Woken,
-            futex::Waited::TimedOut => Slept::TimedOut,
-            futex::Waited::Interrupted => Slept::Interrupted,
-        }
+        futex::wait(word, expected, time, Reach::Machine)
     }
 
     fn wake_one(&self, word: &AtomicU64) -> Woke {
-        match futex::wake_one(word, Reach::Machine) {
-            futex::Woke::One => Woke::One,
-            futex::Woke::Nobody => Woke::Nobody,
-            futex::Woke::Unknown => Woke::Unknown,
-        }
+        futex::wake_one(word, Reach::Machine)
     }
 
     fn wake_all(&self, word: &AtomicU64) {

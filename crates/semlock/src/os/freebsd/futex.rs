@@ -10,19 +10,14 @@ use std::time::Duration;
 use libc::{UMTX_OP_WAIT_UINT, UMTX_OP_WAIT_UINT_PRIVATE, UMTX_OP_WAKE, UMTX_OP_WAKE_PRIVATE};
 
 use crate::atomic::AtomicU32;
-use crate::os::futex::{Reach, Waited, Woke};
+use crate::os::futex::{Reach, Slept, Woke};
 
 fn object(word: &AtomicU32) -> *mut c_void {
     word.as_ptr().cast()
 }
 
 /// `UMTX_OP_WAIT_UINT`.
-pub(crate) fn wait(
-    word: &AtomicU32,
-    expected: u32,
-    time: Option<Duration>,
-    reach: Reach,
-) -> Waited {
+pub(crate) fn wait(word: &AtomicU32, expected: u32, time: Option<Duration>, reach: Reach) -> Slept {
     let operation = match reach {
         Reach::Process => UMTX_OP_WAIT_UINT_PRIVATE,
         Reach::Machine => UMTX_OP_WAIT_UINT,
@@ -51,13 +46,13 @@ pub(crate) fn wait(
         unsafe { libc::_umtx_op(object(word), operation, c_ulong::from(expected), size, time) };
     if result == 0 {
         // Woken, or another value.
-        return Waited::Woken;
+        return Slept::Woken;
     }
     match io::Error::last_os_error().raw_os_error() {
-        Some(libc::ETIMEDOUT) => Waited::TimedOut,
-        Some(libc::EINTR) => Waited::Interrupted,
+        Some(libc::ETIMEDOUT) => Slept::TimedOut,
+        Some(libc::EINTR) => Slept::Interrupted,
         // There is nothing else that a valid word could be refused for.
-        _ => Waited::Woken,
+        _ => Slept::Woken,
     }
 }
 

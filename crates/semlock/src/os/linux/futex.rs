@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use rustix::thread::futex;
 
 use crate::atomic::AtomicU32;
-use crate::os::futex::{Reach, Waited, Woke};
+use crate::os::futex::{Reach, Slept, Woke};
 
 fn flags(reach: Reach) -> futex::Flags {
     match reach {
@@ -16,19 +16,14 @@ fn flags(reach: Reach) -> futex::Flags {
 }
 
 /// `FUTEX_WAIT`.
-pub(crate) fn wait(
-    word: &AtomicU32,
-    expected: u32,
-    time: Option<Duration>,
-    reach: Reach,
-) -> Waited {
+pub(crate) fn wait(word: &AtomicU32, expected: u32, time: Option<Duration>, reach: Reach) -> Slept {
     // What a timespec cannot hold is as good as for ever.
     let time = time.and_then(|time| time.try_into().ok());
     match futex::wait(word, flags(reach), expected, time.as_ref()) {
-        Err(Errno::TIMEDOUT) => Waited::TimedOut,
-        Err(Errno::INTR) => Waited::Interrupted,
+        Err(Errno::TIMEDOUT) => Slept::TimedOut,
+        Err(Errno::INTR) => Slept::Interrupted,
         // EAGAIN is another value. There is nothing else that a valid word could be refused for.
-        Ok(()) | Err(_) => Waited::Woken,
+        Ok(()) | Err(_) => Slept::Woken,
     }
 }
 

@@ -21,7 +21,7 @@ use libc::{
 use once_cell::race::OnceBox;
 
 use crate::atomic::AtomicU32;
-use crate::os::futex::{Reach, Waited, Woke};
+use crate::os::futex::{Reach, Slept, Woke};
 use crate::os::posix::polling_futex;
 use crate::os::posix::symbol::symbol;
 
@@ -68,12 +68,7 @@ fn errno() -> c_int {
     io::Error::last_os_error().raw_os_error().unwrap_or_default()
 }
 
-pub(crate) fn wait(
-    word: &AtomicU32,
-    expected: u32,
-    time: Option<Duration>,
-    reach: Reach,
-) -> Waited {
+pub(crate) fn wait(word: &AtomicU32, expected: u32, time: Option<Duration>, reach: Reach) -> Slept {
     let Some(functions) = functions() else {
         return polling_futex::wait(word, expected, time, reach);
     };
@@ -94,12 +89,12 @@ pub(crate) fn wait(
         }
     };
     if result >= 0 {
-        return Waited::Woken;
+        return Slept::Woken;
     }
     match errno() {
-        libc::ETIMEDOUT => Waited::TimedOut,
-        libc::EINTR => Waited::Interrupted,
-        libc::EFAULT | libc::ENOMEM => Waited::Woken,
+        libc::ETIMEDOUT => Slept::TimedOut,
+        libc::EINTR => Slept::Interrupted,
+        libc::EFAULT | libc::ENOMEM => Slept::Woken,
         // Whatever it is, it may be so again: who would look at the word at once would never rest.
         _ => polling_futex::wait(word, expected, time, reach),
     }

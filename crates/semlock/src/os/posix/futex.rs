@@ -5,27 +5,7 @@ use std::time::Duration;
 
 use crate::atomic::{AtomicU32, AtomicU64};
 use crate::os::system::futex;
-
-/// How a wait ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waited {
-    /// Woken, for whatever reason or none, or the word had another value.
-    Woken,
-    TimedOut,
-    Interrupted,
-}
-
-/// What waking one came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code)] // each system gives its own answers
-pub(crate) enum Woke {
-    /// One that slept; it may be dying.
-    One,
-    /// Nobody sleeps on, of those who lay down before the word was changed last.
-    Nobody,
-    /// The system does not tell.
-    Unknown,
-}
+pub(crate) use crate::sleep::{Slept, Woke};
 
 /// Who can sleep on a word. All who use one word have to say the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +26,7 @@ fn low_half(word: &AtomicU64) -> &AtomicU32 {
 }
 
 /// Sleeps while the low half of `word` is `expected`; for ever where no time is given.
-pub(crate) fn wait(
-    word: &AtomicU64,
-    expected: u32,
-    time: Option<Duration>,
-    reach: Reach,
-) -> Waited {
+pub(crate) fn wait(word: &AtomicU64, expected: u32, time: Option<Duration>, reach: Reach) -> Slept {
     futex::wait(low_half(word), expected, time, reach)
 }
 
@@ -78,11 +53,11 @@ mod tests {
         let word = AtomicU64::new(7);
         for reach in [Reach::Process, Reach::Machine] {
             let (start, time) = (Instant::now(), Duration::from_millis(30));
-            let mut waited = Waited::Woken;
-            while waited == Waited::Woken {
+            let mut waited = Slept::Woken;
+            while waited == Slept::Woken {
                 waited = wait(&word, 7, time.checked_sub(start.elapsed()), reach);
             }
-            assert_eq!(waited, Waited::TimedOut);
+            assert_eq!(waited, Slept::TimedOut);
             assert!(start.elapsed() >= time);
         }
     }
@@ -90,7 +65,7 @@ mod tests {
     #[test]
     fn nobody_lies_down_beside_another_value_in_the_low_half() {
         let word = AtomicU64::new(1 << 32 | 8);
-        assert_eq!(wait(&word, 7, None, Reach::Machine), Waited::Woken);
+        assert_eq!(wait(&word, 7, None, Reach::Machine), Slept::Woken);
     }
 
     #[test]

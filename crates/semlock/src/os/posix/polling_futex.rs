@@ -13,7 +13,7 @@
 use std::time::{Duration, Instant};
 
 use super::backoff::{Backoff, Interrupted};
-use super::futex::{Reach, Waited, Woke};
+use super::futex::{Reach, Slept, Woke};
 use crate::atomic::{AtomicU32, Ordering};
 
 /// No sleep is longer. 200 checks a second, of some microseconds each, cost about a thousandth of a
@@ -22,24 +22,24 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(5);
 /// After this time a waiter wakes up for nothing.
 const LONGEST: Duration = Duration::from_millis(90);
 
-pub(crate) fn wait(word: &AtomicU32, expected: u32, time: Option<Duration>, _: Reach) -> Waited {
+pub(crate) fn wait(word: &AtomicU32, expected: u32, time: Option<Duration>, _: Reach) -> Slept {
     let start = Instant::now();
     let mut backoff = Backoff::up_to(LONGEST_SLEEP);
     loop {
         // Relaxed: a caller that wakes up loads the word again, with the ordering that it needs.
         if word.load(Ordering::Relaxed) != expected {
-            return Waited::Woken;
+            return Slept::Woken;
         }
         let slept = start.elapsed();
         let left = time.map(|time| time.saturating_sub(slept));
         if left == Some(Duration::ZERO) {
-            return Waited::TimedOut;
+            return Slept::TimedOut;
         }
         if slept >= LONGEST {
-            return Waited::Woken;
+            return Slept::Woken;
         }
         if backoff.sleep(left) == Err(Interrupted) {
-            return Waited::Interrupted;
+            return Slept::Interrupted;
         }
     }
 }
