@@ -1121,6 +1121,23 @@ fn a_waiter_that_gives_up_passes_its_wake_up_on() {
 
 /// After the holder has released the permit, no acquirer gets it before the starving waiter.
 #[test]
+fn a_waiter_that_waits_again_as_a_permit_is_reserved_for_it_takes_it() {
+    model_with(3, || {
+        let lock = Arc::new(LockWithPlaces::held());
+        let mut waiter = lock.enter(B, true);
+        // It was woken in vain.
+        // Woken in vain.
+        lock.places().wake_first(&lock.futex, None);
+        let waiter = with(&lock, move |lock| {
+            lock.wait_again(&mut waiter);
+            lock.wait(B, waiter);
+        });
+        lock.release(A);
+        waiter.join().unwrap();
+    });
+}
+
+#[test]
 fn an_acquirer_that_comes_by_does_not_overtake_a_starving_waiter() {
     model_with(3, || {
         let shared = Arc::new((LockWithPlaces::held(), word(0)));

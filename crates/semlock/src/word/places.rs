@@ -44,8 +44,9 @@
 //! `eventcount`. A releaser that sees that step sees WAITING too: preparing is also a Release, and
 //! all changes of the eventcount are exchanges, which keep what was released.
 //!
-//! A releaser sets WOKEN or GRANTED after it has freed the permit (Release). The waiter loads that
-//! (Acquire) before it waits again. So its next try finds the permit, or an acquirer was faster.
+//! A releaser sets WOKEN or GRANTED after it has freed the permit (Release). The waiter loads or
+//! exchanges that (Acquire) when it waits again. So its next try finds the permit, or an acquirer was
+//! faster.
 //!
 //! The other changes of a state are Relaxed. The node's process orders them: it is set to 0 after
 //! the state was cleared (Release), and claimed (Acquire) before the state is used.
@@ -125,10 +126,13 @@ impl Places<'_> {
     /// eventcount before its next try.
     pub(crate) fn wait_again(&self, place: &Place) {
         let state = self.table.state(place.index);
-        // Others change WOKEN only to GRANTED. Then this store loses nothing: the permit stays
-        // reserved, and the next try finds it.
+        // A releaser may be changing WOKEN to GRANTED. Overwriting that loses nothing if the waiter sees
+        // what the releaser did before: its next try finds the permit that is reserved for it. So this
+        // is a swap, which acquires, and no store.
         if state.load(Ordering::Acquire) != place.waiting {
-            state.store(place.waiting, Ordering::Relaxed);
+            // No test needs more than Relaxed here: the model has a fence where the waiter prepares
+            // to wait, right after this, and that acquires too.
+            state.swap(place.waiting, Ordering::Acquire);
         }
     }
 
