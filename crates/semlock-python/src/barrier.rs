@@ -1,5 +1,6 @@
 //! `Barrier` on shared memory.
 
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -7,7 +8,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple, PyType};
-use semlock::raw::{self, Entered, Passed};
+use semlock::raw::{self, Entered, Passed, Shared};
 use semlock::{Deadline, Error};
 
 use crate::ffi::calls::call_bound;
@@ -237,17 +238,18 @@ impl Barrier {
 
     /// Where it lives: its segment's id, its slot and its tag.
     fn _address<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyBytes>, u32, u64)> {
-        let raw::Address { segment, slot, tag } = self.state()?.raw.address();
+        let raw::Address { segment, slot, tag } = self.state()?.raw.peek_address();
         Ok((PyBytes::new(py, &segment), slot, tag))
     }
 
     /// The descriptor of its segment here.
-    fn _descriptor(&self, py: Python<'_>) -> PyResult<i32> {
-        self.state()?.raw.descriptor().map_err(|error| exception(py, error))
+    fn _descriptor(&self, py: Python<'_>) -> PyResult<RawFd> {
+        let descriptor = self.state()?.raw.descriptor();
+        descriptor.map(|fd| fd.as_raw_fd()).map_err(|error| exception(py, error))
     }
 
     /// The pid of its segment's maker, and the descriptor there.
-    fn _maker(&self) -> PyResult<(u32, i32)> {
+    fn _maker(&self) -> PyResult<(u32, RawFd)> {
         Ok(self.state()?.raw.maker())
     }
 

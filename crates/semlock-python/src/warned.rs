@@ -12,7 +12,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use semlock::raw::{Address, Lock, LockKind};
+use semlock::raw::{Address, Lock, LockKind, Shared};
 
 /// How many warnings of this process have not ended. If a thread forks during one, the number stays
 /// too high in the child, which then reads `WARNINGS` for nothing.
@@ -38,7 +38,7 @@ pub(crate) fn is_any() -> bool {
 /// Warns the calling thread, which has just recovered this lock. Returns whether the thread still
 /// holds the lock then: code that the warning ran may have released it, or may still borrow it.
 pub(crate) fn warn(lock: &Lock, emit: impl FnOnce()) -> bool {
-    let address = lock.address();
+    let address = lock.peek_address();
     let warning = Warning { lock: address, is_borrowed: false };
     // If that fails, the thread is ending, and nobody can borrow the lock.
     let _ = WARNINGS.try_with(|mine| mine.borrow_mut().push(warning));
@@ -69,7 +69,7 @@ pub(crate) fn end_borrowing(lock: &Lock) -> bool {
 /// Notes in the thread's innermost warning about this lock whether the lock is borrowed; false if
 /// nothing changed.
 fn change(lock: &Lock, is_borrowed: bool) -> bool {
-    let address = lock.address();
+    let address = lock.peek_address();
     WARNINGS
         .try_with(|mine| {
             let mut mine = mine.borrow_mut();

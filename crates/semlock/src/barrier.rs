@@ -1,14 +1,19 @@
 //! Barriers.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 
-use crate::mutex::shared_between_processes;
-use crate::raw::{self, Address, Entered, Passed};
+use crate::raw::{self, Address, Entered, Object, Passed, Shared};
 use crate::{Deadline, Error};
 
 /// Where processes wait until all of them have come. Who dies inside breaks it for the others.
 #[derive(Debug)]
 pub struct Barrier(raw::Barrier);
+
+impl Shared for Barrier {
+    fn object(&self) -> &Object {
+        self.0.object()
+    }
+}
 
 impl Barrier {
     /// Makes one for so many parties.
@@ -20,16 +25,15 @@ impl Barrier {
         raw::Barrier::new(parties).map(Self)
     }
 
-    #[allow(clippy::unnecessary_wraps)] // as the others, which can fail
-    fn over(barrier: raw::Barrier) -> Result<Self, Error> {
-        Ok(Self(barrier))
+    /// The same barrier as another, in this process or in the one that sent its address; with a
+    /// descriptor of its segment, where this process does not have that yet: see [`Shared`].
+    ///
+    /// # Errors
+    /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
+    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
+        raw::Barrier::open(address, descriptor).map(Self)
     }
-
-    fn raw(&self) -> &raw::Barrier {
-        &self.0
-    }
-
-    shared_between_processes!(Barrier);
 
     /// Waits until all have come; returns how many had come before.
     ///

@@ -1,9 +1,9 @@
 //! Conditions with guards.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 
-use crate::mutex::{Acquired, MutexGuard, shared_between_processes};
-use crate::raw::{self, Address};
+use crate::mutex::{Acquired, MutexGuard};
+use crate::raw::{self, Address, Object, Shared};
 use crate::{Deadline, Error, Wait};
 
 /// Where processes that hold a [`Mutex`](crate::Mutex) sleep until others that do notify them.
@@ -12,6 +12,12 @@ use crate::{Deadline, Error, Wait};
 /// leaves its notification to another.
 #[derive(Debug)]
 pub struct Condvar(raw::Condvar);
+
+impl Shared for Condvar {
+    fn object(&self) -> &Object {
+        self.0.object()
+    }
+}
 
 impl Condvar {
     /// Makes one.
@@ -22,16 +28,15 @@ impl Condvar {
         raw::Condvar::new().map(Self)
     }
 
-    #[allow(clippy::unnecessary_wraps)] // as the others, which can fail
-    fn over(condvar: raw::Condvar) -> Result<Self, Error> {
-        Ok(Self(condvar))
+    /// The same condition as another, in this process or in the one that sent its address; with a
+    /// descriptor of its segment, where this process does not have that yet: see [`Shared`].
+    ///
+    /// # Errors
+    /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
+    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
+        raw::Condvar::open(address, descriptor).map(Self)
     }
-
-    fn raw(&self) -> &raw::Condvar {
-        &self.0
-    }
-
-    shared_between_processes!(Condvar);
 
     /// Gives the mutex back, sleeps until notified, and takes the mutex again.
     ///

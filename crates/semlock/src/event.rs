@@ -1,14 +1,19 @@
 //! Events.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 
-use crate::mutex::shared_between_processes;
-use crate::raw::{self, Address};
+use crate::raw::{self, Address, Object, Shared};
 use crate::{Deadline, Error, Wait};
 
 /// A flag that processes wait for. Who waited when it was set gets through, also if it is cleared at once.
 #[derive(Debug)]
 pub struct Event(raw::Event);
+
+impl Shared for Event {
+    fn object(&self) -> &Object {
+        self.0.object()
+    }
+}
 
 impl Event {
     /// Makes one that is not set.
@@ -19,16 +24,15 @@ impl Event {
         raw::Event::new().map(Self)
     }
 
-    #[allow(clippy::unnecessary_wraps)] // as the others, which can fail
-    fn over(event: raw::Event) -> Result<Self, Error> {
-        Ok(Self(event))
+    /// The same event as another, in this process or in the one that sent its address; with a
+    /// descriptor of its segment, where this process does not have that yet: see [`Shared`].
+    ///
+    /// # Errors
+    /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
+    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
+        raw::Event::open(address, descriptor).map(Self)
     }
-
-    fn raw(&self) -> &raw::Event {
-        &self.0
-    }
-
-    shared_between_processes!(Event);
 
     /// Whether it is set.
     #[must_use]

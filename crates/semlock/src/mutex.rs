@@ -1,9 +1,9 @@
 //! Mutexes with guards.
 
 use std::marker::PhantomData;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 
-use crate::raw::{Address, Lock, LockKind, Options};
+use crate::raw::{Address, Lock, LockKind, Object, Options, Shared};
 use crate::{Deadline, Error, Wait};
 
 /// What a lock gives: a guard, and whether the one who held it before lives.
@@ -35,41 +35,10 @@ impl<G> Acquired<G> {
     }
 }
 
-macro_rules! shared_between_processes {
-    ($type:ident) => {
-        /// The same object as another, in this process or in the one that sent its address; with a
-        /// descriptor of its segment, where this process does not have that yet.
-        ///
-        /// # Errors
-        /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
-        /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
-        pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
-            Self::over(crate::raw::$type::open(address, descriptor)?)
-        }
-
-        /// Where it lives: what another process needs to open it, beside [`descriptor`](Self::descriptor).
-        #[must_use]
-        pub fn address(&self) -> Address {
-            self.raw().mark_shared();
-            self.raw().address()
-        }
-
-        /// The descriptor of its segment, which is closed on exec: to be duplicated for, or sent to, a
-        /// process that is to open it.
-        ///
-        /// # Errors
-        /// [`Error::DescriptorLost`] where somebody else has closed it.
-        pub fn descriptor(&self) -> Result<RawFd, Error> {
-            self.raw().descriptor()
-        }
-    };
-}
-pub(crate) use shared_between_processes;
-
 /// A mutex that processes share, and that outlives its holders.
 ///
 /// It has no name and leaves nothing behind. Children get it by fork; any other process by its
-/// [`address`](Self::address) and [`descriptor`](Self::descriptor).
+/// address and a descriptor: see [`Shared`].
 ///
 /// ```
 /// use semlock::{Acquired, Mutex};
@@ -99,6 +68,12 @@ pub struct MutexGuard<'a>(&'a Mutex);
 
 const MUTEX: Options = Options { kind: LockKind::Mutex, value: 1, maxvalue: 1, robust: true };
 
+impl Shared for Mutex {
+    fn object(&self) -> &Object {
+        self.0.object()
+    }
+}
+
 impl Mutex {
     /// Makes one that is free.
     ///
@@ -108,17 +83,15 @@ impl Mutex {
         Lock::new(MUTEX).map(Self)
     }
 
-    fn over(lock: Lock) -> Result<Self, Error> {
-        let kind = lock.options().kind;
-        let other = Error::BadAddress("it is an object of another kind");
-        if kind == LockKind::Mutex { Ok(Self(lock)) } else { Err(other) }
+    /// The same mutex as another, in this process or in the one that sent its address; with a
+    /// descriptor of its segment, where this process does not have that yet: see [`Shared`].
+    ///
+    /// # Errors
+    /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
+    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
+        Lock::open_as(LockKind::Mutex, address, descriptor).map(Self)
     }
-
-    fn raw(&self) -> &Lock {
-        &self.0
-    }
-
-    shared_between_processes!(Lock);
 
     /// Takes it, however long that takes.
     pub fn lock(&self) -> Acquired<MutexGuard<'_>> {
@@ -168,6 +141,12 @@ pub struct ReentrantMutex(Lock);
 #[must_use = "dropped at once, it holds nothing"]
 pub struct ReentrantMutexGuard<'a>(&'a ReentrantMutex, PhantomData<*const ()>);
 
+impl Shared for ReentrantMutex {
+    fn object(&self) -> &Object {
+        self.0.object()
+    }
+}
+
 impl ReentrantMutex {
     /// Makes one that is free.
     ///
@@ -177,17 +156,15 @@ impl ReentrantMutex {
         Lock::new(Options { kind: LockKind::ReentrantMutex, ..MUTEX }).map(Self)
     }
 
-    fn over(lock: Lock) -> Result<Self, Error> {
-        let kind = lock.options().kind;
-        let other = Error::BadAddress("it is an object of another kind");
-        if kind == LockKind::ReentrantMutex { Ok(Self(lock)) } else { Err(other) }
+    /// The same mutex as another, in this process or in the one that sent its address; with a
+    /// descriptor of its segment, where this process does not have that yet: see [`Shared`].
+    ///
+    /// # Errors
+    /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
+    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
+        Lock::open_as(LockKind::ReentrantMutex, address, descriptor).map(Self)
     }
-
-    fn raw(&self) -> &Lock {
-        &self.0
-    }
-
-    shared_between_processes!(Lock);
 
     fn guard(&self) -> ReentrantMutexGuard<'_> {
         ReentrantMutexGuard(self, PhantomData)

@@ -12,5 +12,6 @@ pub use crate::backend::shared::event::Event;
 pub use crate::backend::shared::layout;
 pub use crate::backend::shared::layout::MOST_PERMITS;
 pub use crate::backend::shared::lock::{Lock, LockKind, Options};
+pub use crate::backend::shared::object::{Object, Shared};
 pub use crate::backend::shared::waiter::Waiter;
 pub use crate::os::mapping::{FileId, new_memory};

@@ -1,9 +1,9 @@
 //! Semaphores with guards.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 
-use crate::mutex::{Acquired, shared_between_processes};
-use crate::raw::{Address, Lock, LockKind, Options};
+use crate::mutex::Acquired;
+use crate::raw::{Address, Lock, LockKind, Object, Options, Shared};
 use crate::{Deadline, Error};
 
 /// Permits that processes share.
@@ -17,6 +17,12 @@ pub struct Semaphore(Lock);
 #[derive(Debug)]
 #[must_use = "dropped at once, it holds nothing"]
 pub struct Permit<'a>(&'a Semaphore);
+
+impl Shared for Semaphore {
+    fn object(&self) -> &Object {
+        self.0.object()
+    }
+}
 
 impl Semaphore {
     /// Makes one with so many permits, which nobody owns: one process may take one and another give it back,
@@ -42,17 +48,15 @@ impl Semaphore {
         Lock::new(Options { kind: LockKind::Semaphore, value: permits, maxvalue, robust }).map(Self)
     }
 
-    fn over(lock: Lock) -> Result<Self, Error> {
-        let kind = lock.options().kind;
-        let other = Error::BadAddress("it is an object of another kind");
-        if kind == LockKind::Semaphore { Ok(Self(lock)) } else { Err(other) }
+    /// The same semaphore as another, in this process or in the one that sent its address; with a
+    /// descriptor of its segment, where this process does not have that yet: see [`Shared`].
+    ///
+    /// # Errors
+    /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
+    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
+        Lock::open_as(LockKind::Semaphore, address, descriptor).map(Self)
     }
-
-    fn raw(&self) -> &Lock {
-        &self.0
-    }
-
-    shared_between_processes!(Lock);
 
     /// Takes a permit, however long that takes.
     pub fn acquire(&self) -> Acquired<Permit<'_>> {

@@ -17,7 +17,7 @@ use semlock::raw::layout::{self, Size, lock, node};
 use semlock::raw::{self, Entered, Passed};
 use semlock::{
     Acquired, Address, Barrier, Condvar, Deadline, Error, Event, Mutex, ReentrantMutex, Semaphore,
-    Wait,
+    Shared, Wait,
 };
 
 /// A watchdog, so that a lost wake-up is a failure and not a hang.
@@ -55,9 +55,10 @@ struct Peer {
 }
 
 impl Peer {
-    fn start(test: &str, address: Address, descriptor: i32) -> Self {
+    fn start(test: &str, object: &impl Shared) -> Self {
+        let address = object.address();
         // One that is not closed on exec, for the child alone.
-        let inherited = duplicate(descriptor);
+        let inherited = duplicate(object.descriptor().unwrap().as_raw_fd());
         let number = inherited.as_raw_fd();
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["--exact", test, "--nocapture"])
@@ -131,7 +132,7 @@ fn a_killed_holder_is_replaced_and_its_successor_is_told() {
     }
     let mutex = Mutex::new().unwrap();
     let test = "a_killed_holder_is_replaced_and_its_successor_is_told";
-    let mut peer = Peer::start(test, mutex.address(), mutex.descriptor().unwrap());
+    let mut peer = Peer::start(test, &mutex);
     peer.expect("held");
     assert_eq!(mutex.holder(), Some(peer.child.id()));
     let soon = Deadline::after(Duration::from_millis(200));
@@ -171,8 +172,7 @@ fn a_short_wait_looks_after_the_holder_once_more_at_its_deadline() {
         robust: true,
     })
     .unwrap();
-    let descriptor = mutex.descriptor().unwrap();
-    let mut peer = Peer::start(test, mutex.address(), descriptor);
+    let mut peer = Peer::start(test, &mutex);
     peer.expect("held");
     // Somebody looked, and it lived: for 50 ms nobody who only tries looks again.
     assert_eq!(mutex.try_acquire(), Wait::TimedOut);
@@ -198,7 +198,7 @@ fn permits_of_a_killed_process_come_back() {
     }
     let semaphore = Semaphore::robust(4).unwrap();
     let test = "permits_of_a_killed_process_come_back";
-    let mut peer = Peer::start(test, semaphore.address(), semaphore.descriptor().unwrap());
+    let mut peer = Peer::start(test, &semaphore);
     peer.expect("held");
     assert_eq!(semaphore.available(), 1);
     assert_eq!(semaphore.release(), Err(Error::NotHeldHere));
@@ -332,8 +332,7 @@ fn an_event_that_was_set_and_cleared_lets_through_who_waited() {
     }
     let event = Event::new().unwrap();
     let test = "an_event_that_was_set_and_cleared_lets_through_who_waited";
-    let mut peers: Vec<_> =
-        (0..2).map(|_| Peer::start(test, event.address(), event.descriptor().unwrap())).collect();
+    let mut peers: Vec<_> = (0..2).map(|_| Peer::start(test, &event)).collect();
     for peer in &mut peers {
         peer.expect("waits");
     }
@@ -376,7 +375,7 @@ fn a_member_that_is_killed_breaks_the_barrier() {
     }
     let barrier = Barrier::new(3).unwrap();
     let test = "a_member_that_is_killed_breaks_the_barrier";
-    let mut peer = Peer::start(test, barrier.address(), barrier.descriptor().unwrap());
+    let mut peer = Peer::start(test, &barrier);
     peer.expect("comes");
     let raw = raw::Barrier::open(barrier.address(), None).unwrap();
     while raw.waiting() < 1 {
@@ -406,7 +405,7 @@ fn the_last_to_come_looks_whether_those_before_still_live() {
     }
     let barrier = Barrier::new(2).unwrap();
     let test = "the_last_to_come_looks_whether_those_before_still_live";
-    let mut peer = Peer::start(test, barrier.address(), barrier.descriptor().unwrap());
+    let mut peer = Peer::start(test, &barrier);
     peer.expect("comes");
     let raw = raw::Barrier::open(barrier.address(), None).unwrap();
     while raw.waiting() < 1 {
@@ -460,7 +459,7 @@ fn what_is_no_address_of_this_segment_is_refused() {
     let file = std::fs::File::open("/proc/self/exe").unwrap();
     let with_file = Mutex::open(elsewhere, Some(file.as_fd()));
     assert!(matches!(with_file, Err(Error::BadSegment(_) | Error::Os { .. })));
-    let own = duplicate(mutex.descriptor().unwrap());
+    let own = duplicate(mutex.descriptor().unwrap().as_raw_fd());
     assert!(matches!(Mutex::open(elsewhere, Some(own.as_fd())), Err(Error::BadSegment(_))));
 }
 
@@ -468,8 +467,8 @@ fn what_is_no_address_of_this_segment_is_refused() {
 struct Words(std::fs::File);
 
 impl Words {
-    fn of(descriptor: i32) -> Self {
-        Self(duplicate(descriptor).into())
+    fn of(object: &impl Shared) -> Self {
+        Self(duplicate(object.descriptor().unwrap().as_raw_fd()).into())
     }
 
     fn read(&self, word: usize) -> u64 {
@@ -542,8 +541,8 @@ fn a_waiter_keeps_its_place_when_it_wakes_to_check() {
             }
         }
         // The first one watches. Until it has checked four times, each other one has once.
-        let words = Words::of(lock.descriptor().unwrap());
-        let watch = words.slot(lock.address()) + lock::WATCH;
+        let words = Words::of(&lock);
+        let watch = words.slot(lock.peek_address()) + lock::WATCH;
         for _ in 0..4 {
             let sign = words.read(watch);
             while words.read(watch) == sign {
@@ -574,9 +573,9 @@ fn places_of_waiters_that_died_are_used_again() {
     let lock = raw::Lock::new(MUTEX).unwrap();
     let _bound = EndsInTime::start();
     assert_eq!(lock.try_acquire(), Wait::Acquired);
-    let mut peer = Peer::start(TEST, lock.address(), lock.descriptor().unwrap());
+    let mut peer = Peer::start(TEST, &lock);
     peer.expect("waiting");
-    let words = Words::of(lock.descriptor().unwrap());
+    let words = Words::of(&lock);
     while !words.places_are_taken() {
         thread::yield_now();
     }
@@ -622,11 +621,10 @@ fn more_waiters_than_there_are_places_all_get_their_turn() {
 /// What a permit says that a process took which is dead by now.
 fn dead_holder(test: &str) -> u64 {
     let mutex = Mutex::new().unwrap();
-    let descriptor = mutex.descriptor().unwrap();
-    let mut peer = Peer::start(test, mutex.address(), descriptor);
+    let mut peer = Peer::start(test, &mutex);
     peer.expect("held");
-    let words = Words::of(descriptor);
-    words.read(words.slot(mutex.address()) + lock::PERMIT)
+    let words = Words::of(&mutex);
+    words.read(words.slot(mutex.peek_address()) + lock::PERMIT)
 }
 
 /// What the child of `dead_holder` does; true in that child.
@@ -647,7 +645,7 @@ fn one_that_dies_as_it_lets_half_of_a_barrier_go_leaves_nobody_waiting() {
     }
     let dead = dead_holder("one_that_dies_as_it_lets_half_of_a_barrier_go_leaves_nobody_waiting");
     let barrier = raw::Barrier::new(3).unwrap();
-    let words = Words::of(barrier.descriptor().unwrap());
+    let words = Words::of(&barrier);
     let _bound = EndsInTime::start();
     thread::scope(|scope| {
         // Without a deadline, at which they would look for themselves.
@@ -660,8 +658,8 @@ fn one_that_dies_as_it_lets_half_of_a_barrier_go_leaves_nobody_waiting() {
             thread::yield_now();
         }
         // As `abort`, by one who is no member, killed after the first node and before the second.
-        words.write(words.slot(barrier.address()) + layout::barrier::PERMIT, dead);
-        let first = words.node_of(barrier.address());
+        words.write(words.slot(barrier.peek_address()) + layout::barrier::PERMIT, dead);
+        let first = words.node_of(barrier.peek_address());
         words.write(first, words.read(first) & !node::STATUS | node::BROKEN);
         for member in members {
             assert_eq!(member.join().unwrap(), Passed::Broken);

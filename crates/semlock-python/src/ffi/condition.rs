@@ -13,7 +13,7 @@ use std::ptr;
 use pyo3::ffi::{self, METH_NOARGS, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use semlock::raw;
+use semlock::raw::{self, Shared};
 use semlock::{Deadline, Error, Wait};
 
 use super::arguments::{self, deadline, fast_arguments, float, is_none, parse, timeout_argument};
@@ -25,7 +25,7 @@ use super::locks::make::new_rlock;
 use super::locks::repr::if_told;
 use super::locks::{self, Lock};
 use super::objects::{Contents, fill, get, has_attributes, held, make_type, new_with, raise_empty};
-use super::sharing::{place, shared, shared_methods};
+use super::sharing::{place, shared_methods};
 use super::types::{self, Constant, END_OF_GETTERS, FAST, OF_CLASS, getter, method, slot};
 use super::values::{self, boolean, formatted, long, none};
 use super::waits::{self, detached};
@@ -44,7 +44,11 @@ impl Contents for Condition {
     }
 }
 
-shared!(Condition, raw);
+impl Shared for Condition {
+    fn object(&self) -> &raw::Object {
+        self.raw.object()
+    }
+}
 
 /// The object of a lock, which `mutex` has checked. (The collector does not clear it to break
 /// cycles: all of them go through attributes or a subclass's slots, which it clears.)

@@ -13,13 +13,13 @@ use pyo3::ffi::{self, METH_NOARGS, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use semlock::Wait;
-use semlock::raw;
+use semlock::raw::{self, Shared};
 
 use super::arguments::{deadline, parse, timeout_argument};
 use super::class_names::class_qualname;
 use super::errors::raise;
 use super::objects::{Contents, fill, held, make_type, new_with};
-use super::sharing::{place, shared, shared_methods};
+use super::sharing::{place, shared_methods};
 use super::types::{self, Constant, FAST, OF_CLASS, method};
 use super::values::{self, boolean, none};
 use super::waits;
@@ -30,7 +30,11 @@ struct Event {
 
 impl Contents for Event {}
 
-shared!(Event, raw);
+impl Shared for Event {
+    fn object(&self) -> &raw::Object {
+        self.raw.object()
+    }
+}
 
 unsafe extern "C" fn is_set(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     let event: &Event = held!(slf);

@@ -3,55 +3,18 @@
 //! # Safety
 //! As at the head of `objects`.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
-use semlock::Error;
-use semlock::raw::{Address, FileId};
+use semlock::raw::{Address, FileId, Shared};
 
 use super::arguments::integer;
 use super::calls::{call_new, imported};
 use super::errors::{Exception, raise, raise_as};
 use super::objects::held;
 use super::values::{bytes, long, none, packed, string, unsigned};
-
-/// What lives in a segment.
-pub(crate) trait Shared {
-    fn address(&self) -> Address;
-    fn descriptor(&self) -> Result<RawFd, Error>;
-    fn maker(&self) -> (u32, RawFd);
-    fn file(&self) -> FileId;
-    fn mark_shared(&self);
-}
-
-macro_rules! shared {
-    ($type:ty, $raw:ident) => {
-        impl $crate::ffi::sharing::Shared for $type {
-            fn address(&self) -> semlock::raw::Address {
-                self.$raw.address()
-            }
-
-            fn descriptor(&self) -> Result<std::os::fd::RawFd, semlock::Error> {
-                self.$raw.descriptor()
-            }
-
-            fn maker(&self) -> (u32, std::os::fd::RawFd) {
-                self.$raw.maker()
-            }
-
-            fn file(&self) -> semlock::raw::FileId {
-                self.$raw.file()
-            }
-
-            fn mark_shared(&self) {
-                self.$raw.mark_shared();
-            }
-        }
-    };
-}
-pub(crate) use shared;
 
 /// A type's table of methods: its own, and those that every shared type has for what it holds.
 macro_rules! shared_methods {
@@ -79,7 +42,7 @@ pub(crate) unsafe extern "C" fn address<T: Shared + 'static>(
     _: *mut PyObject,
 ) -> *mut PyObject {
     let value: &T = held!(slf);
-    address_tuple(value.address())
+    address_tuple(value.peek_address())
 }
 
 fn address_tuple(Address { segment, slot, tag }: Address) -> *mut PyObject {
@@ -91,7 +54,7 @@ pub(crate) unsafe extern "C" fn descriptor<T: Shared + 'static>(
     _: *mut PyObject,
 ) -> *mut PyObject {
     let value: &T = held!(slf);
-    value.descriptor().map_or_else(raise, long)
+    value.descriptor().map_or_else(raise, |descriptor| long(descriptor.as_raw_fd()))
 }
 
 pub(crate) unsafe extern "C" fn maker<T: Shared + 'static>(

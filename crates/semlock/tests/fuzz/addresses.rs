@@ -6,8 +6,6 @@
 //!       1  changes: position, byte
 //! ```
 
-use std::os::fd::BorrowedFd;
-
 use semlock::{Address, Error};
 
 use crate::driver::{Player, Target};
@@ -48,9 +46,7 @@ impl Player for Addresses {
             }
         };
         assert_eq!(address.to_string().parse(), Ok(address));
-        // SAFETY: the descriptor is open as long as the objects are there.
-        let ours = unsafe { BorrowedFd::borrow_raw(self.objects[0].descriptor()) };
-        for descriptor in [Some(ours), None] {
+        for descriptor in [Some(self.objects[0].descriptor()), None] {
             let opened = open(address, descriptor);
             let known = self.objects.iter().find(|known| known.address() == address);
             // Each is found by its own address, and nothing by any other.

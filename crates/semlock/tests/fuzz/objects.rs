@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use semlock::raw::{Barrier, Condvar, Entered, Event, Lock, LockKind, Options, Passed};
+use semlock::raw::{Barrier, Condvar, Entered, Event, Lock, LockKind, Options, Passed, Shared};
 use semlock::{Address, Deadline, Error, Wait};
 
 /// Long enough to be slept through.
@@ -60,23 +60,21 @@ pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Option<Obje
 }
 
 impl Object {
-    pub fn address(&self) -> Address {
+    fn shared(&self) -> &dyn Shared {
         match self {
-            Self::Lock(lock) => lock.address(),
-            Self::Condvar(condvar) => condvar.address(),
-            Self::Event(event) => event.address(),
-            Self::Barrier(barrier) => barrier.address(),
+            Self::Lock(lock) => lock,
+            Self::Condvar(condvar) => condvar,
+            Self::Event(event) => event,
+            Self::Barrier(barrier) => barrier,
         }
     }
 
-    pub fn descriptor(&self) -> i32 {
-        match self {
-            Self::Lock(lock) => lock.descriptor(),
-            Self::Condvar(condvar) => condvar.descriptor(),
-            Self::Event(event) => event.descriptor(),
-            Self::Barrier(barrier) => barrier.descriptor(),
-        }
-        .unwrap()
+    pub fn address(&self) -> Address {
+        self.shared().peek_address()
+    }
+
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.shared().descriptor().unwrap()
     }
 
     /// Does all that can be done with it, whatever its words say; somebody else may write between any two steps.

@@ -9,7 +9,7 @@
 //! ```
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -41,9 +41,7 @@ struct Patch {
 impl Segments {
     fn new() -> Self {
         let objects = one_of_each();
-        // SAFETY: the descriptor is open as long as the objects are there.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(objects[0].descriptor()) };
-        let file = File::from(descriptor.try_clone_to_owned().unwrap());
+        let file = File::from(objects[0].descriptor().try_clone_to_owned().unwrap());
         let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
         file.read_exact_at(&mut bytes, 0).unwrap();
         let word = |word| {
@@ -127,7 +125,7 @@ impl Player for Segments {
             }
             let Some(copy) = open(address, Some(descriptor)) else { continue };
             used = true;
-            assert_ne!(copy.descriptor(), file.as_raw_fd());
+            assert_ne!(copy.descriptor().as_raw_fd(), file.as_raw_fd());
             copy.use_it(|| {
                 if !input.is_empty() {
                     self.apply(&self.patch(&mut input), &file);

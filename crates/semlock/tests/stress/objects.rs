@@ -1,9 +1,7 @@
 //! The objects under test.
 
-use std::os::fd::BorrowedFd;
-
 use semlock::raw::layout::{NODES, Size};
-use semlock::raw::{self, Lock, LockKind, Options, Waiting};
+use semlock::raw::{self, Lock, LockKind, Options, Shared, Waiting};
 use semlock::{Address, Barrier, Condvar, Error, Mutex, ReentrantMutex, Semaphore};
 
 pub const PERMITS: u32 = 3;
@@ -133,26 +131,28 @@ impl Objects {
     }
 
     pub fn address(&self, object: Object) -> Address {
+        self.shared(object).peek_address()
+    }
+
+    fn shared(&self, object: Object) -> &dyn Shared {
         match object {
-            Object::Mutex => self.mutex.address(),
-            Object::TriedMutex => self.tried_mutex.address(),
-            Object::QueueLock => self.queue_lock.address(),
-            Object::ReentrantMutex => self.reentrant_mutex.address(),
-            Object::RobustSemaphore => self.robust.address(),
-            Object::PlainSemaphore => self.plain.address(),
-            Object::BoundedSemaphore => self.bounded.address(),
-            Object::ConditionMutex => self.condition_mutex.address(),
-            Object::Condition => self.condition.address(),
-            Object::Event => self.event.address(),
-            Object::Barrier => self.barrier.address(),
+            Object::Mutex => &self.mutex,
+            Object::TriedMutex => &self.tried_mutex,
+            Object::QueueLock => &self.queue_lock,
+            Object::ReentrantMutex => &self.reentrant_mutex,
+            Object::RobustSemaphore => &self.robust,
+            Object::PlainSemaphore => &self.plain,
+            Object::BoundedSemaphore => &self.bounded,
+            Object::ConditionMutex => &self.condition_mutex,
+            Object::Condition => &self.condition,
+            Object::Event => &self.event,
+            Object::Barrier => &self.barrier,
         }
     }
 
     /// The words of an object's slot, and of the one that follows: a robust semaphore's permits.
     pub fn words(&self, object: Object) -> Vec<u64> {
         let descriptor = self.queue_lock.descriptor().expect("nobody closed it");
-        // SAFETY: the object keeps the descriptor open while this borrows from it.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
         let word = |number: usize| {
             let mut bytes = [0; 8];
             rustix::io::pread(descriptor, &mut bytes, number as u64 * 8).expect("pread");

@@ -11,10 +11,9 @@ pub(crate) mod repr;
 mod state;
 mod view;
 
-use semlock::raw;
+use semlock::raw::{self, Shared};
 
 use super::objects::Contents;
-use super::sharing::shared;
 
 /// What an instance holds. The instance's flag says whether it ignores dead owners: then it does
 /// not warn, and only `recovered` tells of them.
@@ -24,4 +23,8 @@ pub(crate) struct Lock {
 
 impl Contents for Lock {}
 
-shared!(Lock, raw);
+impl Shared for Lock {
+    fn object(&self) -> &raw::Object {
+        self.raw.object()
+    }
+}

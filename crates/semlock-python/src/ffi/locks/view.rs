@@ -5,7 +5,7 @@ use std::ptr;
 
 use pyo3::ffi::{self, METH_FASTCALL, METH_NOARGS, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
-use semlock::raw::LockKind;
+use semlock::raw::{LockKind, Shared};
 
 use super::Lock;
 use super::acquire::{acquire, enter, exit, release};
@@ -124,7 +124,7 @@ unsafe extern "C" fn view_name(slf: *mut PyObject, _: *mut c_void) -> *mut PyObj
     // SAFETY: `slf` is a view, which Python gave, and so its lock is alive.
     let slf = unsafe { viewed(slf) };
     let lock: &Lock = held!(slf);
-    name_of(lock.raw.address())
+    name_of(lock.peek_address())
 }
 
 unsafe extern "C" fn view_handle(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {

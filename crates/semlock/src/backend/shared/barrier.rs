@@ -1,15 +1,14 @@
 //! Barriers.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 
 use super::layout::barrier::{JUDGED, PHASE, TICKETS, WATCH};
 use super::layout::{Kind, Tag};
 use super::lock::Lock;
-use super::object::{Kernel, Object};
+use super::object::{Kernel, Object, Shared};
 use super::patrol::{Duty, Patrol};
 use super::suspects::{Suspects, is_due_between_signals};
 use crate::mutation::rule;
-use crate::os::mapping::FileId;
 use crate::word::barrier::{Phase, Phases};
 use crate::word::permit::Process;
 use crate::word::waiters::{Node, Progress, Queue, Waits};
@@ -82,6 +81,12 @@ pub enum Passed {
     Interrupted,
 }
 
+impl Shared for Barrier {
+    fn object(&self) -> &Object {
+        &self.lock.object
+    }
+}
+
 impl Barrier {
     /// Makes one for so many parties.
     ///
@@ -97,44 +102,14 @@ impl Barrier {
 
     /// The same barrier as another: see [`Lock::open`].
     pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
-        let object = Object::open(&address, descriptor, &[Kind::Barrier])?;
-        let tag = Tag::from_word(address.tag);
-        let tag = tag.ok_or(Error::BadAddress("it is an object of another kind"))?;
+        let (object, tag) = Object::open(&address, descriptor, &[Kind::Barrier])?;
         Ok(Self { lock: Lock { object, tag } })
     }
 
     /// What lives in a slot, if that is a barrier.
     fn over(object: Object) -> Option<Self> {
-        let tag = Tag::from_word(object.address().tag)?;
-        (tag.kind == Kind::Barrier).then_some(Self { lock: Lock { object, tag } })
-    }
-
-    /// Where it lives.
-    #[must_use]
-    pub fn address(&self) -> Address {
-        self.lock.address()
-    }
-
-    /// The descriptor of its segment.
-    pub fn descriptor(&self) -> Result<RawFd, Error> {
-        self.lock.descriptor()
-    }
-
-    /// The pid of the process that made its segment, and the descriptor's number there.
-    #[must_use]
-    pub fn maker(&self) -> (u32, RawFd) {
-        self.lock.maker()
-    }
-
-    /// What tells its segment's file from all others.
-    #[must_use]
-    pub fn file(&self) -> FileId {
-        self.lock.file()
-    }
-
-    /// To be called before another process is told where it lives.
-    pub fn mark_shared(&self) {
-        self.lock.mark_shared();
+        let tag = object.tag().filter(|tag| tag.kind == Kind::Barrier)?;
+        Some(Self { lock: Lock { object, tag } })
     }
 
     /// How many have to come.

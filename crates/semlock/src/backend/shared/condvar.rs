@@ -3,17 +3,16 @@
 //! A condition knows no lock: its callers hold one when they say so here. That is the lock of
 //! a `multiprocessing.Condition`, or the mutex whose guard `Condvar::wait` is given.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 
 use super::barrier::reclaim_nodes;
 use super::layout::condvar::{EMPTY_AT, JUDGED, NOTIFIED_AT, TICKETS, WATCH};
 use super::layout::{Kind, Tag};
-use super::object::{Kernel, Object};
+use super::object::{Kernel, Object, Shared};
 use super::patrol::{Duty, Patrol};
 use super::suspects::{Suspects, is_due_between_signals};
 use crate::atomic::Ordering;
 use crate::mutation::rule;
-use crate::os::mapping::FileId;
 use crate::word::Slept;
 use crate::word::permit::Process;
 use crate::word::waiters::{Node, Progress, Queue, Waits};
@@ -36,6 +35,12 @@ pub struct Waiting {
     who: Process,
 }
 
+impl Shared for Condvar {
+    fn object(&self) -> &Object {
+        &self.object
+    }
+}
+
 impl Condvar {
     /// Makes one.
     ///
@@ -48,35 +53,8 @@ impl Condvar {
 
     /// The same condition as another: see [`Lock::open`](super::lock::Lock::open).
     pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
-        Ok(Self { object: Object::open(&address, descriptor, &[Kind::Condvar])? })
-    }
-
-    /// Where it lives.
-    #[must_use]
-    pub fn address(&self) -> Address {
-        self.object.address()
-    }
-
-    /// The descriptor of its segment.
-    pub fn descriptor(&self) -> Result<RawFd, Error> {
-        self.object.descriptor()
-    }
-
-    /// The pid of the process that made its segment, and the descriptor's number there.
-    #[must_use]
-    pub fn maker(&self) -> (u32, RawFd) {
-        self.object.segment().maker()
-    }
-
-    /// What tells its segment's file from all others.
-    #[must_use]
-    pub fn file(&self) -> FileId {
-        self.object.segment().file()
-    }
-
-    /// To be called before another process is told where it lives.
-    pub fn mark_shared(&self) {
-        self.object.mark_shared();
+        let (object, _) = Object::open(&address, descriptor, &[Kind::Condvar])?;
+        Ok(Self { object })
     }
 
     fn queue(&self) -> Queue<'_> {

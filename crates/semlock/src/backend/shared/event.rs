@@ -1,12 +1,11 @@
 //! Events.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 
 use super::layout::event::FLAG;
 use super::layout::{Kind, Tag};
-use super::object::{Kernel, Object};
+use super::object::{Kernel, Object, Shared};
 use super::patrol::Patrol;
-use crate::os::mapping::FileId;
 use crate::word::{Slept, event};
 use crate::{Address, Deadline, Error, Wait};
 
@@ -14,6 +13,12 @@ use crate::{Address, Deadline, Error, Wait};
 #[derive(Debug)]
 pub struct Event {
     object: Object,
+}
+
+impl Shared for Event {
+    fn object(&self) -> &Object {
+        &self.object
+    }
 }
 
 impl Event {
@@ -28,35 +33,8 @@ impl Event {
 
     /// The same event as another: see [`Lock::open`](super::lock::Lock::open).
     pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
-        Ok(Self { object: Object::open(&address, descriptor, &[Kind::Event])? })
-    }
-
-    /// Where it lives.
-    #[must_use]
-    pub fn address(&self) -> Address {
-        self.object.address()
-    }
-
-    /// The descriptor of its segment.
-    pub fn descriptor(&self) -> Result<RawFd, Error> {
-        self.object.descriptor()
-    }
-
-    /// The pid of the process that made its segment, and the descriptor's number there.
-    #[must_use]
-    pub fn maker(&self) -> (u32, RawFd) {
-        self.object.segment().maker()
-    }
-
-    /// What tells its segment's file from all others.
-    #[must_use]
-    pub fn file(&self) -> FileId {
-        self.object.segment().file()
-    }
-
-    /// To be called before another process is told where it lives.
-    pub fn mark_shared(&self) {
-        self.object.mark_shared();
+        let (object, _) = Object::open(&address, descriptor, &[Kind::Event])?;
+        Ok(Self { object })
     }
 
     fn word(&self) -> event::Event<'_> {

@@ -16,19 +16,18 @@
 //! owner before it frees the permit; the question reads the depth before the owner (Acquire). Only
 //! the holder ever writes its own name there, so who finds its name with a depth is the holder.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 
 use super::heirs::is_left_by_all;
 use super::layout::lock::{EVENTCOUNT, HEIRS, JUDGED, MESSAGE, PERMIT, SEAT, TICKETS, VALUE};
 use super::layout::message::{MOVING, WHOLE};
 use super::layout::{Kind, Tag, entry};
-use super::object::{Kernel, Object};
+use super::object::{Kernel, Object, Shared};
 use super::spin::Seat;
 use super::suspects::{Suspects, is_due};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::count::Count;
 use crate::mutation::rule;
-use crate::os::mapping::FileId;
 use crate::os::{clock, thread};
 use crate::word::blocks::{Blocks, Mine};
 use crate::word::counter::Counter;
@@ -48,6 +47,16 @@ pub enum LockKind {
     ReentrantMutex,
     /// Several permits.
     Semaphore,
+}
+
+impl From<LockKind> for Kind {
+    fn from(kind: LockKind) -> Self {
+        match kind {
+            LockKind::Mutex => Self::Mutex,
+            LockKind::ReentrantMutex => Self::ReentrantMutex,
+            LockKind::Semaphore => Self::Semaphore,
+        }
+    }
 }
 
 /// How to make a [`Lock`].
@@ -77,6 +86,12 @@ const FEW_TO_COUNT: u32 = 4_096;
 
 const KINDS: [Kind; 3] = [Kind::Mutex, Kind::ReentrantMutex, Kind::Semaphore];
 
+impl Shared for Lock {
+    fn object(&self) -> &Object {
+        &self.object
+    }
+}
+
 impl Lock {
     /// Makes one.
     ///
@@ -84,11 +99,7 @@ impl Lock {
     /// [`Error::OutOfRange`]; where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
     pub fn new(options: Options) -> Result<Self, Error> {
         let Options { kind, value, maxvalue, robust } = options;
-        let kind = match kind {
-            LockKind::Mutex => Kind::Mutex,
-            LockKind::ReentrantMutex => Kind::ReentrantMutex,
-            LockKind::Semaphore => Kind::Semaphore,
-        };
+        let kind = Kind::from(kind);
         let limit = match kind {
             Kind::Semaphore if robust => value,
             Kind::Semaphore => maxvalue,
@@ -116,41 +127,18 @@ impl Lock {
     /// [`Error::SegmentNotMapped`], [`Error::BadSegment`], [`Error::BadAddress`]; [`Error::Os`] where
     /// mapping fails.
     pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
-        let object = Object::open(&address, descriptor, &KINDS)?;
-        let tag = Tag::from_word(address.tag);
-        let tag = tag.ok_or(Error::BadAddress("it is an object of another kind"))?;
+        let (object, tag) = Object::open(&address, descriptor, &KINDS)?;
         Ok(Self { object, tag })
     }
 
-    /// Where it lives.
-    #[must_use]
-    pub fn address(&self) -> Address {
-        self.object.address()
-    }
-
-    /// The descriptor of its segment.
-    ///
-    /// # Errors
-    /// [`Error::DescriptorLost`].
-    pub fn descriptor(&self) -> Result<RawFd, Error> {
-        self.object.descriptor()
-    }
-
-    /// The pid of the process that made its segment, and the descriptor's number there.
-    #[must_use]
-    pub fn maker(&self) -> (u32, RawFd) {
-        self.object.segment().maker()
-    }
-
-    /// What tells its segment's file from all others.
-    #[must_use]
-    pub fn file(&self) -> FileId {
-        self.object.segment().file()
-    }
-
-    /// To be called before another process is told where it lives.
-    pub fn mark_shared(&self) {
-        self.object.mark_shared();
+    /// The same, if it is of this kind.
+    pub(crate) fn open_as(
+        kind: LockKind,
+        address: Address,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, Error> {
+        let (object, tag) = Object::open(&address, descriptor, &[kind.into()])?;
+        Ok(Self { object, tag })
     }
 
     /// What it was made with; `value` only for a robust semaphore.
@@ -404,7 +392,7 @@ impl Lock {
             return self.judge_all(suspects);
         }
         let State::Held(holder) = self.permit().state() else { return None };
-        let file = || self.object.segment().borrowed_descriptor();
+        let file = || self.object.segment().descriptor();
         (is_left_by_all(holder, self.object.word(HEIRS), file, suspects)
             && self.permit().recover(holder, self.object.me()))
         .then(|| self.took(Taken::OwnerDied(holder)))

@@ -25,7 +25,7 @@ pub(crate) mod event;
 mod heirs;
 pub mod layout;
 pub(crate) mod lock;
-mod object;
+pub(crate) mod object;
 mod patrol;
 mod registry;
 mod reuse;

@@ -8,6 +8,7 @@ use super::registry;
 use super::segment::{Place, Segment};
 use crate::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::os::futex::{self, Reach};
+use crate::os::mapping::FileId;
 use crate::word::permit::Process;
 use crate::word::places::Places;
 use crate::word::waiters::{Queue, Waits};
@@ -32,9 +33,64 @@ impl Futex for Kernel {
     }
 }
 
-/// A slot of this process's.
+/// What every object can do, whatever it is for: say where it lives, so that other processes can
+/// have it.
+///
+/// A child gets an object by fork. Any other process opens it by its [`address`](Self::address),
+/// and where it has no object of the same segment yet, also by a
+/// [`descriptor`](Self::descriptor) of that segment.
+pub trait Shared {
+    /// What it has in common with all objects.
+    #[doc(hidden)]
+    fn object(&self) -> &Object;
+
+    /// Where it lives: what another process opens it by. It counts as shared from now on: see
+    /// [`mark_shared`](Self::mark_shared).
+    #[must_use]
+    fn address(&self) -> Address {
+        self.mark_shared();
+        self.peek_address()
+    }
+
+    /// Where it lives, for one who tells that to no other process.
+    #[must_use]
+    fn peek_address(&self) -> Address {
+        self.object().address()
+    }
+
+    /// The descriptor of its segment, which is closed on exec: to be duplicated for, or sent to, a
+    /// process that is to open it.
+    ///
+    /// # Errors
+    /// [`Error::DescriptorLost`] where somebody else has closed it.
+    fn descriptor(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.object().segment().descriptor_for_others()
+    }
+
+    /// The pid of the process that made its segment, and the descriptor's number there: a process
+    /// that has the right to opens `/proc/<pid>/fd/<number>`.
+    #[must_use]
+    fn maker(&self) -> (u32, RawFd) {
+        self.object().segment().maker()
+    }
+
+    /// What tells its segment's file from all others.
+    #[must_use]
+    fn file(&self) -> FileId {
+        self.object().segment().file()
+    }
+
+    /// Notes that other processes may have it from now on: its place in the segment stays its own,
+    /// also when this process drops it. To be called before another process is told where it lives.
+    fn mark_shared(&self) {
+        self.object().mark_shared();
+    }
+}
+
+/// A slot of this process's: what all objects have in common.
+#[doc(hidden)]
 #[derive(Debug)]
-pub(crate) struct Object {
+pub struct Object {
     place: Place,
     slot: u32,
     /// Whether another process may have it, as far as one can tell without asking for forks.
@@ -54,13 +110,12 @@ impl Object {
         address: &Address,
         descriptor: Option<BorrowedFd<'_>>,
         kinds: &[Kind],
-    ) -> Result<Self, Error> {
-        let kind = Tag::from_word(address.tag).map(|tag| tag.kind);
-        if !kind.is_some_and(|kind| kinds.contains(&kind)) {
-            return Err(Error::BadAddress("it is an object of another kind"));
-        }
+    ) -> Result<(Self, Tag), Error> {
+        let tag = Tag::from_word(address.tag).filter(|tag| kinds.contains(&tag.kind));
+        let tag = tag.ok_or(Error::BadAddress("it is an object of another kind"))?;
         let place = registry::open(address, descriptor)?;
-        Ok(Self { place, slot: address.slot, shared: AtomicBool::new(true), forks: 0 })
+        let slot = address.slot;
+        Ok((Self { place, slot, shared: AtomicBool::new(true), forks: 0 }, tag))
     }
 
     /// What lives in another slot of the same segment.
@@ -70,21 +125,21 @@ impl Object {
         Some(Self { place, slot, shared: AtomicBool::new(true), forks: 0 })
     }
 
-    pub(crate) fn address(&self) -> Address {
+    fn address(&self) -> Address {
         let tag = self.word(TAG).load(Ordering::Relaxed);
         Address { segment: self.segment().id(), slot: self.slot, tag }
     }
 
-    pub(crate) fn descriptor(&self) -> Result<RawFd, Error> {
-        self.segment().descriptor()
+    /// What lives in it.
+    pub(crate) fn tag(&self) -> Option<Tag> {
+        Tag::from_word(self.word(TAG).load(Ordering::Relaxed))
     }
 
     pub(crate) fn segment(&self) -> &Segment {
         self.place.keeps()
     }
 
-    /// Notes that another process may get it.
-    pub(crate) fn mark_shared(&self) {
+    fn mark_shared(&self) {
         let is_new = !self.shared.swap(true, Ordering::Relaxed);
         // What was forked to this process its maker still takes for its own.
         if is_new && !self.segment().was_made_by_this_process() {

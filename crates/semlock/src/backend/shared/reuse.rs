@@ -66,7 +66,7 @@ impl Reuse {
         if fork > LAST_NUMBER {
             return None;
         }
-        let file = self.found_by.as_ref()?.borrowed_descriptor()?;
+        let file = self.found_by.as_ref()?.descriptor()?;
         let lineage = Lineage::begin(file, &[fork])?;
         // A system that ends it with the descriptor, and not with the last mapping, would tell nothing of children.
         (find_left(file, fork, fork) == Ok(Some(fork))).then_some(lineage)
@@ -126,7 +126,7 @@ impl Reuse {
     fn alive(&self) -> Option<Vec<(u64, u64)>> {
         let first = self.left.keys().map(|&(_, made, _)| made + 1).min()?;
         let last = self.left.keys().map(|&(_, _, dropped)| dropped).max()?;
-        let file = self.found_by.as_ref()?.borrowed_descriptor()?;
+        let file = self.found_by.as_ref()?.descriptor()?;
         let (mut unknown, mut alive) = (vec![(first, last)], Vec::new());
         for _ in 0..QUESTIONS {
             let Some((from, to)) = unknown.pop() else { break };

@@ -264,12 +264,19 @@ impl Segment {
         (u32::try_from(number(header::MAKER_PID)).unwrap_or(0), descriptor)
     }
 
-    /// Its descriptor. If somebody has closed that behind our back, a new one, where the system gives one.
-    pub(crate) fn descriptor(&self) -> Result<RawFd, Error> {
-        let descriptor = self.shared.descriptor().ok_or(Error::DescriptorLost)?.as_raw_fd();
-        if descriptor != self.maker().1 && self.was_made_by_this_process() {
-            self.header(header::DESCRIPTOR)
-                .store(u64::from(descriptor.cast_unsigned()), Ordering::Relaxed);
+    /// Its descriptor. If somebody has closed that behind our back, a new one, where the system
+    /// gives one.
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.shared.descriptor()
+    }
+
+    /// The same, for one who lets others have it: they find it by its number in the header.
+    pub(super) fn descriptor_for_others(&self) -> Result<BorrowedFd<'_>, Error> {
+        let descriptor = self.descriptor().ok_or(Error::DescriptorLost)?;
+        let number = descriptor.as_raw_fd();
+        if number != self.maker().1 && self.was_made_by_this_process() {
+            let number = u64::from(number.cast_unsigned());
+            self.header(header::DESCRIPTOR).store(number, Ordering::Relaxed);
         }
         Ok(descriptor)
     }
@@ -305,11 +312,6 @@ impl Segment {
         Place::new(Arc::clone(self), self.size.slot_at(slot), entry_at(slot))
     }
 
-    /// Its descriptor, as [`Self::descriptor`].
-    pub(super) fn borrowed_descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.shared.descriptor()
-    }
-
     /// How this process is called here, if it was asked before; a word of 0 otherwise.
     pub(super) fn me(&self) -> Process {
         Process::from_word(self.private.words()[private::NAME].load(Ordering::Relaxed))
@@ -336,7 +338,7 @@ impl Segment {
         if held.is_empty() {
             return None;
         }
-        heirs::leave_to_child(&held, me, forks, self.borrowed_descriptor())
+        heirs::leave_to_child(&held, me, forks, self.descriptor())
     }
 
     /// Leaves what this process holds to others, but for what its `running` threads do.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use semlock::{Barrier, Deadline, Error};
+use semlock::{Barrier, Deadline, Error, Shared};
 
 use super::{Named, in_an_hour, soon};
 use crate::peer::{Peer, fresh};

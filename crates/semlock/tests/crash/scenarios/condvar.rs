@@ -1,7 +1,7 @@
 //! Conditions: no notification is lost with the one that gives it, and none with the one that gets it.
 
 use semlock::raw::{self, Lock};
-use semlock::{Condvar, Deadline, Mutex};
+use semlock::{Condvar, Deadline, Mutex, Shared};
 
 use super::mutex::works as mutex_works;
 use super::{Named, in_an_hour, soon, told};

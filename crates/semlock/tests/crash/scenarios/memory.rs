@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::unistd::Pid;
-use semlock::raw::{Lock, LockKind, Options};
+use semlock::raw::{Lock, LockKind, Options, Shared};
 use semlock::{Address, Mutex};
 
 use super::Named;
@@ -40,7 +40,7 @@ fn names() -> Vec<String> {
 }
 
 fn segment(lock: &Lock) -> [u8; 16] {
-    lock.address().segment
+    lock.peek_address().segment
 }
 
 /// It held this all the time.
@@ -79,8 +79,7 @@ impl Told {
     }
 
     fn tell(&self, lock: &Lock) {
-        lock.mark_shared();
-        let descriptor = lock.descriptor().expect("it is open");
+        let descriptor = lock.descriptor().expect("it is open").as_raw_fd();
         writeln!(&self.to, "{} {descriptor}", lock.address()).expect("the tracer listens");
     }
 
@@ -168,7 +167,7 @@ fn open_known(tracer: &Tracer) {
     let lock = mutex();
     let prepare = || {
         || {
-            let same = Lock::open(lock.address(), None).expect("it is here");
+            let same = Lock::open(lock.peek_address(), None).expect("it is here");
             take(&same);
             same
         }
