@@ -7,7 +7,7 @@ from typing import Any
 
 from semlock import _native
 
-# Where what stands, by name: see `layout.rs`.
+# Where each word stands, by name: see `layout.rs`.
 LAYOUT = _native._layout()
 
 

@@ -50,7 +50,7 @@ fn new_memory(py: Python<'_>, size: u64) -> PyResult<RawFd> {
     memory.map(IntoRawFd::into_raw_fd).map_err(|error| exception(py, error))
 }
 
-/// Where what stands in the memory of locks, by name: for tests, which look into it.
+/// Where each word of a segment stands, by name: for tests, which read and write that memory.
 #[pyfunction(name = "_layout", signature = ())]
 fn words_by_name(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let words = [

@@ -3,10 +3,11 @@
 //! There are two kinds, which share errors, deadlines and nothing else:
 //!
 //! * [`Mutex`], [`ReentrantMutex`], [`Semaphore`], [`Condvar`], [`Event`] and [`Barrier`] live in
-//!   memory that processes share. They have no names and leave nothing behind. A holder that dies is found, and what it held
-//!   goes to exactly one of those who wait, who is told so ([`Acquired::OwnerDied`]). Each is one cache line, a robust
-//!   semaphore one more for every eight permits. [`Shared`] tells how other processes get them;
-//!   [`raw`] has them without guards, for bindings. (Unix; Windows has `RobustMutex`.)
+//!   memory that processes share. They have no names and leave nothing behind. A holder that dies is
+//!   found, and what it held goes to exactly one of those who wait, who is told so
+//!   ([`Acquired::OwnerDied`]). Each is one cache line, a robust semaphore one more for every eight
+//!   permits. [`Shared`] tells how other processes get them; [`raw`] has them without guards, for
+//!   bindings. (Unix; Windows has `RobustMutex`.)
 //! * [`SemLock`] is the object behind Python's `multiprocessing.Lock`, with the semantics of CPython's
 //!   `Modules/_multiprocessing/semaphore.c` and no Python in it. It stands on what the operating
 //!   system offers (`sem_open` and `sem_init` on POSIX), so a semaphore can be shared by name with any

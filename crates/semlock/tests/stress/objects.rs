@@ -82,7 +82,8 @@ pub struct Crowd {
     waits: Vec<Waiting>,
 }
 
-/// Nodes that are left: for 16 consumers and 16 at the barrier, those of them who died not long ago, and some more.
+/// Nodes that are left: for 16 consumers and 16 at the barrier, those of them who died not long
+/// ago, and some more.
 const NODES_LEFT: usize = 40;
 
 impl Crowd {

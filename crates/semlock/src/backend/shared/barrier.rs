@@ -397,9 +397,9 @@ pub(super) fn reclaim_nodes(
     queue.reclaim(&Kernel, &object.segment().notified_at(), me, is_dead);
 }
 
-/// Breaks the barriers of a segment that somebody has died in, of which nobody may be left to do it:
-/// their nodes can be reclaimed then, and not before. A barrier whose lock is taken stays as it is,
-/// because its holder may be looking for nodes too, and want ours.
+/// Breaks the barriers of a segment that somebody has died in, of which nobody may be left to do
+/// it: their nodes can be reclaimed then, and not before. A barrier whose lock is taken stays as it
+/// is, because its holder may be looking for nodes too, and want ours.
 fn break_barriers_of_the_dead(object: &Object, is_dead: &mut impl FnMut(Process) -> bool) {
     for slot in object.segment().waiters().barriers() {
         let Some(barrier) = object.neighbour(slot).and_then(Barrier::over) else { continue };

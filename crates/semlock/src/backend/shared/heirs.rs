@@ -99,8 +99,8 @@ pub(super) fn leave_to_child(
     lineage
 }
 
-/// Whether it is certain that the holder of a lock is dead, and each heir gone. The lock has the number
-/// in `heirs`, and lives in the segment of this file.
+/// Whether it is certain that the holder of a lock is dead, and each heir gone. The lock has the
+/// number in `heirs`, and lives in the segment of this file.
 pub(super) fn is_left_by_all<'fd>(
     holder: Process,
     heirs: &AtomicU64,

@@ -82,8 +82,8 @@ pub const FEWEST_SLOTS: usize = 1024;
 pub const MOST_SLOTS: usize = 8192;
 /// Objects have smaller slot numbers: these are what a node can name.
 pub const SLOT_NUMBERS: usize = 1 << node::SLOT_BITS;
-/// The most permits of a robust semaphore. It may take more slots than there are numbers, and is alone in its
-/// segment then: its first slot is named, and the others never are.
+/// The most permits of a robust semaphore. It may take more slots than there are numbers, and is alone in
+/// its segment then: its first slot is named, and the others never are.
 pub const MOST_PERMITS: u32 = 524_280;
 /// What an error says when somebody asks for more.
 pub(crate) const TOO_MANY_PERMITS: &str = "a robust semaphore has 524,280 permits at most";

@@ -3,8 +3,8 @@
 //! A mutex is one permit; a robust semaphore is as many as it has; a plain one is a counter. They
 //! share the eventcount, and the loop of those who sleep there (`waiter`).
 //!
-//! What a process knows of its own beside that is its entry (see `layout`), and, of a robust semaphore,
-//! which permits it holds: so it finds one to give back without looking through all (see
+//! What a process knows of its own beside that is its entry (see `layout`), and, of a robust
+//! semaphore, which permits it holds: so it finds one to give back without looking through all (see
 //! `blocks::Mine`).
 //!
 //! Whether *I* hold a lock is known from there, and not from the permit: after an exec that still

@@ -33,18 +33,18 @@ impl Futex for Kernel {
     }
 }
 
-/// What every object can do, whatever it is for: say where it lives, so that other processes can
-/// have it.
+/// What every object in shared memory can do: say where it lives, so that other processes can open
+/// it.
 ///
 /// A child gets an object by fork. Any other process opens it by its [`address`](Self::address),
-/// and where it has no object of the same segment yet, also by a
-/// [`descriptor`](Self::descriptor) of that segment.
+/// and where it has no object of the same segment yet, by a [`descriptor`](Self::descriptor) of
+/// that.
 pub trait Shared {
     /// What it has in common with all objects.
     #[doc(hidden)]
     fn object(&self) -> &Object;
 
-    /// Where it lives: what another process opens it by. It counts as shared from now on: see
+    /// Where it lives: another process opens it by this. The call marks the object as shared: see
     /// [`mark_shared`](Self::mark_shared).
     #[must_use]
     fn address(&self) -> Address {
@@ -52,7 +52,7 @@ pub trait Shared {
         self.peek_address()
     }
 
-    /// Where it lives, for one who tells that to no other process.
+    /// Where it lives, without the mark: for a caller that tells the address to no other process.
     #[must_use]
     fn peek_address(&self) -> Address {
         self.object().address()
@@ -67,21 +67,22 @@ pub trait Shared {
         self.object().segment().descriptor_for_others()
     }
 
-    /// The pid of the process that made its segment, and the descriptor's number there: a process
-    /// that has the right to opens `/proc/<pid>/fd/<number>`.
+    /// The pid of the process that made its segment, and the number of the segment's descriptor
+    /// there. Another process of the same user can often open `/proc/<pid>/fd/<number>`.
     #[must_use]
     fn maker(&self) -> (u32, RawFd) {
         self.object().segment().maker()
     }
 
-    /// What tells its segment's file from all others.
+    /// The identity of its segment's file.
     #[must_use]
     fn file(&self) -> FileId {
         self.object().segment().file()
     }
 
-    /// Notes that other processes may have it from now on: its place in the segment stays its own,
-    /// also when this process drops it. To be called before another process is told where it lives.
+    /// Notes that other processes may have it from now on. Then no other object gets its slot, even
+    /// after this process drops it. To be called before another process is told where it lives;
+    /// [`address`](Self::address) does it.
     fn mark_shared(&self) {
         self.object().mark_shared();
     }

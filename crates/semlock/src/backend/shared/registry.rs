@@ -1,10 +1,10 @@
 //! The segments of a process, and the slots that it gives to its objects.
 //!
-//! A process takes slots of segments that it made itself, one after the other. One is used again only
-//! if no other process can have the object: it was never sent, and the children that were forked while
-//! it was there are gone (`reuse`). Those of a robust semaphore, which lie side by side, are not used
-//! again. A process keeps a segment without objects only if it makes its next objects there, or finds
-//! its children by the segment's file.
+//! A process takes slots of segments that it made itself, one after the other. One is used again
+//! only if no other process can have the object: it was never sent, and the children that were
+//! forked while it was there are gone (`reuse`). Those of a robust semaphore, which lie side by
+//! side, are not used again. A process keeps a segment without objects only if it makes its next
+//! objects there, or finds its children by the segment's file.
 
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Weak};
@@ -58,7 +58,8 @@ impl Older {
     }
 }
 
-/// A process asks which children are gone only after so many new objects, so that the answer costs each of them little.
+/// A process asks which children are gone only after so many new objects, so that the answer costs
+/// each of them little.
 const ASKS_AFTER: u32 = 256;
 
 static REGISTRY: ForkMutex<Registry> = ForkMutex::new();
@@ -105,7 +106,8 @@ pub(crate) fn take(tag: Tag) -> Result<Taken, Error> {
     Ok(Taken { place, slot, forks })
 }
 
-/// Gives the slot of an object back that this process did not send; tells whether nobody else can have it.
+/// Gives the slot of an object back that this process did not send; tells whether nobody else can
+/// have it.
 pub(crate) fn give_back(place: &Place, slot: u32, made: u64) -> bool {
     let mut registry = REGISTRY.lock();
     let segment = place.keeps();
@@ -124,7 +126,8 @@ pub(crate) fn give_back(place: &Place, slot: u32, made: u64) -> bool {
     is_mine
 }
 
-/// Keeps the segment of an object that goes, if that is a lock that this process holds and may leave to others at its end.
+/// Keeps the segment of an object that goes, if that is a lock that this process holds and may
+/// leave to others at its end.
 pub(crate) fn keep_what_is_held(place: &Place) {
     let segment = place.keeps();
     let me = Process::from_word(place.head().load(Ordering::Relaxed));
@@ -207,7 +210,8 @@ impl Registry {
         Ok((segment, 0, false))
     }
 
-    /// A forked child makes segments of its own; and what cannot be sent any more, for want of a descriptor, gets no new objects.
+    /// A forked child makes segments of its own; and what cannot be sent any more, for want of a
+    /// descriptor, gets no new objects.
     fn leave_what_takes_none(&mut self) {
         let Some(current) = &self.current else { return };
         if current.takes_objects() {
@@ -235,8 +239,8 @@ impl Registry {
         Some((Arc::clone(current), used, false))
     }
 
-    /// Makes the fullest of the older segments that have a free slot the current one, so that those with few objects can lose
-    /// them and end; false if there is none.
+    /// Makes the fullest of the older segments that have a free slot the current one, so that those
+    /// with few objects can lose them and end; false if there is none.
     fn go_back_to_older(&mut self) -> bool {
         self.older.retain(|older| older.segment.strong_count() > 0);
         loop {

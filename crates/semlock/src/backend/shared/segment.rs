@@ -7,8 +7,8 @@
 //! each process the entries of these are its as well: in them it notes which permits it holds.
 //!
 //! Only the process that made a segment takes slots of it (`registry`). No count of users crosses a
-//! process boundary, so none can be lost: a process unmaps a segment with the last object that it has
-//! in it, and the kernel frees the memory with the last process.
+//! process boundary, so none can be lost: a process unmaps a segment with the last object that it
+//! has in it, and the kernel frees the memory with the last process.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -190,8 +190,9 @@ impl Segment {
         &self.private.words()[at..at + words]
     }
 
-    /// What tells of each condition, by its slot, how many tickets there were when its last `notify`
-    /// began: for one who finds a dead waiter that it has notified. 0 of a slot that there is not.
+    /// What tells of each condition, by its slot, how many tickets there were when its last
+    /// `notify` began: for one who finds a dead waiter that it has notified. 0 of a slot that there
+    /// is not.
     pub(super) fn notified_at(&self) -> impl Fn(u64) -> u64 + '_ {
         |slot| {
             let slot = usize::try_from(slot).ok().filter(|&slot| slot < self.size.slots);

@@ -39,7 +39,8 @@ pub struct Waiter<'a> {
 }
 
 impl Lock {
-    /// Takes a permit; [`Wait::TimedOut`] if there was none before the deadline. Signals do not end it.
+    /// Takes a permit; [`Wait::TimedOut`] if there was none before the deadline. Signals do not end
+    /// it.
     pub fn acquire_until(&self, deadline: Deadline) -> Wait {
         let tried = self.try_acquire();
         if tried != Wait::TimedOut {
