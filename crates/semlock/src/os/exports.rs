@@ -55,8 +55,8 @@ const _: fn(file: BorrowedFd<'_>, from: u64, to: u64) -> Result<Option<u64>, Err
 
 // ---- memory ----
 
-/// The ways to get memory without a name, each with what an error calls it. The first one that works
-/// is taken.
+/// The ways to get memory without a name, each with what an error calls it. The first one that
+/// works is taken.
 const _: &[(&str, Way)] = system::memory::WAYS;
 /// Gives a new shared memory object this length, and allocates it.
 const _: fn(object: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> =
@@ -113,6 +113,6 @@ const _: unsafe fn(system::sem::ClockWait, sem: *mut sem_t, until: &timespec) ->
 
 // ---- thread ----
 
-/// Whether the calling thread is the one that the process began with, or the one that forked it: true
-/// where that is unknown.
+/// Whether the calling thread is the one that the process began with, or the one that forked it:
+/// true where that is unknown.
 const _: fn() -> bool = system::is_first_thread;

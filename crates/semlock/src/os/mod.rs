@@ -1,7 +1,7 @@
 //! Calls of the operating system, each made safe: the only `unsafe` code of this crate.
 //!
 //! ```text
-//!  posix/           what is the same on every Unix, and what several of the folders below share
+//!  posix/           what is the same on every Unix, and what several of these folders share
 //!  linux/ ...       what is not the same: a folder for each system, of which one is compiled
 //!  exports.rs       what each of these folders exports
 //!  thread.rs        threads, on every system
@@ -11,19 +11,21 @@
 //! What each system's folder stands on:
 //!
 //! ```text
-//!                futex                memory                processes          cpu      lineage      semaphores
-//!  linux         futex(2)             memfd, wiped on fork  pidfd, /proc       known    F_OFD_SETLK  all
-//!  macos         os_sync_wait_on_...  shm_open              proc_pidinfo       unknown  unknown      named
+//!                futex                    memory    processes       cpu  lineage      semaphores
+//!  linux         futex(2)                 memfd *   pidfd, /proc    yes  F_OFD_SETLK  all
+//!  macos         os_sync_wait_on_address  shm_open  proc_pidinfo    no   no           named only
 //!                (14.4), or polling
-//!  freebsd       _umtx_op(2)          memfd, wiped on fork  sysctl(3)          unknown  unknown      all
-//!  portable      polling              shm_open              kill(2), /proc     unknown  unknown      named
-//!  generic_unix  polling              shm_open              nobody is checked  unknown  unknown      all
+//!  freebsd       _umtx_op(2)              memfd *   sysctl(3)       no   no           all
+//!  portable      polling                  shm_open  kill(2), /proc  no   no           named only
+//!  generic_unix  polling                  shm_open  not checked     no   no           all
+//!
+//!  * wiped on fork by the kernel; elsewhere by a handler
 //! ```
 //!
 //! Where a kernel is older, or a filter forbids a call, a system does what the ones below it do.
 //!
-//! `portable` is Linux with `--cfg semlock_portable`. It uses only what macOS has too, so that tests
-//! on Linux run the code of such systems.
+//! `portable` is Linux with `--cfg semlock_portable`. It uses only what macOS has too, so that
+//! tests on Linux run the code of such systems.
 //!
 //! To add a system: write its folder with what `exports.rs` lists, most of it taken from `posix/`,
 //! and choose it here.

@@ -2,10 +2,12 @@
 
 /// A number that no other running thread of this process has; never 0.
 ///
-/// It is the thread pointer, which the ABI keeps in a register: `fs:0` holds its own address on
-/// x86-64 (System V ABI, thread-local storage), `tpidr_el0` is it on `AArch64`. `pthread_self` and a
-/// thread-local's address, which a library that is loaded at run time has to call a function for,
-/// take a nanosecond or two: up to a tenth of an uncontended acquire and release.
+/// It is the thread pointer, which the ABI keeps in a register: on x86-64 `fs:0` holds its own
+/// address (System V ABI, thread-local storage), on `AArch64` it is `tpidr_el0`.
+///
+/// Why not `pthread_self`, or the address of a thread-local: a library that is loaded at run time
+/// calls a function for either, which takes a nanosecond or two. That is up to a tenth of an
+/// uncontended acquire and release.
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 #[inline]
 pub(crate) fn current() -> usize {
@@ -55,13 +57,13 @@ pub(crate) fn current() -> usize {
     (unsafe { windows_sys::Win32::System::Threading::GetCurrentThreadId() }) as usize
 }
 
-/// The number of the thread of this process that `pthread_self(3)` names so.
+/// The number of the thread of this process for which `pthread_self(3)` returns `thread`.
 #[cfg(unix)]
 #[allow(clippy::cast_possible_truncation)] // it is a pointer, or as wide as one
 pub(crate) fn number_of(thread: usize) -> usize {
     // SAFETY: it cannot fail.
     let name = (unsafe { libc::pthread_self() }) as usize;
-    // On some systems the thread pointer lies behind what names the thread, always at the same distance.
+    // On some systems the thread pointer lies behind that address, always at the same distance.
     thread.wrapping_add(current().wrapping_sub(name))
 }
 
@@ -103,7 +105,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     #[allow(clippy::cast_possible_truncation)] // as above
-    fn a_threads_number_is_found_by_its_name() {
+    fn the_number_of_another_thread_is_found_by_its_pthread_t() {
         let ((says, number), (end, until)) = (channel(), channel::<()>());
         let other = thread::spawn(move || {
             says.send(current()).unwrap();

@@ -1,8 +1,9 @@
 //! Windows's semaphores, mutexes and events: `CreateSemaphoreW`, `CreateMutexW`, `CreateEventW`.
 //!
-//! [`Sem`], [`Mutant`] and [`Mark`] own a handle. A table of the open ones turns a handle's number back into an owner, so that
-//! each is closed exactly once; a number that is not in it can be one that this process was started with, or that another
-//! process duplicated into it, and is taken over if it is of the kind that is asked for.
+//! [`Sem`], [`Mutant`] and [`Mark`] own a handle. A table of the open ones turns a handle's number
+//! back into an owner, so that each is closed exactly once. A number that is not in the table may
+//! be a handle that this process inherited, or that another process duplicated into it. It is taken
+//! over if it is of the kind that the caller asks for.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -21,13 +22,13 @@ use windows_sys::Win32::System::Threading::{
     SetEvent, WaitForMultipleObjectsEx, WaitForSingleObjectEx,
 };
 
-/// What `GetLastError` said.
+/// What `GetLastError` returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LastError(pub(crate) i32);
 
 impl LastError {
     fn get() -> Self {
-        // There is always a number in an error that was made from one.
+        // `last_os_error` always has a number.
         Self(io::Error::last_os_error().raw_os_error().unwrap_or_default())
     }
 
@@ -44,9 +45,9 @@ impl LastError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waited {
     Taken,
-    /// A mutex was taken whose last owner, a thread, ended as it held it.
+    /// It took a mutex whose last owner, a thread, ended while it held it.
     Abandoned,
-    /// The event that it waited for besides was signalled.
+    /// The event that it also waited for was set.
     Interrupted,
     TimedOut,
 }
@@ -58,11 +59,12 @@ type Table = HashMap<usize, Weak<Registered>>;
 /// What this process has open, by number.
 fn open() -> MutexGuard<'static, Table> {
     static OPEN: LazyLock<Mutex<Table>> = LazyLock::new(Mutex::default);
-    // A panic in here leaves the map whole: it is changed by single calls only.
+    // A panic while it is locked leaves the map whole: only single calls change it.
     OPEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A handle that is in the table until it is closed, which is one step for who looks there: after it the number is used again.
+/// A handle that is in the table until it is closed. It leaves the table and is closed under the
+/// table's mutex, because the system reuses its number after that.
 #[derive(Debug)]
 struct Registered(ManuallyDrop<OwnedHandle>);
 
@@ -83,15 +85,15 @@ impl Drop for Registered {
     fn drop(&mut self) {
         let mut open = open();
         open.remove(&self.as_raw_handle().addr());
-        // SAFETY: it is not used after this.
+        // SAFETY: nothing uses it after this.
         unsafe { ManuallyDrop::drop(&mut self.0) };
     }
 }
 
-/// Takes over what a call has just created.
+/// Takes over a handle that a call has just created.
 ///
 /// # Safety
-/// `handle` is null with the error set, or a new handle that nobody else has.
+/// `handle` is null, and the last error is set; or it is a new handle that nothing else owns.
 unsafe fn created(handle: HANDLE) -> Result<Handle, LastError> {
     if handle.is_null() {
         return Err(LastError::get());
@@ -100,26 +102,29 @@ unsafe fn created(handle: HANDLE) -> Result<Handle, LastError> {
     Ok(Registered::new(&mut open(), unsafe { OwnedHandle::from_raw_handle(handle) }))
 }
 
-/// The handle of this number: one that is open here, or one that was handed to this process, which is taken over.
+/// The handle with this number: one that is in the table, or one that this process was given, which
+/// is taken over.
 fn from_number(number: usize, query: Query) -> Option<Handle> {
     let mut open = open();
     let handle: RawHandle = ptr::without_provenance_mut::<c_void>(number);
-    // Also of one that is open here: it can be of another kind.
+    // Also for one that is in the table: it may be of another kind.
     ask(handle, query)?;
     if let Some(known) = open.get(&number) {
-        // One that is about to be closed is nobody's any more.
+        // Without an owner it is about to be closed.
         return known.upgrade();
     }
-    // SAFETY: a handle of that kind, which nothing of this file has: whoever passes its number passes the handle.
+    // SAFETY: a handle of that kind, which is not in the table. A caller that passes its number
+    // gives the handle away.
     Some(Registered::new(&mut open, unsafe { OwnedHandle::from_raw_handle(handle) }))
 }
 
-/// The functions that tell what an object is at, and fail where a handle is none, or something else's.
+/// A function that returns the state of an object. It fails for what is no handle, or one of
+/// another kind.
 type Query = unsafe extern "system" fn(HANDLE, u32, *mut [i32; 2], u32, *mut u32) -> i32;
 
 #[link(name = "ntdll", kind = "raw-dylib")]
 unsafe extern "system" {
-    /// The value, and the greatest one.
+    /// The value, and the greatest value.
     fn NtQuerySemaphore(
         handle: HANDLE,
         class: u32,
@@ -128,7 +133,8 @@ unsafe extern "system" {
         returned: *mut u32,
     ) -> i32;
 
-    /// 1 less the times that it is held; and two bytes: whether the calling thread holds it, and whether who held it last has ended.
+    /// 1 minus the times that it is held; and two bytes: whether the calling thread holds it, and
+    /// whether its last owner ended.
     fn NtQueryMutant(
         handle: HANDLE,
         class: u32,
@@ -149,12 +155,13 @@ unsafe extern "system" {
 
 fn ask(handle: RawHandle, query: Query) -> Option<[i32; 2]> {
     let mut answer = [0; 2];
-    // SAFETY: any number can be asked about; what each of them tells as class 0 takes eight bytes, for which there is room.
+    // SAFETY: these functions take any number. What each of them returns as class 0 has eight
+    // bytes, for which there is room.
     let status = unsafe { query(handle, 0, &raw mut answer, 8, ptr::null_mut()) };
     (status == 0).then_some(answer)
 }
 
-/// Waits for so many milliseconds at most, and for an event besides.
+/// Waits for so many milliseconds at most, and also for an event.
 fn wait(
     handle: &Registered,
     milliseconds: u32,
@@ -166,7 +173,7 @@ fn wait(
         handles[1] = event.as_raw_handle();
         count = 2;
     }
-    // SAFETY: so many open handles, as long as they are borrowed.
+    // SAFETY: so many handles, which are open while they are borrowed.
     let result = unsafe { WaitForMultipleObjectsEx(count, handles.as_ptr(), 0, milliseconds, 0) };
     match result {
         WAIT_OBJECT_0 => Ok(Waited::Taken),
@@ -177,7 +184,7 @@ fn wait(
     }
 }
 
-/// The success of a call that tells it by a number that is not 0.
+/// The result of a call that returns 0 where it fails.
 fn succeeded(result: i32) -> Result<(), LastError> {
     if result == 0 { Err(LastError::get()) } else { Ok(()) }
 }
@@ -187,9 +194,9 @@ fn succeeded(result: i32) -> Result<(), LastError> {
 pub(crate) struct Sem(Handle);
 
 impl Sem {
-    /// `CreateSemaphoreW`, without a name: it is reached by handles alone.
+    /// `CreateSemaphoreW`, without a name: only handles reach it.
     pub(crate) fn create(value: i32, maxvalue: i32) -> Result<Self, LastError> {
-        // SAFETY: without attributes and a name nothing is read; what it gives is new.
+        // SAFETY: without attributes and a name it reads nothing; what it returns is new.
         unsafe { created(CreateSemaphoreW(ptr::null(), value, maxvalue, ptr::null())) }.map(Self)
     }
 
@@ -201,7 +208,7 @@ impl Sem {
         self.0.as_raw_handle().addr()
     }
 
-    /// True if a permit was taken.
+    /// True if it took a permit.
     #[inline]
     pub(crate) fn try_wait(&self) -> Result<bool, LastError> {
         // SAFETY: an open handle while `self` lives; so in every method below.
@@ -230,7 +237,8 @@ impl Sem {
     }
 }
 
-/// An open mutex, which the thread that waits for it owns. (So the system calls it, that std's keep their name.)
+/// An open mutex, which the thread that waits for it owns. (The system's own name, because `Mutex`
+/// is std's.)
 #[derive(Clone, Debug)]
 pub(crate) struct Mutant(Handle);
 
@@ -242,9 +250,9 @@ pub(crate) struct Held {
 }
 
 impl Mutant {
-    /// `CreateMutexW`, without a name, and held by nobody.
+    /// `CreateMutexW`, without a name and without an owner.
     pub(crate) fn create() -> Result<Self, LastError> {
-        // SAFETY: without attributes and a name nothing is read; what it gives is new.
+        // SAFETY: without attributes and a name it reads nothing; what it returns is new.
         unsafe { created(CreateMutexW(ptr::null(), 0, ptr::null())) }.map(Self)
     }
 
@@ -257,7 +265,7 @@ impl Mutant {
     }
 
     pub(crate) fn held(&self) -> Held {
-        // It is one, and open: that answers.
+        // It is open and of this kind: the call does not fail.
         let [free, flags] = ask(self.0.as_raw_handle(), NtQueryMutant).unwrap_or([1, 0]);
         let times = u32::try_from(1 - i64::from(free)).unwrap_or_default();
         Held { times, by_caller: flags.to_ne_bytes()[0] != 0 }
@@ -282,9 +290,9 @@ impl Mutant {
 pub(crate) struct Mark(Handle);
 
 impl Mark {
-    /// `CreateEventW`, without a name; it stays as it was put, and is not set.
+    /// `CreateEventW`, without a name. It does not reset itself, and is not set.
     pub(crate) fn create() -> Result<Self, LastError> {
-        // SAFETY: without attributes and a name nothing is read; what it gives is new.
+        // SAFETY: without attributes and a name it reads nothing; what it returns is new.
         unsafe { created(CreateEventW(ptr::null(), 1, 0, ptr::null())) }.map(Self)
     }
 
@@ -297,7 +305,7 @@ impl Mark {
     }
 
     pub(crate) fn is_set(&self) -> bool {
-        // It is one, and open: that answers.
+        // It is open and of this kind: the call does not fail.
         ask(self.0.as_raw_handle(), NtQueryEvent).is_some_and(|[_, set]| set != 0)
     }
 
@@ -307,7 +315,7 @@ impl Mark {
     }
 
     pub(crate) fn reset(&self) -> Result<(), LastError> {
-        // SAFETY: see above.
+        // SAFETY: as above.
         succeeded(unsafe { ResetEvent(self.0.as_raw_handle()) })
     }
 }

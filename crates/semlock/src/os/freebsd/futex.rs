@@ -1,6 +1,4 @@
-//! `_umtx_op(2)`.
-//!
-//! It does not tell how many it woke.
+//! `_umtx_op(2)`, which does not tell how many threads it woke.
 
 use std::ffi::{c_int, c_ulong, c_void};
 use std::io;
@@ -22,7 +20,7 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, time: Option<Duration>, reac
         Reach::Process => UMTX_OP_WAIT_UINT_PRIVATE,
         Reach::Machine => UMTX_OP_WAIT_UINT,
     };
-    // What a timespec cannot hold is as good as for ever.
+    // A time that a timespec cannot hold is as good as forever.
     let seconds = time.and_then(|time| libc::time_t::try_from(time.as_secs()).ok());
     let mut time = time.zip(seconds).map(|(time, seconds)| libc::_umtx_time {
         _timeout: libc::timespec {
@@ -31,27 +29,27 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, time: Option<Duration>, reac
             #[allow(clippy::cast_lossless)] // of 32 bits on some machines
             tv_nsec: time.subsec_nanos() as libc::c_long,
         },
-        // A length of time, not a moment.
+        // A length of time, and no moment.
         _flags: 0,
         _clockid: libc::CLOCK_MONOTONIC.cast_unsigned(),
     });
-    // Where there is a time, its size is passed as a pointer.
+    // The size of the time, if there is one, is passed as a pointer.
     let (size, time) = time.as_mut().map_or((null_mut(), null_mut()), |time| {
         let size = without_provenance_mut(size_of::<libc::_umtx_time>());
         (size, std::ptr::from_mut(time).cast())
     });
-    // SAFETY: a word that is valid, of 4 bytes and aligned to as many, where nothing is written; no time, or one of
+    // SAFETY: a valid word of 4 bytes, aligned to 4, which this does not write; no time, or one of
     // that size.
     let result =
         unsafe { libc::_umtx_op(object(word), operation, c_ulong::from(expected), size, time) };
     if result == 0 {
-        // Woken, or another value.
+        // It was woken, or the word had another value.
         return Slept::Woken;
     }
     match io::Error::last_os_error().raw_os_error() {
         Some(libc::ETIMEDOUT) => Slept::TimedOut,
         Some(libc::EINTR) => Slept::Interrupted,
-        // There is nothing else that a valid word could be refused for.
+        // A valid word has no other error.
         _ => Slept::Woken,
     }
 }
@@ -63,7 +61,7 @@ fn wake(word: &AtomicU32, most: c_int, reach: Reach) {
         Reach::Machine => UMTX_OP_WAKE,
     };
     let most = most.cast_unsigned().into();
-    // SAFETY: a word that is valid, of 4 bytes and aligned to as many, where nothing is written.
+    // SAFETY: a valid word of 4 bytes, aligned to 4, which this does not write.
     unsafe { libc::_umtx_op(object(word), operation, most, null_mut(), null_mut()) };
 }
 

@@ -12,7 +12,7 @@ use crate::atomic::AtomicU64;
 use crate::os::mapping::{Way, unlinked_file, unlinked_shared_memory};
 pub(crate) use crate::os::posix::fallocate::allocate_file;
 
-/// In the order in which they are tried.
+/// In this order.
 pub(crate) const WAYS: &[(&str, Way)] = &[
     ("memfd_create", memfd),
     ("shm_open", unlinked_shared_memory),
@@ -22,14 +22,14 @@ pub(crate) const WAYS: &[(&str, Way)] = &[
 fn memfd(bytes: u64) -> Result<OwnedFd, Errno> {
     let descriptor = memfd_create(c"semlock", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     allocate_object(descriptor.as_fd(), bytes)?;
-    // From now on nobody can take it away from under a mapping.
+    // From now on nobody can shrink it under a mapping.
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     fcntl_add_seals(&descriptor, seals)?;
     Ok(descriptor)
 }
 
-/// Has all of a new shared memory object be there. Where the kernel allocates none beforehand, that is swapped memory as any
-/// other, and no file system that could be full.
+/// Allocates a new shared memory object. Where the kernel cannot do that beforehand, an object is
+/// ordinary memory that is swapped, and no file system can be full.
 pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
     ftruncate(object, bytes)?;
     match fallocate(object, FallocateFlags::empty(), 0, bytes) {
@@ -38,21 +38,21 @@ pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), 
     }
 }
 
-/// When a file was made: not asked for.
+/// When a file was made: this does not ask.
 pub(crate) fn born(_: BorrowedFd<'_>) -> u64 {
     0
 }
 
-/// Has a forked child find private memory wiped: `INHERIT_ZERO`, since FreeBSD 12.0.
+/// `INHERIT_ZERO`, since FreeBSD 12.0.
 pub(crate) fn wipe_on_fork(start: NonNull<AtomicU64>, bytes: usize) -> Result<(), Errno> {
-    // SAFETY: the caller's own mapping, whole, which nothing but numbers is in.
+    // SAFETY: the caller's own mapping, whole. It holds only numbers.
     match unsafe { libc::minherit(start.as_ptr().cast(), bytes, libc::INHERIT_ZERO) } {
         0 => Ok(()),
         _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
     }
 }
 
-/// What is mapped cannot be opened by where it is.
+/// A mapping cannot be opened by its address.
 pub(crate) fn reopen(_: NonNull<AtomicU64>, _: usize) -> Result<OwnedFd, Errno> {
     Err(Errno::NOSYS)
 }

@@ -1,7 +1,7 @@
-//! Processes, as `sysctl(3)` tells of them: `KERN_PROC_PID`.
+//! Processes, as `sysctl(3)` tells about them: `KERN_PROC_PID`.
 //!
-//! A number means the same everywhere, but who is in a jail sees nobody outside of it, and other rules can hide processes of
-//! other users: then "no such process" proves nothing.
+//! A pid means the same everywhere. But a process in a jail sees none outside of it, and other
+//! rules can hide the processes of other users: then "no such process" proves nothing.
 
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::io;
@@ -34,10 +34,11 @@ pub(crate) fn query(pid: Pid) -> ProcessState {
 
 fn information(pid: Pid) -> Result<libc::kinfo_proc, c_int> {
     let name = [libc::CTL_KERN, libc::KERN_PROC, libc::KERN_PROC_PID, pid.as_raw_pid()];
-    // SAFETY: what this name tells is this, of integers, pointers and arrays of them, for which all bits will do.
+    // SAFETY: under this name there is such a structure, of integers, pointers and arrays of them,
+    // for which all bits are valid.
     let process: libc::kinfo_proc = unsafe { read(&name) }?;
     let size = usize::try_from(process.ki_structsize);
-    // Another kernel than this was built for may tell another thing.
+    // Another kernel than this was built for may return another structure.
     if size == Ok(size_of::<libc::kinfo_proc>()) && process.ki_pid == pid.as_raw_pid() {
         Ok(process)
     } else {
@@ -45,13 +46,14 @@ fn information(pid: Pid) -> Result<libc::kinfo_proc, c_int> {
     }
 }
 
-/// When it began, in milliseconds since boot; 0 where it cannot be told.
+/// When it began, in milliseconds since boot; 0 where that is unknown.
 ///
-/// The kernel keeps that, but tells a moment of the wall clock, adding when it booted by that clock: which is another
-/// when the clock was set. So this is taken off again, if it is the same before and after.
+/// The kernel keeps that time, but returns a moment of the wall clock: it adds the time of the
+/// boot, which changes when somebody sets the clock. So this subtracts the time of the boot, if
+/// that is the same before and after.
 fn start_of(process: &libc::kinfo_proc) -> u64 {
     let Some(boot) = booted() else { return 0 };
-    // Asked for once more, between two looks at the clock.
+    // Read once more, between two reads of the time of the boot.
     let pid = Pid::from_raw(process.ki_pid);
     let again = pid.and_then(|pid| information(pid).ok());
     let Some(again) = again.filter(|_| booted() == Some(boot)) else { return 0 };
@@ -66,18 +68,19 @@ fn microseconds(time: libc::timeval) -> i64 {
 
 /// `KERN_BOOTTIME`.
 fn booted() -> Option<i64> {
-    // SAFETY: what this name tells is this, of two integers.
+    // SAFETY: under this name there is such a structure, of two integers.
     unsafe { read::<libc::timeval>(&[libc::CTL_KERN, libc::KERN_BOOTTIME]) }.ok().map(microseconds)
 }
 
-/// Whether nothing hides processes from others: see `jail(8)`, `security(7)`, `mac_seeotheruids(4)`, `mac_biba(4)`, `mac_mls(4)`.
+/// Whether nothing hides processes from others: see `jail(8)`, `security(7)`,
+/// `mac_seeotheruids(4)`, `mac_biba(4)`, `mac_mls(4)`.
 ///
-/// Asked each time: a process can be put into a jail as it runs.
+/// This asks each time, because a running process can be put into a jail.
 fn all_can_be_seen() -> bool {
     let is = |name: &CStr, wanted: c_int| {
         let mut value: c_int = 0;
         let mut size = size_of::<c_int>();
-        // SAFETY: a C string, and room for an integer, which is what these names tell.
+        // SAFETY: a C string, and room for an integer, which is what there is under these names.
         let result = unsafe {
             libc::sysctlbyname(
                 name.as_ptr(),
@@ -89,7 +92,7 @@ fn all_can_be_seen() -> bool {
         };
         match result {
             0 => value == wanted,
-            // A policy that is not there hides nothing.
+            // A policy that does not exist hides nothing.
             _ => io::Error::last_os_error().raw_os_error() == Some(libc::ENOENT),
         }
     };
@@ -102,10 +105,10 @@ fn all_can_be_seen() -> bool {
         && is(c"security.mac.mls.enabled", 0)
 }
 
-/// What `sysctl(3)` tells under a name.
+/// Reads what `sysctl(3)` has under a name.
 ///
 /// # Safety
-/// It is a `T`, for which all bits will do.
+/// It is a `T`, for which all bits are valid.
 unsafe fn read<T>(name: &[c_int]) -> Result<T, c_int> {
     let mut told = MaybeUninit::<T>::zeroed();
     let mut size = size_of::<T>();
@@ -125,9 +128,9 @@ unsafe fn read<T>(name: &[c_int]) -> Result<T, c_int> {
         return Err(io::Error::last_os_error().raw_os_error().unwrap_or_default());
     }
     if size != size_of::<T>() {
-        // It knows of no such process, or tells something else.
+        // There is no such process; or it returned something else.
         return Err(if size == 0 { libc::ESRCH } else { libc::EINVAL });
     }
-    // SAFETY: filled whole; and the caller's promise.
+    // SAFETY: it filled the whole; and as for this function.
     Ok(unsafe { told.assume_init() })
 }

@@ -1,4 +1,5 @@
-//! POSIX semaphores: all of `sem_overview(3)`, with a `sem_clockwait` of another name and signature.
+//! POSIX semaphores: all of `sem_overview(3)`, with a `sem_clockwait` of another name and
+//! signature.
 
 use std::ffi::c_int;
 use std::mem::transmute_copy;
@@ -31,8 +32,8 @@ impl ClockWait {
     /// An open semaphore.
     pub(crate) unsafe fn wait(self, sem: *mut sem_t, until: &timespec) -> c_int {
         let (clock, absolute) = (libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME);
-        // SAFETY: as for this function; the number of a clock, a moment of it, and a null pointer for
-        // what would be left of a length of time.
+        // SAFETY: as for this function; the number of a clock, a moment of it, and a null pointer
+        // for what would be left of a length of time.
         unsafe { (self.0)(sem, clock, absolute, until, null_mut()) }
     }
 }

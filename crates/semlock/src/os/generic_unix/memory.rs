@@ -1,4 +1,4 @@
-//! Memory, where it is not known whether anything allocates it beforehand.
+//! Memory, where it is unknown whether a system call allocates it beforehand.
 
 use std::os::fd::BorrowedFd;
 
@@ -7,12 +7,12 @@ use rustix::io::{Errno, pwrite};
 use crate::os::mapping::check_file_size;
 pub(crate) use crate::os::posix::no_memfd::{WAYS, born, reopen, wipe_on_fork};
 
-/// Has all of a new shared memory object be there, which is a file on these systems.
+/// Allocates a new shared memory object, which is a file on these systems.
 pub(crate) fn allocate_object(object: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
     allocate_file(object, bytes)
 }
 
-/// Has all of a new file be there, by writing it.
+/// Allocates a new file by writing zeros.
 pub(crate) fn allocate_file(file: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
     check_file_size(bytes)?;
     let zeros = [0; 4096];

@@ -1,4 +1,4 @@
-//! Processes that nobody judges.
+//! Processes that nobody checks.
 
 use rustix::process::{Pid, getpid};
 
@@ -6,7 +6,7 @@ pub(crate) use crate::os::posix::pids::is_dead;
 use crate::os::process::{Identity, Namespaces, ProcessState};
 
 pub(crate) fn read_identity() -> Identity {
-    // Without a namespace everybody is a stranger to everybody.
+    // Without a known namespace, every process is foreign to every other.
     Identity {
         pid: getpid().as_raw_pid().cast_unsigned(),
         start: 0,

@@ -3,10 +3,11 @@
 use once_cell::race::OnceBool;
 use rustix::thread::{sched_getaffinity, sched_getcpu};
 
-/// The processor that the calling thread runs on just now, counted from 0.
+/// The processor that the calling thread runs on, counted from 0.
 ///
-/// The C library keeps an area of each thread up to date for that (`rseq(2)`; glibc since 2.35), which is
-/// one load away. Without it this asks, which takes ten times as long (`getcpu(2)`).
+/// The kernel keeps it in an area of each thread that the C library registers (`rseq(2)`; glibc
+/// since 2.35). Reading it is one load. Without that area this calls `getcpu(2)`, which takes ten
+/// times as long.
 #[inline]
 pub(crate) fn current() -> Option<u32> {
     #[cfg(all(target_arch = "x86_64", target_env = "gnu", not(miri)))]
@@ -14,8 +15,8 @@ pub(crate) fn current() -> Option<u32> {
         let offset = rseq_offset();
         if offset != 0 {
             let cpu: u32;
-            // SAFETY: reads `cpu_id` of this thread's `struct rseq`, which lies at that distance from
-            // the thread pointer (`__rseq_offset(3)`), and touches nothing else.
+            // SAFETY: reads `cpu_id` of this thread's `struct rseq`, which lies at that distance
+            // from the thread pointer (`__rseq_offset(3)`), and touches nothing else.
             unsafe {
                 std::arch::asm!(
                     "mov {0:e}, dword ptr fs:[{1} + 4]",
@@ -24,7 +25,7 @@ pub(crate) fn current() -> Option<u32> {
                     options(readonly, nostack, preserves_flags)
                 );
             }
-            // While it is not registered there is a negative number.
+            // A negative number means that the area is not registered.
             if cpu < NOT_REGISTERED {
                 return Some(cpu);
             }
@@ -48,7 +49,7 @@ fn rseq_offset() -> isize {
     use crate::atomic::{AtomicIsize, Ordering};
     use crate::os::posix::symbol::symbol;
 
-    /// 1: not looked up yet, for it is a multiple of 32.
+    /// 1: not looked up yet. (An offset is a multiple of 32.)
     static OFFSET: AtomicIsize = AtomicIsize::new(1);
 
     #[cold]
@@ -86,7 +87,7 @@ mod tests {
     use rustix::thread::{CpuSet, sched_setaffinity};
 
     #[test]
-    fn a_thread_that_is_bound_to_a_processor_finds_itself_there() {
+    fn a_thread_that_is_bound_to_a_processor_runs_there() {
         std::thread::spawn(|| {
             let allowed = sched_getaffinity(None).unwrap();
             for cpu in (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).take(8) {

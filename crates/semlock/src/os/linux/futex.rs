@@ -17,12 +17,12 @@ fn flags(reach: Reach) -> futex::Flags {
 
 /// `FUTEX_WAIT`.
 pub(crate) fn wait(word: &AtomicU32, expected: u32, time: Option<Duration>, reach: Reach) -> Slept {
-    // What a timespec cannot hold is as good as for ever.
+    // A time that a timespec cannot hold is as good as forever.
     let time = time.and_then(|time| time.try_into().ok());
     match futex::wait(word, flags(reach), expected, time.as_ref()) {
         Err(Errno::TIMEDOUT) => Slept::TimedOut,
         Err(Errno::INTR) => Slept::Interrupted,
-        // EAGAIN is another value. There is nothing else that a valid word could be refused for.
+        // EAGAIN means another value. A valid word has no other error.
         Ok(()) | Err(_) => Slept::Woken,
     }
 }
@@ -37,6 +37,6 @@ pub(crate) fn wake_one(word: &AtomicU32, reach: Reach) -> Woke {
 
 /// `FUTEX_WAKE`.
 pub(crate) fn wake_all(word: &AtomicU32, reach: Reach) {
-    // The kernel takes an int. There is nothing that a valid word could be refused for.
+    // The kernel takes an int. A valid word has no error.
     let _ = futex::wake(word, flags(reach), i32::MAX.cast_unsigned());
 }

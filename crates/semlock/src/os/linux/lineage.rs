@@ -1,12 +1,13 @@
-//! Marks that forked children inherit, until they end or execute: open file description locks (`fcntl(2)`, `F_OFD_SETLK`) that
-//! a mapping keeps.
+//! Marks that forked children inherit until they end or execute: open file description locks
+//! (`fcntl(2)`, `F_OFD_SETLK`) that a mapping keeps.
 //!
-//! Such a lock belongs to an *open* of a file, and goes when nothing refers to that open any more: no descriptor, and no
-//! mapping. The descriptor is closed at once, so that only the mapping is left. A fork copies it. The end of a process
-//! unmaps it, whatever ended it, and so does `exec`. And nothing else does: not `os.closerange`, as daemons do.
+//! Such a lock belongs to an *open* of a file. It ends when neither a descriptor nor a mapping
+//! refers to that open any more. The descriptor is closed at once, so that only the mapping is
+//! left. A fork copies the mapping. The end of a process unmaps it, whatever ended the process, and
+//! so does `exec`. Nothing else does: not `os.closerange`, which daemons call.
 //!
-//! The byte that is locked need not be there: its position is any number below 2^63, and means what those who
-//! share the file want it to mean.
+//! The locked byte need not exist. Its position is any number below 2^63, and means what the
+//! processes that share the file agree on.
 
 use std::ffi::c_int;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -16,20 +17,20 @@ use rustix::io::Errno;
 
 use crate::os::mapping::Memory;
 
-/// That this process, and each that is forked from it or from such a child, may be found by some numbers.
+/// The mark of this process, of each child that it forks, and of their children.
 #[derive(Debug)]
 pub(crate) struct Lineage(Memory);
 
 impl Lineage {
-    /// Has them be found by these numbers, among all who have the file; `None` where the system has no means for it, or
-    /// this process no descriptor to spare.
+    /// Marks them by these numbers, for all processes that have the file. `None` where the system
+    /// has no such locks, or this process has no descriptor left.
     pub(crate) fn begin(file: BorrowedFd<'_>, numbers: &[u64]) -> Option<Self> {
         let name = format!("/proc/self/fd/{}", file.as_raw_fd());
-        // A duplicate would be the same open. This one is this lineage's alone.
+        // A duplicate would be the same open. Only this lineage has this one.
         let own = open(name, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()?;
         for &number in numbers {
             let mut lock = lock_of(libc::F_RDLCK, number, number)?;
-            // SAFETY: an open descriptor, and a place for the structure that this command reads.
+            // SAFETY: an open descriptor, and the structure that this command reads.
             let done = unsafe { libc::fcntl(own.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) };
             if done != 0 {
                 return None;
@@ -38,26 +39,25 @@ impl Lineage {
         Memory::shared(own.as_fd(), 1).ok().map(Self)
     }
 
-    /// In a child: leaves it to the child for its whole life, and to those that it forks.
+    /// In a child: keeps the mark for the child's whole life, and for the children that it forks.
     pub(crate) fn leave_to_child(self) {
         std::mem::forget(self.0);
     }
 }
 
-/// Whether a process is left that has begun a lineage of this number, or was forked as one of it; also where the system does
-/// not tell.
+/// Whether a process that bears this mark may be left: true where the system does not tell.
 pub(crate) fn may_be_left(file: BorrowedFd<'_>, number: u64) -> bool {
     find_left(file, number, number) != Ok(None)
 }
 
-/// Some number, from one to another, of a lineage that a process is left of. (One outside, where somebody has locked more
-/// of the file.)
+/// A number, in this range, of a mark that some process bears. (It may be outside, where other code
+/// has locked more of the file.)
 ///
 /// # Errors
 /// Where the system does not tell.
 pub(crate) fn find_left(file: BorrowedFd<'_>, from: u64, to: u64) -> Result<Option<u64>, Errno> {
     let mut lock = lock_of(libc::F_WRLCK, from, to).ok_or(Errno::OVERFLOW)?;
-    // SAFETY: an open descriptor, and a place for the structure that this command reads and writes.
+    // SAFETY: an open descriptor, and the structure that this command reads and writes.
     let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
     if done != 0 {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
@@ -100,7 +100,7 @@ mod tests {
         if child == 0 {
             // What a daemon does.
             for number in (3..256).filter(|&number| number != wakes.as_raw_fd()) {
-                // SAFETY: this process's, which uses none of them any more.
+                // SAFETY: the child's own, which it does not use any more.
                 unsafe { libc::close(number) };
             }
             let _ = std::io::Read::read(&mut wakes, &mut [0]);
@@ -112,10 +112,10 @@ mod tests {
         drop(waits);
         let pid = rustix::process::Pid::from_raw(child).unwrap();
         rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
-        // Children of other tests are of them too, until they end.
+        // Children of other tests bear the marks too, until they end.
         let began = std::time::Instant::now();
         while find(0, 9).is_some() {
-            assert!(began.elapsed().as_secs() < 60, "somebody is still of one");
+            assert!(began.elapsed().as_secs() < 60, "some process still bears a mark");
             std::thread::yield_now();
         }
     }

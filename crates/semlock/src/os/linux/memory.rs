@@ -18,7 +18,7 @@ use crate::os::mapping::{Way, unlinked_file, unlinked_shared_memory};
 // A shared memory object is a file of a tmpfs.
 pub(crate) use crate::os::posix::fallocate::{allocate_file, allocate_file as allocate_object};
 
-/// In the order in which they are tried.
+/// In this order.
 pub(crate) const WAYS: &[(&str, Way)] = &[
     ("memfd_create", memfd),
     ("a file in /dev/shm", |bytes| nameless("/dev/shm".as_ref(), unlinked_shared_memory, bytes)),
@@ -33,14 +33,14 @@ fn memfd(bytes: u64) -> Result<OwnedFd, Errno> {
         made => made?,
     };
     allocate_file(descriptor.as_fd(), bytes)?;
-    // From now on nobody can take it away from under a mapping.
+    // From now on nobody can shrink it under a mapping.
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     fcntl_add_seals(&descriptor, seals)?;
     Ok(descriptor)
 }
 
-/// A new file of a folder that is in no folder, so that whoever dies leaves none behind; where a file system has none
-/// such, another.
+/// A new file that never has a name (`O_TMPFILE`), so that a process that is killed leaves no file
+/// behind. Where the file system has no such files, `otherwise` makes another.
 fn nameless(folder: &Path, otherwise: Way, bytes: u64) -> Result<OwnedFd, Errno> {
     let flags = OFlags::TMPFILE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
     match open(folder, flags, Mode::RUSR | Mode::WUSR) {
@@ -53,7 +53,8 @@ fn nameless(folder: &Path, otherwise: Way, bytes: u64) -> Result<OwnedFd, Errno>
     }
 }
 
-/// When a file was made, in nanoseconds since 1970; 0 where its file system, or a filter of system calls, does not tell.
+/// When a file was made, in nanoseconds since 1970; 0 where its file system does not tell, or a
+/// filter forbids the call.
 pub(crate) fn born(file: BorrowedFd<'_>) -> u64 {
     let told = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME);
     let told = told.ok().filter(|told| told.stx_mask & StatxFlags::BTIME.bits() != 0);
@@ -63,8 +64,9 @@ pub(crate) fn born(file: BorrowedFd<'_>) -> u64 {
     })
 }
 
-/// A new descriptor of what is mapped there, whole, and nothing beside it. The kernel gives one to who may checkpoint and restore
-/// processes (`CAP_CHECKPOINT_RESTORE`, or before Linux 5.9 `CAP_SYS_ADMIN`), which root has outside of containers.
+/// A new descriptor of the file that one mapping covers whole. The kernel gives it to a process
+/// that may checkpoint others (`CAP_CHECKPOINT_RESTORE`; before Linux 5.9 `CAP_SYS_ADMIN`). Root
+/// may, outside of containers.
 pub(crate) fn reopen(start: NonNull<AtomicU64>, bytes: usize) -> Result<OwnedFd, Errno> {
     let start = start.addr().get();
     let end = (start + bytes).next_multiple_of(rustix::param::page_size());
@@ -72,9 +74,9 @@ pub(crate) fn reopen(start: NonNull<AtomicU64>, bytes: usize) -> Result<OwnedFd,
     open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Has a forked child find private memory wiped: `MADV_WIPEONFORK`, since Linux 4.14.
+/// `MADV_WIPEONFORK`, since Linux 4.14.
 pub(crate) fn wipe_on_fork(start: NonNull<AtomicU64>, bytes: usize) -> Result<(), Errno> {
-    // SAFETY: the caller's own mapping, whole, which nothing but numbers is in.
+    // SAFETY: the caller's own mapping, whole. It holds only numbers.
     unsafe { madvise(start.as_ptr().cast(), bytes, Advice::LinuxWipeOnFork) }
 }
 

@@ -12,21 +12,22 @@ use crate::os::posix::proc::{Stat, is_of_my_namespace, number, read_file};
 pub(crate) use crate::os::posix::proc::{query, read_identity};
 use crate::os::process::{ProcessState, identity};
 
-/// Whether it is certain that a process is dead: see [`crate::os::process::is_dead`].
+/// Whether a process is certainly dead: see [`crate::os::process::is_dead`].
 ///
-/// Its descriptor is not kept until the next time. By then others may have closed it (`os.closerange`, as daemons do), and
-/// the number be something else's: that would be taken for an answer, and be closed in the end.
+/// It does not keep the pidfd for the next call. By then other code may have closed it
+/// (`os.closerange`, which daemons call) and reused its number: its state would be taken for an
+/// answer, and it would be closed in the end.
 pub(crate) fn is_dead(process: Pid, start: u64, identifies: bool, in_vain: &mut bool) -> bool {
     match pidfd_open(process, PidfdFlags::empty()) {
         Ok(descriptor) => is_dead_by(descriptor.as_fd(), process, start, identifies),
         Err(Errno::SRCH) => rule("judge/no-such-process"),
-        // The number is a thread's now. Where it is a process's, this is no answer.
+        // The pid is a thread's now. If `pidfd_open` refuses every process, this proves nothing.
         Err(Errno::INVAL | Errno::NOENT)
             if can_open_processes() || !rule("judge/a-refusal-is-no-answer") =>
         {
             rule("judge/a-threads-number")
         }
-        // The kernel or a filter has none, or this process no room for it.
+        // The kernel has no pidfds, a filter forbids them, or this process has no descriptor left.
         Err(errno) => {
             *in_vain |= matches!(errno, Errno::MFILE | Errno::NFILE);
             is_dead_by_pid(process, start)
@@ -37,12 +38,12 @@ pub(crate) fn is_dead(process: Pid, start: u64, identifies: bool, in_vain: &mut 
 fn is_dead_by(descriptor: BorrowedFd<'_>, process: Pid, start: u64, identifies: bool) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut polled = [PollFd::new(&descriptor, PollFlags::IN)];
-    // It becomes readable when the last thread has ended; whether anybody waits for the process
-    // does not matter.
+    // A pidfd becomes readable when the last thread has ended, whether or not the parent has
+    // waited.
     if poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
         && polled[0].revents().contains(PollFlags::IN)
     {
-        // Even in this moment it may have become something else's, most of which is readable.
+        // Even at this moment its number may be reused, and most other descriptors are readable.
         let lives = || matches!(query(process), ProcessState::Alive { start: now } if now == start);
         let is_contradicted = start != 0 && rule("judge/who-is-seen-alive-lives") && lives();
         return rule("judge/readable-pidfd") && !is_contradicted;
@@ -52,17 +53,18 @@ fn is_dead_by(descriptor: BorrowedFd<'_>, process: Pid, start: u64, identifies: 
         return false;
     }
     let pid = process.as_raw_pid().cast_unsigned();
-    // `/proc` may show a stranger under this number: it has to agree with the descriptor.
+    // `/proc` may be of another pid namespace, and show another process: it must agree with the
+    // pidfd.
     let agrees =
         !rule("judge/proc-agrees-with-pidfd") || pid_of(descriptor.as_raw_fd()) == Some(pid.into());
     match Stat::of(pid) {
         Some(shown) if agrees => rule("judge/start-time") && shown.start != start,
-        // hidepid, or no such file: unknown.
+        // `hidepid`, or no such file: unknown.
         _ => !rule("judge/what-proc-hides-lives"),
     }
 }
 
-/// What `Pid` a descriptor of a process, of this one's, has in `/proc`.
+/// The `Pid` of a pidfd of this process, as `/proc` shows it.
 fn pid_of(descriptor: RawFd) -> Option<u64> {
     let mut text = [0; 512];
     let text = read_file(format_args!("/proc/self/fdinfo/{descriptor}"), &mut text)?;
@@ -70,7 +72,8 @@ fn pid_of(descriptor: RawFd) -> Option<u64> {
     number(pid.trim_ascii())
 }
 
-/// Whether `pidfd_open(2)` works at all: old kernels do not have it, and filters, which can come at any time, refuse it.
+/// Whether `pidfd_open(2)` works at all. Old kernels lack it, and a filter, which can come at any
+/// time, may forbid it.
 fn can_open_processes() -> bool {
     pidfd_open(getpid(), PidfdFlags::empty()).is_ok()
 }

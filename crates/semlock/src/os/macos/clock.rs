@@ -2,7 +2,8 @@
 
 use std::mem::MaybeUninit;
 
-/// Nanoseconds of `CLOCK_UPTIME_RAW`: `CLOCK_MONOTONIC` is made of the wall clock here, and coarser.
+/// In nanoseconds, of `CLOCK_UPTIME_RAW`: macOS derives `CLOCK_MONOTONIC` from the wall clock, and
+/// it is coarser.
 pub(crate) fn now() -> u64 {
     let mut time = MaybeUninit::<libc::timespec>::uninit();
     // SAFETY: room for a timespec, which it fills: this clock is always there.
@@ -13,7 +14,7 @@ pub(crate) fn now() -> u64 {
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
-/// The same: there is no cheaper one.
+/// The same: no clock is cheaper.
 pub(crate) fn about_now() -> u64 {
     now()
 }

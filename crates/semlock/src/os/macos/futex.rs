@@ -1,13 +1,12 @@
-//! `os_sync_wait_on_address`, which macOS has since 14.4; naps before that.
+//! `os_sync_wait_on_address`, which macOS has since 14.4; polling before that.
 //!
-//! The functions are looked up at run time, since a program has to start on a system that is older than the one it was
-//! built on. What they promise stands in `<os/os_sync_wait_on_address.h>`:
+//! What these functions promise is in `<os/os_sync_wait_on_address.h>`:
 //!
-//! - A wait compares 4 bytes, and ends when it is woken, or at once where they differ: with the number of those who
-//!   still sleep. Otherwise with -1 and `ETIMEDOUT`; `EINTR`; `EFAULT` or `ENOMEM`, where it may be tried again after a look
-//!   at the word; or `EINVAL`.
-//! - A wake-up fails with `ENOENT` where nobody sleeps there.
-//! - Who wakes and who sleeps say the same about being `SHARED`.
+//! - A wait compares 4 bytes. It ends when it is woken, or at once if they differ, and returns how
+//!   many threads still sleep. Else it returns -1 and `ETIMEDOUT`; `EINTR`; `EFAULT` or `ENOMEM`,
+//!   after which the caller may check the word and try again; or `EINVAL`.
+//! - A wake-up fails with `ENOENT` if no thread sleeps there.
+//! - The waiter and the waker pass the same `SHARED` flag.
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -37,7 +36,7 @@ struct Functions {
     wake_all: Wake,
 }
 
-/// What this system has, found out once.
+/// The functions, if this system has them; looked up once.
 fn functions() -> Option<&'static Functions> {
     static FOUND: OnceBox<Option<Functions>> = OnceBox::new();
     FOUND.get_or_init(|| Box::new(find())).as_ref()
@@ -59,7 +58,7 @@ fn find() -> Option<Functions> {
     })
 }
 
-/// What they compare and lock up: the word, as they take it.
+/// The word, as these functions take it.
 fn address(word: &AtomicU32) -> *mut c_void {
     word.as_ptr().cast()
 }
@@ -78,10 +77,10 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, time: Option<Duration>, reac
     };
     let (value, size) = (u64::from(expected), size_of::<AtomicU32>());
     let result = match time {
-        // SAFETY: a word that is valid, of 4 bytes and aligned to as many; nothing is written there.
+        // SAFETY: a valid word of 4 bytes, aligned to 4, which this does not write.
         None => unsafe { (functions.wait)(address(word), value, size, flags) },
         Some(time) => {
-            // A time of 0 is refused.
+            // A time of 0 is an error.
             let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1);
             let clock = OS_CLOCK_MACH_ABSOLUTE_TIME;
             // SAFETY: as above; a clock that it knows, and nanoseconds.
@@ -95,7 +94,7 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, time: Option<Duration>, reac
         libc::ETIMEDOUT => Slept::TimedOut,
         libc::EINTR => Slept::Interrupted,
         libc::EFAULT | libc::ENOMEM => Slept::Woken,
-        // Whatever it is, it may be so again: who would look at the word at once would never rest.
+        // Any other error may come again: a waiter that tried again at once would never sleep.
         _ => polling_futex::wait(word, expected, time, reach),
     }
 }
@@ -109,7 +108,7 @@ fn flags_to_wake(reach: Reach) -> u32 {
 
 pub(crate) fn wake_one(word: &AtomicU32, reach: Reach) -> Woke {
     let Some(functions) = functions() else { return polling_futex::wake_one(word, reach) };
-    // SAFETY: a word that is valid, of 4 bytes and aligned to as many; nothing is written there.
+    // SAFETY: a valid word of 4 bytes, aligned to 4, which this does not write.
     let result = unsafe {
         (functions.wake_any)(address(word), size_of::<AtomicU32>(), flags_to_wake(reach))
     };

@@ -1,8 +1,9 @@
-//! Processes, as `kill(2)` and `proc_pidinfo` (`<libproc.h>`, `<sys/proc_info.h>`) tell of them.
+//! Processes, as `kill(2)` and `proc_pidinfo` (`<libproc.h>`, `<sys/proc_info.h>`) tell about them.
 //!
-//! There are no namespaces, and `kill` says `ESRCH` of no process that there is: neither of another user's, nor of one
-//! that has ended and that nobody has waited for. But of another user's process nobody else is told more: one that got a
-//! dead holder's number before anybody looked keeps the lock taken as long as it lives.
+//! There are no namespaces. `kill` returns `ESRCH` for no process that exists: neither for another
+//! user's, nor for a zombie. But only its own user learns more about a process. If another user's
+//! process gets the pid of a dead holder before a waiter checks the holder, the lock stays taken as
+//! long as that process lives.
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
@@ -31,7 +32,7 @@ pub(crate) fn query(pid: Pid) -> ProcessState {
         return ProcessState::NoSuchProcess;
     }
     match information(pid) {
-        // A filter (a sandbox) forbids asking, or it ended just now.
+        // A filter (a sandbox) forbids the call, or the process ended just now.
         None => ProcessState::Unknown,
         Some(process) if process.pbi_status == libc::SZOMB => ProcessState::Zombie,
         Some(process) => ProcessState::Alive { start: start_of(&process) },
@@ -40,12 +41,12 @@ pub(crate) fn query(pid: Pid) -> ProcessState {
 
 /// `PROC_PIDTBSDINFO`.
 fn information(pid: Pid) -> Option<libc::proc_bsdinfo> {
-    /// Has it find processes that have ended, too.
+    /// It finds zombies too.
     const ALSO_ZOMBIES: u64 = 1;
 
     let mut process = MaybeUninit::<libc::proc_bsdinfo>::uninit();
     let size = c_int::try_from(size_of::<libc::proc_bsdinfo>()).ok()?;
-    // SAFETY: room for what it is asked for, as much as it is told.
+    // SAFETY: room for that structure, of that size.
     let filled = unsafe {
         libc::proc_pidinfo(
             pid.as_raw_pid(),
@@ -55,12 +56,13 @@ fn information(pid: Pid) -> Option<libc::proc_bsdinfo> {
             size,
         )
     };
-    // SAFETY: it has filled all of it.
+    // SAFETY: it filled the whole.
     (filled == size).then(|| unsafe { process.assume_init() })
 }
 
-/// When it began, in milliseconds of the wall clock at that moment, which stays as it was noted then. As many bits as
-/// there are turn over in 34 years; and within a millisecond the kernel does not give out all other numbers.
+/// When it began, in milliseconds of the wall clock at that moment, which do not change later. So
+/// many bits turn over in 34 years. Within one millisecond the kernel does not give out all other
+/// pids.
 fn start_of(process: &libc::proc_bsdinfo) -> u64 {
     let seconds = process.pbi_start_tvsec.wrapping_mul(1_000);
     let milliseconds = seconds.wrapping_add(process.pbi_start_tvusec / 1_000);

@@ -1,13 +1,12 @@
-//! What is to be done at a fork.
+//! Handlers that run at a fork: `pthread_atfork(3)`.
+//!
+//! Raw `clone(2)`, `vfork(2)` and `_Fork(3)` run none of them.
 
 use crate::Error;
 use crate::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::os::thread;
 
-/// Has `before` called before every fork through `fork(3)`, and the others after it: the first in the
-/// parent, the second in the child. `pthread_atfork(3)`.
-///
-/// Raw `clone(2)`, `vfork(2)` and `_Fork(3)` call none of them.
+/// Calls `before` before every `fork(3)`, and after it `in_parent` and `in_child`.
 pub(crate) fn on_fork(
     before: unsafe extern "C" fn(),
     in_parent: unsafe extern "C" fn(),
@@ -16,7 +15,7 @@ pub(crate) fn on_fork(
     register(Some(before), Some(in_parent), in_child)
 }
 
-/// The same for what only a child has to do.
+/// Calls `in_child` after every `fork(3)`.
 pub(super) fn on_fork_in_child(in_child: unsafe extern "C" fn()) -> Result<(), Error> {
     register(None, None, in_child)
 }
@@ -26,18 +25,20 @@ fn register(
     in_parent: Option<unsafe extern "C" fn()>,
     in_child: unsafe extern "C" fn(),
 ) -> Result<(), Error> {
-    // SAFETY: functions that live as long as the process (a library that is unloaded takes its handlers with it: glibc
-    // and FreeBSD's library see to that, musl unloads none, and CPython none of its extensions), and do not unwind.
+    // SAFETY: the functions live as long as the process, and do not unwind. (A library that is
+    // unloaded takes its handlers with it: glibc and FreeBSD's library see to that. musl unloads no
+    // library, and CPython no extension.)
     match unsafe { libc::pthread_atfork(before, in_parent, Some(in_child)) } {
         0 => Ok(()),
         errno => Err(Error::Os { call: "pthread_atfork", errno }),
     }
 }
 
-/// Handlers that a process registers once; a child has its parent's.
+/// Whether a process has registered some handlers. A child has its parent's.
 ///
-/// Not a `Once`: a child that was forked in the midst of it would wait for ever. So two threads that come at the same time,
-/// or such a child, may register twice, and handlers are called twice then: see [`Forking`].
+/// Not a `Once`: a child that is forked while another thread registers would wait forever. So two
+/// threads that register at the same time, or such a child, may register handlers twice. Then they
+/// run twice at each fork: see [`Forking`].
 #[derive(Debug)]
 pub(crate) struct Registered(AtomicBool);
 
@@ -55,7 +56,7 @@ impl Registered {
     }
 }
 
-/// The thread that is in a fork, between the first of its handlers and the last; 0: none.
+/// The thread that is forking, from its first handler to its last; 0: none.
 #[derive(Debug)]
 pub(crate) struct Forking(AtomicUsize);
 
@@ -64,17 +65,18 @@ impl Forking {
         Self(AtomicUsize::new(0))
     }
 
-    /// Before a fork: whether this thread is in none yet. Nobody else writes its number there.
+    /// Before a fork: whether this is the first call of the handler. Only this thread writes its
+    /// own number there.
     pub(crate) fn is_new(&self) -> bool {
         self.0.load(Ordering::Relaxed) != thread::current()
     }
 
-    /// Before a fork, by who keeps others from forking.
+    /// Before a fork. The caller keeps other threads from forking.
     pub(crate) fn begin(&self) {
         self.0.store(thread::current(), Ordering::Relaxed);
     }
 
-    /// After it, in the parent and in the child: whether it was not ended yet.
+    /// After a fork, in the parent and in the child: whether this is the first call of the handler.
     pub(crate) fn end(&self) -> bool {
         self.0.swap(0, Ordering::Relaxed) != 0
     }

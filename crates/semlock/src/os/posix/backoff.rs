@@ -8,8 +8,8 @@ use rustix::time::Timespec;
 
 const SHORTEST: Duration = Duration::from_micros(50);
 
-/// The sleeps of one wait. Each is twice as long as the one before, so that the caller sees soon what
-/// happens soon, and a long wait costs little.
+/// The sleeps of one wait. Each is twice as long as the one before, so that the caller sees soon
+/// what happens soon, and a long wait costs little.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     next: Duration,

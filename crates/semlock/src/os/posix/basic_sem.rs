@@ -20,7 +20,7 @@ pub(crate) unsafe fn init(_: *mut sem_t, _: c_uint) -> Result<(), Errno> {
     Err(Errno::NOSYS)
 }
 
-/// Nobody tells a semaphore's value.
+/// The system does not tell a semaphore's value.
 ///
 /// # Safety
 /// Any.
@@ -29,7 +29,7 @@ pub(crate) unsafe fn value(_: *mut sem_t) -> Result<c_int, Errno> {
     Err(Errno::NOSYS)
 }
 
-/// Nothing is to be done: a semaphore is a mapping, and `exec` ends that.
+/// Does nothing: a semaphore is a mapping, which `exec` unmaps.
 ///
 /// # Safety
 /// Any.

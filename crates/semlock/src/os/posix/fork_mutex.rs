@@ -8,12 +8,12 @@ use super::process::identity;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 
-/// A mutex for one process, which a forked child finds free: also one that was forked, without
-/// any handler, while another thread held it. Then the child gets a fresh value, because that
-/// one may be half-changed, and the old one stays where it is.
+/// A mutex for one process, which a forked child finds free, even if no handler ran at the fork and
+/// another thread of the parent held it. Then the child gets a new value, because the old one may
+/// be half-changed. The old one is not dropped.
 ///
 /// ```text
-///  word   0: free      process << 32 | 1: locked by it      | 2: and somebody sleeps
+///  word   0: free      pid << 32 | 1: locked by that process      | 2: and a thread sleeps
 /// ```
 #[derive(Debug)]
 pub(crate) struct ForkMutex<T> {
@@ -21,7 +21,7 @@ pub(crate) struct ForkMutex<T> {
     value: UnsafeCell<Option<T>>,
 }
 
-// SAFETY: whoever reaches the value has the mutex.
+// SAFETY: only a thread that holds the mutex reaches the value.
 unsafe impl<T: Send> Sync for ForkMutex<T> {}
 
 const LOCKED: u64 = 1;
@@ -53,15 +53,15 @@ impl<T: Default> ForkMutex<T> {
         loop {
             let ours = seen >> 32 == mine >> 32 || !rule("fork/a-mutex-of-another-process-is-free");
             if seen == 0 || !ours {
-                // One that sleeps cannot know whether others do.
+                // A thread that slept cannot know whether others sleep.
                 let locked = mine | SLEEPERS;
                 match self.word.compare_exchange(seen, locked, Ordering::Acquire, Ordering::Relaxed)
                 {
                     Ok(0) => return,
                     Ok(_) => {
                         if rule("fork/what-may-be-half-changed-is-made-anew") {
-                            // SAFETY: the mutex is held, by this process: the thread that holds it
-                            // elsewhere does so in its own memory. The old value is not dropped.
+                            // SAFETY: this thread holds the mutex: the thread of another process
+                            // that held it has its own copy. The old value is not dropped.
                             unsafe { self.value.get().write(None) };
                         }
                         return;
@@ -79,23 +79,23 @@ impl<T: Default> ForkMutex<T> {
                     continue;
                 }
             }
-            // A signal, or a wake-up: look again.
+            // A signal, or a wake-up: check the word again.
             #[allow(clippy::cast_possible_truncation)] // the low half
             let _ = futex::wait(&self.word, SLEEPERS as u32, None, Reach::Process);
             seen = self.word.load(Ordering::Relaxed);
         }
     }
 
-    /// Locks it for a fork, and acts on the value: `unlock_after_fork` ends that, in the parent and in
-    /// the child.
+    /// Locks the mutex for a fork, and acts on the value. `unlock_after_fork` unlocks it, in the
+    /// parent and in the child.
     pub(crate) fn lock_for_fork(&self, act: impl FnOnce(&mut T)) {
         let mut guard = std::mem::ManuallyDrop::new(self.lock());
         act(&mut guard);
     }
 
-    /// Ends what `lock_for_fork` began, after it has acted on the value once more.
+    /// Acts on the value once more, and unlocks what `lock_for_fork` locked.
     pub(crate) fn unlock_after_fork(&self, act: impl FnOnce(&mut T)) {
-        // Held since `lock_for_fork`: by this thread, or, in the child, by the one that it is a copy of.
+        // This thread locked it; or, in the child, the thread that it is a copy of.
         act(&mut ForkGuard(self));
     }
 
@@ -142,11 +142,12 @@ mod tests {
         static MUTEX: ForkMutex<u32> = ForkMutex::new();
         let mut guard = MUTEX.lock();
         *guard = 7;
-        // SAFETY: the child calls nothing but this mutex's functions, and exits without unwinding or
-        // running destructors.
+        // SAFETY: the child calls nothing but this mutex's functions, and exits without unwinding
+        // or running destructors.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            // SAFETY: an alarm of this process's own: nobody wakes one who waits for its parent's thread.
+            // SAFETY: an alarm of this process's own: nothing else would end a wait for a thread of
+            // the parent.
             unsafe { libc::alarm(60) };
             let found = *MUTEX.lock();
             // SAFETY: ends the process at once.

@@ -13,7 +13,7 @@ pub(crate) const VALUE_MAX: i32 = i32::MAX;
 pub(crate) const HAS_UNNAMED: bool = true;
 pub(crate) const HAS_VALUE: bool = true;
 pub(crate) const HAS_TIMED_WAIT: bool = true;
-/// The C library gives one address to all who open one semaphore, and counts them.
+/// Each `sem_open` of a semaphore returns the same address, and the C library counts them.
 pub(crate) const EACH_OPEN_HAS_ITS_HANDLE: bool = false;
 
 /// `sem_init(3)`, for all who have the memory mapped.
@@ -25,7 +25,7 @@ pub(crate) unsafe fn init(sem: *mut sem_t, value: c_uint) -> Result<(), Errno> {
     check(unsafe { libc::sem_init(sem, 1, value) })
 }
 
-/// `sem_getvalue(3)`; negative where a system counts its waiters so.
+/// `sem_getvalue(3)`; negative where a system counts waiters below zero.
 ///
 /// # Safety
 /// An open semaphore.
@@ -36,7 +36,7 @@ pub(crate) unsafe fn value(sem: *mut sem_t) -> Result<c_int, Errno> {
     check(unsafe { libc::sem_getvalue(sem, &raw mut value) }).map(|()| value)
 }
 
-/// Nothing is to be done: a semaphore is a mapping, and `exec` ends that.
+/// Does nothing: a semaphore is a mapping, which `exec` unmaps.
 ///
 /// # Safety
 /// Any.

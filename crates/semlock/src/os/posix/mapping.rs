@@ -1,4 +1,4 @@
-//! Memory that processes share, the memory beside it that they do not, and places in both.
+//! Memory that processes share, the private memory beside it, and places in both.
 
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -19,7 +19,7 @@ use crate::os::system::memory::{WAYS, allocate_file, allocate_object, born, reop
 use crate::{Error, Refused};
 
 const WORD: usize = size_of::<AtomicU64>();
-/// In bytes, of all systems.
+/// The largest page of any system, in bytes.
 const LARGEST_PAGE: usize = 1 << 16;
 
 /// A mapping, as words; unmapped when it is dropped.
@@ -27,18 +27,18 @@ const LARGEST_PAGE: usize = 1 << 16;
 pub(crate) struct Memory {
     start: NonNull<AtomicU64>,
     words: usize,
-    /// That a child is to find it wiped, where the kernel does not see to that.
+    /// Set where a handler wipes it in a forked child, because the kernel does not.
     wiped: Option<Region>,
 }
 
-// SAFETY: it is reached through atomics alone, and `munmap` may be called by any thread.
+// SAFETY: only atomics reach it, and any thread may call `munmap`.
 unsafe impl Send for Memory {}
 // SAFETY: as for Send.
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Memory of this process alone, all zero; and zero again in a child that was forked: by whatever means, where
-    /// the kernel sees to that, and else by `fork(3)`.
+    /// Private memory, all zero, and zero again in a forked child. Where the kernel wipes it, the
+    /// child may be made by any call; elsewhere only by `fork(3)`.
     pub(crate) fn wipe_on_fork(words: usize) -> Result<Self, Error> {
         Self::private(words, wipe_on_fork)
     }
@@ -54,18 +54,19 @@ impl Memory {
         };
         let mut memory = Self::over(start.map_err(Error::os("mmap"))?.cast(), words)?;
         if rule("fork/private-memory-is-wiped") && by_the_kernel(memory.start, bytes).is_err() {
-            // SAFETY: our own mapping, whole, of this kind, which is unmapped after it has left the list.
+            // SAFETY: our own mapping, whole and of this kind. It leaves the list before it is
+            // unmapped.
             memory.wiped = Some(unsafe { Region::enter(memory.start, bytes) }?);
         }
         Ok(memory)
     }
 
-    /// Of private memory: whether the kernel wipes it, however a child is made.
+    /// For private memory: whether the kernel wipes it, by whatever call a child is made.
     pub(crate) fn is_wiped_by_the_kernel(&self) -> bool {
         self.wiped.is_none()
     }
 
-    /// Maps so many words of what the descriptor is, which has to be as long.
+    /// Maps so many words of a file, which must be as long.
     pub(in crate::os) fn shared(descriptor: BorrowedFd<'_>, words: usize) -> Result<Self, Error> {
         // SAFETY: a new mapping, at a place that the kernel chooses.
         let start = unsafe {
@@ -82,39 +83,39 @@ impl Memory {
     }
 
     fn over(start: *mut AtomicU64, words: usize) -> Result<Self, Error> {
-        // The kernel maps nothing at 0 unless it is asked to.
+        // The kernel maps nothing at 0 unless a caller asks for that.
         let start = NonNull::new(start).ok_or(Error::Os { call: "mmap", errno: 0 })?;
         Ok(Self { start, words, wiped: None })
     }
 
     pub(crate) fn words(&self) -> &[AtomicU64] {
-        // SAFETY: so many words are mapped as long as this lives; zeroed memory and whatever another
-        // process may have written there are numbers. All access is atomic. (A file that is shorter
-        // than its mapping would be SIGBUS: `Shared` allocates and seals, and says where it cannot.)
+        // SAFETY: so many words are mapped as long as this lives. Zeroed memory, and whatever
+        // another process wrote there, are numbers. All access is atomic. (A file that is shorter
+        // than its mapping would be a SIGBUS: `new_memory` allocates, and seals a memfd.)
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // First: see there.
+        // Before it is unmapped, as `Region` demands.
         drop(self.wiped.take());
-        // SAFETY: our own mapping, whole, which nobody refers to any more: `words` borrows from this,
+        // SAFETY: our own mapping, whole, to which no reference is left: `words` borrows from this,
         // and a `Place` keeps it alive.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.words * WORD) };
     }
 }
 
-/// A piece of memory that other processes can be given, by its descriptor.
+/// Memory that another process can map, given its descriptor.
 #[derive(Debug)]
 pub(crate) struct Shared {
     memory: Memory,
-    /// The number of its descriptor, which anybody can close, and take for something else.
+    /// The number of its descriptor. Any code of this process can close it and reuse the number.
     descriptor: AtomicU32,
-    /// What tells whether the descriptor is still what was opened.
+    /// Tells whether the descriptor still refers to what was opened.
     file: FileId,
-    /// Where its descriptor points to in the file that nobody reads or writes, as a mark: no other is likely to point there.
-    /// Only of memory that was made here.
+    /// The offset of its descriptor, as a mark: nothing reads or writes the file, and no other
+    /// descriptor is likely to have this offset. Only for memory that this process made.
     position: Option<u64>,
 }
 
@@ -139,31 +140,33 @@ impl Shared {
         self.memory.words()
     }
 
-    /// The descriptor. If somebody has closed it behind our back, a new one, which some systems give of a mapping; else
-    /// there is none.
+    /// The descriptor. If other code has closed it, this opens a new one, where the system can open
+    /// a mapping; elsewhere there is none.
     pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.open_descriptor().or_else(|| self.reopen())
     }
 
-    /// Whether there still is a descriptor, at a third of the price of `descriptor`: each new object asks.
+    /// Whether there still is a descriptor. It takes a third of the time of `descriptor`: each new
+    /// object calls it.
     pub(crate) fn has_descriptor(&self) -> bool {
         let points_to = || seek(self.borrow_descriptor(), SeekFrom::Current(0)).ok();
         self.position.is_some() && points_to() == self.position || self.descriptor().is_some()
     }
 
-    /// What tells its file from all others.
+    /// Tells its file from all others.
     pub(crate) fn file(&self) -> FileId {
         self.file
     }
 
-    /// Its number, whatever it is by now.
+    /// The number of its descriptor, whatever that refers to by now.
     pub(crate) fn descriptor_number(&self) -> RawFd {
         self.descriptor.load(Ordering::Relaxed).cast_signed()
     }
 
     fn borrow_descriptor(&self) -> BorrowedFd<'_> {
-        // SAFETY: it is not -1. Whether it is open, and what it is, the system is asked with it; only what it is then
-        // found to be is given to others. Nothing here closes it before this is dropped.
+        // SAFETY: it is not -1. It is used to ask the system whether it is open, and what it refers
+        // to; it is returned only if it refers to this file. Nothing here closes it before this is
+        // dropped.
         unsafe { BorrowedFd::borrow_raw(self.descriptor_number()) }
     }
 
@@ -173,7 +176,7 @@ impl Shared {
     }
 
     fn is_of(&self, descriptor: BorrowedFd<'_>) -> bool {
-        // The file is mapped, so that no other has its number: when it was made need not be asked for.
+        // The file is mapped, so no other has its inode: its birth time need not be compared.
         FileId::of_status(descriptor).is_ok_and(|found| found.matches(&self.file))
     }
 
@@ -188,7 +191,7 @@ impl Shared {
         let kept =
             self.descriptor.compare_exchange(lost, number, Ordering::Relaxed, Ordering::Relaxed);
         if kept.is_ok() {
-            // It is closed by its number from now on.
+            // From now on it is closed by its number.
             let _ = again.into_raw_fd();
         }
         // Else another thread was faster.
@@ -198,25 +201,26 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // If somebody closed it, the number may be somebody else's by now: that stays open.
+        // If other code closed it, its number may be reused by now. Then it stays open.
         if self.open_descriptor().is_some() {
-            // SAFETY: it is what was opened here, or for here, and nobody uses it after this.
+            // SAFETY: it is what was opened for this value, and nothing uses it after this.
             drop(unsafe { OwnedFd::from_raw_fd(self.descriptor_number()) });
         }
     }
 }
 
-/// Has a descriptor of a new file point to where no other is likely to; `None` if it cannot.
+/// Gives a descriptor of a new file an offset that no other is likely to have; `None` if it cannot.
 fn mark(descriptor: BorrowedFd<'_>) -> Option<u64> {
-    // Files of all file systems may be longer than that.
+    // All file systems allow such an offset.
     let position = random().ok()?[0] >> 24;
     seek(descriptor, SeekFrom::Start(position)).ok()
 }
 
-/// Memory that a descriptor of somebody else's may be, mapped to be looked at.
+/// What a descriptor of unknown origin refers to, mapped to be checked.
 ///
-/// Until it is known to be a segment, no descriptor of it is made here. For that would be closed again, and a process that
-/// closes any descriptor of a file loses all record locks (`fcntl(2)`) that it has on the file.
+/// This does not duplicate the descriptor until it proves to be of a segment. For the duplicate
+/// would be closed again, and a process that closes any descriptor of a file loses all record locks
+/// (`fcntl(2)`) that it has on the file.
 #[derive(Debug)]
 pub(crate) struct Unproven<'fd> {
     memory: Memory,
@@ -224,7 +228,7 @@ pub(crate) struct Unproven<'fd> {
 }
 
 impl<'fd> Unproven<'fd> {
-    /// Maps what a descriptor is, if it is at least so many words long.
+    /// Maps the file of a descriptor, if it is at least so many words long.
     pub(crate) fn map(descriptor: BorrowedFd<'fd>, least: usize) -> Result<Self, Error> {
         let length = fstat(descriptor).map_err(Error::os("fstat"))?.st_size;
         let words = usize::try_from(length).unwrap_or(0) / WORD;
@@ -239,40 +243,41 @@ impl<'fd> Unproven<'fd> {
         self.memory.words()
     }
 
-    /// Whether it was made with so many words: a system may have rounded them up to whole pages.
+    /// Whether it was made with so many words. A system may have rounded them up to whole pages.
     pub(crate) fn has_length(&self, words: usize) -> bool {
         self.words().len().checked_sub(words).is_some_and(|more| more < LARGEST_PAGE / WORD)
     }
 
-    /// Keeps it, with a descriptor of our own: it is a segment.
+    /// Keeps it, because it is a segment, with a descriptor of our own.
     pub(crate) fn keep(self) -> Result<Shared, Error> {
         let own = fcntl_dupfd_cloexec(self.descriptor, 0).map_err(Error::os("fcntl"))?;
         Shared::over(own, self.memory)
     }
 }
 
-/// What tells a file from all others, in every process that has it, whatever name or mount it has there.
+/// What tells a file from all others. It is the same in every process that has the file, whatever
+/// its name or mount is there.
 ///
-/// Device and inode alone do not: a file system gives the inode of a file that has gone to the next, and on macOS no shared
-/// memory object has either.
+/// Device and inode alone do not suffice: a file system reuses the inode of a file that was
+/// deleted, and on macOS all shared memory objects have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileId {
-    /// The device that it is on.
+    /// Its device.
     pub device: u64,
-    /// Its inode there.
+    /// Its inode on that device.
     pub inode: u64,
-    /// What kind of file it is, and who may do what with it.
+    /// Its type and permissions.
     pub mode: u64,
-    /// How many names it has: none, mostly, for memory that is shared.
+    /// How many names it has: mostly none, for shared memory.
     pub links: u64,
     /// Its length in bytes.
     pub length: u64,
-    /// When it was made, in nanoseconds since 1970; 0 where nobody can tell.
+    /// When it was made, in nanoseconds since 1970; 0 where that is unknown.
     pub born: u64,
 }
 
 impl FileId {
-    /// The file that a descriptor refers to. That may be one that only refers to it (`O_PATH`).
+    /// The file that a descriptor refers to. The descriptor may be one that only refers (`O_PATH`).
     ///
     /// # Errors
     /// As `fstat(2)`.
@@ -281,7 +286,7 @@ impl FileId {
         Ok(Self { born: born(descriptor), ..known })
     }
 
-    /// The file that this process has open under a number, which may be anybody's.
+    /// The file that this process has open under this number.
     ///
     /// # Errors
     /// As `fstat(2)`.
@@ -289,13 +294,14 @@ impl FileId {
         if number < 0 {
             return Err(Error::Os { call: "fstat", errno: libc::EBADF });
         }
-        // SAFETY: it is not -1. It is borrowed for system calls that change nothing, and for which one that is closed, or
-        // becomes another's meanwhile, is an error or another answer.
+        // SAFETY: it is not -1. It is borrowed for system calls that change nothing. If it is
+        // closed or reused meanwhile, they return an error or another answer.
         Self::of(unsafe { BorrowedFd::borrow_raw(number) })
     }
 
-    /// What `fstat(2)` tells.
-    #[allow(clippy::cast_lossless, clippy::cast_sign_loss, clippy::unnecessary_cast)] // their types differ, and nobody reckons with them
+    /// All but the birth time, by `fstat(2)`.
+    // The types of these fields differ from system to system.
+    #[allow(clippy::cast_lossless, clippy::cast_sign_loss, clippy::unnecessary_cast)]
     fn of_status(descriptor: BorrowedFd<'_>) -> Result<Self, Errno> {
         fstat(descriptor).map(|file| Self {
             device: file.st_dev as u64,
@@ -307,7 +313,7 @@ impl FileId {
         })
     }
 
-    /// Whether both are of one file, as far as it is told of both.
+    /// Whether both are the same file, as far as both are known.
     #[must_use]
     pub fn matches(&self, other: &Self) -> bool {
         let born = if self.born == 0 || other.born == 0 { other.born } else { self.born };
@@ -315,12 +321,13 @@ impl FileId {
     }
 }
 
-/// New memory of so many bytes, all zero, allocated whole: memory that is full says so now (`ENOSPC`), and not as a SIGBUS
-/// later. It has no name: a memfd, sealed so that it keeps its length, or else a shared memory object or a file of the temporary
-/// directory, which never had one or are unlinked at once.
+/// New memory of so many bytes, all zero, and allocated whole: if memory is full, this is an error
+/// now (`ENOSPC`), and no SIGBUS later. It has no name. It is a memfd, sealed so that it keeps its
+/// length; or else a shared memory object, or a file in the temporary directory, which never had a
+/// name or are unlinked at once.
 ///
 /// # Errors
-/// [`Error::NoSharedMemory`], with what each of them said.
+/// [`Error::NoSharedMemory`], with the error of each of them.
 pub fn new_memory(bytes: u64) -> Result<OwnedFd, Error> {
     let mut refused = [Refused { way: "", errno: 0 }; 3];
     for (&(way, make), refused) in WAYS.iter().zip(&mut refused) {
@@ -332,12 +339,12 @@ pub fn new_memory(bytes: u64) -> Result<OwnedFd, Error> {
     Err(Error::NoSharedMemory(refused))
 }
 
-/// The longest file that this process may make (`RLIMIT_FSIZE`), in bytes; `None` where nothing limits it.
+/// The longest file that this process may make (`RLIMIT_FSIZE`), in bytes; `None` without a limit.
 pub(crate) fn file_size_limit() -> Option<u64> {
     getrlimit(Resource::Fsize).current
 }
 
-/// Whether memory could not be had because so much of it is not there, so that less of it may be.
+/// Whether there was no memory because so much was asked for: then there may be less.
 pub(crate) fn lacks_room(error: Error) -> bool {
     let is_of_room = |errno: i32| {
         let errno = Errno::from_raw_os_error(errno);
@@ -353,8 +360,9 @@ pub(crate) fn lacks_room(error: Error) -> bool {
     }
 }
 
-/// Whether a file may become so long. The kernel answers one that becomes longer with a signal (`SIGXFSZ`), which ends a
-/// process that does not handle it: so the systems' parts ask here before they give a file its length.
+/// An error if this process may not make a file so long. The kernel would send a signal
+/// (`SIGXFSZ`), which ends a process that does not handle it. So the systems' folders call this
+/// before they give a file its length.
 pub(in crate::os) fn check_file_size(bytes: u64) -> Result<(), Errno> {
     match file_size_limit() {
         Some(limit) if bytes > limit => Err(Errno::FBIG),
@@ -362,7 +370,7 @@ pub(in crate::os) fn check_file_size(bytes: u64) -> Result<(), Errno> {
     }
 }
 
-/// A way to get so many bytes of memory that can be shared, without a name.
+/// Makes so many bytes of memory without a name, which processes can share.
 pub(in crate::os) type Way = fn(u64) -> Result<OwnedFd, Errno>;
 
 pub(in crate::os) fn unlinked_shared_memory(bytes: u64) -> Result<OwnedFd, Errno> {
@@ -386,7 +394,7 @@ pub(in crate::os) fn unlinked_file(bytes: u64) -> Result<OwnedFd, Errno> {
     Ok(file.into())
 }
 
-/// 128 bits that nobody else gets.
+/// 128 random bits.
 pub(crate) fn random() -> Result<[u64; 2], Errno> {
     let one = || {
         getrandom::u64()
@@ -395,13 +403,13 @@ pub(crate) fn random() -> Result<[u64; 2], Errno> {
     Ok([one()?, one()?])
 }
 
-/// A name that nobody else has: of 24 bytes, because macOS takes 30 at most, with a slash before them.
+/// A random name of 24 bytes: macOS takes 30 at most, with a slash before them.
 fn random_name() -> Result<String, Errno> {
     random().map(|[a, _]| format!("semlock-{a:016x}"))
 }
 
-/// Where an object lives: words of a segment that processes share, and words beside it that are this
-/// process's alone. It keeps both alive.
+/// Where an object lives: words of a segment that processes share, and private words of this
+/// process. It keeps both mapped.
 #[derive(Debug)]
 pub(crate) struct Place<T, const SHARED: usize, const PRIVATE: usize> {
     shared: NonNull<[AtomicU64; SHARED]>,
@@ -411,13 +419,13 @@ pub(crate) struct Place<T, const SHARED: usize, const PRIVATE: usize> {
     keeps: Arc<T>,
 }
 
-/// What a `Place` is in, and keeps alive.
+/// What a `Place` lies in and keeps alive.
 pub(crate) trait Holds {
     fn shared(&self) -> &Shared;
     fn private(&self) -> &Memory;
 }
 
-// SAFETY: it is reached through atomics alone, and keeps what it points to alive.
+// SAFETY: only atomics reach it, and it keeps what it points to alive.
 unsafe impl<T: Send + Sync, const SHARED: usize, const PRIVATE: usize> Send
     for Place<T, SHARED, PRIVATE>
 {
@@ -492,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_became_somebody_elses_is_neither_handed_out_nor_closed() {
+    fn a_descriptor_whose_number_was_reused_is_neither_returned_nor_closed() {
         let shared = Shared::create(WORDS).unwrap();
         let number = shared.descriptor_number();
         assert_eq!(shared.descriptor().unwrap().as_raw_fd(), number);
@@ -502,14 +510,14 @@ mod tests {
         assert!(shared.descriptor().is_none_or(|descriptor| descriptor.as_raw_fd() != number));
         shared.words()[3].store(1, Ordering::Relaxed);
         drop(shared);
-        // SAFETY: what `replace` put there is nobody else's.
+        // SAFETY: only this test has what `replace` put there.
         let stolen = unsafe { OwnedFd::from_raw_fd(number) };
         assert!(rustix::io::fcntl_getfd(&stolen).is_ok());
     }
 
-    /// Makes a number something else, as `os.closerange` and an `open` afterwards would.
+    /// Reuses a number, as `os.closerange` and a later `open` would.
     fn replace(number: RawFd, other: BorrowedFd<'_>) {
-        // SAFETY: the test's own, of `shared`s that look at it before they use it.
+        // SAFETY: the test's own. A `Shared` checks it before it uses it.
         let mut stolen = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
         rustix::io::dup2(other, &mut stolen).unwrap();
     }
@@ -520,15 +528,15 @@ mod tests {
         let number = lost.descriptor_number();
         assert!(lost.has_descriptor() && other.has_descriptor());
         replace(number, other.descriptor().unwrap());
-        // It may have got a new one, under another number.
+        // It may have a new one, under another number.
         if lost.has_descriptor() {
             assert_ne!(lost.descriptor_number(), number);
             assert!(lost.is_of(lost.descriptor().unwrap()));
         }
-        // Whoever reads or writes it moves where it points to.
+        // A read or a write moves the offset.
         seek(other.descriptor().unwrap(), SeekFrom::Start(0)).unwrap();
         assert!(other.has_descriptor());
-        // SAFETY: as in `replace`; nobody has that number any more.
+        // SAFETY: as in `replace`; nothing uses that number any more.
         drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
 
@@ -559,7 +567,7 @@ mod tests {
     fn a_forked_child_finds_private_memory_wiped_where_the_kernel_does_not_do_it() {
         let make = |words| Memory::private(words, |_, _| Err(Errno::INVAL)).unwrap();
         let all = [1, 5_000, 3, 700].map(make);
-        // Entries are used again, and what has left the list is left alone.
+        // Entries are used again, and a region that left the list is not wiped.
         let [first, gone, ..] = &all;
         assert!(!first.is_wiped_by_the_kernel() && !gone.is_wiped_by_the_kernel());
         let [first, gone, third, fourth] = all;

@@ -1,7 +1,7 @@
-//! What POSIX systems share.
+//! What Unix systems share.
 
-// ---- For the rest of the crate: the same on every Unix ----
-// What differs, these modules take from `system`.
+// ---- For the rest of the crate ----
+// These modules are the same on every Unix. They call the chosen system for what is not.
 
 #[allow(unsafe_code)]
 pub(crate) mod atfork;
@@ -22,8 +22,8 @@ pub(crate) mod symbol;
 #[allow(unsafe_code)]
 mod wipe_on_fork;
 
-// ---- For the systems' folders: what several of them export ----
-// No system uses all of it.
+// ---- For the systems' folders ----
+// What several of them export. No system uses all of it, hence `dead_code`.
 
 #[allow(dead_code, unsafe_code)]
 pub(crate) mod basic_sem;
@@ -40,7 +40,7 @@ pub(crate) mod polling_futex;
 #[allow(dead_code)]
 pub(crate) mod unknown_cpu;
 
-// Not every system has what these call.
+// The same, where not every system has the calls.
 
 #[allow(dead_code)]
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]

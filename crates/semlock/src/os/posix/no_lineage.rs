@@ -1,15 +1,15 @@
-//! Where no mark is known that forked children inherit, and that goes when they end or execute.
+//! Lineages where the system has no mark that forked children inherit until they end or execute.
 
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
-/// That this process, and each that is forked from it or from such a child, may be found by some numbers.
+/// The mark of a process and of all that it forks: there is none.
 #[derive(Debug)]
 pub(crate) enum Lineage {}
 
 impl Lineage {
-    /// They cannot be found.
+    /// Marks nothing.
     pub(crate) fn begin(_file: BorrowedFd<'_>, _numbers: &[u64]) -> Option<Self> {
         None
     }
@@ -19,15 +19,15 @@ impl Lineage {
     }
 }
 
-/// Whether a process is left that has begun a lineage of this number, or was forked as one of it: nobody can tell.
+/// Whether a process that bears this mark may be left: that is unknown.
 pub(crate) fn may_be_left(_file: BorrowedFd<'_>, _number: u64) -> bool {
     true
 }
 
-/// Some number, from one to another, of a lineage that a process is left of.
+/// A number, in this range, of a mark that some process bears.
 ///
 /// # Errors
-/// Always: nobody can tell.
+/// Always: that is unknown.
 pub(crate) fn find_left(_: BorrowedFd<'_>, _: u64, _: u64) -> Result<Option<u64>, Errno> {
     Err(Errno::NOSYS)
 }

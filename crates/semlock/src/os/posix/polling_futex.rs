@@ -1,14 +1,14 @@
 //! A futex where the system has none: the waiter polls the word.
 //!
-//! A waiter that polls sees by itself that the word has another value, one sleep later. So waking does
-//! nothing, and it is unknown whether anybody sleeps ([`Woke::Unknown`]). A waiter that began to sleep
-//! before the word's last change wakes up, unless the word comes back to the value that it sleeps on.
-//! No word of ours does: sequences, epochs, changes and tickets count up, and only a waiter itself
-//! resets the state of its node. (The word of a `ForkMutex` does: it is 2 again when the next waiter
-//! has the mutex. A waiter polls it until it finds it otherwise.)
+//! A waiter that polls sees by itself that the word has another value, one sleep later. So waking
+//! does nothing, and it is unknown whether anybody sleeps ([`Woke::Unknown`]). A waiter that began
+//! to sleep before the word's last change wakes up, unless the word comes back to the value that it
+//! sleeps on. No word of ours does: sequences, epochs, changes and tickets count up, and only a
+//! waiter itself resets the state of its node. (The word of a `ForkMutex` does: it is 2 again when
+//! the next waiter has the mutex. A waiter polls it until it finds it otherwise.)
 //!
-//! A wake-up without a change, which makes a waiter check something else, reaches a waiter late: after
-//! `LONGEST` it wakes up for nothing.
+//! A wake-up without a change, which makes a waiter check something else, reaches a waiter late:
+//! after `LONGEST` it wakes up for nothing.
 
 use std::time::{Duration, Instant};
 

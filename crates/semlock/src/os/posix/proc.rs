@@ -1,4 +1,5 @@
-//! What `/proc` tells of processes, on Linux. Those who wait look there again and again, so that allocates nothing.
+//! What `/proc` tells about processes, on Linux. Waiters read it again and again, so reading it
+//! allocates nothing.
 
 use std::ffi::CStr;
 use std::fmt::{self, Write};
@@ -18,7 +19,7 @@ pub(crate) fn read_identity() -> Identity {
         pid: getpid().as_raw_pid().cast_unsigned(),
         // Clock ticks since boot.
         start: Stat::read(format_args!("/proc/self/stat")).map_or(0, |stat| stat.start),
-        // A kernel without time namespaces has no file for them, so that all processes have the same 0 there.
+        // A kernel without time namespaces has no file for them: all processes have 0.
         namespaces: Namespaces {
             pid: inode("/proc/self/ns/pid"),
             time: inode("/proc/self/ns/time"),
@@ -26,7 +27,7 @@ pub(crate) fn read_identity() -> Identity {
     }
 }
 
-/// What `kill(2)` and, where it is of this namespace, `/proc` tell of a number.
+/// What `kill(2)` says about a pid, and `/proc` if it is of this pid namespace.
 pub(crate) fn query(pid: Pid) -> ProcessState {
     if test_kill_process(pid) == Err(Errno::SRCH) {
         return ProcessState::NoSuchProcess;
@@ -36,7 +37,7 @@ pub(crate) fn query(pid: Pid) -> ProcessState {
     }
     match Stat::of(pid.as_raw_pid().cast_unsigned()) {
         None => ProcessState::Unknown,
-        // Z is also a process whose main thread has ended, while others run.
+        // A process whose main thread has ended is Z too, while other threads run.
         Some(stat)
             if matches!(stat.state, b'Z' | b'X')
                 && (stat.threads <= 1 || !rule("judge/other-threads-without-pidfd")) =>
@@ -47,7 +48,7 @@ pub(crate) fn query(pid: Pid) -> ProcessState {
     }
 }
 
-/// Whether `/proc` numbers processes as this process does.
+/// Whether `/proc` is of the pid namespace of this process, which has this pid.
 pub(crate) fn is_of_my_namespace(me: u32) -> bool {
     let mut text = [0; 24];
     let shown = readlinkat_raw(CWD, c"/proc/self", &mut text);
@@ -55,7 +56,7 @@ pub(crate) fn is_of_my_namespace(me: u32) -> bool {
         || shown.is_ok_and(|length| number(&text[..length]) == Some(me.into()))
 }
 
-/// The beginning of a small file, of a name of at most 63 bytes.
+/// The beginning of a small file, whose name has 63 bytes at most.
 pub(in crate::os) fn read_file<'a>(
     name: fmt::Arguments<'_>,
     into: &'a mut [u8],
@@ -77,12 +78,12 @@ pub(in crate::os) fn read_file<'a>(
     Some(&into[..length])
 }
 
-/// What `proc_pid_stat(5)` says that matters here.
+/// The fields of `proc_pid_stat(5)` that matter here.
 #[derive(Debug)]
 pub(crate) struct Stat {
     state: u8,
     threads: u64,
-    /// Field 22, clock ticks since boot.
+    /// Field 22, in clock ticks since boot.
     pub(crate) start: u64,
 }
 
@@ -92,17 +93,18 @@ impl Stat {
     }
 
     fn read(file: fmt::Arguments<'_>) -> Option<Self> {
-        // Field 22 ends before this, whatever numbers and name stand before it; and one read(2) gives all of it.
+        // Field 22 ends within these bytes, however long the fields before it are. One read(2)
+        // returns them all.
         let mut text = [0; 640];
         Self::parse(read_file(file, &mut text)?)
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
-        // A program's name stands in parentheses, and may hold anything, parentheses too. It has 63 bytes at most, after a
-        // number of seven.
+        // A program's name is in parentheses, and may hold anything, even parentheses. It has 63
+        // bytes at most, after a pid of at most seven digits.
         let beginning = &text[..text.len().min(80)];
         let after_name = beginning.iter().rposition(|&byte| byte == b')')? + 2;
-        // The first of these is field 3.
+        // The first one is field 3.
         let mut fields = text.get(after_name..)?.split(|&byte| byte == b' ');
         let state = *fields.next()?.first()?;
         let threads = number(fields.nth(20 - 3 - 1)?)?;

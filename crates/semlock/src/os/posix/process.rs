@@ -12,28 +12,29 @@ use crate::os::system::process::{self, read_identity};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) pid: u32,
-    /// When it began, in whatever units the system has, as [`START_BITS`] of them; 0 where nobody can tell.
+    /// When it began, in the system's units, of which these are the lowest [`START_BITS`]; 0 where
+    /// that is unknown.
     pub(crate) start: u64,
     pub(crate) namespaces: Namespaces,
 }
 
-/// Start times are told and compared in so many bits.
+/// So many bits of a start time are kept and compared.
 pub(crate) const START_BITS: u32 = 40;
 
-/// What pids and times mean something in: numbers that are the same for all who share it. A pid namespace of 0 is
-/// not known.
+/// The namespaces in which pids and times mean something: all who share one have the same number. A
+/// pid namespace of 0 is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Namespaces {
     pub(crate) pid: u64,
     pub(crate) time: u64,
 }
 
-/// The calling process, found out once for each: a child that was forked finds this page wiped. Where the
-/// kernel does not see to that, it is asked for its number each time, for a child may come here before the handler that
-/// wipes: see `wiped`.
+/// The calling process. It is read once in each process, because a forked child finds this page
+/// wiped. Where the kernel wipes nothing, the pid is checked each time: a child may call this
+/// before the handler that wipes runs (see `wipe_on_fork`).
 ///
-/// Several threads may find it out at once, and not all the same: one may have no descriptor to look with. The first answer
-/// that is noted stays; until then, each goes by its own.
+/// Several threads may read it at the same time, and differ: one may have no descriptor left to
+/// read with. The first answer that is noted stays. Until then, each thread uses its own.
 pub(crate) fn identity() -> Identity {
     // Not a `OnceLock`: a child that is forked while a thread is initialising it waits forever.
     static PAGE: OnceBox<Option<Memory>> = OnceBox::new();
@@ -45,7 +46,7 @@ pub(crate) fn identity() -> Identity {
     let me = || getpid().as_raw_pid().cast_unsigned();
     match noted.get() {
         Some(known) if wiped || known.pid == me() => return known,
-        // It is its parent's.
+        // It is the parent's.
         Some(_) => noted.forget(),
         None => {}
     }
@@ -57,7 +58,10 @@ pub(crate) fn identity() -> Identity {
 /// Where an identity is noted.
 ///
 /// ```text
-///  word 0  0: nothing is   1: somebody is writing   2: all of it      1  pid   2  start   3, 4  namespaces
+///  word 0      0: nothing is noted   1: a thread is writing   2: all is noted
+///       1      pid
+///       2      start
+///       3, 4   namespaces
 /// ```
 #[derive(Clone, Copy, Debug)]
 struct Noted<'a> {
@@ -87,8 +91,8 @@ impl<'a> Noted<'a> {
         Some(Identity { pid: u32::try_from(pid).unwrap_or(0), start, namespaces })
     }
 
-    /// Notes it, if nothing is. Nobody waits for who writes: a child that is forked meanwhile, where the kernel does not
-    /// wipe this, might wait for ever.
+    /// Notes an identity, if none is noted. No thread waits for the one that writes: a child that
+    /// is forked meanwhile, where the kernel does not wipe this, might wait forever.
     fn note(self, found: Identity) {
         let (nothing, writing) = (Self::NOTHING, Self::WRITING);
         let claimed =
@@ -109,13 +113,16 @@ impl<'a> Noted<'a> {
     }
 }
 
-/// Whether it is certain that the process of this number and start time, in the namespaces of the caller, is dead; a start of
-/// 0 is not known. Unless it `identifies` it, whatever has its number now may be taken for it, where that is less work.
-/// Who cannot be asked for, lives; `in_vain` becomes true where that was for want of a descriptor to look with.
+/// Whether the process with this pid and start time, in the caller's namespaces, is certainly dead.
+/// A start of 0 is unknown.
+///
+/// Unless the caller `identifies` the process, this may take any process that has the pid for it,
+/// if that is less work. A process whose state is unknown counts as alive. `in_vain` becomes true
+/// if the state is unknown because the caller has no descriptor left to check with.
 pub(crate) fn is_dead(pid: u32, start: u64, identifies: bool, in_vain: &mut bool) -> bool {
     let me = identity();
     if pid == me.pid {
-        // It is dead if its number is mine by now.
+        // If its pid is mine, it is dead.
         return rule("judge/my-own-number") && start != 0 && me.start != 0 && start != me.start;
     }
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
@@ -146,7 +153,7 @@ mod tests {
     use super::*;
     use crate::os::system::process::query;
 
-    /// When it began, by what the system tells of its number.
+    /// When the process with this pid began.
     fn start_of(pid: u32) -> u64 {
         match query(Pid::from_raw(pid.cast_signed()).unwrap()) {
             ProcessState::Alive { start } if start != 0 => start,
@@ -155,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_called_as_others_call_it() {
+    fn a_process_has_the_identity_that_others_see() {
         let me = identity();
         assert_eq!((me.pid, me.start), (std::process::id(), start_of(std::process::id())));
         assert!(me.start < 1 << START_BITS && me.namespaces.pid != 0);
@@ -205,7 +212,7 @@ mod tests {
         let is_dead = |pid, start| super::is_dead(pid, start, true, &mut false);
         assert!(!is_dead(pid, start) && !is_dead_by_pid(child_pid, start));
         child.kill().unwrap();
-        // Left a zombie.
+        // It stays a zombie.
         let options =
             rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
         rustix::process::waitid(rustix::process::WaitId::Pid(child_pid), options).unwrap();
@@ -222,7 +229,7 @@ mod tests {
         let is_dead = |pid, start| super::is_dead(pid, start, true, &mut false);
         assert!(!is_dead(me.pid, me.start));
         assert!(is_dead(me.pid, me.start + 1));
-        // Of the parent, for which the system is asked.
+        // The system is asked about the parent.
         let parent = std::os::unix::process::parent_id();
         let start = start_of(parent);
         assert!(!is_dead(parent, start));

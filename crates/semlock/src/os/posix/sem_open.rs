@@ -2,8 +2,8 @@
 //!
 //! [`Sem`] owns an open semaphore, wherever its memory came from. Its handle is the address of that
 //! memory (on macOS: the number of a descriptor, as an address). A table of the open ones turns a
-//! handle back into an owner. So a handle that this process does not have is refused, and a semaphore
-//! is closed exactly once:
+//! handle back into an owner. So a handle that this process does not have is refused, and a
+//! semaphore is closed exactly once:
 //!
 //! ```text
 //!  Sem ──raw──────────────┐
@@ -12,10 +12,10 @@
 //!  OPEN ──Weak┘   keyed by the sem_t's address, which is the handle
 //! ```
 //!
-//! The table's mutex is held for a few instructions and never while waiting for anything. A fork takes
-//! it, too: the child of a process in which another thread was just opening or closing a semaphore
-//! would inherit it locked, and could do neither. (Raw `clone(2)` and `_Fork(3)` do not, and are for
-//! processes with one thread.)
+//! A thread holds the table's mutex for a few instructions, and never while it waits. A fork takes
+//! the mutex too. Otherwise a child would inherit it locked if another thread of its parent was
+//! just opening or closing a semaphore, and could do neither. (Raw `clone(2)` and `_Fork(3)` do not
+//! take it. They are for processes with one thread.)
 
 use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
@@ -39,17 +39,17 @@ pub(crate) use crate::os::system::sem::{
 /// An open semaphore. Clones share it; the last one closes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Sem {
-    /// What `mapping` holds, beside it, to save the hot path a step. On macOS it is no address, but the
+    /// The same as in the mapping, to save the hot path a step. On macOS it is no address, but the
     /// number of a descriptor, which may be 0.
     raw: *mut sem_t,
     /// Keeps `raw` mapped.
     _mapping: Arc<Mapping>,
 }
 
-// SAFETY: `raw` points to memory that `mapping` owns and whose address does not depend on the
-// thread, and POSIX lets any thread call any sem_* function on it at any time.
+// SAFETY: `raw` points to memory that the mapping owns, at an address that does not depend on the
+// thread. POSIX lets any thread call any sem_* function on it at any time.
 unsafe impl Send for Sem {}
-// SAFETY: as above; every method takes `&self` and leaves the synchronisation to POSIX.
+// SAFETY: as above; every method takes `&self` and leaves synchronisation to POSIX.
 unsafe impl Sync for Sem {}
 
 #[derive(Debug)]
@@ -76,7 +76,8 @@ impl Drop for Mapping {
         let mut open = open();
         let mut is_its_own = false;
         if let Entry::Occupied(entry) = open.entry(self.raw.addr()) {
-            // Another opener may have been given this address meanwhile: then the entry is its.
+            // Another `sem_open` may have returned this address meanwhile: then the entry is its
+            // own.
             is_its_own = ptr::eq(entry.get().as_ptr(), self);
             if is_its_own {
                 entry.remove();
@@ -84,14 +85,14 @@ impl Drop for Mapping {
         }
         match self.storage {
             Storage::Named if EACH_OPEN_HAS_ITS_HANDLE && !is_its_own => {}
-            // SAFETY: sem_close wants an address from sem_open that is still open: `from_named`
-            // took exactly one reference over, and this is the only place that gives it back.
+            // SAFETY: sem_close wants a semaphore from sem_open that is still open: `from_named`
+            // took over exactly one reference, and only this gives it back.
             Storage::Named => unsafe {
                 libc::sem_close(self.raw);
             },
-            // No sem_destroy: other processes may be waiting, and for them nothing has ended.
+            // No sem_destroy: other processes may still use the semaphore.
             // SAFETY: munmap wants a mapping of this length that nothing uses any more: `anonymous`
-            // made it, and every user holds the Arc whose last clone is being dropped.
+            // made it, and every user holds the Arc, whose last clone is being dropped.
             Storage::Anonymous => unsafe {
                 let _cannot_fail_on_what_mmap_gave = munmap(self.raw.cast(), size_of::<sem_t>());
             },
@@ -104,24 +105,24 @@ type Table = BTreeMap<usize, Weak<Mapping>>;
 
 fn open() -> MutexGuard<'static, Table> {
     static SEEN_BY_FORKS: Registered = Registered::new();
-    // Where there is no memory even for this, forks are as they would be without.
+    // If there is no memory even for this, forks do not take the mutex.
     let _ = SEEN_BY_FORKS.once(|| on_fork(before_fork, after_fork, after_fork));
     table()
 }
 
 fn table() -> MutexGuard<'static, Table> {
     static OPEN: Mutex<Table> = Mutex::new(BTreeMap::new());
-    // A panic in here leaves the map whole: it is changed by single calls only.
+    // A panic while it is locked leaves the map whole: only single calls change it.
     OPEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 static FORKING: Forking = Forking::new();
 
-/// The table's guard while a fork has it.
+/// The table's guard during a fork.
 struct Kept(UnsafeCell<Option<MutexGuard<'static, Table>>>);
 
-// SAFETY: only a thread that has the table's mutex reaches the cell, and it is the one that forks:
-// the guard comes from and goes in that thread, or its copy in the child.
+// SAFETY: only the thread that forks reaches the cell, while it holds the table's mutex. That
+// thread, or its copy in the child, locks and unlocks the mutex.
 unsafe impl Sync for Kept {}
 
 static KEPT: Kept = Kept(UnsafeCell::new(None));
@@ -132,25 +133,26 @@ extern "C" fn before_fork() {
     }
     let guard = table();
     FORKING.begin();
-    // SAFETY: this thread has the mutex, and no reference to the cell lives on.
+    // SAFETY: this thread holds the mutex, and no reference to the cell is left.
     unsafe { *KEPT.0.get() = Some(guard) };
 }
 
 extern "C" fn after_fork() {
     if FORKING.end() {
-        // SAFETY: `before_fork` left this thread the mutex. The guard is taken out before it unlocks.
+        // SAFETY: this thread holds the mutex since `before_fork`. It takes the guard out before it
+        // unlocks.
         drop(unsafe { (*KEPT.0.get()).take() });
     }
 }
 
-/// Out of line, to keep what it needs off the callers' hot paths.
+/// Not inlined, to keep its code off the callers' hot paths.
 #[inline(never)]
 fn errno() -> Errno {
-    // There is always a number in an error that was made from one.
+    // `last_os_error` always has a number.
     Errno::from_raw_os_error(io::Error::last_os_error().raw_os_error().unwrap_or_default())
 }
 
-/// 0 is success; anything else left the reason in `errno`.
+/// 0 is success. Otherwise the reason is in `errno`.
 #[inline]
 pub(super) fn check(result: c_int) -> Result<(), Errno> {
     if result == 0 { Ok(()) } else { Err(errno()) }
@@ -172,8 +174,8 @@ impl Sem {
         Self::from_named(unsafe { libc::sem_open(name.as_ptr(), 0) })
     }
 
-    /// `sem_init(3)` in a shared mapping of its own: forked children share it, and no file system
-    /// is involved.
+    /// `sem_init(3)` in a shared mapping of its own. Forked children share it. It needs no file
+    /// system.
     pub(crate) fn anonymous(value: c_uint) -> Result<Self, Errno> {
         if !sem::HAS_UNNAMED {
             return Err(Errno::NOSYS);
@@ -203,12 +205,12 @@ impl Sem {
         Some(Self { raw: mapping.raw, _mapping: mapping })
     }
 
-    /// A number that [`from_handle`](Self::from_handle) of this process knows.
+    /// What [`from_handle`](Self::from_handle) takes in this process.
     pub(crate) fn handle(&self) -> usize {
         self.raw.addr()
     }
 
-    /// Takes over the reference that `sem_open` counted for its caller.
+    /// Takes over the reference that `sem_open` counted for the caller.
     fn from_named(raw: *mut sem_t) -> Result<Self, Errno> {
         if raw == libc::SEM_FAILED {
             return Err(errno());
@@ -217,7 +219,8 @@ impl Sem {
         unsafe { sem::close_on_exec(raw) };
         let mut open = open();
         let known = if EACH_OPEN_HAS_ITS_HANDLE { None } else { open.get(&raw.addr()) };
-        // The C library of Linux gives one address to all who open one semaphore, and counts them.
+        // Most C libraries return the same address for each `sem_open` of a semaphore, and count
+        // them.
         if let Some(mapping) = known.and_then(Weak::upgrade) {
             // SAFETY: sem_open has just counted a reference at this address, and `mapping` holds
             // another: giving one back leaves the memory mapped.
@@ -246,7 +249,7 @@ impl Sem {
         }
     }
 
-    /// `sem_wait(3)`: as long as it takes, or until a signal (`EINTR`).
+    /// `sem_wait(3)`: without a timeout, or until a signal (`EINTR`).
     pub(crate) fn wait(&self) -> Result<(), Errno> {
         // SAFETY: an open semaphore.
         check(unsafe { libc::sem_wait(self.raw) })
@@ -271,7 +274,7 @@ impl Sem {
         check(unsafe { libc::sem_post(self.raw) })
     }
 
-    /// `sem_getvalue(3)`; negative where a system counts its waiters so.
+    /// `sem_getvalue(3)`; negative where a system counts waiters below zero.
     #[inline]
     pub(crate) fn value(&self) -> Result<c_int, Errno> {
         // SAFETY: an open semaphore.
@@ -279,13 +282,14 @@ impl Sem {
     }
 }
 
-/// `sem_unlink(3)`: ends the name; who has the semaphore open keeps it.
+/// `sem_unlink(3)`: ends the name. Processes that have the semaphore open keep it.
 pub(crate) fn unlink(name: &CStr) -> Result<(), Errno> {
     // SAFETY: a C string.
     check(unsafe { libc::sem_unlink(name.as_ptr()) })
 }
 
-// With unnamed ones, because the C library has a lock of its own around the others, which is its own to mend.
+// With unnamed semaphores, because the C library takes a lock of its own around named ones, and a
+// child may find that one locked.
 #[cfg(test)]
 mod tests {
     use std::thread;
@@ -311,11 +315,12 @@ mod tests {
                 });
             }
             let failed = (0..forks).find(|_| {
-                // SAFETY: the child opens a semaphore, which takes nothing that its parent's other
-                // threads can have left locked: what this shows. It exits without unwinding.
+                // SAFETY: the child opens a semaphore, for which it takes no lock that another
+                // thread of its parent can have left locked: this test shows that. It exits without
+                // unwinding.
                 let child = unsafe { libc::fork() };
                 if child == 0 {
-                    // SAFETY: an alarm of this process's own, for one that hangs.
+                    // SAFETY: an alarm of this process's own, which ends a child that hangs.
                     unsafe { libc::alarm(60) };
                     let opened = Sem::anonymous(1).is_ok();
                     // SAFETY: ends the process at once.

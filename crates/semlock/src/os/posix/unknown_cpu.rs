@@ -1,10 +1,10 @@
-//! Processors, where the system does not tell on which one a thread runs, or takes long to.
+//! Processors, where the system does not tell on which one a thread runs, or is slow to.
 
 use std::thread::available_parallelism;
 
 use once_cell::race::OnceBool;
 
-/// The processor that the calling thread runs on just now: nobody knows.
+/// The processor that the calling thread runs on: unknown.
 #[inline]
 pub(crate) fn current() -> Option<u32> {
     None

@@ -1,24 +1,30 @@
-//! Memory that a forked child finds zero, where the kernel does not see to that (macOS; Linux before 4.14).
+//! Memory that a forked child finds zero, where the kernel does not wipe it (macOS; Linux before
+//! 4.14).
 //!
-//! Regions stand in a list of this process. A handler of `pthread_atfork(3)` goes through it in the child, and has each
-//! be fresh memory, at the same address.
+//! A process has a list of such regions. A handler of `pthread_atfork(3)` walks the list in the
+//! child, and maps new memory over each region.
 //!
 //! ```text
-//!  bytes   0: free      1: somebody is entering a region, or was when this child was forked      else: the region's length
+//!  bytes   0: free
+//!          1: a thread enters a region, or did when this child was forked
+//!          n: the region's length
 //! ```
 //!
-//! A fork copies the list as it is at that moment, whatever other threads are at, and the child has only the thread
-//! that forked. So what matters is where those others can have been:
+//! A fork copies the list as it is at that moment, whatever other threads are doing, and the child
+//! has only the thread that forked. So what matters is where the others can have been:
 //!
-//! - Entering: the region was mapped before it is entered, and nobody has it before it is. If the child's copy has it, the
-//!   mapping is there; if not, nobody in the child knows of it.
-//! - Leaving: the region leaves the list before it is unmapped. If the child's copy still has it, the mapping is there, and
-//!   its being wiped hurts nobody; nothing that was mapped *afterwards* at that address is ever in reach of a stale entry.
+//! - Entering: a region is mapped before it is entered, and used only after. If the child's copy of
+//!   the list has it, the mapping is there. If not, nothing in the child uses it.
+//! - Leaving: a region leaves the list before it is unmapped. If the child's copy still has it, the
+//!   mapping is there, and wiping it harms nothing. A stale entry never reaches what was mapped
+//!   *afterwards* at that address.
 //!
-//! So the handler needs no lock, which another thread could hold for ever. It loads, stores and calls `mmap(2)`, and
-//! nothing else, as what runs between a fork and the child's first step must.
+//! So the handler needs no lock, which another thread could hold forever. It loads, stores and
+//! calls `mmap(2)`, and nothing else: only such calls are safe between a fork and the child's first
+//! step.
 //!
-//! What it cannot see is a child that was made by another call than `fork(3)`: see [`identity`](super::process::identity).
+//! The handler does not run in a child that another call than `fork(3)` made: see
+//! [`identity`](super::process::identity).
 
 use std::ptr::{NonNull, null_mut};
 
@@ -39,18 +45,19 @@ struct Entry {
     next: AtomicPtr<Entry>,
 }
 
-/// The list's first entry. Entries stay, and are used again.
+/// The list's first entry. Entries are never freed, and are used again.
 static FIRST: AtomicPtr<Entry> = AtomicPtr::new(null_mut());
 
-/// That a region is in the list; leaves it when it is dropped, which has to be before the region is unmapped.
+/// A region in the list. It leaves the list when this is dropped, which must be before the region
+/// is unmapped.
 #[derive(Debug)]
 pub(super) struct Region(&'static Entry);
 
 impl Region {
-    /// Has a forked child find so many bytes of private memory wiped.
+    /// Makes a forked child find so many bytes of private memory wiped.
     ///
     /// # Safety
-    /// They are a private, anonymous, writable mapping, whole, and reached through atomics alone.
+    /// They are one whole mapping: private, anonymous and writable. Only atomics reach it.
     pub(super) unsafe fn enter(start: NonNull<AtomicU64>, bytes: usize) -> Result<Self, Error> {
         watch_forks()?;
         let entry = entries().find(|entry| entry.claim()).unwrap_or_else(new_entry);
@@ -75,14 +82,14 @@ impl Entry {
 fn entries() -> impl Iterator<Item = &'static Entry> {
     let mut next = &FIRST;
     std::iter::from_fn(move || {
-        // SAFETY: null, or an entry that `new_entry` has published, whole, and that nobody frees.
+        // SAFETY: null, or an entry that `new_entry` published whole, and that is never freed.
         let entry = unsafe { next.load(Ordering::Acquire).as_ref() }?;
         next = &entry.next;
         Some(entry)
     })
 }
 
-/// A new entry, which is the caller's.
+/// A new entry, which only the caller uses.
 #[cold]
 fn new_entry() -> &'static Entry {
     let entry: &'static Entry = Box::leak(Box::new(Entry {
@@ -103,28 +110,29 @@ fn new_entry() -> &'static Entry {
 
 fn watch_forks() -> Result<(), Error> {
     static WATCHED: Registered = Registered::new();
-    // If it is there twice, it wipes twice.
+    // A handler that is registered twice wipes twice.
     WATCHED.once(|| on_fork_in_child(wipe))
 }
 
-/// In a child, before anything else of semlock runs there.
+/// Runs in a child, before anything else of semlock runs there.
 extern "C" fn wipe() {
     for entry in entries() {
         match entry.bytes.load(Ordering::Acquire) {
             FREE => {}
-            // Whoever was at it is not in this process.
+            // The thread that was entering it is not in this process.
             ENTERING => entry.bytes.store(FREE, Ordering::Relaxed),
             bytes => {
                 let start = entry.start.load(Ordering::Relaxed);
                 let flags = MapFlags::PRIVATE | MapFlags::FIXED;
-                // SAFETY: a private mapping of ours, which is there (see above), is replaced whole by one of the same
-                // kind; who refers to it reads numbers, through atomics, and no other thread runs yet.
+                // SAFETY: a private mapping of ours, which is there (see above), is replaced whole
+                // by one of the same kind. References to it read numbers, through atomics, and no
+                // other thread runs yet.
                 let fresh = unsafe {
                     let both = ProtFlags::READ | ProtFlags::WRITE;
                     mmap_anonymous(start.cast(), bytes, both, flags)
                 };
                 if fresh.is_err() {
-                    // There may be no memory for it; what is there can be made zero all the same.
+                    // There may be no memory for a new mapping: then the old one is overwritten.
                     // SAFETY: as above: so many bytes are mapped there.
                     let words = unsafe {
                         std::slice::from_raw_parts(start, bytes / size_of::<AtomicU64>())
