@@ -25,16 +25,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import deaths
 import semlock
-from deaths import (
-    killed_executors,
-    killed_holders,
-    killed_in_meetings,
-    killed_pools,
-    killed_readers,
-    killed_waiters,
-    killed_writers,
-)
 from installs import installs
 from leaks import LEAKS
 from locks import counters, exceptions, expired, made_and_dropped, meetings, signals
@@ -62,16 +54,6 @@ WORKLOADS: tuple[Workload, ...] = (
     sent,
     installs,
 )
-WORKLOADS_WITH_DEATHS: tuple[Workload, ...] = (
-    killed_holders,
-    killed_writers,
-    killed_pools,
-    killed_waiters,
-    killed_readers,
-    killed_executors,
-    killed_in_meetings,
-)
-
 # What each kind runs on: backend, whether it is installed or a context, start method.
 KINDS = {
     "fork": (None, "fork"),
@@ -247,7 +229,7 @@ def run_round(
 
 
 def serve(world: World, kind: str, seed: int, commands: Any, say: Callable[..., None]) -> None:
-    workloads = [*WORKLOADS, *(WORKLOADS_WITH_DEATHS if world.is_robust else ())]
+    workloads = [*WORKLOADS, *(deaths.WORKLOADS if world.is_robust else ())]
     shares = SHARES if kind in SLOW else 1
     resident = world.resident
     say(pid=os.getpid(), resident=resident.pid, shares=shares)

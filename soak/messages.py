@@ -13,9 +13,9 @@ from processes import PATIENCE, World, check, equal, running
 MESSAGES = 60
 
 
-def message(sender: int, number: int) -> tuple[int, int, bytes, int]:
-    """Some are larger than a pipe. What they carry tells whether they arrived whole."""
-    size = 100_000 if number % 20 == 7 else 10 + number
+def message(sender: int, number: int, large: int = 20) -> tuple[int, int, bytes, int]:
+    """One of so many is larger than a pipe. What they carry tells whether they arrived whole."""
+    size = 100_000 if number % large == 2 else 10 + number
     body = bytes([sender & 255, number & 255]) * size
     return sender, number, body, zlib.crc32(body)
 

@@ -77,8 +77,14 @@ class World:
     # Whether locks survive their holders, and can be sent anywhere: those of `shared`.
     is_robust: bool
     resident: Any = None
+    # How much a workload with deaths does: 1 in each round of the soak, more where it runs alone.
+    amount: int = 1
     # What each operation calls, so that a deliberate leak leaks with each.
     leaks: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def is_alone(self) -> bool:
+        return self.amount > 1
 
     def leak(self) -> None:
         for leak in self.leaks:
@@ -94,12 +100,20 @@ def check(condition: object, *what: object) -> None:
         raise AssertionError(*what)
 
 
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Waits for what nothing announces."""
+    give_up = time.monotonic() + PATIENCE
+    while not condition():
+        check(time.monotonic() < give_up, f"waited in vain until {what}")
+        time.sleep(0.001)
+
+
 def equal(found: object, expected: object) -> None:
     check(found == expected, f"{found!r} instead of {expected!r}")
 
 
-def reap(process: Any, expected: int | None = 0) -> None:
-    """Waits for a child's end; `expected` is its exit code, None for whatever it may be."""
+def reap(process: Any, expected: int | None = 0) -> int:
+    """Waits for a child's end, and returns its exit code, which has to be this one, if not None."""
     give_up = time.monotonic() + PATIENCE
     process.join(PATIENCE)
     # Another thread, starting a child, may have reaped it, and be just about to say so.
@@ -110,9 +124,11 @@ def reap(process: Any, expected: int | None = 0) -> None:
                 os.kill(process.pid, signal.SIGABRT)
             raise AssertionError(f"{process} does not end")
         time.sleep(0.001)
+    code: int = process.exitcode
     if expected is not None:
-        equal(process.exitcode, expected)
+        equal(code, expected)
     process.close()
+    return code
 
 
 @contextmanager
@@ -145,3 +161,53 @@ def killed_at_the_end(world: World, function: Any, *arguments: Any) -> Iterator[
     finally:
         os.kill(process.pid, signal.SIGKILL)
         reap(process, -signal.SIGKILL)
+
+
+class Crew:
+    """A process at each of some places. Any can be killed at any moment, and another takes over.
+
+    `body` says what the process at a place does, a function and its arguments; it is told the
+    place, and the number of the process among all that ever were.
+    """
+
+    def __init__(self, world: World, places: int, body: Callable[[int, int], tuple[Any, ...]]):
+        self._world, self._body, self._hired = world, body, 0
+        self.processes: dict[int, Any] = {}
+        for place in range(places):
+            self.hire(place)
+
+    def hire(self, place: int) -> None:
+        function, *arguments = self._body(place, self._hired)
+        self._hired += 1
+        process = self._world.context.Process(target=function, args=arguments)
+        process.start()
+        self.processes[place] = process
+
+    def kill(self, place: int) -> None:
+        """Kills the process at a place, unless it has ended by itself."""
+        process = self.processes.pop(place)
+        process.kill()
+        reap(process, None)
+
+    def replace(self, place: int) -> None:
+        """Kills the process at a place, and puts another there."""
+        self.kill(place)
+        self.hire(place)
+
+    def ended(self) -> set[int]:
+        """The exit codes of those that have ended by themselves."""
+        codes = (process.exitcode for process in self.processes.values())
+        return {code for code in codes if code is not None}
+
+    def codes(self) -> set[int]:
+        """The exit codes of all, once they have ended by themselves."""
+        codes = {reap(process, None) for process in self.processes.values()}
+        self.processes.clear()
+        return codes
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for place in list(self.processes):
+            self.kill(place)

@@ -18,7 +18,7 @@ WAYS = ["context", "install"]
 EXECUTORS = (
     KILLS
     + '''
-import random, select
+import select
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -160,61 +160,3 @@ def set_and_wait(started, never):
     never.wait()
 """
     assert program(source, "fork", way) == ["BrokenProcessPool"] * 2
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("method", METHODS)
-def test_whenever_a_worker_is_killed_an_executor_ends_and_each_future_is_done(
-    method: str, way: str, program: Program
-) -> None:
-    source = """
-def kill_one(random, workers, delay):
-    time.sleep(delay)
-    random.choice(workers).kill()
-
-
-def use(ctx, random):
-    can_limit = method() != "fork" and sys.version_info >= (3, 11)
-    limit = random.choice((None, 1)) if can_limit else None
-    limits = {} if limit is None else {"max_tasks_per_child": limit}
-    executor = ProcessPoolExecutor(3, mp_context=ctx, **limits)
-    sizes = [random.choice((1, 1000, 100_000)) for _ in range(random.choice((0, 3, 30)))]
-    first = [executor.submit(abs, -number) for number in range(3)]
-    if random.random() < 0.5:
-        assert [future.result() for future in first] == [0, 1, 2]
-    workers = list(executor._processes.values())
-    manager = executor._executor_manager_thread
-    killer = threading.Thread(target=kill_one, args=(random, workers, random.random() * 0.02))
-    futures = []
-    # Before CPython 3.12, an executor can miss what is submitted at the moment when it breaks.
-    is_safe = sys.version_info >= (3, 12)
-    if is_safe:
-        killer.start()
-    try:
-        for size in sizes:
-            futures.append((executor.submit(echo, bytes(size)), bytes(size)))
-    except BrokenProcessPool:
-        pass
-    if not is_safe:
-        killer.start()
-    if random.random() < 0.5:
-        killer.join()
-    # With a limit of tasks, CPython's executors fail if they are not waited for.
-    wait = limit is not None or random.random() < 0.5
-    executor.shutdown(wait=wait, cancel_futures=random.random() < 0.3)
-    manager.join()
-    killer.join()
-    for future, expected in futures:
-        assert outcome(future) in (expected, "BrokenProcessPool", "CancelledError")
-    assert all(worker.exitcode is not None for worker in workers)
-
-
-def body():
-    hide_errors()
-    ctx = context()
-    chance = random.Random(1)
-    for _ in range(40 if method() == "fork" else 5):
-        use(ctx, chance)
-    return "ended"
-"""
-    assert program(source, method, way) == "ended"

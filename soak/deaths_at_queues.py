@@ -1,0 +1,375 @@
+"""Workloads whose processes are killed while they use queues, pools and executors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import CancelledError, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from random import Random
+from typing import Any
+
+from messages import message, opened, square
+from processes import PATIENCE, Crew, World, check, equal, killed_at_the_end, wait_until
+from semlock import QueueBrokenError, WorkerDied
+
+
+def hide_errors() -> None:
+    """Feeder threads, and workers that are not killed, print what ends them: another's death."""
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+
+
+# ---- In queues ----
+
+# What a process ends with that finds its queue broken.
+BROKEN = 7
+KINDS = "SimpleQueue", "Queue", "JoinableQueue"
+MESSAGES = 30
+
+
+def put_for_ever(queue: Any, sender: int) -> None:
+    hide_errors()
+    number = 0
+    with suppress(QueueBrokenError):
+        while True:
+            queue.put(message(sender, number))
+            number += 1
+    signal.pause()
+
+
+def get_for_ever(queue: Any, heard: Any) -> None:
+    with suppress(QueueBrokenError):
+        while True:
+            heard.send(opened(queue.get()))
+    heard.send(None)
+    signal.pause()
+
+
+def killed_writers(world: World, random: Random) -> int:
+    """Messages are whole, in their order, none twice; or the queue says that it is broken."""
+    queue = random.choice([world.context.SimpleQueue, world.context.Queue])()
+    received = 0
+    last: dict[int, int] = {}
+    try:
+        for sender in range(3):
+            with killed_at_the_end(world, put_for_ever, queue, sender):
+                for _ in range(random.randint(1, MESSAGES)):
+                    who, number = opened(queue.get())
+                    equal(number, last.get(who, -1) + 1)
+                    last[who] = number
+                    received += 1
+    except QueueBrokenError:
+        pass
+    queue.close()
+    return received
+
+
+def killed_readers(world: World, random: Random) -> int:
+    context = world.context
+    queue = context.SimpleQueue()
+    seen: list[tuple[int, int]] = []
+    number = 0
+    try:
+        for _ in range(2):
+            ours, theirs = context.Pipe()
+            with ours, theirs, killed_at_the_end(world, get_for_ever, queue, theirs):
+                # Few and small enough for the pipe: what a killed one had read is lost.
+                for _ in range(random.randint(2, 7)):
+                    queue.put(message(0, number))
+                    number += 1
+                check(ours.poll(PATIENCE), "nothing is read")
+                if (heard := ours.recv()) is not None:
+                    seen.append(heard)
+    except QueueBrokenError:
+        pass
+    equal(len(set(seen)), len(seen))
+    queue.close()
+    return number
+
+
+def send_until_broken(queue: Any, sender: int) -> None:
+    hide_errors()
+    number = 0
+    try:
+        while True:
+            queue.put(message(sender, number, large=5))
+            number += 1
+    except QueueBrokenError:
+        os._exit(BROKEN)
+
+
+def receive_until_broken(queue: Any, received: Any) -> None:
+    last: dict[int, int] = {}
+    try:
+        while True:
+            sender, number = opened(queue.get())
+            check(number > last.get(sender, -1), "a message came twice, or out of its turn")
+            last[sender] = number
+            received.release()
+    except QueueBrokenError:
+        os._exit(BROKEN)
+
+
+def killed_at_both_ends(world: World, random: Random) -> int:
+    """Messages are whole, and go on to come; or all who use the queue find that it is broken."""
+    kills = broken = 0
+    # By itself, until what is said of broken queues was seen too.
+    while kills < 4 * world.amount or (world.is_alone and not broken):
+        more, is_broken = use_and_break(world, random, max(4 * world.amount - kills, 4))
+        kills, broken = kills + more, broken + is_broken
+    return kills
+
+
+def use_and_break(world: World, random: Random, most: int) -> tuple[int, bool]:
+    """Kills until a queue is broken, or so often. How often, and whether the queue is broken."""
+    kind, size = random.choice(KINDS), random.choice([0, 1, 2, 5])
+    queue = getattr(world.context, kind)(*([size] if kind != "SimpleQueue" else []))
+    received = world.context.Semaphore(0)
+
+    def body(place: int, number: int) -> tuple[Any, ...]:
+        if place % 2:
+            return receive_until_broken, queue, received
+        return send_until_broken, queue, number
+
+    kills = 0
+    with Crew(world, 6, body) as crew:
+        while kills < most and all(moves(crew, received) for _ in range(random.randrange(20))):
+            time.sleep(random.uniform(0, 0.02))
+            crew.replace(random.randrange(6))
+            kills += 1
+        is_broken = bool(ended := crew.ended())
+        if is_broken:
+            equal(ended, {BROKEN})
+            # Broken for one is broken for all: every one of them ends by itself.
+            equal(crew.codes(), {BROKEN})
+    queue.close()
+    return kills, is_broken
+
+
+def moves(crew: Crew, received: Any) -> bool:
+    """Whether a message comes, however much was held by the dead; if not, one has ended."""
+    give_up = time.monotonic() + PATIENCE
+    while not received.acquire(timeout=0.01):
+        if crew.ended():
+            return False
+        check(time.monotonic() < give_up, "nothing moves, and the queue is not broken")
+    return True
+
+
+# ---- With tasks ----
+
+TASKS = 40
+
+
+def do_tasks(queue: Any, done: Any) -> None:
+    hide_errors()  # of the QueueBrokenError that may end it
+    while True:
+        queue.get()
+        sum(range(50_000))  # so that most of them die here
+        with done.get_lock():
+            done.value += 1
+        queue.task_done()
+
+
+def lost(queue: Any) -> int:
+    """How many tasks join() says were not done."""
+    try:
+        queue.join()
+    except WorkerDied as error:
+        return error.tasks
+    return 0
+
+
+def killed_with_tasks(world: World, random: Random) -> int:
+    """Each task is done, or lost with its worker; or the queue is broken."""
+    joined = sum(tasks_end(world, random) for _ in range(world.amount))
+    check(joined or not world.is_alone, "every queue was broken")
+    return TASKS * world.amount
+
+
+def tasks_end(world: World, random: Random) -> bool:
+    """Whether all tasks of a queue came to an end; otherwise it was broken."""
+    queue, done = world.context.JoinableQueue(), world.context.Value("i", 0)
+    queue._on_queue_feeder_error = lambda *_: None  # which would print that it is broken
+    deaths = not_done = 0
+    is_broken = False
+    with Crew(world, 3, lambda *_: (do_tasks, queue, done)) as crew:
+        try:
+            for task in range(TASKS):
+                queue.put(task)
+                if random.random() < 0.05:
+                    time.sleep(random.random() / 100)
+                    crew.replace(random.randrange(3))
+                    deaths += 1
+            while gone := lost(queue):
+                not_done += gone
+        except QueueBrokenError:
+            is_broken = True
+        else:
+            # One that dies between counting a task and saying that it is done has both.
+            check(TASKS <= done.value + not_done <= TASKS + deaths, done.value, not_done, deaths)
+            equal(queue._unfinished_tasks.get_value(), 0)
+    queue.close()
+    queue.join_thread()
+    return not is_broken
+
+
+# ---- In pools ----
+
+
+def die(_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def echo(received: bytes) -> bytes:
+    return received
+
+
+# Some are larger than a pipe.
+SIZES = 1, 5_000, 100_000
+
+
+def kill_workers(pool: Any, random: Random, done: threading.Event) -> None:
+    while not done.wait(random.random() * 0.05):
+        # It may just be being started, or have been joined.
+        with suppress(AttributeError, IndexError, ValueError):
+            random.choice(list(pool._pool)).kill()
+
+
+def killed_workers(world: World, random: Random) -> int:
+    """Every job of a pool ends; what a worker had taken may be lost with it, as in the stdlib."""
+    results = ended = 0
+    # Little in the soak, where memory that is used once and not again looks like a trend.
+    jobs, count, sizes = (10, 30, SIZES) if world.is_alone else (3, 6, SIZES[:2])
+    for _ in range(world.amount):
+        pool, done = world.context.Pool(3), threading.Event()
+        arguments = pool, Random(random.random()), done
+        killer = threading.Thread(target=kill_workers, args=arguments)
+        try:
+            for number in range(jobs):
+                if number == 1:
+                    killer.start()
+                messages = [bytes([i]) * random.choice(sizes) for i in range(count)]
+                # Refused, where a worker was killed since the last job.
+                job = pool.map_async(echo, messages, 1)
+                if number > 0 and not ends(pool, job, 2 if world.is_alone else 0.3):
+                    ended += 1
+                    break
+                equal(job.get(PATIENCE), messages)
+                results += 1
+        except QueueBrokenError:
+            ended += 1
+        finally:
+            done.set()
+            if killer.ident is not None:
+                killer.join()
+            pool.terminate()
+            pool.join()
+    check(results >= world.amount, "no job had a result")
+    check(ended or not world.is_alone, "no pool was broken, and no task was lost")
+    return results * count
+
+
+def ends(pool: Any, job: Any, seconds: float) -> bool:
+    """Whether a job comes to its end; or it stands still for so long, because a task is lost."""
+    left = None
+    while not job.ready() and left != job._number_left:
+        left = job._number_left
+        job.wait(seconds)
+    if not job.ready():
+        try:
+            pool._taskqueue.check()
+        except QueueBrokenError:
+            # Only just now, or the job would have been told.
+            job.wait(PATIENCE)
+            check(job.ready(), "a job of a broken pool does not end")
+    return bool(job.ready())
+
+
+def killed_pools(world: World, random: Random) -> int:
+    """A pool gets new workers, or says that its queues are broken."""
+    with world.context.Pool(2) as pool:
+        equal(pool.map(square, range(10)), [n * n for n in range(10)])
+        if random.random() < 0.5:
+            pool.apply_async(die, (0,))  # that job is lost, as in the stdlib
+        else:
+            os.kill(random.choice(pool._pool).pid, signal.SIGKILL)
+        with suppress(QueueBrokenError):
+            equal(pool.map_async(square, range(10)).get(PATIENCE), [n * n for n in range(10)])
+        pool.terminate()
+        pool.join()
+    return 21
+
+
+def killed_executors(world: World, _: Random) -> int:
+    with ProcessPoolExecutor(2, mp_context=world.context) as executor:
+        equal(executor.submit(square, 3).result(PATIENCE), 9)
+        check(
+            isinstance(executor.submit(die, 0).exception(PATIENCE), BrokenProcessPool),
+            "a killed worker was not noticed",
+        )
+    return 2
+
+
+def outcome(future: Any) -> Any:
+    try:
+        return future.result(PATIENCE)
+    except (BrokenProcessPool, CancelledError) as error:
+        return type(error)
+
+
+def kill_one(workers: list[Any], random: Random, delay: float) -> None:
+    time.sleep(delay)
+    random.choice(workers).kill()
+
+
+def killed_while_submitting(world: World, random: Random) -> int:
+    """Whenever a worker is killed, an executor ends, and each of its futures is done."""
+    for _ in range(world.amount):
+        use_an_executor(world, random)
+    return 10 * world.amount
+
+
+def use_an_executor(world: World, random: Random) -> None:
+    context = world.context
+    # As above.
+    counts, possible = ((0, 3, 30), SIZES) if world.is_alone else ((0, 3), SIZES[:2])
+    is_forking = context.get_start_method() == "fork"
+    limit = random.choice((None, 1)) if sys.version_info >= (3, 11) and not is_forking else None
+    limits = {} if limit is None else {"max_tasks_per_child": limit}
+    executor = ProcessPoolExecutor(3, mp_context=context, initializer=hide_errors, **limits)
+    sizes = [random.choice(possible) for _ in range(random.choice(counts))]
+    first = [executor.submit(abs, -number) for number in range(3)]
+    if random.random() < 0.5:
+        equal([future.result(PATIENCE) for future in first], [0, 1, 2])
+    workers = list(executor._processes.values())
+    manager: Any = executor._executor_manager_thread
+    arguments = workers, Random(random.random()), random.random() * 0.02
+    killer = threading.Thread(target=kill_one, args=arguments)
+    futures = []
+    # Before CPython 3.12, an executor can miss what is submitted at the moment when it breaks.
+    is_safe = sys.version_info >= (3, 12)
+    if is_safe:
+        killer.start()
+    with suppress(BrokenProcessPool):
+        for size in sizes:
+            futures.append((executor.submit(echo, bytes(size)), bytes(size)))
+    if not is_safe:
+        killer.start()
+    if random.random() < 0.5:
+        killer.join()
+    # With a limit of tasks, CPython's executors fail if they are not waited for.
+    wait = limit is not None or random.random() < 0.5
+    executor.shutdown(wait=wait, cancel_futures=random.random() < 0.3)
+    manager.join()
+    killer.join()
+    for future, expected in futures:
+        found = outcome(future)
+        check(found in (expected, BrokenProcessPool, CancelledError), f"a future is {found!r}")
+    for worker in workers:
+        wait_until(lambda worker=worker: worker.exitcode is not None, "the worker has ended")
