@@ -777,7 +777,7 @@ def test_a_member_that_died_in_another_pid_namespace_breaks_a_barrier_at_a_timeo
 
 @needs_pid_namespaces
 @robust_locks
-def test_a_process_in_another_pid_namespace_judges_nobody(make: Make) -> None:
+def test_a_process_in_another_pid_namespace_checks_nobody(make: Make) -> None:
     lock = make()
     with (
         holder(lock) as first,
@@ -1376,7 +1376,7 @@ def test_a_lock_of_a_dead_holder_may_be_released_by_anyone() -> None:
 
 
 @robust_locks
-def test_who_only_looks_never_judges(make: Make) -> None:
+def test_who_only_looks_never_checks(make: Make) -> None:
     lock = make()
     with holder(lock) as child:
         pid = die(child)
@@ -1393,7 +1393,7 @@ def test_who_only_looks_never_judges(make: Make) -> None:
 
 
 @robust_semaphores
-def test_who_only_looks_at_a_robust_semaphore_never_judges(make: Make) -> None:
+def test_who_only_looks_at_a_robust_semaphore_never_checks(make: Make) -> None:
     semaphore = make(2, robust=True)
     with holder(semaphore, 2) as child:
         pid = die(child)

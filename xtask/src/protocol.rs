@@ -52,8 +52,9 @@ const ENDED: Test = Unit(
 const RECYCLED: Test =
     Unit("os::posix::process::tests::a_process_whose_pid_another_process_has_is_dead");
 const THREAD: Test = Unit("os::linux::process::tests::a_process_whose_pid_a_thread_has_is_dead");
-const STRANGER: Test =
-    Unit("backend::shared::patrol::tests::a_stranger_leaves_watching_and_judging_to_those_who_can");
+const STRANGER: Test = Unit(
+    "backend::shared::wait_schedule::tests::a_foreign_process_leaves_watching_and_checking_to_others",
+);
 const HALF_A_BARRIER: Test =
     Shared("one_that_dies_as_it_lets_half_of_a_barrier_go_leaves_nobody_waiting");
 const PASSED_ON: Test =
@@ -178,99 +179,99 @@ const RULES: &[(&str, Test)] = &[
         Pytest(FORKS, "test_a_child_that_was_killed_in_a_wait_waits_nowhere_else"),
     ),
     (
-        "judge/a-process-has-one-name",
+        "check/a-process-has-one-name",
         Unit(
             "backend::shared::segment::tests::what_one_thread_took_is_given_back_whatever_another_finds_out_about_its_process",
         ),
     ),
     (
-        "judge/a-refusal-is-no-answer",
+        "check/a-refusal-is-no-answer",
         Pytest(
             OWNERS,
             "test_where_pidfd_open_is_denied_the_living_keep_their_locks_and_the_dead_do_not",
         ),
     ),
-    ("judge/a-threads-number", THREAD),
-    ("judge/an-unknown-start-proves-nothing", RECYCLED),
+    ("check/a-threads-number", THREAD),
+    ("check/an-unknown-start-proves-nothing", RECYCLED),
     (
-        "judge/between-signals",
+        "check/between-signals",
         Pytest(SIGNALS, "test_signals_all_the_time_do_not_keep_a_dead_owner_from_being_found"),
     ),
-    ("judge/by-those-who-try", STRANGER),
-    ("judge/my-own-number", RECYCLED),
-    ("judge/heirs-keep-what-they-may-hold", DAEMON),
+    ("check/by-those-who-try", STRANGER),
+    ("check/my-own-number", RECYCLED),
+    ("check/heirs-keep-what-they-may-hold", DAEMON),
     (
-        "judge/no-strangers",
+        "check/no-foreign-processes",
         Pytest(
             OWNERS,
             "test_a_holder_in_another_pid_namespace_is_a_stranger_and_never_recovered_from",
         ),
     ),
-    ("judge/no-such-process", ENDED),
-    ("judge/no-such-process-without-pidfd", ENDED),
+    ("check/no-such-process", ENDED),
+    ("check/no-such-process-without-pidfd", ENDED),
     (
-        "judge/not-by-strangers",
-        Pytest(OWNERS, "test_a_process_in_another_pid_namespace_judges_nobody"),
+        "check/not-by-foreign-processes",
+        Pytest(OWNERS, "test_a_process_in_another_pid_namespace_checks_nobody"),
     ),
     (
-        "judge/once-more-at-the-deadline",
+        "check/once-more-at-the-deadline",
         Shared("a_short_wait_looks_after_the_holder_once_more_at_its_deadline"),
     ),
     (
-        "judge/other-threads-without-pidfd",
+        "check/other-threads-without-pidfd",
         Pytest(
             OWNERS,
             "test_where_pidfd_open_is_denied_a_process_whose_main_thread_has_ended_lives",
         ),
     ),
     (
-        "judge/proc-agrees-with-pidfd",
+        "check/proc-agrees-with-pidfd",
         Pytest(
             OWNERS,
             "test_a_number_that_means_another_in_the_proc_of_another_namespace_takes_no_lock",
         ),
     ),
     (
-        "judge/proc-of-my-namespace",
+        "check/proc-of-my-namespace",
         Pytest(
             OWNERS,
             "test_the_proc_of_another_pid_namespace_without_pidfd_open_takes_nothing_from_the_living",
         ),
     ),
-    ("judge/readable-pidfd", ENDED),
-    ("judge/start-time", RECYCLED),
-    ("judge/start-time-without-pidfd", RECYCLED),
+    ("check/readable-pidfd", ENDED),
+    ("check/start-time", RECYCLED),
+    ("check/start-time-without-pidfd", RECYCLED),
     (
-        "judge/strangers-are-named-so",
+        "check/foreign-processes-are-named-so",
         Pytest(
             OWNERS,
             "test_a_holder_in_another_pid_namespace_is_a_stranger_and_never_recovered_from",
         ),
     ),
     (
-        "judge/the-next-is-told-too",
+        "check/the-next-is-told-too",
         Pytest(OWNERS, "test_if_the_warning_is_an_error_the_next_is_told_too"),
     ),
     (
-        "judge/what-proc-hides-lives",
+        "check/what-proc-hides-lives",
         Pytest(OWNERS, "test_where_proc_hides_the_processes_of_others_the_living_keep_their_locks"),
     ),
     (
-        "judge/who-is-seen-alive-lives",
+        "check/who-is-seen-alive-lives",
         Unit("os::linux::process::tests::a_pidfd_whose_number_was_reused_proves_nothing"),
     ),
     (
-        "judge/who-recovers-is-told-once",
+        "check/who-recovers-is-told-once",
         Pytest(OWNERS, "test_a_recovered_lock_that_another_released_tells_of_no_death_any_more"),
     ),
     (
-        "judge/unknown-heirs-keep-it-too",
+        "check/unknown-heirs-keep-it-too",
         Pytest(
             HEIRS,
             "test_where_the_system_tells_of_no_heirs_a_lock_that_was_held_at_a_fork_is_kept",
         ),
     ),
-    ("judge/zombie-without-pidfd", ENDED),
+    ("check/zombie-without-pidfd", ENDED),
     (
         "places/a-full-table-takes-those-of-the-dead",
         Shared("places_of_waiters_that_died_are_used_again"),
@@ -293,8 +294,8 @@ const RULES: &[(&str, Test)] = &[
     ),
     ("sleep/is-bounded", REPLACED),
     ("watch/is-handed-over", Pytest(WATCH, "test_a_watcher_that_gives_up_wakes_another_to_watch")),
-    ("watch/judges", REPLACED),
-    ("watch/not-by-strangers", STRANGER),
+    ("watch/checks", REPLACED),
+    ("watch/not-by-foreign-processes", STRANGER),
     (
         "watch/not-by-who-cannot-look",
         Pytest(WATCH, "test_a_watcher_without_a_descriptor_to_look_with_leaves_it_to_another"),

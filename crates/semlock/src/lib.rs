@@ -66,11 +66,11 @@ mod address;
 mod atomic;
 #[cfg(not(loom))]
 mod backend;
+mod balance;
 #[cfg(all(unix, not(loom)))]
 mod barrier;
 #[cfg(all(unix, not(loom)))]
 mod condvar;
-mod count;
 mod deadline;
 mod error;
 #[cfg(all(unix, not(loom)))]

@@ -23,7 +23,7 @@
 
 use crate::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::backend::Semaphore;
-use crate::count::Count;
+use crate::balance::Balance;
 use crate::os::thread;
 use crate::{Deadline, Error, Name, Naming, Wait};
 
@@ -140,7 +140,7 @@ impl SemLock {
         let me = thread::current();
         let mine = self.is_held_by(me);
         if mine {
-            self.tally().add(1, me);
+            self.balance().add(1, me);
         }
         mine
     }
@@ -194,15 +194,15 @@ impl SemLock {
     }
 
     #[inline]
-    fn tally(&self) -> Count<'_> {
-        Count::of(self.count.each_ref())
+    fn balance(&self) -> Balance<'_> {
+        Balance::of(self.count.each_ref())
     }
 
     #[inline]
     fn took(&self) {
         let me = thread::current();
         self.owner.store(me, Ordering::Relaxed);
-        self.tally().add(1, me);
+        self.balance().add(1, me);
     }
 
     /// Gives a permit back; a recursive mutex that was taken several times only counts down.
@@ -218,15 +218,15 @@ impl SemLock {
             if !Semaphore::KEEPS_MAXVALUE {
                 self.check_below_maxvalue()?;
             }
-            self.tally().add(-1, thread::current());
+            self.balance().add(-1, thread::current());
         } else {
             let me = thread::current();
             if !self.is_held_by(me) {
                 return Err(Error::NotOwner);
             }
             // Before the post: after it, the next holder counts.
-            self.tally().add(-1, me);
-            if self.tally().get() > 0 {
+            self.balance().add(-1, me);
+            if self.balance().get() > 0 {
                 return Ok(());
             }
         }
@@ -235,7 +235,7 @@ impl SemLock {
 
     #[cold]
     fn not_posted(&self, error: Error) -> Error {
-        self.tally().add(1, thread::current());
+        self.balance().add(1, thread::current());
         error
     }
 
@@ -290,7 +290,7 @@ impl SemLock {
     #[inline]
     #[must_use]
     pub fn count(&self) -> i64 {
-        self.tally().get()
+        self.balance().get()
     }
 
     /// Whether the calling thread is the last that acquired, and not all was released since.
@@ -302,12 +302,12 @@ impl SemLock {
 
     #[inline]
     fn is_held_by(&self, thread: usize) -> bool {
-        self.tally().get() > 0 && self.owner.load(Ordering::Relaxed) == thread
+        self.balance().get() > 0 && self.owner.load(Ordering::Relaxed) == thread
     }
 
     /// For a child just forked: what its parent holds, it does not.
     pub fn after_fork(&self) {
-        self.tally().clear();
+        self.balance().clear();
     }
 
     /// A number by which this process, and those it forks, can open the semaphore again while this

@@ -32,7 +32,7 @@ use super::waiters::{NODE_WORDS, Node, Progress, Queue, Waiters, Waits};
 use super::watch::{LastCheck, Watch};
 use super::{Futex, Slept, Woke, low};
 use crate::atomic::{AtomicU64, Ordering, killed_after};
-use crate::count::Count;
+use crate::balance::Balance;
 
 const A: Process = Process::new(1, 1, false);
 const B: Process = Process::new(2, 2, false);
@@ -668,7 +668,7 @@ fn a_balance_that_is_read_was_the_balance_at_one_moment() {
     model_with(4, || {
         let shared = Arc::new((word(0), [word(0), word(0), word(0)]));
         let add = |words: &[AtomicU64; 3], delta, me| {
-            Count::of(words.each_ref()).add(delta, me);
+            Balance::of(words.each_ref()).add(delta, me);
         };
         for delta in [1, -1, 1] {
             add(&shared.1, delta, 1);
@@ -687,7 +687,7 @@ fn a_balance_that_is_read_was_the_balance_at_one_moment() {
                 assert!(free(permit, 1));
             }
         });
-        let balance = Count::of(shared.1.each_ref()).get();
+        let balance = Balance::of(shared.1.each_ref()).get();
         assert!((0..=1).contains(&balance), "{balance}");
         join([holder, other]);
     });

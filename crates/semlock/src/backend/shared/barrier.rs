@@ -2,12 +2,12 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::layout::barrier::{JUDGED, PHASE, TICKETS, WATCH};
+use super::layout::barrier::{LAST_CHECK, PHASE, TICKETS, WATCH};
 use super::layout::{Kind, Tag};
+use super::liveness::{LivenessCache, is_due_between_signals};
 use super::lock::Lock;
 use super::object::{Kernel, Object, Shared};
-use super::patrol::{Duty, Patrol};
-use super::suspects::{Suspects, is_due_between_signals};
+use super::wait_schedule::{Duty, WaitSchedule};
 use crate::mutation::rule;
 use crate::word::barrier::{Phase, Phases};
 use crate::word::permit::Process;
@@ -148,35 +148,35 @@ impl Barrier {
     /// # Errors
     /// [`Error::TooManyWaiters`].
     pub fn enter(&self, deadline: Deadline) -> Result<Entered<'_>, Error> {
-        let mut patrol = self.patrol(deadline);
+        let mut schedule = self.schedule(deadline);
         let result = loop {
             let seen = self.phases().see();
-            if let Some(entered) = self.locked(|| self.enter_locked(patrol.suspects())) {
+            if let Some(entered) = self.locked(|| self.enter_locked(schedule.liveness())) {
                 break entered;
             }
             // The action of those before runs.
-            let Some(nap) = patrol.nap() else { break Ok(Entered::TimedOut) };
-            if self.phases().sleep(&Kernel, seen, Some(nap)) == Slept::Interrupted {
-                self.judge_between_signals(&mut patrol);
+            let Some(time) = schedule.sleep_for() else { break Ok(Entered::TimedOut) };
+            if self.phases().sleep(&Kernel, seen, Some(time)) == Slept::Interrupted {
+                self.check_members_between_signals(&mut schedule);
                 break Ok(Entered::Interrupted);
             }
-            self.judge(&mut patrol);
-            if patrol.gives_a_turn() {
+            self.check_members(&mut schedule);
+            if schedule.gives_a_turn() {
                 break Ok(Entered::Interrupted);
             }
         };
-        self.end(&mut patrol);
+        self.end(&mut schedule);
         result
     }
 
-    fn enter_locked(&self, suspects: &mut Suspects) -> Option<Result<Entered<'_>, Error>> {
+    fn enter_locked(&self, liveness: &mut LivenessCache) -> Option<Result<Entered<'_>, Error>> {
         match self.phases().see().phase {
             Phase::Broken => return Some(Ok(Entered::Broken)),
             Phase::Action => return None,
             Phase::Filling => {}
         }
         let (queue, me) = (self.queue(), self.lock.object.me());
-        let is_dead = &mut |process| suspects.is_dead(process);
+        let is_dead = &mut |process| liveness.is_dead(process);
         let mut node = queue.enter(me);
         if node.is_none() {
             // Members that died are not reclaimed: they break the barrier.
@@ -216,7 +216,7 @@ impl Barrier {
         if !self.is_mine(member) {
             return Passed::Broken;
         }
-        let mut patrol = self.patrol(deadline);
+        let mut schedule = self.schedule(deadline);
         let result = loop {
             let seen = self.phases().see();
             match self.queue().progress(&member.node) {
@@ -224,25 +224,25 @@ impl Barrier {
                 Progress::Broken => break Passed::Broken,
                 Progress::Waiting => {}
             }
-            let Some(nap) = patrol.nap() else {
+            let Some(time) = schedule.sleep_for() else {
                 if let Some(passed) = self.locked(|| self.time_out(member)) {
                     break passed;
                 }
                 // All have come: only the action has to end.
-                self.end(&mut patrol);
-                patrol = self.patrol(Deadline::NEVER);
+                self.end(&mut schedule);
+                schedule = self.schedule(Deadline::NEVER);
                 continue;
             };
-            if self.phases().sleep(&Kernel, seen, Some(nap)) == Slept::Interrupted {
-                self.judge_between_signals(&mut patrol);
+            if self.phases().sleep(&Kernel, seen, Some(time)) == Slept::Interrupted {
+                self.check_members_between_signals(&mut schedule);
                 break Passed::Interrupted;
             }
-            self.judge(&mut patrol);
-            if patrol.gives_a_turn() {
+            self.check_members(&mut schedule);
+            if schedule.gives_a_turn() {
                 break Passed::Interrupted;
             }
         };
-        self.end(&mut patrol);
+        self.end(&mut schedule);
         result
     }
 
@@ -328,26 +328,26 @@ impl Barrier {
     }
 
     /// Looks, if it is this one's turn.
-    fn judge(&self, patrol: &mut Patrol<'_>) {
-        if patrol.duty() == Duty::Judge {
-            self.look(patrol.suspects());
-            if patrol.rests() {
+    fn check_members(&self, schedule: &mut WaitSchedule<'_>) {
+        if schedule.duty() == Duty::Check {
+            self.check_now(schedule.liveness());
+            if schedule.rests() {
                 self.wake_another();
             }
         }
     }
 
-    fn judge_between_signals(&self, patrol: &mut Patrol<'_>) {
+    fn check_members_between_signals(&self, schedule: &mut WaitSchedule<'_>) {
         let object = &self.lock.object;
-        if is_due_between_signals(object.word(JUDGED), object.me()) {
-            self.look(patrol.suspects());
+        if is_due_between_signals(object.word(LAST_CHECK), object.me()) {
+            self.check_now(schedule.liveness());
         }
     }
 
     /// Breaks the barrier if a member has died, or one that was telling the members something: that one may have told
     /// itself already.
-    fn look(&self, suspects: &mut Suspects) {
-        let is_dead = &mut |process| suspects.is_dead(process);
+    fn check_now(&self, liveness: &mut LivenessCache) {
+        let is_dead = &mut |process| liveness.is_dead(process);
         let half_done =
             rule("barrier/its-own-lock-is-watched") && self.lock.is_held_by_dead(is_dead);
         let member_died =
@@ -362,8 +362,8 @@ impl Barrier {
         }
     }
 
-    fn end(&self, patrol: &mut Patrol<'_>) {
-        if patrol.end() {
+    fn end(&self, schedule: &mut WaitSchedule<'_>) {
+        if schedule.end() {
             self.wake_another();
         }
     }
@@ -373,8 +373,8 @@ impl Barrier {
         Kernel.wake_one(self.lock.object.word(PHASE));
     }
 
-    fn patrol(&self, deadline: Deadline) -> Patrol<'_> {
-        Patrol::new(Some(self.lock.object.word(WATCH)), deadline, self.lock.object.me())
+    fn schedule(&self, deadline: Deadline) -> WaitSchedule<'_> {
+        WaitSchedule::new(Some(self.lock.object.word(WATCH)), deadline, self.lock.object.me())
     }
 
     fn queue(&self) -> Queue<'_> {

@@ -6,11 +6,11 @@
 use std::os::fd::BorrowedFd;
 
 use super::barrier::reclaim_nodes;
-use super::layout::condvar::{EMPTY_AT, JUDGED, NOTIFIED_AT, TICKETS, WATCH};
+use super::layout::condvar::{EMPTY_AT, LAST_CHECK, NOTIFIED_AT, TICKETS, WATCH};
 use super::layout::{Kind, Tag};
+use super::liveness::{LivenessCache, is_due_between_signals};
 use super::object::{Kernel, Object, Shared};
-use super::patrol::{Duty, Patrol};
-use super::suspects::{Suspects, is_due_between_signals};
+use super::wait_schedule::{Duty, WaitSchedule};
 use crate::atomic::Ordering;
 use crate::mutation::rule;
 use crate::word::Slept;
@@ -70,8 +70,8 @@ impl Condvar {
         if let Some(node) = self.queue().enter(me) {
             return Ok(Waiting { node, who: me });
         }
-        let mut suspects = Suspects::new(me);
-        let is_dead = &mut |process| suspects.is_dead(process);
+        let mut liveness = LivenessCache::new(me);
+        let is_dead = &mut |process| liveness.is_dead(process);
         if rule("condition/reclaims-nodes-of-the-dead") {
             reclaim_nodes(&self.object, &self.queue(), me, is_dead);
         }
@@ -89,29 +89,29 @@ impl Condvar {
         }
         let queue = self.queue();
         let me = self.object.me();
-        let mut patrol = Patrol::new(Some(self.object.word(WATCH)), deadline, me);
+        let mut schedule = WaitSchedule::new(Some(self.object.word(WATCH)), deadline, me);
         let result = loop {
             if queue.progress(&waiting.node) != Progress::Waiting {
                 break Wait::Acquired;
             }
-            let Some(nap) = patrol.nap() else { break Wait::TimedOut };
-            if queue.sleep(&Kernel, &waiting.node, Some(nap)) == Slept::Interrupted {
-                if is_due_between_signals(self.object.word(JUDGED), me) {
-                    self.pass_on(patrol.suspects());
+            let Some(time) = schedule.sleep_for() else { break Wait::TimedOut };
+            if queue.sleep(&Kernel, &waiting.node, Some(time)) == Slept::Interrupted {
+                if is_due_between_signals(self.object.word(LAST_CHECK), me) {
+                    self.pass_on(schedule.liveness());
                 }
                 break Wait::Interrupted;
             }
-            if patrol.duty() == Duty::Judge && rule("condition/the-watcher-passes-on") {
-                self.pass_on(patrol.suspects());
-                if patrol.rests() {
+            if schedule.duty() == Duty::Check && rule("condition/the-watcher-passes-on") {
+                self.pass_on(schedule.liveness());
+                if schedule.rests() {
                     queue.wake_another(&Kernel, &waiting.node);
                 }
             }
-            if patrol.gives_a_turn() {
+            if schedule.gives_a_turn() {
                 break Wait::Interrupted;
             }
         };
-        if patrol.end() {
+        if schedule.end() {
             // Somebody else has to watch now.
             queue.wake_another(&Kernel, &waiting.node);
         }
@@ -119,8 +119,8 @@ impl Condvar {
     }
 
     /// Passes on what those were notified of who died.
-    fn pass_on(&self, suspects: &mut Suspects) {
-        let is_dead = &mut |process| suspects.is_dead(process);
+    fn pass_on(&self, liveness: &mut LivenessCache) {
+        let is_dead = &mut |process| liveness.is_dead(process);
         let notified_at = self.object.segment().notified_at();
         self.queue().pass_on(&Kernel, &notified_at, self.object.me(), is_dead);
     }
@@ -141,8 +141,8 @@ impl Condvar {
             return;
         }
         let me = self.object.me();
-        let mut suspects = Suspects::new(me);
-        let is_dead = &mut |process| suspects.is_dead(process);
+        let mut liveness = LivenessCache::new(me);
+        let is_dead = &mut |process| liveness.is_dead(process);
         let notified_at = self.object.segment().notified_at();
         self.queue().abandon(&Kernel, &waiting.node, &notified_at, me, is_dead);
     }
@@ -164,8 +164,8 @@ impl Condvar {
             self.object.word(NOTIFIED_AT).store(tickets, Ordering::Release);
         }
         let me = self.object.me();
-        let mut suspects = Suspects::new(me);
-        let is_dead = &mut |process| suspects.is_dead(process);
+        let mut liveness = LivenessCache::new(me);
+        let is_dead = &mut |process| liveness.is_dead(process);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let notified = queue.notify(&Kernel, most, tickets, me, is_dead);
         if queue.waiting() == 0 || !rule("condition/empty-only-without-waiters") {

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use super::layout::event::FLAG;
 use super::layout::{Kind, Tag};
 use super::object::{Kernel, Object, Shared};
-use super::patrol::Patrol;
+use super::wait_schedule::WaitSchedule;
 use crate::word::{Slept, event};
 use crate::{Address, Deadline, Error, Wait};
 
@@ -69,19 +69,19 @@ impl Event {
     /// Waits until it is, or was, set after that moment, until a deadline, or a signal.
     pub fn wait_since(&self, epoch: u32, deadline: Deadline) -> Wait {
         // Who set it may have been killed before it woke anybody; so nobody sleeps for ever.
-        let mut patrol = Patrol::new(None, deadline, self.object.me());
+        let mut schedule = WaitSchedule::new(None, deadline, self.object.me());
         loop {
             // The deadline is looked at first: this process may be stopped in between, and what was set
             // before the deadline counts.
-            let nap = patrol.nap();
+            let time = schedule.sleep_for();
             if self.word().passed(epoch) {
                 return Wait::Acquired;
             }
-            let Some(nap) = nap else { return Wait::TimedOut };
-            if self.word().sleep(&Kernel, epoch, Some(nap)) == Slept::Interrupted {
+            let Some(time) = time else { return Wait::TimedOut };
+            if self.word().sleep(&Kernel, epoch, Some(time)) == Slept::Interrupted {
                 return Wait::Interrupted;
             }
-            if patrol.gives_a_turn() {
+            if schedule.gives_a_turn() {
                 return Wait::Interrupted;
             }
         }

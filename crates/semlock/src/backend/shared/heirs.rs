@@ -37,7 +37,7 @@
 use std::os::fd::BorrowedFd;
 
 use super::layout::message;
-use super::suspects::Suspects;
+use super::liveness::LivenessCache;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 use crate::os::lineage::{Lineage, may_be_left};
@@ -105,27 +105,27 @@ pub(super) fn is_left_by_all<'fd>(
     holder: Process,
     heirs: &AtomicU64,
     file: impl FnOnce() -> Option<BorrowedFd<'fd>>,
-    suspects: &mut Suspects,
+    liveness: &mut LivenessCache,
 ) -> bool {
-    let Some(parent) = holder.parent_of_heirs() else { return suspects.is_dead(holder) };
-    suspects.is_dead(parent) && !may_have_heirs(parent, heirs, file, suspects)
+    let Some(parent) = holder.parent_of_heirs() else { return liveness.is_dead(holder) };
+    liveness.is_dead(parent) && !may_have_heirs(parent, heirs, file, liveness)
 }
 
 fn may_have_heirs<'fd>(
     parent: Process,
     heirs: &AtomicU64,
     file: impl FnOnce() -> Option<BorrowedFd<'fd>>,
-    suspects: &mut Suspects,
+    liveness: &mut LivenessCache,
 ) -> bool {
-    if !rule("judge/heirs-keep-what-they-may-hold") {
+    if !rule("check/heirs-keep-what-they-may-hold") {
         return false;
     }
     let number = heirs.load(Ordering::Acquire);
-    if !is_number_of(number, parent) && rule("judge/unknown-heirs-keep-it-too") {
+    if !is_number_of(number, parent) && rule("check/unknown-heirs-keep-it-too") {
         return true;
     }
     let Some(file) = file() else {
-        suspects.cannot_look();
+        liveness.cannot_look();
         return true;
     };
     may_be_left(file, number)

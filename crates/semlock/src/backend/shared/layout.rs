@@ -25,10 +25,10 @@
 //!    0      PERMIT or VALUE  TICKETS       PERMIT        FLAG
 //!    1      EVENTCOUNT       NOTIFIED_AT   EVENTCOUNT
 //!    2      WATCH            WATCH         its lock's
-//!    3      JUDGED           EMPTY_AT      JUDGED
+//!    3      LAST_CHECK           EMPTY_AT      LAST_CHECK
 //!    4      TAG              TAG           TAG           TAG
-//!    5      MESSAGE or HEIRS JUDGED        TICKETS
-//!    6      SEAT                           PHASE
+//!    5      MESSAGE or HEIRS LAST_CHECK        TICKETS
+//!    6      LAST_CPU                           PHASE
 //!    7      TICKETS                        WATCH
 //!
 //!  slots after that of a robust semaphore: its permits, one word each, and their hints
@@ -47,8 +47,8 @@
 //!
 //!  entry    mutex            robust semaphore     semaphore
 //!    0      OWNER            OWNER                OWNER
-//!    1      DEPTH            DEPTH: permits held  COUNT
-//!    2      RECOVERED_FROM   RECOVERED_FROM       (3 words, `count::Count`)
+//!    1      DEPTH            DEPTH: permits held  BALANCE
+//!    2      RECOVERED_FROM   RECOVERED_FROM       (3 words, `balance::Balance`)
 //!    3      MOVER            LAST_PERMIT
 //!
 //!  entries after that of a robust semaphore: which permits the process holds (`word::blocks`)
@@ -157,13 +157,13 @@ pub mod lock {
     /// Who watches the holders.
     pub const WATCH: usize = 2;
     /// When somebody who does not sleep checked the holders last.
-    pub const JUDGED: usize = 3;
+    pub const LAST_CHECK: usize = 3;
     /// Of a lock that a queue moves messages under: one of [`message`](super::message).
     pub const MESSAGE: usize = 5;
     /// Of every other lock: the number of who may have inherited it, or 0 (see `heirs`).
     pub const HEIRS: usize = MESSAGE;
     /// The processor that it was released on last.
-    pub const SEAT: usize = 6;
+    pub const LAST_CPU: usize = 6;
     /// The tickets of its waiters.
     pub const TICKETS: usize = 7;
 }
@@ -189,7 +189,7 @@ pub mod condvar {
     /// How many tickets there were before a look that found nobody waiting.
     pub const EMPTY_AT: usize = 3;
     /// When somebody who does not sleep checked the waiters last.
-    pub const JUDGED: usize = 5;
+    pub const LAST_CHECK: usize = 5;
 }
 
 /// Words of the slot of a barrier. Its own lock takes the first ones, as `lock` has them.
@@ -197,7 +197,7 @@ pub mod barrier {
     /// The permit of its own lock.
     pub const PERMIT: usize = super::lock::PERMIT;
     /// When somebody who does not sleep checked the members last.
-    pub const JUDGED: usize = super::lock::JUDGED;
+    pub const LAST_CHECK: usize = super::lock::LAST_CHECK;
     /// The tickets of its members.
     pub const TICKETS: usize = 5;
     /// What it is doing; its members sleep there.
@@ -233,8 +233,8 @@ pub mod entry {
     pub const MOVER: usize = 3;
     /// The permit of a robust semaphore that this process changed last, plus 1.
     pub const LAST_PERMIT: usize = 3;
-    /// Of a plain semaphore, the three words of a `count::Count`.
-    pub const COUNT: [usize; 3] = [1, 2, 3];
+    /// Of a plain semaphore, the three words of a `balance::Balance`.
+    pub const BALANCE: [usize; 3] = [1, 2, 3];
 }
 
 /// What lives in a slot.

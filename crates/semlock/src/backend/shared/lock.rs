@@ -19,14 +19,16 @@
 use std::os::fd::BorrowedFd;
 
 use super::heirs::is_left_by_all;
-use super::layout::lock::{EVENTCOUNT, HEIRS, JUDGED, MESSAGE, PERMIT, SEAT, TICKETS, VALUE};
+use super::layout::lock::{
+    EVENTCOUNT, HEIRS, LAST_CHECK, LAST_CPU, MESSAGE, PERMIT, TICKETS, VALUE,
+};
 use super::layout::message::{MOVING, WHOLE};
 use super::layout::{Kind, Tag, entry};
+use super::liveness::{LivenessCache, is_due};
 use super::object::{Kernel, Object, Shared};
-use super::spin::Seat;
-use super::suspects::{Suspects, is_due};
+use super::spin::LastCpu;
 use crate::atomic::{AtomicU64, Ordering};
-use crate::count::Count;
+use crate::balance::Balance;
 use crate::mutation::rule;
 use crate::os::{clock, thread};
 use crate::word::blocks::{Blocks, Mine};
@@ -166,8 +168,8 @@ impl Lock {
         EventCount(self.object.word(EVENTCOUNT))
     }
 
-    pub(super) fn seat(&self) -> Seat<'_> {
-        Seat(self.object.word(SEAT))
+    pub(super) fn last_cpu(&self) -> LastCpu<'_> {
+        LastCpu(self.object.word(LAST_CPU))
     }
 
     /// All permits of what is no plain semaphore.
@@ -228,8 +230,8 @@ impl Lock {
     }
 
     /// A plain semaphore's acquires less releases.
-    fn tally(&self) -> Count<'_> {
-        Count::of(entry::COUNT.map(|word| &self.object.private()[word]))
+    fn balance(&self) -> Balance<'_> {
+        Balance::of(entry::BALANCE.map(|word| &self.object.private()[word]))
     }
 
     // ---- Taking ----
@@ -260,14 +262,14 @@ impl Lock {
     #[inline]
     fn took_mutex(&self) {
         // Here, and not as it is released: that may be another's doing, who does not know this process's entry.
-        if rule("judge/who-recovers-is-told-once") {
+        if rule("check/who-recovers-is-told-once") {
             self.recovered_from().store(0, Ordering::Relaxed);
         }
         self.owner().store(thread::current() as u64, Ordering::Relaxed);
         self.depth().store(1, Ordering::Release);
-        // Who waits for a mutex waits for its holder. A barrier's lock, held for moments, has no seat.
+        // Who waits for a mutex waits for its holder. A barrier's lock, held for moments, has no last_cpu.
         if self.tag.kind != Kind::Barrier {
-            self.seat().take();
+            self.last_cpu().take();
         }
     }
 
@@ -278,22 +280,27 @@ impl Lock {
         }
         match self.attempt(None) {
             Some(taken) => taken,
-            None if self.tag.robust => self.judge_if_due(at_length).unwrap_or(Wait::TimedOut),
+            None if self.tag.robust => {
+                self.check_holder_if_due(at_length).unwrap_or(Wait::TimedOut)
+            }
             None => Wait::TimedOut,
         }
     }
 
     #[cold]
-    fn judge_if_due(&self, at_length: impl FnOnce(&mut (dyn FnMut() + Send))) -> Option<Wait> {
+    fn check_holder_if_due(
+        &self,
+        at_length: impl FnOnce(&mut (dyn FnMut() + Send)),
+    ) -> Option<Wait> {
         let me = self.object.me();
-        if !is_due(self.object.word(JUDGED), me) {
+        if !is_due(self.object.word(LAST_CHECK), me) {
             return None;
         }
         if self.holders() <= FEW_HOLDERS {
-            return self.judge(&mut Suspects::new(me));
+            return self.check_holder(&mut LivenessCache::new(me));
         }
         let mut found = None;
-        at_length(&mut || found = self.judge(&mut Suspects::new(me)));
+        at_length(&mut || found = self.check_holder(&mut LivenessCache::new(me)));
         found
     }
 
@@ -331,7 +338,7 @@ impl Lock {
                 self.counter().try_take(acquirer).then(|| {
                     let me = thread::current();
                     self.owner().store(me as u64, Ordering::Relaxed);
-                    self.tally().add(1, me);
+                    self.balance().add(1, me);
                     Wait::Acquired
                 })
             }
@@ -387,23 +394,23 @@ impl Lock {
     }
 
     /// Takes a permit from a holder that died.
-    pub(super) fn judge(&self, suspects: &mut Suspects) -> Option<Wait> {
+    pub(super) fn check_holder(&self, liveness: &mut LivenessCache) -> Option<Wait> {
         if self.tag.kind == Kind::Semaphore {
-            return self.judge_all(suspects);
+            return self.check_holders(liveness);
         }
         let State::Held(holder) = self.permit().state() else { return None };
         let file = || self.object.segment().descriptor();
-        (is_left_by_all(holder, self.object.word(HEIRS), file, suspects)
+        (is_left_by_all(holder, self.object.word(HEIRS), file, liveness)
             && self.permit().recover(holder, self.object.me()))
         .then(|| self.took(Taken::OwnerDied(holder)))
     }
 
     /// Of a robust semaphore also one that nobody finds, because who freed it was killed in the middle of that.
-    fn judge_all(&self, suspects: &mut Suspects) -> Option<Wait> {
+    fn check_holders(&self, liveness: &mut LivenessCache) -> Option<Wait> {
         let me = self.object.me();
         let acquirer = acquirer(None);
         let blocks = self.blocks();
-        let mut is_dead = suspects.each_once();
+        let mut is_dead = liveness.each_once();
         blocks.permits.iter().map(Permit).enumerate().find_map(|(index, permit)| {
             let taken = match permit.state() {
                 State::Held(holder) => (is_dead(holder) && permit.recover(holder, me))
@@ -472,8 +479,8 @@ impl Lock {
     #[cold]
     fn release_in_turn(&self) -> Result<(), Error> {
         let me = self.object.me();
-        let mut suspects = Suspects::new(me);
-        let is_dead = &mut |process| suspects.is_dead(process);
+        let mut liveness = LivenessCache::new(me);
+        let is_dead = &mut |process| liveness.is_dead(process);
         self.turns().release(&Kernel, self, clock::now, me, is_dead)
     }
 
@@ -499,7 +506,7 @@ impl Lock {
                 return;
             }
             self.forget_mutex();
-            if rule("judge/the-next-is-told-too") {
+            if rule("check/the-next-is-told-too") {
                 self.permit().free_as_owner_died(me, dead);
             } else {
                 self.permit().free(None);
@@ -534,11 +541,11 @@ impl Lock {
     pub fn free_those_of_the_dead(&self) {
         let me = self.object.me();
         let has_holders = self.tag.kind == Kind::Semaphore && self.tag.robust;
-        if !has_holders || !is_due(self.object.word(JUDGED), me) {
+        if !has_holders || !is_due(self.object.word(LAST_CHECK), me) {
             return;
         }
-        let mut suspects = Suspects::new(me);
-        let mut is_dead = suspects.each_once();
+        let mut liveness = LivenessCache::new(me);
+        let mut is_dead = liveness.each_once();
         let blocks = self.blocks();
         for (index, permit) in blocks.permits.iter().map(Permit).enumerate() {
             let is_free = match permit.state() {
@@ -586,7 +593,7 @@ impl Lock {
     #[must_use]
     pub fn count(&self) -> i64 {
         match self.tag {
-            Tag { kind: Kind::Semaphore, robust: false, .. } => self.tally().get(),
+            Tag { kind: Kind::Semaphore, robust: false, .. } => self.balance().get(),
             Tag { kind: Kind::Mutex, .. } if !self.is_held_by_this_process() => 0,
             _ => self.depth().load(Ordering::Acquire).cast_signed(),
         }
@@ -719,8 +726,8 @@ impl Permits for Lock {
             Tag { kind: Kind::Semaphore, robust: false, limit } => {
                 let freed = self.counter().free(limit.into(), next, clock::now);
                 let freed = freed.ok_or(Error::ReleasedTooManyTimes)?;
-                self.seat().take();
-                self.tally().add(-1, thread::current());
+                self.last_cpu().take();
+                self.balance().add(-1, thread::current());
                 return Ok(freed);
             }
             Tag { kind: Kind::Semaphore, .. } => {

@@ -13,8 +13,8 @@
 //!  reuse            slots that children of the process may still have
 //!  segment          the memory that objects live in
 //!  heirs            locks that a child may go on with
-//!  patrol, spin     how a wait goes on: sleeping and checking, and trying before that
-//!  suspects         whether a holder is dead, and when to check that
+//!  schedule, spin     how a wait goes on: sleeping and checking, and trying before that
+//!  liveness         whether a holder is dead, and when to check that
 //!  layout           which word of a segment is what
 //! ```
 
@@ -24,12 +24,12 @@ pub(crate) mod end;
 pub(crate) mod event;
 mod heirs;
 pub mod layout;
+mod liveness;
 pub(crate) mod lock;
 pub(crate) mod object;
-mod patrol;
 mod registry;
 mod reuse;
 pub(crate) mod segment;
 mod spin;
-mod suspects;
+mod wait_schedule;
 pub(crate) mod waiter;

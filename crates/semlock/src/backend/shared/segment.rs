@@ -234,7 +234,7 @@ impl Segment {
         let stranger = me.namespaces.pid == 0
             || me.namespaces.pid != makers[0].load(Ordering::Relaxed)
             || me.namespaces.time != makers[1].load(Ordering::Relaxed);
-        let stranger = stranger && rule("judge/strangers-are-named-so");
+        let stranger = stranger && rule("check/foreign-processes-are-named-so");
         self.call_me(Process::new(me.pid, me.start, stranger))
     }
 
@@ -244,7 +244,7 @@ impl Segment {
     fn call_me(&self, process: Process) -> Process {
         let name = &self.private.words()[private::NAME];
         let unknown =
-            if rule("judge/a-process-has-one-name") { 0 } else { name.load(Ordering::Relaxed) };
+            if rule("check/a-process-has-one-name") { 0 } else { name.load(Ordering::Relaxed) };
         match name.compare_exchange(unknown, process.word(), Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => process,
             Err(known) => Process::from_word(known),

@@ -2,7 +2,7 @@
 //!
 //! Where the one who will give runs on another processor, what is waited for may come sooner than the
 //! kernel could put this thread to sleep and wake it again. Where it runs on *this* processor, or not at
-//! all, trying keeps it from running. So who gives leaves the number of its processor (see `Seat`), and
+//! all, trying keeps it from running. So who gives leaves the number of its processor (see `LastCpu`), and
 //! a waiter that finds its own there sleeps at once.
 //!
 //! What that cannot tell is whether the other one still runs. So tries that did not pay make the next ones shorter,
@@ -28,9 +28,9 @@ static BUDGET: AtomicU64 = AtomicU64::new(LONGEST);
 
 /// The processor that an object was last given on, plus 1; 0: none yet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seat<'a>(pub(crate) &'a AtomicU64);
+pub(crate) struct LastCpu<'a>(pub(crate) &'a AtomicU64);
 
-impl Seat<'_> {
+impl LastCpu<'_> {
     /// Leaves the number of the processor that the calling thread runs on.
     #[inline]
     pub(crate) fn take(self) {
@@ -39,19 +39,19 @@ impl Seat<'_> {
         }
     }
 
-    fn is_elsewhere(self) -> bool {
-        let seat = self.0.load(Ordering::Relaxed);
+    fn is_another(self) -> bool {
+        let last_cpu = self.0.load(Ordering::Relaxed);
         // Where nobody can tell, trying tells.
-        cpu::current().is_none_or(|cpu| seat != 0 && seat != u64::from(cpu) + 1)
+        cpu::current().is_none_or(|cpu| last_cpu != 0 && last_cpu != u64::from(cpu) + 1)
     }
 }
 
-/// Tries again and again, if that may pay. Without a seat, nobody knows where the one is who will give.
+/// Tries again and again, if that may pay. Without a last_cpu, nobody knows where the one is who will give.
 pub(crate) fn try_for_a_while<T>(
-    seat: Option<Seat<'_>>,
+    last_cpu: Option<LastCpu<'_>>,
     mut attempt: impl FnMut() -> Option<T>,
 ) -> Option<T> {
-    let may_pay = || seat.is_none_or(Seat::is_elsewhere);
+    let may_pay = || last_cpu.is_none_or(LastCpu::is_another);
     if !cpu::are_several() || !may_pay() {
         return None;
     }

@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use super::layout::Kind;
-use super::layout::lock::{JUDGED, WATCH};
+use super::layout::lock::{LAST_CHECK, WATCH};
+use super::liveness::{LivenessCache, PAUSE, is_due, is_due_between_signals};
 use super::lock::Lock;
 use super::object::Kernel;
-use super::patrol::{Duty, Patrol};
 use super::spin::try_for_a_while;
-use super::suspects::{PAUSE, Suspects, is_due, is_due_between_signals};
+use super::wait_schedule::{Duty, WaitSchedule};
 use crate::mutation::rule;
 use crate::os::clock;
 use crate::word::Slept;
@@ -88,14 +88,14 @@ impl<'a> Waiter<'a> {
             self.began = clock::now().max(1);
         }
         let watch = lock.tag.robust.then(|| lock.object.word(WATCH));
-        let mut patrol = Patrol::new(watch, self.deadline, me);
+        let mut schedule = WaitSchedule::new(watch, self.deadline, me);
         let mut key = None;
-        let end = self.sleep(&mut patrol, &mut key);
+        let end = self.sleep(&mut schedule, &mut key);
         let others = key.is_some_and(|key| lock.eventcount().cancel_wait(key));
         if end != Wait::Interrupted {
             self.leave(end != Wait::TimedOut);
         }
-        if patrol.end() && others {
+        if schedule.end() && others {
             // Somebody else has to watch now: whoever this wakes finds that nobody does.
             lock.wake_one(self.place.as_ref());
         }
@@ -109,11 +109,11 @@ impl<'a> Waiter<'a> {
         }
         // Whoever took a mutex and takes it again waits for another to give it back, as a token.
         let is_token = lock.tag.kind == Kind::Mutex && lock.is_my_threads();
-        let seat = if is_token { None } else { Some(lock.seat()) };
-        try_for_a_while(seat, || lock.attempt(None))
+        let last_cpu = if is_token { None } else { Some(lock.last_cpu()) };
+        try_for_a_while(last_cpu, || lock.attempt(None))
     }
 
-    fn sleep(&mut self, patrol: &mut Patrol<'_>, key: &mut Option<WaitKey>) -> Wait {
+    fn sleep(&mut self, schedule: &mut WaitSchedule<'_>, key: &mut Option<WaitKey>) -> Wait {
         let lock = self.lock;
         loop {
             self.wait_in_place();
@@ -124,35 +124,35 @@ impl<'a> Waiter<'a> {
             if let Some(taken) = lock.attempt(self.place.as_ref()) {
                 return taken;
             }
-            let Some(nap) = patrol.nap() else {
+            let Some(time) = schedule.sleep_for() else {
                 // Once more, because the holder may have died since the watcher looked.
-                let judges = lock.tag.robust && rule("judge/once-more-at-the-deadline");
-                let found = if judges { self.judge_at_the_end(patrol) } else { None };
+                let checks = lock.tag.robust && rule("check/once-more-at-the-deadline");
+                let found = if checks { self.check_holder_at_the_end(schedule) } else { None };
                 return found.unwrap_or(Wait::TimedOut);
             };
             let slept = match self.place.as_ref().zip(lock.places()) {
-                Some((place, places)) => places.sleep(&Kernel, place, Some(nap)),
-                None => lock.eventcount().sleep(&Kernel, prepared, Some(nap)),
+                Some((place, places)) => places.sleep(&Kernel, place, Some(time)),
+                None => lock.eventcount().sleep(&Kernel, prepared, Some(time)),
             };
             if slept == Slept::Interrupted {
-                let is_due =
-                    lock.tag.robust && is_due_between_signals(lock.object.word(JUDGED), self.who);
-                let found = if is_due { lock.judge(patrol.suspects()) } else { None };
+                let is_due = lock.tag.robust
+                    && is_due_between_signals(lock.object.word(LAST_CHECK), self.who);
+                let found = if is_due { lock.check_holder(schedule.liveness()) } else { None };
                 return found.unwrap_or(Wait::Interrupted);
             }
             if let Some(taken) = lock.attempt(self.place.as_ref()) {
                 return taken;
             }
-            if patrol.duty() == Duty::Judge {
-                if let Some(taken) = lock.judge(patrol.suspects()) {
+            if schedule.duty() == Duty::Check {
+                if let Some(taken) = lock.check_holder(schedule.liveness()) {
                     return taken;
                 }
-                self.bury(patrol);
-                if patrol.rests() {
+                self.bury(schedule);
+                if schedule.rests() {
                     lock.wake_one(self.place.as_ref());
                 }
             }
-            if patrol.gives_a_turn() {
+            if schedule.gives_a_turn() {
                 return Wait::Interrupted;
             }
         }
@@ -169,13 +169,13 @@ impl<'a> Waiter<'a> {
             }
             None => {
                 self.place = places.enter(self.who);
-                let judged = self.lock.object.word(JUDGED);
+                let last_check = self.lock.object.word(LAST_CHECK);
                 if self.place.is_none()
                     && rule("places/a-full-table-takes-those-of-the-dead")
-                    && is_due(judged, self.who)
+                    && is_due(last_check, self.who)
                 {
-                    let mut suspects = Suspects::new(self.who);
-                    places.reclaim(self.who, &mut suspects.each_once());
+                    let mut liveness = LivenessCache::new(self.who);
+                    places.reclaim(self.who, &mut liveness.each_once());
                     self.place = places.enter(self.who);
                 }
             }
@@ -183,18 +183,18 @@ impl<'a> Waiter<'a> {
     }
 
     /// Frees the places of those who died after they were woken. What they were woken for is the next one's.
-    fn bury(&self, patrol: &mut Patrol<'_>) {
+    fn bury(&self, schedule: &mut WaitSchedule<'_>) {
         let Some(places) = self.lock.places() else { return };
-        if places.reclaim_woken(self.who, &mut patrol.suspects().each_once()) {
+        if places.reclaim_woken(self.who, &mut schedule.liveness().each_once()) {
             self.lock.wake_one(self.place.as_ref());
         }
     }
 
     /// Those whose waits are short take turns with those who only try.
-    fn judge_at_the_end(&self, patrol: &mut Patrol<'_>) -> Option<Wait> {
+    fn check_holder_at_the_end(&self, schedule: &mut WaitSchedule<'_>) -> Option<Wait> {
         let lock = self.lock;
-        if patrol.has_lasted(PAUSE) || is_due(lock.object.word(JUDGED), self.who) {
-            lock.judge(patrol.suspects())
+        if schedule.has_lasted(PAUSE) || is_due(lock.object.word(LAST_CHECK), self.who) {
+            lock.check_holder(schedule.liveness())
         } else {
             None
         }

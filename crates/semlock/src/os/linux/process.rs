@@ -20,12 +20,12 @@ use crate::os::process::{ProcessState, identity};
 pub(crate) fn is_dead(process: Pid, start: u64, identifies: bool, in_vain: &mut bool) -> bool {
     match pidfd_open(process, PidfdFlags::empty()) {
         Ok(descriptor) => is_dead_by(descriptor.as_fd(), process, start, identifies),
-        Err(Errno::SRCH) => rule("judge/no-such-process"),
+        Err(Errno::SRCH) => rule("check/no-such-process"),
         // The pid is a thread's now. If `pidfd_open` refuses every process, this proves nothing.
         Err(Errno::INVAL | Errno::NOENT)
-            if can_open_processes() || !rule("judge/a-refusal-is-no-answer") =>
+            if can_open_processes() || !rule("check/a-refusal-is-no-answer") =>
         {
-            rule("judge/a-threads-number")
+            rule("check/a-threads-number")
         }
         // The kernel has no pidfds, a filter forbids them, or this process has no descriptor left.
         Err(errno) => {
@@ -45,10 +45,10 @@ fn is_dead_by(descriptor: BorrowedFd<'_>, process: Pid, start: u64, identifies: 
     {
         // Even at this moment its number may be reused, and most other descriptors are readable.
         let lives = || matches!(query(process), ProcessState::Alive { start: now } if now == start);
-        let is_contradicted = start != 0 && rule("judge/who-is-seen-alive-lives") && lives();
-        return rule("judge/readable-pidfd") && !is_contradicted;
+        let is_contradicted = start != 0 && rule("check/who-is-seen-alive-lives") && lives();
+        return rule("check/readable-pidfd") && !is_contradicted;
     }
-    let unknown = start == 0 && rule("judge/an-unknown-start-proves-nothing");
+    let unknown = start == 0 && rule("check/an-unknown-start-proves-nothing");
     if !identifies || unknown || !is_of_my_namespace(identity().pid) {
         return false;
     }
@@ -56,11 +56,11 @@ fn is_dead_by(descriptor: BorrowedFd<'_>, process: Pid, start: u64, identifies: 
     // `/proc` may be of another pid namespace, and show another process: it must agree with the
     // pidfd.
     let agrees =
-        !rule("judge/proc-agrees-with-pidfd") || pid_of(descriptor.as_raw_fd()) == Some(pid.into());
+        !rule("check/proc-agrees-with-pidfd") || pid_of(descriptor.as_raw_fd()) == Some(pid.into());
     match Stat::of(pid) {
-        Some(shown) if agrees => rule("judge/start-time") && shown.start != start,
+        Some(shown) if agrees => rule("check/start-time") && shown.start != start,
         // `hidepid`, or no such file: unknown.
-        _ => !rule("judge/what-proc-hides-lives"),
+        _ => !rule("check/what-proc-hides-lives"),
     }
 }
 

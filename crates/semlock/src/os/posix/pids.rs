@@ -15,11 +15,11 @@ pub(crate) fn is_dead(process: Pid, start: u64, _identifies: bool, _in_vain: &mu
 /// Whether the process that had this pid and start time is certainly dead.
 pub(crate) fn is_dead_by_pid(pid: Pid, start: u64) -> bool {
     match query(pid) {
-        ProcessState::NoSuchProcess => rule("judge/no-such-process-without-pidfd"),
+        ProcessState::NoSuchProcess => rule("check/no-such-process-without-pidfd"),
         // It is the process that the caller means; or another, which had the pid after it.
-        ProcessState::Zombie => rule("judge/zombie-without-pidfd"),
+        ProcessState::Zombie => rule("check/zombie-without-pidfd"),
         ProcessState::Alive { start: now } => {
-            rule("judge/start-time-without-pidfd") && start != 0 && now != 0 && now != start
+            rule("check/start-time-without-pidfd") && start != 0 && now != 0 && now != start
         }
         ProcessState::Unknown => false,
     }

@@ -40,7 +40,7 @@ pub(crate) fn query(pid: Pid) -> ProcessState {
         // A process whose main thread has ended is Z too, while other threads run.
         Some(stat)
             if matches!(stat.state, b'Z' | b'X')
-                && (stat.threads <= 1 || !rule("judge/other-threads-without-pidfd")) =>
+                && (stat.threads <= 1 || !rule("check/other-threads-without-pidfd")) =>
         {
             ProcessState::Zombie
         }
@@ -52,7 +52,7 @@ pub(crate) fn query(pid: Pid) -> ProcessState {
 pub(crate) fn is_of_my_namespace(me: u32) -> bool {
     let mut text = [0; 24];
     let shown = readlinkat_raw(CWD, c"/proc/self", &mut text);
-    !rule("judge/proc-of-my-namespace")
+    !rule("check/proc-of-my-namespace")
         || shown.is_ok_and(|length| number(&text[..length]) == Some(me.into()))
 }
 

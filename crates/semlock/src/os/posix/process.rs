@@ -123,7 +123,7 @@ pub(crate) fn is_dead(pid: u32, start: u64, identifies: bool, in_vain: &mut bool
     let me = identity();
     if pid == me.pid {
         // If its pid is mine, it is dead.
-        return rule("judge/my-own-number") && start != 0 && me.start != 0 && start != me.start;
+        return rule("check/my-own-number") && start != 0 && me.start != 0 && start != me.start;
     }
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.is_some_and(|pid| process::is_dead(pid, start, identifies, in_vain))

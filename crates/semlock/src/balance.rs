@@ -30,7 +30,7 @@ use crate::atomic::{AtomicU64, Ordering};
 
 /// A view of the three words; negative numbers are two's complement.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Count<'a> {
+pub(crate) struct Balance<'a> {
     first: &'a AtomicU64,
     firsts: &'a AtomicU64,
     others: &'a AtomicU64,
@@ -48,7 +48,7 @@ fn counted(firsts: u64) -> i64 {
     (firsts << 24).cast_signed() >> 24
 }
 
-impl<'a> Count<'a> {
+impl<'a> Balance<'a> {
     #[inline]
     pub(crate) fn of([first, firsts, others]: [&'a AtomicU64; 3]) -> Self {
         Self { first, firsts, others }
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn nothing_is_lost_when_many_threads_count_at_once() {
         let words: [AtomicU64; 3] = Default::default();
-        let count = Count::of(words.each_ref());
+        let count = Balance::of(words.each_ref());
         thread::scope(|scope| {
             for me in 1..=4 {
                 scope.spawn(move || {
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn numbers_below_zero_and_many_times_of_counting_keep_out_of_each_other() {
         let words: [AtomicU64; 3] = Default::default();
-        let count = Count::of(words.each_ref());
+        let count = Balance::of(words.each_ref());
         count.add(1, 7);
         for (delta, all) in [(-3, -2), (1 << 33, (1 << 33) - 2), (-(1 << 33), -2), (2, 0)] {
             count.add(delta, 7);

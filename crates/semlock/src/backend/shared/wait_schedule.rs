@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::suspects::Suspects;
+use super::liveness::LivenessCache;
 use crate::Deadline;
 use crate::atomic::AtomicU64;
 use crate::mutation::rule;
@@ -15,17 +15,17 @@ use crate::word::permit::Process;
 use crate::word::watch::{Heartbeat, Watch};
 
 /// A watcher sleeps for 90 to 98 ms, so that with its looking it comes within 100.
-const WATCHER_NAP: (u64, u64) = (90_000_000, 8_000_000);
+const WATCHER_SLEEP: (u64, u64) = (90_000_000, 8_000_000);
 /// The others sleep for 1 to 1.5 s.
-const NAP: (u64, u64) = (1_000_000_000, 500_000_000);
+const SLEEP: (u64, u64) = (1_000_000_000, 500_000_000);
 /// But first only for so long that a watcher which died just now, perhaps together with the holder, can be
 /// told by its silence.
-const FIRST_NAP: (u64, u64) = (220_000_000, 60_000_000);
+const FIRST_SLEEP: (u64, u64) = (220_000_000, 60_000_000);
 /// After so long the caller of a wait may have a turn, when the nap is over.
 const TURN: Duration = Duration::from_millis(800);
 
 /// One wait of one thread.
-pub(crate) struct Patrol<'a> {
+pub(crate) struct WaitSchedule<'a> {
     /// Nobody watches what has no holder.
     watch: Option<Watch<'a>>,
     watching: Option<Heartbeat>,
@@ -37,7 +37,7 @@ pub(crate) struct Patrol<'a> {
     ends: Option<u64>,
     /// It does not watch until then, whether or not another does.
     rests: bool,
-    suspects: Suspects,
+    liveness: LivenessCache,
 }
 
 /// What a sleeper has to do when it wakes.
@@ -45,21 +45,21 @@ pub(crate) struct Patrol<'a> {
 pub(crate) enum Duty {
     None,
     /// Look whether somebody has died.
-    Judge,
+    Check,
 }
 
-impl<'a> Patrol<'a> {
+impl<'a> WaitSchedule<'a> {
     pub(crate) fn new(watch: Option<&'a AtomicU64>, deadline: Deadline, me: Process) -> Self {
-        let suspects = Suspects::new(me);
-        // A stranger would keep those who can judge from watching.
-        let watches = me.can_be_checked() || !rule("watch/not-by-strangers");
+        let liveness = LivenessCache::new(me);
+        // A foreign process would keep those that can check from watching.
+        let watches = me.can_be_checked() || !rule("watch/not-by-foreign-processes");
         let watch = watch.filter(|_| watches).map(Watch);
         let (watching, ends) = (None, None);
-        Self { watch, watching, deadline, began: 0, until: 0, ends, rests: false, suspects }
+        Self { watch, watching, deadline, began: 0, until: 0, ends, rests: false, liveness }
     }
 
     /// How long to sleep now, at most; `None` if the deadline has passed.
-    pub(crate) fn nap(&mut self) -> Option<Duration> {
+    pub(crate) fn sleep_for(&mut self) -> Option<Duration> {
         let (now, left) = self.now_and_left();
         if left == Some(Duration::ZERO) {
             return None;
@@ -86,15 +86,15 @@ impl<'a> Patrol<'a> {
         };
         if is_over || began {
             let (least, more) = match (self.watch, self.watching) {
-                (_, Some(_)) => WATCHER_NAP,
-                (Some(_), None) if self.until == 0 => FIRST_NAP,
-                _ => NAP,
+                (_, Some(_)) => WATCHER_SLEEP,
+                (Some(_), None) if self.until == 0 => FIRST_SLEEP,
+                _ => SLEEP,
             };
             // So that they do not all wake at the same moment.
             self.until = now + least + jitter(now) % more;
         }
-        let nap = Duration::from_nanos(self.until - now);
-        Some(left.map_or(nap, |left| left.min(nap)))
+        let time = Duration::from_nanos(self.until - now);
+        Some(left.map_or(time, |left| left.min(time)))
     }
 
     /// What time it is, and what is left until the deadline. Only the first nap reads two clocks, the
@@ -114,18 +114,18 @@ impl<'a> Patrol<'a> {
 
     /// After a sleep.
     pub(crate) fn duty(&self) -> Duty {
-        let judges = self.watching.is_some() && clock::now() >= self.until;
-        if judges && rule("watch/judges") { Duty::Judge } else { Duty::None }
+        let checks = self.watching.is_some() && clock::now() >= self.until;
+        if checks && rule("watch/checks") { Duty::Check } else { Duty::None }
     }
 
     /// Whether it has just stopped watching, because it had no descriptor left to look with: then another has to be
     /// woken, who may have one.
     pub(crate) fn rests(&mut self) -> bool {
-        if !self.suspects.looked_in_vain() || !rule("watch/not-by-who-cannot-look") || !self.end() {
+        if !self.liveness.looked_in_vain() || !rule("watch/not-by-who-cannot-look") || !self.end() {
             return false;
         }
         let now = clock::now();
-        self.until = now + NAP.0 + jitter(now) % NAP.1;
+        self.until = now + SLEEP.0 + jitter(now) % SLEEP.1;
         self.rests = true;
         true
     }
@@ -142,8 +142,8 @@ impl<'a> Patrol<'a> {
         self.began != 0 && u128::from(clock::now().saturating_sub(self.began)) >= time.as_nanos()
     }
 
-    pub(crate) fn suspects(&mut self) -> &mut Suspects {
-        &mut self.suspects
+    pub(crate) fn liveness(&mut self) -> &mut LivenessCache {
+        &mut self.liveness
     }
 
     /// Ends the wait; true if it was the watcher, so that another has to be.
@@ -166,28 +166,29 @@ fn jitter(now: u64) -> u64 {
 mod tests {
     use std::time::Instant;
 
-    use super::super::suspects::is_due;
+    use super::super::liveness::is_due;
     use super::*;
 
     #[test]
     fn a_wait_of_several_naps_ends_at_its_deadline_and_not_before() {
         let (start, timeout) = (Instant::now(), Duration::from_millis(5));
-        let mut patrol = Patrol::new(None, Deadline::after(timeout), Process::new(7, 1, false));
-        while let Some(nap) = patrol.nap() {
-            assert!(nap <= timeout);
+        let mut schedule =
+            WaitSchedule::new(None, Deadline::after(timeout), Process::new(7, 1, false));
+        while let Some(time) = schedule.sleep_for() {
+            assert!(time <= timeout);
             std::hint::spin_loop();
         }
         assert!(start.elapsed() >= timeout);
     }
 
     #[test]
-    fn a_stranger_leaves_watching_and_judging_to_those_who_can() {
-        let [watch, judged] = [AtomicU64::new(0), AtomicU64::new(0)];
-        let [stranger, native] = [true, false].map(|stranger| Process::new(7, 1, stranger));
-        let mut first = Patrol::new(Some(&watch), Deadline::NEVER, stranger);
-        let mut second = Patrol::new(Some(&watch), Deadline::NEVER, native);
-        assert!(first.nap().is_some() && second.nap().is_some());
-        assert!(!is_due(&judged, stranger) && is_due(&judged, native));
+    fn a_foreign_process_leaves_watching_and_checking_to_others() {
+        let [watch, last_check] = [AtomicU64::new(0), AtomicU64::new(0)];
+        let [foreign, native] = [true, false].map(|is_foreign| Process::new(7, 1, is_foreign));
+        let mut first = WaitSchedule::new(Some(&watch), Deadline::NEVER, foreign);
+        let mut second = WaitSchedule::new(Some(&watch), Deadline::NEVER, native);
+        assert!(first.sleep_for().is_some() && second.sleep_for().is_some());
+        assert!(!is_due(&last_check, foreign) && is_due(&last_check, native));
         assert!(!first.end() && second.end());
     }
 }

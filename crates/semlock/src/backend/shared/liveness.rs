@@ -14,19 +14,19 @@ use crate::word::watch::LastCheck;
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
 /// Whether it is time to judge, for one who does not sleep.
-pub(crate) fn is_due(judged: &AtomicU64, me: Process) -> bool {
-    rule("judge/by-those-who-try") && is_ones_turn(judged, me)
+pub(crate) fn is_due(last_check: &AtomicU64, me: Process) -> bool {
+    rule("check/by-those-who-try") && is_ones_turn(last_check, me)
 }
 
 /// Whether it is time to judge, for one whose sleep a signal has ended: where signals come all the time, nobody sleeps for
 /// long enough to be a watcher.
-pub(crate) fn is_due_between_signals(judged: &AtomicU64, me: Process) -> bool {
-    rule("judge/between-signals") && is_ones_turn(judged, me)
+pub(crate) fn is_due_between_signals(last_check: &AtomicU64, me: Process) -> bool {
+    rule("check/between-signals") && is_ones_turn(last_check, me)
 }
 
 /// Never a stranger's, whose turn would be lost for those who can judge.
-fn is_ones_turn(judged: &AtomicU64, me: Process) -> bool {
-    me.can_be_checked() && LastCheck(judged).is_due(clock::about_now(), PAUSE)
+fn is_ones_turn(last_check: &AtomicU64, me: Process) -> bool {
+    me.can_be_checked() && LastCheck(last_check).is_due(clock::about_now(), PAUSE)
 }
 
 /// So long it is believed that a number is still the process's that had it: a look that finds that out costs several times as much.
@@ -35,7 +35,7 @@ const BELIEVED: u64 = 1_000_000_000;
 const MOST_BELIEVED: usize = 8;
 
 /// How the deaths that matter to a wait are found out.
-pub(crate) struct Suspects {
+pub(crate) struct LivenessCache {
     /// Who asks.
     me: Process,
     /// Whom it has identified, and until when that is believed.
@@ -44,7 +44,7 @@ pub(crate) struct Suspects {
     in_vain: bool,
 }
 
-impl Suspects {
+impl LivenessCache {
     pub(crate) fn new(me: Process) -> Self {
         Self { me, believed: Vec::new(), in_vain: false }
     }
@@ -81,10 +81,10 @@ impl Suspects {
     /// Whether it is certain that this process is dead.
     pub(crate) fn is_dead(&mut self, process: Process) -> bool {
         // In another namespace numbers mean others: who is a stranger there judges nobody.
-        if !self.me.can_be_checked() && rule("judge/not-by-strangers") {
+        if !self.me.can_be_checked() && rule("check/not-by-foreign-processes") {
             return false;
         }
-        if !process.can_be_checked() && rule("judge/no-strangers") {
+        if !process.can_be_checked() && rule("check/no-foreign-processes") {
             return false;
         }
         if process.word() == 0 {
