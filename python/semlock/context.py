@@ -18,14 +18,24 @@ __all__ = ["get_context"]
 
 
 def get_context(method: str | None = None) -> Context:
-    """A ``multiprocessing`` context, for use wherever one is, that runs on semlock.
+    """Return a ``multiprocessing`` context that runs on semlock.
 
-    What it makes can be sent to any process, whatever context that was started from; and processes
-    that are started from it are ordinary ones: neither they nor this process have anything
-    replaced. ``method`` is a start method; without one it is that of ``multiprocessing``, which is
-    settled by this call as by ``multiprocessing.get_context()``.
+    Use it wherever a context can be used. Nothing is replaced, neither in this process nor in its
+    children. What the context makes can be sent to every process, whatever context that process was
+    started from.
 
-    Raises ``ValueError`` for a start method that there is not.
+    :param method: the start method: ``"fork"``, ``"spawn"`` or ``"forkserver"``. None means that of
+        ``multiprocessing``, which this call fixes, as ``multiprocessing.get_context()`` does.
+    :raises ValueError: there is no such start method.
+
+    >>> import semlock
+    >>> context = semlock.get_context("spawn")
+    >>> done = context.Semaphore(0)
+    >>> worker = context.Process(target=done.release)
+    >>> worker.start()
+    >>> done.acquire()
+    True
+    >>> worker.join()
     """
     if method is None:
         method = multiprocessing.get_start_method()
@@ -38,7 +48,11 @@ def get_context(method: str | None = None) -> Context:
 
 
 class Context(context.BaseContext):
-    """What semlock's contexts have in common."""
+    """A ``multiprocessing`` context that runs on semlock: see :func:`get_context`.
+
+    It has everything that the stdlib's contexts have. Locks, values, arrays, queues and pools are
+    described here, because they differ.
+    """
 
     if TYPE_CHECKING:
         # Each has one of its own.
@@ -48,12 +62,25 @@ class Context(context.BaseContext):
         return get_context, (self.get_start_method(),)
 
     def get_context(self, method: str | None = None) -> Any:
+        """Return this context, or semlock's context for another start method.
+
+        :param method: the start method: ``"fork"``, ``"spawn"`` or ``"forkserver"``.
+        :raises ValueError: there is no such start method.
+        """
         return self if method is None else get_context(method)
 
     def Lock(  # noqa: N802
         self, *, robust: bool | None = None, on_owner_died: Literal["warn", "ignore"] = "warn"
     ) -> _native.Lock:
-        """A lock that is recovered if its holder dies, unless ``robust`` is false."""
+        """Make a :class:`semlock.Lock`, which one thread of one process holds at a time.
+
+        :param robust: whether the lock comes back when its holder dies. None means the default:
+            that it does where the system allows it.
+        :param on_owner_died: ``"warn"`` makes the next holder get an ``OwnerDiedWarning``. With
+            ``"ignore"`` it gets none, and finds the death in ``recovered``.
+        :raises OSError: the system has no memory to share.
+        :raises ValueError: another value of ``on_owner_died``.
+        """
         caller = sys._getframe(1)
         if caller.f_globals.get("__name__") == "multiprocessing.queues":
             # A queue of the stdlib's own class is being made: it asks for its two locks.
@@ -67,7 +94,15 @@ class Context(context.BaseContext):
     def RLock(  # noqa: N802
         self, *, robust: bool | None = None, on_owner_died: Literal["warn", "ignore"] = "warn"
     ) -> _native.RLock:
-        """A reentrant lock that is recovered if its holder dies, unless ``robust`` is false."""
+        """Make a :class:`semlock.RLock`, which its holder can acquire again.
+
+        :param robust: whether the lock comes back when its holder dies. None means the default:
+            that it does where the system allows it.
+        :param on_owner_died: ``"warn"`` makes the next holder get an ``OwnerDiedWarning``. With
+            ``"ignore"`` it gets none, and finds the death in ``recovered``.
+        :raises OSError: the system has no memory to share.
+        :raises ValueError: another value of ``on_owner_died``.
+        """
         return _native.RLock(ctx=self, on_owner_died=on_owner_died, **_given(robust))
 
     def Semaphore(  # noqa: N802
@@ -77,7 +112,18 @@ class Context(context.BaseContext):
         robust: bool = False,
         on_owner_died: Literal["warn", "ignore"] = "warn",
     ) -> _native.Semaphore:
-        """A semaphore; with ``robust``, permits of a process that dies are recovered."""
+        """Make a :class:`semlock.Semaphore`, a number of permits.
+
+        :param value: the permits at the beginning, from 0 to 2,147,483,647; of a robust one to
+            524,280.
+        :param robust: whether permits come back when their holder dies.
+        :param on_owner_died: of a robust one: ``"warn"`` makes the next holder of such a permit
+            get an ``OwnerDiedWarning``. With ``"ignore"`` it gets none, and finds the death in
+            ``recovered``.
+        :raises OSError: a negative ``value``, or the system has no memory to share.
+        :raises OverflowError: a ``value`` that no C ``int`` can hold.
+        :raises ValueError: too many permits of a robust one, or another value of ``on_owner_died``.
+        """
         return _native.Semaphore(value, ctx=self, robust=robust, on_owner_died=on_owner_died)
 
     def BoundedSemaphore(  # noqa: N802
@@ -87,15 +133,34 @@ class Context(context.BaseContext):
         robust: bool = False,
         on_owner_died: Literal["warn", "ignore"] = "warn",
     ) -> _native.BoundedSemaphore:
-        """A bounded semaphore; with ``robust``, permits of a process that dies are recovered."""
+        """Make a :class:`semlock.BoundedSemaphore`, which never has more than ``value`` permits.
+
+        :param value: the permits at the beginning, from 0 to 2,147,483,647; of a robust one to
+            524,280.
+        :param robust: whether permits come back when their holder dies.
+        :param on_owner_died: of a robust one: ``"warn"`` makes the next holder of such a permit
+            get an ``OwnerDiedWarning``. With ``"ignore"`` it gets none, and finds the death in
+            ``recovered``.
+        :raises OSError: a negative ``value``, or the system has no memory to share.
+        :raises OverflowError: a ``value`` that no C ``int`` can hold.
+        :raises ValueError: too many permits of a robust one, or another value of ``on_owner_died``.
+        """
         return _native.BoundedSemaphore(value, ctx=self, robust=robust, on_owner_died=on_owner_died)
 
     def Condition(self, lock: Any = None) -> _native.Condition:  # noqa: N802
-        """A condition variable."""
+        """Make a :class:`semlock.Condition`, where processes wait until another one notifies them.
+
+        :param lock: a ``semlock.Lock`` or ``semlock.RLock``, or None for a new ``RLock``.
+        :raises TypeError: another lock.
+        :raises OSError: the system has no memory to share.
+        """
         return _native.Condition(lock, ctx=self)
 
     def Event(self) -> _native.Event:  # noqa: N802
-        """An event."""
+        """Make a :class:`semlock.Event`, a flag that processes can wait for.
+
+        :raises OSError: the system has no memory to share.
+        """
         return _native.Event(ctx=self)
 
     def Barrier(  # noqa: N802
@@ -104,27 +169,52 @@ class Context(context.BaseContext):
         action: Callable[[], object] | None = None,
         timeout: float | None = None,
     ) -> _native.Barrier:
-        """A barrier."""
+        """Make a :class:`semlock.Barrier`, where processes wait until so many of them have come.
+
+        :param parties: how many have to come, from 1 to 4,294,967,295.
+        :param action: a function without arguments that the last one calls before any gets through.
+        :param timeout: the seconds that ``wait`` takes if it is given none. None means no limit.
+        :raises ValueError: ``parties`` out of their range.
+        :raises OSError: the system has no memory to share.
+        """
         return _native.Barrier(parties, action, timeout, ctx=self)
 
     # These are the stdlib's, in its heap, which gets memory of ours where it has none.
 
     def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:  # noqa: N802
-        """A ctypes object in shared memory."""
+        """Make a ctypes object in shared memory, without a lock.
+
+        :param typecode_or_type: a typecode as in ``array``, or a ctypes type.
+        :param args: what the type takes to make it; none makes it zero.
+        :raises OSError: the system has no memory to share.
+        """
         from multiprocessing.sharedctypes import RawValue
 
         make = functools.partial(RawValue, typecode_or_type, *args)
         return _in_heap(make, typecode_or_type, 1)
 
     def RawArray(self, typecode_or_type: Any, size_or_initializer: Any) -> Any:  # noqa: N802
-        """A ctypes array in shared memory."""
+        """Make a ctypes array in shared memory, without a lock.
+
+        :param typecode_or_type: a typecode as in ``array``, or a ctypes type.
+        :param size_or_initializer: the number of its elements, which are zero then, or its
+            elements.
+        :raises OSError: the system has no memory to share.
+        """
         from multiprocessing.sharedctypes import RawArray
 
         make = functools.partial(RawArray, typecode_or_type, size_or_initializer)
         return _in_heap(make, typecode_or_type, size_or_initializer)
 
     def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True) -> Any:  # noqa: N802
-        """A ctypes object in shared memory, with a lock."""
+        """Make a ctypes object in shared memory, with a lock.
+
+        :param typecode_or_type: a typecode as in ``array``, or a ctypes type.
+        :param args: what the type takes to make it; none makes it zero.
+        :param lock: True makes an ``RLock`` of this context, False makes the bare object. A lock is
+            used as it is.
+        :raises OSError: the system has no memory to share.
+        """
         from multiprocessing.sharedctypes import Value
 
         make = functools.partial(Value, typecode_or_type, *args, lock=lock, ctx=self)
@@ -133,7 +223,15 @@ class Context(context.BaseContext):
     def Array(  # noqa: N802
         self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True
     ) -> Any:
-        """A ctypes array in shared memory, with a lock."""
+        """Make a ctypes array in shared memory, with a lock.
+
+        :param typecode_or_type: a typecode as in ``array``, or a ctypes type.
+        :param size_or_initializer: the number of its elements, which are zero then, or its
+            elements.
+        :param lock: True makes an ``RLock`` of this context, False makes the bare object. A lock is
+            used as it is.
+        :raises OSError: the system has no memory to share.
+        """
         from multiprocessing.sharedctypes import Array
 
         make = functools.partial(Array, typecode_or_type, size_or_initializer, lock=lock, ctx=self)
@@ -143,7 +241,11 @@ class Context(context.BaseContext):
     # Where no lock is robust, nobody goes on where another was killed, and they are the stdlib's.
 
     def Queue(self, maxsize: int = 0) -> queues.Queue:  # noqa: N802
-        """A queue."""
+        """Make a queue with the stdlib's methods: see :class:`semlock.queues.Queue`.
+
+        :param maxsize: the greatest number of messages; 0 means no limit.
+        :raises OSError: the system has no memory to share, or no pipe.
+        """
         if not _native.HAS_SHARED:
             return super().Queue(maxsize)  # type: ignore[return-value]
         from .queues import Queue
@@ -151,7 +253,13 @@ class Context(context.BaseContext):
         return Queue(maxsize, ctx=self)
 
     def JoinableQueue(self, maxsize: int = 0) -> queues.JoinableQueue:  # noqa: N802
-        """A queue that can be waited for until its tasks are done, or a process died with some."""
+        """Make a queue whose ``join`` waits until all tasks are done, or a process ended with some.
+
+        See :class:`semlock.queues.JoinableQueue`.
+
+        :param maxsize: the greatest number of messages; 0 means no limit.
+        :raises OSError: the system has no memory to share, or no pipe.
+        """
         if not _native.HAS_SHARED:
             return super().JoinableQueue(maxsize)  # type: ignore[return-value]
         from .queues import JoinableQueue
@@ -159,7 +267,12 @@ class Context(context.BaseContext):
         return JoinableQueue(maxsize, ctx=self)
 
     def SimpleQueue(self) -> queues.SimpleQueue:  # noqa: N802
-        """A pipe with a lock at either end."""
+        """Make a queue that writes and reads without a thread.
+
+        See :class:`semlock.queues.SimpleQueue`.
+
+        :raises OSError: the system has no memory to share, or no pipe.
+        """
         if not _native.HAS_SHARED:
             return super().SimpleQueue()  # type: ignore[return-value]
         from .queues import SimpleQueue
@@ -173,7 +286,19 @@ class Context(context.BaseContext):
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
     ) -> pool.Pool:
-        """A pool of worker processes."""
+        """Make a pool of worker processes, with the stdlib's methods, on semlock's queues.
+
+        If a worker is killed in the middle of a message, all pending jobs fail with
+        :class:`~semlock.QueueBrokenError`, and so does each new one. A task that a killed worker
+        had taken is lost, as in the stdlib: its job never ends. Give ``get`` a timeout.
+
+        :param processes: how many workers; None means one for each processor.
+        :param initializer: a function that each worker calls first.
+        :param initargs: the arguments of ``initializer``.
+        :param maxtasksperchild: after how many tasks another worker takes the place of one; None
+            means never.
+        :raises ValueError: less than one worker, or less than one task for each.
+        """
         if not _native.HAS_SHARED:
             return super().Pool(processes, initializer, initargs, maxtasksperchild)  # type: ignore[return-value]
         from .pool import Pool

@@ -7,30 +7,75 @@ __all__ = ["OwnerDiedWarning", "QueueBrokenError", "WorkerDied"]
 
 
 class OwnerDiedWarning(RuntimeWarning):
-    """A lock was recovered from a process that died holding it.
+    """A lock, or a permit of a robust semaphore, was acquired from a process that died.
 
-    What the lock protects may be half-written. ``warnings.simplefilter("error",
-    OwnerDiedWarning)`` makes it an exception; the lock is then not taken, and whoever comes next is
-    told too. Who waited for a condition has its lock all the same, as always after a wait.
+    The data that it protects may be half-written: check it, or restore it, before you use it.
+    ``recovered`` is the pid of the dead process until the release.
 
-    A hook of the warning runs while the lock is held, and may take the lock itself.
+    ``warnings.simplefilter("error", OwnerDiedWarning)`` makes it an exception. Then the lock is not
+    acquired, and the next one that acquires it is warned too. After the ``wait`` of a condition the
+    lock is held all the same.
+
+    Code that the warning runs (a log handler) runs while the lock is held. It may acquire the same
+    lock, and must not wait for another thread that waits for that lock.
+
+    >>> import warnings, semlock
+    >>> context = semlock.get_context("spawn")
+    >>> lock = context.RLock()
+    >>> worker = context.Process(target=lock.acquire)  # and ends with it
+    >>> worker.start()
+    >>> worker.join()
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", semlock.OwnerDiedWarning)
+    ...     try:
+    ...         lock.acquire()
+    ...     except semlock.OwnerDiedWarning:
+    ...         print("its owner died")
+    its owner died
     """
 
 
 class QueueBrokenError(RuntimeError):
-    """A process died, or was interrupted, while it moved a message through a queue's pipe.
+    """A queue is broken: a process died, or was interrupted, in the middle of a message.
 
-    What is left in the pipe begins in the middle of a message, so nobody can read it, and nothing
-    can be written behind it. The queue stays so: make a new one.
+    What is left in the pipe begins in the middle of that message. So nobody can read it, and
+    nothing can be written behind it. The queue stays broken: make a new one.
+
+    >>> import semlock
+    >>> tasks = semlock.get_context("spawn").SimpleQueue()
+    >>> tasks.put("a task")
+    >>> try:
+    ...     task = tasks.get()
+    ... except semlock.QueueBrokenError:
+    ...     task = None  # make a new queue, and put again what is still to be done
+    >>> task
+    'a task'
+    >>> tasks.close()
     """
 
 
 class WorkerDied(RuntimeError):  # noqa: N818
-    """A process ended that held tasks of a ``JoinableQueue``, which nobody is going to do.
+    """A process ended with tasks of a ``JoinableQueue`` that nobody is going to do.
 
-    ``JoinableQueue.join()`` raises it as soon as it finds out, wherever it is called at that
-    moment, and counts these tasks as done. The queue goes on: put again what is still to be done,
-    start another worker, and call ``join()`` again.
+    ``JoinableQueue.join()`` raises it in each process that is in it at that moment. These tasks
+    count as done from then on. Put again what is still to be done, start another worker, and call
+    ``join()`` again.
+
+    :param tasks: how many tasks were lost.
+
+    >>> import semlock
+    >>> context = semlock.get_context("spawn")
+    >>> tasks = context.JoinableQueue()
+    >>> tasks.put("a task")
+    >>> worker = context.Process(target=tasks.get)  # and ends without task_done()
+    >>> worker.start()
+    >>> try:
+    ...     tasks.join()
+    ... except semlock.WorkerDied as error:
+    ...     print(error.tasks)
+    1
+    >>> worker.join()
+    >>> tasks.close()
     """
 
     def __init__(self, tasks: int) -> None:

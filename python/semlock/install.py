@@ -149,20 +149,25 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 def install(backend: str = "shared") -> None:
     """Make ``multiprocessing`` use semlock, in this process and in every child it starts from now.
 
-    ``backend="shared"`` is semlock's own locks and queues, in the place of the classes of
-    ``multiprocessing``: locks are recovered when their holder dies, and can be sent anywhere.
-    Where ``multiprocessing`` has no memory for ``Value`` and ``Array``, it gets some of semlock's.
+    Call it first: locks and queues that exist already go on as what they are. A second call
+    changes nothing; with the other backend it is as if :func:`uninstall` had been called in
+    between. Processes that ``multiprocessing`` does not start call it themselves. A child that
+    cannot install semlock goes on with the interpreter's own locks, with a ``RuntimeWarning``.
 
-    ``backend="kernel"`` is the operating system's semaphores, as in CPython; ``_multiprocessing``
-    alone is replaced. Named ones can be shared with processes that use CPython's own module.
+    On Windows, where semlock has no locks of its own, ``"shared"`` puts its classes on the
+    operating system's semaphores, and ``multiprocessing``'s queues on those classes.
 
-    Locks and queues that exist already go on as what they are. Calling it again changes nothing;
-    with the other backend, it is as if :func:`uninstall` had been called in between.
+    :param backend: ``"shared"`` replaces the locks, queues and pools of ``multiprocessing``, and
+        lends ``Value`` and ``Array`` memory where they have none. ``"kernel"`` replaces
+        ``_multiprocessing`` alone, by the operating system's semaphores: these are not robust, and
+        can be shared by name with processes that use CPython's own module.
+    :raises ValueError: there is no such backend.
 
-    Where semlock has no locks of its own (on Windows), ``"shared"`` has its classes on the
-    operating system's semaphores, and ``multiprocessing``'s own queues on them.
-
-    Raises ``ValueError`` for an unknown backend.
+    >>> import multiprocessing, semlock
+    >>> semlock.install()
+    >>> multiprocessing.Lock().holder() is None
+    True
+    >>> semlock.uninstall()
     """
     global _installation
     if backend not in _BACKENDS:
@@ -182,9 +187,9 @@ def install(backend: str = "shared") -> None:
 
 
 def uninstall() -> None:
-    """Undo :func:`install`, here and for the children started from now.
+    """Undo :func:`install`, in this process and for the children that it starts from now.
 
-    Locks that were made in between go on as what they are. Calling it again changes nothing.
+    What was made in between stays what it is. A second call changes nothing.
     """
     global _installation
     with _lock:

@@ -529,7 +529,29 @@ def _open_pipe(queue: Any, ctx: Any) -> _Stream:
 
 
 class Queue(_StockQueue):
-    """``multiprocessing.Queue``, whose messages arrive whole or not at all."""
+    """``multiprocessing.Queue``, whose messages arrive whole, or it is broken.
+
+    A context makes it. Its methods are the stdlib's, with timeouts in seconds. ``put``, ``get``,
+    ``put_nowait`` and ``get_nowait`` raise :class:`~semlock.QueueBrokenError` once a process was
+    killed, or interrupted by an exception, in the middle of a message. A process that is killed
+    while it waits for a message or for room breaks nothing. A message that a killed process had
+    taken, or had put and not yet sent, is lost, and its place is free again.
+
+    :param maxsize: the greatest number of messages; 0 means no limit. Above 524,280 a place is lost
+        with a message.
+    :param ctx: the context that it is for.
+    :raises OSError: the system has no memory to share, or no pipe.
+
+    >>> import semlock
+    >>> context = semlock.get_context("spawn")
+    >>> results = context.Queue(maxsize=10)
+    >>> worker = context.Process(target=results.put, args=("done",))
+    >>> worker.start()
+    >>> results.get(timeout=60)
+    'done'
+    >>> worker.join()
+    >>> results.close()
+    """
 
     def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
         # In the place of the stdlib's, which opens a pipe of its own. `self` can be an instance of
@@ -560,7 +582,25 @@ class Queue(_StockQueue):
 
 
 class JoinableQueue(Queue, _StockJoinableQueue):
-    """``multiprocessing.JoinableQueue``, whose messages arrive whole or not at all."""
+    """A :class:`Queue` whose ``join`` waits until all tasks are done.
+
+    A context makes it. A task is done when ``task_done()`` was called for it, in any process, and
+    lost when the process that took it ends before. It knows of 512 tasks at a time that all
+    processes have taken and not done, and of 512 that they have put and not sent.
+
+    :param maxsize: the greatest number of messages; 0 means no limit.
+    :param ctx: the context that it is for.
+    :raises OSError: the system has no memory to share, or no pipe.
+
+    >>> import semlock
+    >>> tasks = semlock.get_context("spawn").JoinableQueue()
+    >>> tasks.put("a task")
+    >>> tasks.get()
+    'a task'
+    >>> tasks.task_done()
+    >>> tasks.join()
+    >>> tasks.close()
+    """
 
     def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
         # `self` can be one of the stdlib's.
@@ -575,10 +615,10 @@ class JoinableQueue(Queue, _StockJoinableQueue):
     def join(self) -> None:
         """Wait until all tasks are done.
 
-        Raises :class:`~semlock.WorkerDied` when a process has ended that held tasks: it had taken
-        them with ``get()``, and nobody has called ``task_done()`` for them; or it had put them, and
-        they were not sent yet. These count as done then, and the next ``join()`` waits for the
-        others. Raises :class:`~semlock.QueueBrokenError` when the queue is broken.
+        :raises WorkerDied: a process ended that had taken tasks and not done them, or had put tasks
+            and not sent them. They count as done from then on: the next ``join()`` waits for the
+            others.
+        :raises QueueBrokenError: the queue is broken.
         """
         # `self` can be one of the stdlib's, or have its pipe from a process without semlock.
         tasks, reader = self._unfinished_tasks, vars(self)["_reader"]
@@ -597,7 +637,22 @@ class JoinableQueue(Queue, _StockJoinableQueue):
 
 
 class SimpleQueue(_StockSimpleQueue):
-    """``multiprocessing.SimpleQueue``, whose messages arrive whole or not at all."""
+    """``multiprocessing.SimpleQueue``, whose messages arrive whole, or it is broken.
+
+    A context makes it. It writes and reads without a thread: ``put`` waits while the pipe is full.
+    ``put``, ``get`` and ``empty`` raise :class:`~semlock.QueueBrokenError` once a process was
+    killed, or interrupted by an exception, in the middle of a message.
+
+    :param ctx: the context that it is for.
+    :raises OSError: the system has no memory to share, or no pipe.
+
+    >>> import semlock
+    >>> queue = semlock.get_context("spawn").SimpleQueue()
+    >>> queue.put("a message")
+    >>> queue.get()
+    'a message'
+    >>> queue.close()
+    """
 
     _reader: _ReadingEnd
     _writer: _WritingEnd

@@ -29,9 +29,25 @@ pub(crate) fn broken_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 #[pyclass(frozen, subclass, module = "semlock._native", name = "_Barrier")]
 pub(crate) struct Base;
 
-/// A place where so many threads, of any processes, wait until all are there.
+/// A point where processes wait until a fixed number of them have come.
 ///
-/// One that dies in it breaks it.
+/// Each thread that waits counts. A member that dies while it waits breaks the barrier.
+///
+/// :param parties: how many have to come, from 1 to 4294967295. No more than 4096 can wait at once.
+/// :param action: a function without arguments that the last one calls before any gets through.
+/// :param timeout: the seconds that `wait` takes if it is given none. None means no limit.
+/// :param ctx: a multiprocessing context, as in the stdlib; it has no effect.
+/// :raises ValueError: parties out of their range.
+/// :raises OSError: the system has no memory to share.
+///
+/// >>> import semlock
+/// >>> context = semlock.get_context("spawn")
+/// >>> barrier = context.Barrier(2, timeout=60)  # seconds
+/// >>> worker = context.Process(target=barrier.wait)
+/// >>> worker.start()
+/// >>> barrier.wait() in (0, 1)
+/// True
+/// >>> worker.join()
 #[pyclass(frozen, subclass, dict, weakref, extends = Base, module = "semlock")]
 pub(crate) struct Barrier {
     /// What `__init__` makes. A subclass may take other arguments, and call it later.
@@ -147,7 +163,16 @@ impl Barrier {
         self.fill(State::new(raw::Barrier::new(parties), action, timeout, py)?)
     }
 
-    /// Wait until all are there; the index of this one among them, from 0.
+    /// Wait until all have come, and return how many came before this one.
+    ///
+    /// :param timeout: the seconds to wait at most; a timeout breaks the barrier for all. None means
+    ///     the timeout that the barrier was made with.
+    /// :returns: a number from 0 to parties - 1, another one for each.
+    /// :raises threading.BrokenBarrierError: the barrier is broken, breaks, or is reset meanwhile; or
+    ///     the timeout passed.
+    /// :raises RuntimeError: too many wait already.
+    /// :raises ValueError: a timeout that is NaN.
+    /// :raises Exception: what the action raised, in the call that ran it. This breaks the barrier.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<u32> {
         let state = self.state()?;
@@ -180,34 +205,38 @@ impl Barrier {
         }
     }
 
-    /// Make it as new; those that wait get a `BrokenBarrierError`.
+    /// Make the barrier as new, also a broken one.
+    ///
+    /// Those that wait get a threading.BrokenBarrierError.
     fn reset(&self, py: Python<'_>) -> PyResult<()> {
         let state = self.state()?;
         py.detach(|| state.raw.reset());
         Ok(())
     }
 
-    /// Break it: those that wait, or will, get a `BrokenBarrierError` until it is reset.
+    /// Break the barrier until it is reset.
+    ///
+    /// Those that wait, and those that come, get a threading.BrokenBarrierError.
     fn abort(&self, py: Python<'_>) -> PyResult<()> {
         let state = self.state()?;
         py.detach(|| state.raw.abort());
         Ok(())
     }
 
-    /// How many it waits for.
+    /// How many have to come.
     #[getter]
     fn parties(&self) -> PyResult<u32> {
         Ok(self.state()?.raw.parties())
     }
 
-    /// How many wait now; none if it is broken.
+    /// How many wait; 0 if the barrier is broken.
     #[getter]
     fn n_waiting(&self) -> PyResult<u32> {
         let raw = &self.state()?.raw;
         Ok(if raw.is_broken() { 0 } else { raw.waiting() })
     }
 
-    /// Whether it is broken.
+    /// Whether the barrier is broken.
     #[getter]
     fn broken(&self) -> PyResult<bool> {
         Ok(self.state()?.raw.is_broken())

@@ -19,6 +19,7 @@ use semlock::{Deadline, Error, Wait};
 use super::arguments::{self, deadline, fast_arguments, float, is_none, parse, timeout_argument};
 use super::calls::{call, call_new, is_true};
 use super::class_names::class_with_module;
+use super::docs::condition as docs;
 use super::errors::{Exception, raise, raise_as};
 use super::locks::acquire::warn_that_owner_died;
 use super::locks::make::new_rlock;
@@ -580,23 +581,16 @@ unsafe extern "C" fn rebuild(
 static METHODS: Constant<[ffi::PyMethodDef; 15]> = Constant(shared_methods!(
     Condition,
     [
-        method!(c"acquire", FAST, PyCFunctionFastWithKeywords: acquire,
-        c"acquire($self, /, block=True, timeout=None)\n--\n\nAcquire the lock."),
-        method!(c"release", METH_NOARGS, PyCFunction: release,
-        c"release($self, /)\n--\n\nRelease the lock."),
+        method!(c"acquire", FAST, PyCFunctionFastWithKeywords: acquire, docs::ACQUIRE),
+        method!(c"release", METH_NOARGS, PyCFunction: release, docs::RELEASE),
         method!(c"__enter__", METH_NOARGS, PyCFunction: enter,
         c"__enter__($self, /)\n--\n\nAcquire the lock."),
         method!(c"__exit__", ffi::METH_FASTCALL, PyCFunctionFast: exit,
         c"__exit__($self, exc_type=None, exc_value=None, exc_tb=None, /)\n--\n\nRelease the lock."),
-        method!(c"wait", FAST, PyCFunctionFastWithKeywords: wait,
-        c"wait($self, /, timeout=None)\n--\n\n\
-          Let go of the lock until notified; False if that took too long."),
-        method!(c"wait_for", FAST, PyCFunctionFastWithKeywords: wait_for,
-        c"wait_for($self, /, predicate, timeout=None)\n--\n\nWait until the predicate holds."),
-        method!(c"notify", FAST, PyCFunctionFastWithKeywords: notify,
-        c"notify($self, /, n=1)\n--\n\nWake up to n that wait."),
-        method!(c"notify_all", METH_NOARGS, PyCFunction: notify_all,
-        c"notify_all($self, /)\n--\n\nWake all that wait."),
+        method!(c"wait", FAST, PyCFunctionFastWithKeywords: wait, docs::WAIT),
+        method!(c"wait_for", FAST, PyCFunctionFastWithKeywords: wait_for, docs::WAIT_FOR),
+        method!(c"notify", FAST, PyCFunctionFastWithKeywords: notify, docs::NOTIFY),
+        method!(c"notify_all", METH_NOARGS, PyCFunction: notify_all, docs::NOTIFY_ALL),
         method!(c"_rebuild", OF_CLASS,
         PyCFunctionWithKeywords: rebuild,
         c"_rebuild($type, /, segment, slot, tag, fd, lock)\n--\n\nWhat lives at that address."),
@@ -634,10 +628,7 @@ fn make_classes(py: Python<'_>) -> PyResult<Classes> {
         types::repr(repr),
         types::methods(&METHODS),
         types::getters(&GETTERS),
-        types::doc(
-            c"Condition(lock=None, *, ctx=None)\n--\n\n\
-              A condition that processes wait for with a lock, which is a new RLock by default.",
-        ),
+        types::doc(docs::CONDITION),
     ];
     // SAFETY: functions for `Object<Condition>`s, and tables that end with zero entries.
     let condition = unsafe { make_type::<Condition>(py, c"semlock.Condition", None, &slots) }?;

@@ -17,6 +17,7 @@ use semlock::raw::{self, Shared};
 
 use super::arguments::{deadline, parse, timeout_argument};
 use super::class_names::class_qualname;
+use super::docs::event as docs;
 use super::errors::raise;
 use super::objects::{Contents, fill, held, make_type, new_with};
 use super::sharing::{place, shared_methods};
@@ -140,16 +141,10 @@ unsafe extern "C" fn rebuild(
 static METHODS: Constant<[ffi::PyMethodDef; 11]> = Constant(shared_methods!(
     Event,
     [
-        method!(c"is_set", METH_NOARGS, PyCFunction: is_set,
-        c"is_set($self, /)\n--\n\nWhether it is set."),
-        method!(c"set", METH_NOARGS, PyCFunction: set,
-        c"set($self, /)\n--\n\nSet it, and wake all that wait for it. Takes no lock."),
-        method!(c"clear", METH_NOARGS, PyCFunction: clear,
-        c"clear($self, /)\n--\n\nReset it."),
-        method!(c"wait", FAST, PyCFunctionFastWithKeywords: wait,
-        c"wait($self, /, timeout=None)\n--\n\n\
-          Wait until it is set; False if that took too long. One that is cleared again at once \
-          was set."),
+        method!(c"is_set", METH_NOARGS, PyCFunction: is_set, docs::IS_SET),
+        method!(c"set", METH_NOARGS, PyCFunction: set, docs::SET),
+        method!(c"clear", METH_NOARGS, PyCFunction: clear, docs::CLEAR),
+        method!(c"wait", FAST, PyCFunctionFastWithKeywords: wait, docs::WAIT),
         method!(c"_rebuild", OF_CLASS,
         PyCFunctionWithKeywords: rebuild,
         c"_rebuild($type, /, segment, slot, tag, fd=-1)\n--\n\nWhat lives at that address."),
@@ -160,12 +155,8 @@ static TYPE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The class, made once and never freed.
 pub(crate) fn event_type(py: Python<'_>) -> PyResult<&Py<PyAny>> {
-    let slots = [
-        types::init(init),
-        types::repr(repr),
-        types::methods(&METHODS),
-        types::doc(c"Event(*, ctx=None)\n--\n\nA flag that processes share, and can wait for."),
-    ];
+    let slots =
+        [types::init(init), types::repr(repr), types::methods(&METHODS), types::doc(docs::EVENT)];
     TYPE.get_or_try_init(py, || {
         // SAFETY: functions for `Object<Event>`s, and tables that end with zero entries.
         unsafe { make_type::<Event>(py, c"semlock.Event", None, &slots) }.map(Bound::unbind)

@@ -14,6 +14,7 @@
 //!                   arguments, values  reading Python's objects, and making them
 //!                   calls              calling Python
 //!                   class_names        how messages call a class
+//!                   docs               docstrings of the public classes
 //!                   errors             raising exceptions
 //!                   waits              waiting while detached from the interpreter
 //!                   interpreter        what depends on the interpreter
@@ -47,6 +48,8 @@ pub(crate) mod calls;
 mod class_names;
 #[cfg(unix)]
 pub(crate) mod condition;
+#[cfg(unix)]
+mod docs;
 #[cfg_attr(not(unix), allow(dead_code))]
 pub(crate) mod errors;
 #[cfg(unix)]

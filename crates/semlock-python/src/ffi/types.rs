@@ -25,7 +25,7 @@ unsafe impl<T> Sync for Constant<T> {}
 
 /// One entry of a type's table of methods.
 macro_rules! method {
-    ($name:literal, $flags:expr, $kind:ident: $function:expr, $doc:literal) => {
+    ($name:literal, $flags:expr, $kind:ident: $function:expr, $doc:expr) => {
         pyo3::ffi::PyMethodDef {
             ml_name: $name.as_ptr(),
             ml_meth: pyo3::ffi::PyMethodDefPointer { $kind: $function },

@@ -15,6 +15,7 @@ use super::state::{
     is_mid_message, is_moving_message, is_zero, on_owner_died, recovered,
 };
 use super::view::{make_view_type, semlock};
+use crate::ffi::docs::locks as docs;
 use crate::ffi::errors::{Exception, raise_as};
 use crate::ffi::objects::make_type;
 use crate::ffi::sharing::shared_methods;
@@ -23,16 +24,13 @@ use crate::ffi::types::{self, Constant, END_OF_GETTERS, FAST, OF_CLASS, getter, 
 static SEMLOCK_METHODS: Constant<[ffi::PyMethodDef; 13]> = Constant(shared_methods!(
     Lock,
     [
-        method!(c"acquire", FAST, PyCFunctionFastWithKeywords: acquire,
-        c"acquire($self, /, block=True, timeout=None)\n--\n\nAcquire it; False if that took too long."),
-        method!(c"release", METH_NOARGS, PyCFunction: release,
-        c"release($self, /)\n--\n\nRelease it."),
+        method!(c"acquire", FAST, PyCFunctionFastWithKeywords: acquire, docs::ACQUIRE),
+        method!(c"release", METH_NOARGS, PyCFunction: release, docs::RELEASE),
         method!(c"__enter__", METH_NOARGS, PyCFunction: enter,
         c"__enter__($self, /)\n--\n\nAcquire it."),
         method!(c"__exit__", METH_FASTCALL, PyCFunctionFast: exit,
         c"__exit__($self, exc_type=None, exc_value=None, exc_tb=None, /)\n--\n\nRelease it."),
-        method!(c"locked", METH_NOARGS, PyCFunction: is_zero,
-        c"locked($self, /)\n--\n\nWhether no permit is free."),
+        method!(c"locked", METH_NOARGS, PyCFunction: is_zero, docs::LOCKED),
         method!(c"_make_name", METH_NOARGS | METH_STATIC, PyCFunction: make_name,
         c"_make_name()\n--\n\nA new name for a semaphore, as multiprocessing makes them."),
         method!(c"_rebuild", OF_CLASS, PyCFunctionWithKeywords: rebuild,
@@ -42,16 +40,14 @@ static SEMLOCK_METHODS: Constant<[ffi::PyMethodDef; 13]> = Constant(shared_metho
 ));
 
 static SEMAPHORE_METHODS: Constant<[ffi::PyMethodDef; 3]> = Constant([
-    method!(c"get_value", METH_NOARGS, PyCFunction: get_value,
-        c"get_value($self, /)\n--\n\nThe number of free permits."),
+    method!(c"get_value", METH_NOARGS, PyCFunction: get_value, docs::GET_VALUE),
     method!(c"_free_those_of_the_dead", METH_NOARGS, PyCFunction: free_those_of_the_dead,
         c"_free_those_of_the_dead($self, /)\n--\n\nFree permits whose holders died, and tell nobody."),
     ffi::PyMethodDef::zeroed(),
 ]);
 
 static LOCK_METHODS: Constant<[ffi::PyMethodDef; 7]> = Constant([
-    method!(c"holder", METH_NOARGS, PyCFunction: holder,
-        c"holder($self, /)\n--\n\nThe pid of the process that holds it, or None."),
+    method!(c"holder", METH_NOARGS, PyCFunction: holder, docs::HOLDER),
     method!(c"_guard_messages", METH_NOARGS, PyCFunction: guard_messages,
         c"_guard_messages($self, /)\n--\n\nMake it a queue's, whose messages are moved under it."),
     method!(c"_begin_message", METH_NOARGS, PyCFunction: begin_message,
@@ -66,17 +62,12 @@ static LOCK_METHODS: Constant<[ffi::PyMethodDef; 7]> = Constant([
 ]);
 
 static RLOCK_METHODS: Constant<[ffi::PyMethodDef; 2]> = Constant([
-    method!(c"holder", METH_NOARGS, PyCFunction: holder,
-        c"holder($self, /)\n--\n\nThe pid of the process that holds it, or None."),
+    method!(c"holder", METH_NOARGS, PyCFunction: holder, docs::HOLDER),
     ffi::PyMethodDef::zeroed(),
 ]);
 
 static SEMLOCK_GETTERS: Constant<[ffi::PyGetSetDef; 4]> = Constant([
-    getter(
-        c"recovered",
-        recovered,
-        c"The pid of the owner that died, from acquire to release; or None.",
-    ),
+    getter(c"recovered", recovered, docs::RECOVERED),
     getter(c"_on_owner_died", on_owner_died, c"What it was made with."),
     getter(c"_semlock", semlock, c"What multiprocessing calls the semaphore below."),
     END_OF_GETTERS,
@@ -143,10 +134,7 @@ fn make_lock<'py>(py: Python<'py>, base: &Bound<'py, PyAny>) -> PyResult<Bound<'
         types::init(init_lock),
         types::repr(repr_lock),
         types::methods(&LOCK_METHODS),
-        types::doc(
-            c"Lock(*, ctx=None, robust=True, on_owner_died='warn')\n--\n\n\
-              A lock that processes share, and that the next one gets if its holder dies.",
-        ),
+        types::doc(docs::LOCK),
     ];
     // SAFETY: functions for `Object<Lock>`s, and tables that end with zero entries.
     unsafe { make_type::<Lock>(py, c"semlock.Lock", Some(base), &slots) }
@@ -157,10 +145,7 @@ fn make_rlock<'py>(py: Python<'py>, base: &Bound<'py, PyAny>) -> PyResult<Bound<
         types::init(init_rlock),
         types::repr(repr_rlock),
         types::methods(&RLOCK_METHODS),
-        types::doc(
-            c"RLock(*, ctx=None, robust=True, on_owner_died='warn')\n--\n\n\
-              A lock that the thread which holds it can take again.",
-        ),
+        types::doc(docs::RLOCK),
     ];
     // SAFETY: functions for `Object<Lock>`s, and tables that end with zero entries.
     unsafe { make_type::<Lock>(py, c"semlock.RLock", Some(base), &slots) }
@@ -171,10 +156,7 @@ fn make_semaphore<'py>(py: Python<'py>, base: &Bound<'py, PyAny>) -> PyResult<Bo
         types::init(init_semaphore),
         types::repr(repr_semaphore),
         types::methods(&SEMAPHORE_METHODS),
-        types::doc(
-            c"Semaphore(value=1, *, ctx=None, robust=False, on_owner_died='warn')\n--\n\n\
-              Permits that processes share.",
-        ),
+        types::doc(docs::SEMAPHORE),
     ];
     // SAFETY: functions for `Object<Lock>`s, and tables that end with zero entries.
     unsafe { make_type::<Lock>(py, c"semlock.Semaphore", Some(base), &slots) }
@@ -184,14 +166,8 @@ fn make_bounded_semaphore<'py>(
     py: Python<'py>,
     base: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let slots = [
-        types::init(init_bounded),
-        types::repr(repr_bounded),
-        types::doc(
-            c"BoundedSemaphore(value=1, *, ctx=None, robust=False, on_owner_died='warn')\n--\n\n\
-              Permits that processes share, and never more than there were.",
-        ),
-    ];
+    let slots =
+        [types::init(init_bounded), types::repr(repr_bounded), types::doc(docs::BOUNDED_SEMAPHORE)];
     // SAFETY: functions for `Object<Lock>`s, and tables that end with zero entries.
     unsafe { make_type::<Lock>(py, c"semlock.BoundedSemaphore", Some(base), &slots) }
 }
