@@ -1,5 +1,8 @@
 //! `Barrier` on shared memory.
 
+// Docstrings are plain text in Python.
+#![allow(clippy::doc_markdown)]
+
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 

@@ -6,10 +6,23 @@ use crate::mutex::{Acquired, MutexGuard};
 use crate::raw::{self, Address, Object, Shared};
 use crate::{Deadline, Error, Wait};
 
-/// Where processes that hold a [`Mutex`](crate::Mutex) sleep until others that do notify them.
+/// A place where holders of a [`Mutex`](crate::Mutex) wait until another process notifies them.
 ///
-/// The oldest is notified first; nobody is woken without; and a waiter that dies after it was notified
-/// leaves its notification to another.
+/// The oldest waiter is notified first. No waiter wakes without a notification. If a waiter dies
+/// after it was notified, the next one gets its notification.
+///
+/// # Examples
+/// ```
+/// use semlock::{Condvar, Mutex};
+///
+/// let (mutex, condvar) = (Mutex::new()?, Condvar::new()?);
+/// std::thread::scope(|scope| {
+///     let guard = mutex.lock().into_guard();
+///     scope.spawn(|| condvar.notify_one(&mutex.lock().into_guard()));
+///     condvar.wait(guard).map(drop)
+/// })?;
+/// # Ok::<(), semlock::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Condvar(raw::Condvar);
 
@@ -20,10 +33,19 @@ impl Shared for Condvar {
 }
 
 impl Condvar {
-    /// Makes one.
+    /// Makes a condition that nobody waits for.
     ///
     /// # Errors
     /// Where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
+    ///
+    /// # Examples
+    /// ```
+    /// use semlock::Condvar;
+    ///
+    /// let condvar = Condvar::new()?;
+    /// # drop(condvar);
+    /// # Ok::<(), semlock::Error>(())
+    /// ```
     pub fn new() -> Result<Self, Error> {
         raw::Condvar::new().map(Self)
     }
@@ -34,22 +56,51 @@ impl Condvar {
     /// # Errors
     /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
     /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    ///
+    /// # Examples
+    /// ```
+    /// use semlock::{Condvar, Shared};
+    ///
+    /// let condvar = Condvar::new()?;
+    /// let same = Condvar::open(condvar.address(), Some(condvar.descriptor()?))?;
+    /// # drop(same);
+    /// # Ok::<(), semlock::Error>(())
+    /// ```
     pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
         raw::Condvar::open(address, descriptor).map(Self)
     }
 
-    /// Gives the mutex back, sleeps until notified, and takes the mutex again.
+    /// Releases the mutex, waits until it is notified, and acquires the mutex again.
     ///
     /// # Errors
     /// [`Error::TooManyWaiters`]; then the guard is dropped.
+    ///
+    /// # Examples
+    /// See [`Condvar`].
     pub fn wait<'a>(&self, guard: MutexGuard<'a>) -> Result<Acquired<MutexGuard<'a>>, Error> {
         self.wait_until(guard, Deadline::NEVER).map(|(acquired, _notified)| acquired)
     }
 
-    /// As [`wait`](Self::wait), until a deadline; tells whether it was notified.
+    /// As [`wait`](Self::wait), until a deadline; also returns whether it was notified.
+    ///
+    /// It acquires the mutex in any case, so it can return after the deadline.
     ///
     /// # Errors
     /// [`Error::TooManyWaiters`]; then the guard is dropped.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use semlock::{Condvar, Deadline, Mutex};
+    ///
+    /// let (mutex, condvar) = (Mutex::new()?, Condvar::new()?);
+    /// let deadline = Deadline::after(Duration::from_millis(5));
+    /// let (acquired, notified) = condvar.wait_until(mutex.lock().into_guard(), deadline)?;
+    /// assert!(!notified);
+    /// # drop(acquired);
+    /// # Ok::<(), semlock::Error>(())
+    /// ```
     pub fn wait_until<'a>(
         &self,
         guard: MutexGuard<'a>,
@@ -63,17 +114,46 @@ impl Condvar {
         Ok((acquired, self.0.leave(waiting)))
     }
 
-    /// Notifies the oldest who waits; true if anybody does. The guard shows that the mutex is held.
+    /// Notifies the oldest waiter; true if there was one.
+    ///
+    /// The guard shows that the caller holds the mutex.
+    ///
+    /// # Examples
+    /// ```
+    /// use semlock::{Condvar, Mutex};
+    ///
+    /// let (mutex, condvar) = (Mutex::new()?, Condvar::new()?);
+    /// assert!(!condvar.notify_one(&mutex.lock().into_guard())); // nobody waits
+    /// # Ok::<(), semlock::Error>(())
+    /// ```
     pub fn notify_one(&self, guard: &MutexGuard<'_>) -> bool {
         self.notify(guard, 1) > 0
     }
 
-    /// Notifies all who wait, and returns how many.
+    /// Notifies all waiters, and returns how many there were.
+    ///
+    /// # Examples
+    /// ```
+    /// use semlock::{Condvar, Mutex};
+    ///
+    /// let (mutex, condvar) = (Mutex::new()?, Condvar::new()?);
+    /// assert_eq!(condvar.notify_all(&mutex.lock().into_guard()), 0); // nobody waits
+    /// # Ok::<(), semlock::Error>(())
+    /// ```
     pub fn notify_all(&self, guard: &MutexGuard<'_>) -> u32 {
         self.notify(guard, u32::MAX)
     }
 
-    /// Notifies at most so many, and returns how many.
+    /// Notifies at most so many waiters, the oldest first, and returns how many.
+    ///
+    /// # Examples
+    /// ```
+    /// use semlock::{Condvar, Mutex};
+    ///
+    /// let (mutex, condvar) = (Mutex::new()?, Condvar::new()?);
+    /// assert_eq!(condvar.notify(&mutex.lock().into_guard(), 2), 0); // nobody waits
+    /// # Ok::<(), semlock::Error>(())
+    /// ```
     pub fn notify(&self, _guard: &MutexGuard<'_>, most: u32) -> u32 {
         self.0.notify(most)
     }

@@ -15,26 +15,63 @@ impl Deadline {
     /// A deadline that does not come.
     pub const NEVER: Self = Self(None);
 
-    /// This long from now; [`NEVER`](Self::NEVER) where the clock cannot tell so late a moment.
+    /// Returns the moment that is this long from now.
+    ///
+    /// It is [`NEVER`](Self::NEVER) if the clock cannot tell so late a moment.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use semlock::Deadline;
+    ///
+    /// let deadline = Deadline::after(Duration::from_millis(250));
+    /// assert_eq!(Deadline::after(Duration::MAX), Deadline::NEVER);
+    /// # let _ = deadline;
+    /// ```
     #[must_use]
     pub fn after(timeout: Duration) -> Self {
         Self(Instant::now().checked_add(timeout))
     }
 
-    /// This many seconds from now: at once where negative, never where infinite or later than the
-    /// clock can tell.
+    /// Returns the moment that is this many seconds from now.
+    ///
+    /// A negative number is 0. It is [`NEVER`](Self::NEVER) if the number is infinite, or the clock
+    /// cannot tell so late a moment.
     ///
     /// # Errors
-    /// [`Error::TimeoutIsNan`].
+    /// [`Error::TimeoutIsNan`] for NaN.
+    ///
+    /// # Examples
+    /// ```
+    /// use semlock::Deadline;
+    ///
+    /// assert_eq!(Deadline::after_secs(f64::INFINITY)?, Deadline::NEVER);
+    /// assert!(Deadline::after_secs(f64::NAN).is_err());
+    /// # Ok::<(), semlock::Error>(())
+    /// ```
     pub fn after_secs(timeout: f64) -> Result<Self, Error> {
         Self::timeout(timeout).map(Self::after)
     }
 
-    /// This many seconds as a timeout, for who begins to wait later: zero where negative, and
-    /// [`Duration::MAX`] where infinite or longer than that.
+    /// Converts seconds to a timeout, for a wait that begins later.
+    ///
+    /// A negative number is 0. It is [`Duration::MAX`] if the number is infinite or greater than
+    /// that.
     ///
     /// # Errors
-    /// [`Error::TimeoutIsNan`].
+    /// [`Error::TimeoutIsNan`] for NaN.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use semlock::Deadline;
+    ///
+    /// assert_eq!(Deadline::timeout(-1.0)?, Duration::ZERO);
+    /// assert_eq!(Deadline::timeout(0.25)?, Duration::from_millis(250));
+    /// # Ok::<(), semlock::Error>(())
+    /// ```
     pub fn timeout(seconds: f64) -> Result<Duration, Error> {
         if seconds.is_nan() {
             return Err(Error::TimeoutIsNan);

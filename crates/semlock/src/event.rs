@@ -5,7 +5,19 @@ use std::os::fd::BorrowedFd;
 use crate::raw::{self, Address, Object, Shared};
 use crate::{Deadline, Error, Wait};
 
-/// A flag that processes wait for. Who waited when it was set gets through, also if it is cleared at once.
+/// A flag that processes wait for.
+///
+/// A waiter gets through even if the event is cleared at once after it was set.
+///
+/// # Examples
+/// ```
+/// use semlock::Event;
+///
+/// let event = Event::new()?;
+/// event.set(); // another process does this
+/// event.wait();
+/// # Ok::<(), semlock::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Event(raw::Event);
 
@@ -16,10 +28,18 @@ impl Shared for Event {
 }
 
 impl Event {
-    /// Makes one that is not set.
+    /// Makes an event that is not set.
     ///
     /// # Errors
     /// Where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
+    ///
+    /// # Examples
+    /// ```
+    /// use semlock::Event;
+    ///
+    /// assert!(!Event::new()?.is_set());
+    /// # Ok::<(), semlock::Error>(())
+    /// ```
     pub fn new() -> Result<Self, Error> {
         raw::Event::new().map(Self)
     }
@@ -30,32 +50,96 @@ impl Event {
     /// # Errors
     /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
     /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    ///
+    /// # Examples
+    /// ```
+    /// use semlock::{Event, Shared};
+    ///
+    /// let event = Event::new()?;
+    /// let same = Event::open(event.address(), Some(event.descriptor()?))?;
+    /// # drop(same);
+    /// # Ok::<(), semlock::Error>(())
+    /// ```
     pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
         raw::Event::open(address, descriptor).map(Self)
     }
 
-    /// Whether it is set.
+    /// Returns whether the event is set.
+    ///
+    /// # Examples
+    /// ```
+    /// use semlock::Event;
+    ///
+    /// let event = Event::new()?;
+    /// event.set();
+    /// assert!(event.is_set());
+    /// # Ok::<(), semlock::Error>(())
+    /// ```
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.0.is_set()
     }
 
-    /// Sets it, and wakes all who wait for it.
+    /// Sets the event, and wakes all its waiters. It takes no lock.
+    ///
+    /// # Examples
+    /// ```
+    /// use semlock::Event;
+    ///
+    /// let event = Event::new()?;
+    /// event.set();
+    /// assert!(event.is_set());
+    /// # Ok::<(), semlock::Error>(())
+    /// ```
     pub fn set(&self) {
         self.0.set();
     }
 
-    /// Clears it.
+    /// Clears the event.
+    ///
+    /// # Examples
+    /// ```
+    /// use semlock::Event;
+    ///
+    /// let event = Event::new()?;
+    /// event.set();
+    /// event.clear();
+    /// assert!(!event.is_set());
+    /// # Ok::<(), semlock::Error>(())
+    /// ```
     pub fn clear(&self) {
         self.0.clear();
     }
 
-    /// Waits until it is set, however long that takes.
+    /// Waits until the event is set, however long that takes. Signals do not end the wait.
+    ///
+    /// # Examples
+    /// ```
+    /// use semlock::Event;
+    ///
+    /// let event = Event::new()?;
+    /// event.set();
+    /// event.wait();
+    /// # Ok::<(), semlock::Error>(())
+    /// ```
     pub fn wait(&self) {
         while !self.wait_until(Deadline::NEVER) {}
     }
 
-    /// Waits until it is set; false if it was not before the deadline. Signals do not end the wait.
+    /// Waits until the event is set; false if it was not before the deadline.
+    ///
+    /// Signals do not end the wait.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use semlock::{Deadline, Event};
+    ///
+    /// let event = Event::new()?;
+    /// assert!(!event.wait_until(Deadline::after(Duration::from_millis(5))));
+    /// # Ok::<(), semlock::Error>(())
+    /// ```
     #[must_use]
     pub fn wait_until(&self, deadline: Deadline) -> bool {
         let epoch = self.0.epoch();

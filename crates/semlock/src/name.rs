@@ -17,6 +17,15 @@ impl Name {
     ///
     /// # Errors
     /// [`Error::NulInName`], since a C string would end there.
+    ///
+    /// # Examples
+    /// ```
+    /// use semlock::{Error, Name};
+    ///
+    /// Name::new("/an-example")?;
+    /// assert_eq!(Name::new("a\0b"), Err(Error::NulInName));
+    /// # Ok::<(), semlock::Error>(())
+    /// ```
     pub fn new(name: &str) -> Result<Self, Error> {
         CString::new(name).map(Self).map_err(|_| Error::NulInName)
     }

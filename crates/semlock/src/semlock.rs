@@ -117,7 +117,10 @@ impl SemLock {
         Self { sem, count, owner: AtomicUsize::new(0), maxvalue, kind, name }
     }
 
-    /// Takes a permit if that needs no waiting.
+    /// Takes a permit if that needs no waiting, and returns whether it did.
+    ///
+    /// # Errors
+    /// [`Error::Os`]: what `sem_trywait(3)` says.
     #[inline(always)]
     #[allow(clippy::inline_always)] // the hot path of several callers, which only one would get
     pub fn try_acquire(&self) -> Result<bool, Error> {
@@ -149,11 +152,17 @@ impl SemLock {
     ///
     /// For callers that have something to do when a signal arrives, and go on waiting after that;
     /// [`acquire_until`](Self::acquire_until) is for those that do not.
+    ///
+    /// # Errors
+    /// [`Error::Os`]: what `sem_timedwait(3)` says.
     pub fn wait(&self, deadline: Deadline) -> Result<Wait, Error> {
         self.wait_by(|sem| sem.wait(deadline))
     }
 
     /// The same, or until an event is signalled, which counts as a signal.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait).
     #[cfg(windows)]
     pub fn wait_or(
         &self,
@@ -175,11 +184,17 @@ impl SemLock {
     }
 
     /// Takes a permit, however long that takes.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait).
     pub fn acquire(&self) -> Result<(), Error> {
         self.acquire_until(Deadline::NEVER).map(|_always| ())
     }
 
     /// Takes a permit; false if there was none before the deadline.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait).
     pub fn acquire_until(&self, deadline: Deadline) -> Result<bool, Error> {
         if self.try_acquire()? {
             return Ok(true);
@@ -268,6 +283,9 @@ impl SemLock {
     }
 
     /// Whether no permit is free now.
+    ///
+    /// # Errors
+    /// [`Error::Os`]: what `sem_getvalue(3)` says.
     #[inline]
     pub fn is_zero(&self) -> Result<bool, Error> {
         match self.sem.value() {

@@ -101,6 +101,10 @@ impl Barrier {
     }
 
     /// The same barrier as another: see [`Lock::open`].
+    ///
+    /// # Errors
+    /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
+    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
     pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
         let (object, tag) = Object::open(&address, descriptor, &[Kind::Barrier])?;
         Ok(Self { lock: Lock { object, tag } })

@@ -52,6 +52,10 @@ impl Condvar {
     }
 
     /// The same condition as another: see [`Lock::open`](super::lock::Lock::open).
+    ///
+    /// # Errors
+    /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
+    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
     pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
         let (object, _) = Object::open(&address, descriptor, &[Kind::Condvar])?;
         Ok(Self { object })
