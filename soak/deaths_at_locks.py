@@ -8,12 +8,20 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import semlock
-from processes import PATIENCE, Crew, World, check, equal, killed_at_the_end, wait_until
+from processes import (
+    PATIENCE,
+    Crew,
+    World,
+    check,
+    equal,
+    killed_at_the_end,
+    state_of,
+    wait_until,
+)
 
 # ---- Holders and waiters ----
 
@@ -73,14 +81,6 @@ def killed_waiters(world: World, _: Random) -> int:
 
 USERS = 8
 PERMITS = 3
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 class Shared(ctypes.Structure):
@@ -157,7 +157,7 @@ class User:
             with self.condition:
                 self.enter()
                 shared.permits[place] = os.getpid()
-                if sum(pid and is_alive(pid) for pid in shared.permits) > PERMITS:
+                if sum(pid and state_of(pid) not in "ZX" for pid in shared.permits) > PERMITS:
                     shared.violations += 1
                 self.leave()
             with self.condition:

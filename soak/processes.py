@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -13,13 +14,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection, popen_forkserver
 from multiprocessing.popen_fork import Popen
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import semlock
 
-# Watchdogs, not bounds: what waits longer than this hangs.
-PATIENCE = 60.0
+# The tests' own helpers.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+from children import PATIENCE, state_of, wait_until  # noqa: F401
 
 # At import, so that children have it too, however they were started. What is ignored is not kept
 # either: a warning that is shown once is remembered by its text, which has a pid in it, for ever.
@@ -98,14 +101,6 @@ def check(condition: object, *what: object) -> None:
     """An assertion that `python -O` keeps."""
     if not condition:
         raise AssertionError(*what)
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Waits for what nothing announces."""
-    give_up = time.monotonic() + PATIENCE
-    while not condition():
-        check(time.monotonic() < give_up, f"waited in vain until {what}")
-        time.sleep(0.001)
 
 
 def equal(found: object, expected: object) -> None:

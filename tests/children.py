@@ -91,12 +91,29 @@ def output(*arguments: str | Path, **options: Any) -> str:
     return done.stdout
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
+def wait_until(condition: Callable[[], object], what: str = "it is so") -> None:
     """Waits for what nothing announces."""
     give_up = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < give_up, f"waited in vain until {what}"
         time.sleep(0.001)
+
+
+def state_of(pid: int, thread: int | None = None) -> str:
+    """The kernel's letter for the state of a thread: the main one, unless another is named.
+
+    "Z" if it has ended and nobody has waited for it, and "X" if it is gone.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/task/{thread or pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+    return stat.rpartition(")")[2].split()[0]
+
+
+def is_asleep(pid: int, thread: int | None = None) -> bool:
+    """Whether a thread sleeps in a system call."""
+    return state_of(pid, thread) == "S"
 
 
 def wait_until_asleep(child: subprocess.Popen[str] | Child) -> None:
@@ -107,8 +124,7 @@ def wait_until_asleep(child: subprocess.Popen[str] | Child) -> None:
 
     def asleep() -> bool:
         assert child.poll() is None, f"the child ended with {child.poll()}"
-        stat = Path(f"/proc/{child.pid}/task/{child.pid}/stat").read_text()
-        return stat.rpartition(")")[2].split()[0] == "S"
+        return is_asleep(child.pid)
 
     wait_until(asleep, "the child sleeps")
 
@@ -224,6 +240,24 @@ def forked(body: Callable[[Line], Any], fork: Callable[[], int] = os.fork) -> It
             os.kill(pid, signal.SIGKILL)
             child.reap()
         ours.close()
+
+
+def in_a_child(body: Callable[[], Any]) -> Any:
+    """What `body` returns in a forked child, or an AssertionError with its traceback."""
+    with forked(lambda _: body()) as child:
+        return child.result()
+
+
+def fork(life: Callable[[], Any]) -> int:
+    """A forked child that runs `life` and ends with the number that it returns. Nobody reaps it."""
+    pid = os.fork()
+    if not pid:
+        status = 101
+        try:
+            status = int(life() or 0)
+        finally:
+            os._exit(status)
+    return pid
 
 
 def in_a_fresh_interpreter(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import Child, Line, forked, wait_until
+from children import Child, Line, forked, in_a_child, wait_until
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 # Keeps the GIL during a call, as what forks has to.
@@ -155,12 +155,6 @@ def have_own_mounts() -> None:
     unshare(CLONE_NEWNS)
     private = ctypes.c_ulong(MS_REC | MS_PRIVATE)
     checked(LIBC.mount(b"none", b"/", None, private, None), "mount --make-rprivate /")
-
-
-def in_a_child(body: Callable[[], Any]) -> Any:
-    """What `body` returns in a forked child, or an AssertionError with its traceback."""
-    with forked(lambda _: body()) as child:
-        return child.result()
 
 
 def in_a_pid_namespace(body: Callable[[], Any], *, own_proc: bool) -> Any:

@@ -9,6 +9,8 @@ from typing import Any
 
 from children import NAMES_SEMAPHORES, output
 
+TESTS = str(Path(__file__).resolve().parent)
+
 METHODS = ["fork", "spawn", "forkserver"]
 
 HEAD = (
@@ -16,7 +18,11 @@ HEAD = (
     + """
 import gc, json, multiprocessing, os, pickle, signal, sys, threading, time
 
+"""
+    + f"sys.path.append({str(TESTS)!r})\n"
+    + """
 import semlock
+from children import is_asleep, wait_until
 from semlock import QueueBrokenError
 
 

@@ -24,6 +24,7 @@ from children import (
     Child,
     Line,
     forked,
+    in_a_child,
     in_a_fresh_interpreter,
     output,
     wait_until,
@@ -40,7 +41,6 @@ from families import (
     shared_by_forks,
     take,
 )
-from kernel_features import in_a_child
 from words import LAYOUT
 
 pytestmark = pytest.mark.usefixtures("a_segment")
@@ -776,7 +776,7 @@ TICK = 0.0005
 
 
 @contextmanager
-def storm(handler: Callable[[], Any]) -> Iterator[list[int]]:
+def many_signals(handler: Callable[[], Any]) -> Iterator[list[int]]:
     """Calls the handler again and again, wherever the main thread is. Counts the calls."""
     calls = [0]
     handling = False
@@ -817,7 +817,7 @@ def test_an_event_may_be_set_in_a_signal_handler_that_interrupted_it(what: str) 
     }
 
     def body() -> None:
-        with storm(event.set) as count:
+        with many_signals(event.set) as count:
             while count[0] < SIGNALS:
                 calls[what]()
         event.clear()
@@ -832,7 +832,7 @@ def test_an_event_may_be_set_in_a_signal_handler_that_interrupted_a_wait() -> No
     event = semlock.Event()
 
     def body() -> None:
-        with storm(event.set) as count:
+        with many_signals(event.set) as count:
             while count[0] < SIGNALS:
                 assert event.wait() is True
                 event.clear()
@@ -844,7 +844,7 @@ def test_an_event_that_is_set_and_cleared_in_a_handler_ends_the_wait_it_interrup
     event = semlock.Event()
 
     def body() -> None:
-        with storm(lambda: (event.set(), event.clear())) as count:
+        with many_signals(lambda: (event.set(), event.clear())) as count:
             while count[0] < SIGNALS:
                 assert event.wait(PATIENCE) is True
 
@@ -862,7 +862,7 @@ def test_a_handler_may_release_the_lock_that_it_interrupted_the_wait_for(family:
             if lock.locked() if family is semlock else lock._semlock._is_zero():
                 lock.release()
 
-        with storm(release) as count:
+        with many_signals(release) as count:
             while count[0] < SIGNALS:
                 assert lock.acquire() is True
 
@@ -880,7 +880,7 @@ def test_a_handler_may_try_the_lock_that_it_interrupted(family: Any, kind: str) 
                 assert lock._semlock._is_mine()
                 lock.release()
 
-        with storm(try_it) as count:
+        with many_signals(try_it) as count:
             while count[0] < SIGNALS:
                 with lock:
                     assert lock._semlock._is_mine()
@@ -903,7 +903,7 @@ def test_a_handler_may_try_the_lock_whose_wait_it_interrupted(family: Any, kind:
             assert not lock.acquire(False)
             assert not lock.acquire(True, TICK / 10)
 
-        with storm(try_it) as count:
+        with many_signals(try_it) as count:
             while count[0] < SIGNALS:
                 assert not lock.acquire(True, 0.002)
         line.say("tried")
@@ -924,7 +924,7 @@ def test_a_handler_may_use_robust_permits_that_it_interrupted() -> None:
             if semaphore.acquire(False):
                 semaphore.release()
 
-        with storm(try_it) as count:
+        with many_signals(try_it) as count:
             while count[0] < SIGNALS:
                 with semaphore, semaphore:
                     pass
@@ -942,7 +942,7 @@ def test_a_handler_may_notify_the_condition_whose_wait_it_interrupted() -> None:
                 condition.notify()
                 condition.release()
 
-        with storm(handle) as count:
+        with many_signals(handle) as count:
             while count[0] < SIGNALS:
                 with condition:
                     assert condition.wait(PATIENCE) is True

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from children import output
+from children import forked, output
 from semlock import _multiprocessing as ours
 
 SemLock = ours.SemLock
@@ -564,18 +564,10 @@ def test_after_a_fork_nothing_is_mine_and_the_permit_stays_taken(
 
 
 def test_an_unnamed_semaphore_is_shared_with_forked_children(name: str) -> None:
-    script = f"""if True:
-        import os
-        from semlock._multiprocessing import SemLock
-        lock = SemLock(1, 0, 1, {name!r}, True)
-        pid = os.fork()
-        if not pid:
-            lock.release()
-            os._exit(0)
-        print(lock.acquire())
-        os.waitpid(pid, 0)
-    """
-    assert output("-c", script) == "True\n"
+    lock = SemLock(SEMAPHORE, 0, 1, name, True)
+    with forked(lambda _: lock.release()) as child:
+        assert lock.acquire() is True
+        child.result()
 
 
 @pytest.mark.parametrize("kind", [MUTEX, SEMAPHORE])
@@ -770,18 +762,10 @@ def test_a_handle_that_never_was_is_refused(handle: int) -> None:
 
 
 def test_a_handle_is_known_to_a_forked_child(name: str) -> None:
-    script = f"""if True:
-        import os
-        from semlock._multiprocessing import SemLock
-        lock = SemLock(1, 0, 1, {name!r}, True)
-        pid = os.fork()
-        if not pid:
-            SemLock._rebuild(lock.handle, 1, 1, None).release()
-            os._exit(0)
-        print(lock.acquire())
-        os.waitpid(pid, 0)
-    """
-    assert output("-c", script) == "True\n"
+    lock = SemLock(SEMAPHORE, 0, 1, name, True)
+    with forked(lambda _: SemLock._rebuild(lock.handle, SEMAPHORE, 1, None).release()) as child:
+        assert lock.acquire() is True
+        child.result()
 
 
 def test_thousands_of_semaphores_are_closed_again(new_name: NewName) -> None:

@@ -31,16 +31,6 @@ def context():
     return semlock.get_context(method())
 
 
-def wait_until(condition):
-    while not condition():
-        time.sleep(0.001)
-
-
-def is_asleep(pid):
-    with open(f"/proc/{pid}/stat") as stat:
-        return stat.read().rpartition(")")[2].split()[0] == "S"
-
-
 def idle_worker(executor):
     """The worker that waits in the call queue, for which the others wait."""
     lock = executor._call_queue._rlock

@@ -18,14 +18,13 @@ from typing import Any
 
 import pytest
 import semlock
-from children import Line, forked, in_a_fresh_interpreter, output
+from children import Line, forked, in_a_child, in_a_fresh_interpreter, output
 from families import TAKEN, die, holder, let_go, recovered_from, take
 from kernel_features import (
     MS_RDONLY,
     Denied,
     deny,
     have_own_mounts,
-    in_a_child,
     mount,
     nameless_files_denied,
     needs_own_mounts,

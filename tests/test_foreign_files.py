@@ -22,15 +22,8 @@ from typing import Any
 
 import pytest
 import semlock
-from children import Line, forked, in_a_fresh_interpreter
-from kernel_features import (
-    have_own_mounts,
-    in_a_child,
-    mount,
-    needs_own_mounts,
-    needs_seccomp,
-    works,
-)
+from children import Line, forked, in_a_child, in_a_fresh_interpreter
+from kernel_features import have_own_mounts, mount, needs_own_mounts, needs_seccomp, works
 from programs import METHODS, Program, run_program
 from semlock import _native, descriptors, sharing
 from test_fallbacks import WAYS, after, is_where_it_should_be

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 import semlock
-from children import PATIENCE, Line, forked, wait_until, wait_until_asleep
+from children import PATIENCE, Line, forked, in_a_child, wait_until, wait_until_asleep
 from families import TAKEN, take
-from kernel_features import in_a_child
 from words import LAYOUT, Words
 
 pytestmark = pytest.mark.usefixtures("a_segment")

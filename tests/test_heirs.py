@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 import semlock
-from children import Child, Line, forked, wait_until, wait_until_gone
+from children import Child, Line, fork, forked, in_a_child, wait_until, wait_until_gone
 from families import TAKEN, die, is_kept, let_go, recovered_from, take, waiter
-from kernel_features import Denied, deny, in_a_child, needs_seccomp
+from kernel_features import Denied, deny, needs_seccomp
 
 pytestmark = [
     pytest.mark.usefixtures("a_segment"),
@@ -54,16 +54,6 @@ def until() -> Iterator[Until]:
     yield until
     until.end()
     os.close(until.reading)
-
-
-def fork(life: Callable[[], Any]) -> int:
-    pid = os.fork()
-    if not pid:
-        try:
-            life()
-        finally:
-            os._exit(0)
-    return pid
 
 
 def fork_one_that_executes(until: Until) -> None:

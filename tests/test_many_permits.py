@@ -14,28 +14,15 @@ from programs import run_program
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="holders are forked")
 
 HOLDER = """
-import os, signal, sys, threading, time
-import semlock
+from children import forked
 
 def held_by_another(semaphore, permits):
-    reader, writer = os.pipe()
-    holder = os.fork()
-    if holder == 0:
-        try:
-            os.close(reader)
-            for _ in range(permits):
-                semaphore.acquire()
-            os.write(writer, b"h")
-            signal.pause()
-        finally:
-            os._exit(1)
-    os.close(writer)
-    assert os.read(reader, 1) == b"h"
-    return holder
-
-def end(holder):
-    os.kill(holder, signal.SIGKILL)
-    os.waitpid(holder, 0)
+    def hold(line):
+        for _ in range(permits):
+            semaphore.acquire()
+        line.say("held")
+        line.hear()
+    return forked(hold)
 """
 
 # The other thread gets the interpreter's lock only when it is given up: a switch by force comes
@@ -46,7 +33,6 @@ RUNS_MEANWHILE = (
 def body():
     call = sys.argv[1]
     semaphore = semlock.Semaphore(100_000, robust=True)
-    holder = held_by_another(semaphore, 100_000)
     look = getattr(semaphore, call)
     ends, turns = False, 0
 
@@ -57,18 +43,19 @@ def body():
             time.sleep(0)
 
     counter = threading.Thread(target=count)
-    sys.setswitchinterval(3600)
-    try:
-        counter.start()
-        before = turns
-        last = time.monotonic() + 20
-        while turns == before and time.monotonic() < last:
-            look()
-        return turns > before
-    finally:
-        ends = True
-        counter.join()
-        end(holder)
+    with held_by_another(semaphore, 100_000) as holder:
+        assert holder.hear() == "held"
+        sys.setswitchinterval(3600)
+        try:
+            counter.start()
+            before = turns
+            last = time.monotonic() + 20
+            while turns == before and time.monotonic() < last:
+                look()
+            return turns > before
+        finally:
+            ends = True
+            counter.join()
 """
 )
 
@@ -77,19 +64,19 @@ ALL_ONCE = (
     + """
 def body():
     semaphore = semlock.Semaphore(10_000, robust=True, on_owner_died="ignore")
-    holder = held_by_another(semaphore, 7_000)
-    taken = 0
-    while semaphore.acquire(False):
-        taken += 1
-    full = [taken, semaphore.get_value(), semaphore.locked()]
-    for _ in range(taken):
-        semaphore.release()
-    try:
-        semaphore.release()
-    except ValueError:
-        full.append("none is left to release")
-    full.append(semaphore.get_value())
-    end(holder)
+    with held_by_another(semaphore, 7_000) as holder:
+        assert holder.hear() == "held"
+        taken = 0
+        while semaphore.acquire(False):
+            taken += 1
+        full = [taken, semaphore.get_value(), semaphore.locked()]
+        for _ in range(taken):
+            semaphore.release()
+        try:
+            semaphore.release()
+        except ValueError:
+            full.append("none is left to release")
+        full.append(semaphore.get_value())
     last = time.monotonic() + 20
     while semaphore.get_value() < 10_000 and time.monotonic() < last:
         semaphore._free_those_of_the_dead()

@@ -25,7 +25,10 @@ from children import (
     PATIENCE,
     Line,
     forked,
+    in_a_child,
     in_a_fresh_interpreter,
+    is_asleep,
+    state_of,
     wait_until,
     wait_until_asleep,
     wait_until_gone,
@@ -53,7 +56,6 @@ from kernel_features import (
     deny,
     forked_as,
     have_own_mounts,
-    in_a_child,
     in_a_pid_namespace,
     mount,
     needs_another_user,
@@ -414,8 +416,7 @@ def test_a_holder_whose_main_thread_has_ended_keeps_its_lock(make: Make, who: st
         system_call("exit", 0)
 
     def main_thread_has_ended() -> bool:
-        stat = Path(f"/proc/{child.pid}/stat").read_text()
-        return stat.rpartition(")")[2].split()[0] == "Z"
+        return state_of(child.pid) == "Z"
 
     with forked(body) as child:
         assert child.hear() == "held"
@@ -1164,8 +1165,7 @@ def test_a_fork_while_another_thread_waits_for_a_lock_does_not_wait_in_the_child
         thread = threading.Thread(target=lambda: (lock.acquire(), lock.release()))
         lock.acquire()
         thread.start()
-        status = Path(f"/proc/self/task/{thread.native_id}/stat")
-        wait_until(lambda: status.read_text().rpartition(")")[2].split()[0] == "S", "it waits")
+        wait_until(lambda: is_asleep(os.getpid(), thread.native_id), "it waits")
 
         def of_the_fork(line: Line) -> None:
             assert (lock._semlock._is_mine(), lock._semlock._count()) == (False, 0)

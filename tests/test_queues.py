@@ -16,7 +16,7 @@ def program(tmp_path: Path) -> Program:
 
 KILLS = (
     programs.KILLS
-    + '''
+    + """
 ALL_KINDS = ("SimpleQueue", "Queue", "JoinableQueue")
 
 
@@ -39,15 +39,8 @@ def run(context, target, *arguments):
     return child
 
 
-def wait_until(condition):
-    while not condition():
-        time.sleep(0.001)
-
-
 def sleeping(process):
-    """Whether the main thread of a child sleeps in a system call."""
-    with open(f"/proc/{process.pid}/task/{process.pid}/stat") as stat:
-        return stat.read().rpartition(")")[2].split()[0] == "S"
+    return is_asleep(process.pid)
 
 
 def done_with(*queues):
@@ -57,7 +50,7 @@ def done_with(*queues):
             queue.join_thread()
 
 
-'''
+"""
 )
 
 

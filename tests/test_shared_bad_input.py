@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 import semlock
-from children import PATIENCE, Line, forked, in_a_fresh_interpreter, wait_until
+from children import PATIENCE, Line, fork, forked, in_a_child, in_a_fresh_interpreter, wait_until
 from families import NOT_TAKEN, TAKEN, both, die, holder, recovered_from, take
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +33,6 @@ from kernel_features import (
     Denied,
     deny,
     have_own_mounts,
-    in_a_child,
     lose_its_right_to_open_mappings,
     mount,
     needs_own_mounts,
@@ -890,9 +889,7 @@ def no_descriptors_left() -> None:
     assert "Too many open files" in str(error)
     assert len(locks) < 1_000_000
     all_of_them_work([first, *locks])
-    pid = os.fork()
-    if not pid:
-        os._exit(first.acquire(False))  # and dies with it
+    pid = fork(lambda: first.acquire(False))  # and dies with it
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     # Without a descriptor one may not be sure of that, and does no harm; with one it shows.
     early = take(first, True, 0.2)

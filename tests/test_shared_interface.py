@@ -26,9 +26,8 @@ from unittest import mock
 
 import pytest
 import semlock
-from children import Line, forked, output, wait_until
+from children import Line, forked, in_a_child, output, wait_until
 from families import STOCK, both, both_locks, die, holder, let_go, recovered_from, take
-from kernel_features import in_a_child
 
 pytestmark = pytest.mark.usefixtures("a_segment")
 

@@ -227,7 +227,7 @@ def test_a_signal_that_comes_while_another_thread_waits_is_handled_by_the_main_t
 
 
 def test_a_signal_at_any_moment_loses_no_permit(waiting: Start) -> None:
-    # Releases and signals in a storm; every release is one acquire that says True.
+    # Many releases and signals at once. Every release is one acquire that says True.
     body = """
     acquired = 0
 
