@@ -46,7 +46,8 @@ impl LastCpu<'_> {
     }
 }
 
-/// Tries again and again, if that may pay. Without a last_cpu, nobody knows where the one is who will give.
+/// Tries again and again, if that may pay. Without a `last_cpu`, it is unknown where the releaser
+/// runs.
 pub(crate) fn try_for_a_while<T>(
     last_cpu: Option<LastCpu<'_>>,
     mut attempt: impl FnMut() -> Option<T>,
