@@ -1,4 +1,4 @@
-//! The one place that atomics come from, so that a model checker can take std's place.
+//! The one source of atomics, so that a model checker can replace std's.
 
 #[cfg(loom)]
 pub(crate) use self::mortal::{AtomicU64, Ordering, killed_after};
@@ -8,13 +8,14 @@ pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 
-/// loom's atomics, before each of whose operations a process can be killed.
+/// loom's atomics. Before each operation on one, a model can kill the process.
 ///
-/// loom takes `SeqCst` accesses for `AcqRel` ones. What they have more, that all agree on one order of them, our
-/// algorithms need where a thread stores to one word and then loads another: so the first `SeqCst` load after a
-/// `SeqCst` store stands behind a fence, which loom knows. Where only one of the two is `SeqCst` there
-/// is none. (A fence is more than what it stands for, as it orders other accesses too; and an exchange's own load gets
-/// none, for it sees the latest value anyway.)
+/// loom treats a `SeqCst` access as `AcqRel`. In addition to that, all threads agree on one order
+/// of all `SeqCst` accesses. Our algorithms need this order where a thread stores to one word and
+/// then loads another. So the first `SeqCst` load after a `SeqCst` store gets a fence before it:
+/// loom knows fences. Where only one of the two accesses is `SeqCst`, there is no fence. (A fence
+/// is stronger than the accesses that it replaces, because it orders other accesses too. The load
+/// of an exchange gets no fence, because it sees the latest value anyway.)
 #[cfg(loom)]
 mod mortal {
     use std::cell::Cell;
@@ -29,13 +30,14 @@ mod mortal {
     loom::thread_local! {
         /// How many operations the calling thread has left.
         static LEFT: Cell<usize> = Cell::new(usize::MAX);
-        /// Whether it has made a `SeqCst` store, and no fence since.
+        /// Whether it has made a `SeqCst` store, and no fence after it.
         static STORED: Cell<bool> = Cell::new(false);
     }
 
     struct Killed;
 
-    /// Does so many operations of `life`, and none after that; `None` if that was not all of it.
+    /// Runs `life` for `steps` atomic operations and then kills it. `None` if it was killed before
+    /// its end.
     pub(crate) fn killed_after<T>(steps: usize, life: impl FnOnce() -> T) -> Option<T> {
         LEFT.with(|left| left.set(steps));
         let lived = catch_unwind(AssertUnwindSafe(life));
@@ -66,10 +68,11 @@ mod mortal {
         });
     }
 
-    /// The second one is for loom to find more orders. It remembers one access of each atomic, the
-    /// last one; so a thread that loads and then changes a word hides from it that another one loaded before
-    /// that, and it would never try the two the other way round. (It takes two loads for
-    /// independent.) An exchange that fails orders nothing, but counts as a change.
+    /// The word itself, and a second atomic that makes loom try more orders. loom remembers one
+    /// access of each atomic, the last one. So where a thread loads a word and then changes it,
+    /// loom does not see that another thread loaded the word before, and never tries the two in the
+    /// other order. (loom takes two loads for independent.) So each load makes an exchange of the
+    /// second atomic too: it fails and orders nothing, but loom takes it for a change.
     #[derive(Debug)]
     pub(crate) struct AtomicU64(loom::sync::atomic::AtomicU64, loom::sync::atomic::AtomicU64);
 

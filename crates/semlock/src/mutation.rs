@@ -12,7 +12,7 @@
 //!     appends to the file each rule and each access that the test reaches
 //! ```
 //!
-//! A build without that flag keeps all rules, and contains nothing of this.
+//! A build without that flag keeps all rules, and contains none of this code.
 
 #[cfg(all(loom, semlock_mutation))]
 pub(crate) use self::broken::ordering;
@@ -67,7 +67,7 @@ mod broken {
     #[cfg(loom)]
     #[track_caller]
     pub(crate) fn ordering(part: &'static str, order: Ordering) -> Ordering {
-        // loom's are std's.
+        // loom's orderings are std's.
         use Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
         /// File, line, column, and the rest. Line and column come first in the comparison, because

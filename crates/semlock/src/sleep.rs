@@ -1,11 +1,11 @@
-//! How sleeping on a word ends, and what waking finds.
+//! How a sleep on a word ends, and whom a wake-up reaches.
 //!
-//! The algorithms of `word` and the futexes of `os` do not know each other, and both know these.
+//! The algorithms of `word` and the futexes of `os` do not know each other. Both use these types.
 
 /// How a sleep on a word ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slept {
-    /// The sleeper was woken, for whatever reason or none, or the word had another value: check again.
+    /// The sleeper was woken, perhaps without a reason, or the word had another value: check again.
     Woken,
     /// The time has passed.
     TimedOut,
@@ -21,6 +21,6 @@ pub(crate) enum Woke {
     One,
     /// Nobody. No sleeper is left that went to sleep before the last change of the word.
     Nobody,
-    /// The system does not tell.
+    /// The system does not say.
     Unknown,
 }

@@ -1,37 +1,39 @@
 //! Trying for a while before sleeping.
 //!
-//! Where the one who will give runs on another processor, what is waited for may come sooner than the
-//! kernel could put this thread to sleep and wake it again. Where it runs on *this* processor, or not at
-//! all, trying keeps it from running. So who gives leaves the number of its processor (see `LastCpu`), and
-//! a waiter that finds its own there sleeps at once.
+//! Where the releaser runs on another processor, it may release sooner than the kernel could put
+//! the waiter to sleep and wake it again. Where the releaser runs on *this* processor, or not at
+//! all, trying keeps it from running. So the releaser stores the number of its processor (see
+//! `LastCpu`), and a waiter that finds the number of its own processor there sleeps at once.
 //!
-//! What that cannot tell is whether the other one still runs. So tries that did not pay make the next ones shorter,
-//! down to none; then one in many finds out whether that has changed.
+//! The number does not say whether the releaser still runs. So each try that did not pay makes the
+//! next one shorter, until there is none. Then one wait in many tries again, to find out whether
+//! trying pays again.
 
 use std::hint::spin_loop;
 
 use crate::atomic::{AtomicU64, Ordering};
 use crate::os::{clock, cpu};
 
-/// About what going to sleep and being woken costs where a processor has to be woken too, in
-/// nanoseconds: on virtual machines several times what it costs where none has.
+/// About what a sleep and a wake-up cost where a processor has to be woken too, in nanoseconds. On
+/// virtual machines this is several times the cost without that.
 const LONGEST: u64 = 50_000;
-/// Below this a try is not worth its while.
+/// A shorter try does not pay, in nanoseconds.
 const SHORTEST: u64 = 2_000;
-/// While tries do not pay, one in so many is made. It is as long as can be: where both sides sleep, the
-/// answer to it comes only after a sleeper was woken.
+/// While tries do not pay, one wait in so many tries. It tries for the longest time: where both
+/// sides sleep, the releaser can answer only after it was woken.
 const PROBE: u64 = 1_024;
 
-/// How long this process tries, in nanoseconds; below `SHORTEST` it counts waits until the next probe.
-/// Threads that write it at once lose nothing but a step.
+/// How long this process tries, in nanoseconds. Below `SHORTEST` it counts the waits since the last
+/// try. Threads that write it at the same time lose one step at most.
 static BUDGET: AtomicU64 = AtomicU64::new(LONGEST);
 
-/// The processor that an object was last given on, plus 1; 0: none yet.
+/// The processor that an object was released on last, plus 1; 0: none yet. For a mutex it is the
+/// processor that the holder acquired it on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LastCpu<'a>(pub(crate) &'a AtomicU64);
 
 impl LastCpu<'_> {
-    /// Leaves the number of the processor that the calling thread runs on.
+    /// Stores the number of the processor that the calling thread runs on.
     #[inline]
     pub(crate) fn take(self) {
         if let Some(cpu) = cpu::current() {
@@ -41,7 +43,7 @@ impl LastCpu<'_> {
 
     fn is_another(self) -> bool {
         let last_cpu = self.0.load(Ordering::Relaxed);
-        // Where nobody can tell, trying tells.
+        // Where the processor is unknown, trying shows whether it pays.
         cpu::current().is_none_or(|cpu| last_cpu != 0 && last_cpu != u64::from(cpu) + 1)
     }
 }
@@ -71,7 +73,7 @@ pub(crate) fn try_for_a_while<T>(
                 return Some(got);
             }
         }
-        // Who moves to this processor cannot run before we sleep.
+        // If the releaser has moved to this processor, it cannot run before this thread sleeps.
         if clock::now() >= end || !may_pay() {
             let less = budget / 4;
             BUDGET.store(if less < SHORTEST { 0 } else { less }, Ordering::Relaxed);
