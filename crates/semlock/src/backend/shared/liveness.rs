@@ -1,4 +1,4 @@
-//! Whether a holder is dead: when it is time to check, and how that is found out.
+//! Whether a holder is dead: when it is time to check, and how to check.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,37 +10,39 @@ use crate::os::process::is_dead;
 use crate::word::permit::Process;
 use crate::word::watch::LastCheck;
 
-/// Those who only try, and those whom signals wake all the time, look so often, all together.
+/// Acquirers that only try, and waiters that signals wake all the time, check so often, all
+/// together.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
-/// Whether it is time to judge, for one who does not sleep.
+/// Whether it is time to check, for an acquirer that does not sleep.
 pub(crate) fn is_due(last_check: &AtomicU64, me: Process) -> bool {
     rule("check/by-those-who-try") && is_ones_turn(last_check, me)
 }
 
-/// Whether it is time to judge, for one whose sleep a signal has ended: where signals come all the time, nobody sleeps for
-/// long enough to be a watcher.
+/// Whether it is time to check, for a waiter whose sleep a signal has ended. Where signals come all
+/// the time, no waiter sleeps for long enough to check as a watcher.
 pub(crate) fn is_due_between_signals(last_check: &AtomicU64, me: Process) -> bool {
     rule("check/between-signals") && is_ones_turn(last_check, me)
 }
 
-/// Never a stranger's, whose turn would be lost for those who can judge.
+/// Never true for a foreign process: its turn would be lost to the processes that can check.
 fn is_ones_turn(last_check: &AtomicU64, me: Process) -> bool {
     me.can_be_checked() && LastCheck(last_check).is_due(clock::about_now(), PAUSE)
 }
 
-/// So long it is believed that a number is still the process's that had it: a look that finds that out costs several times as much.
+/// For so long, in nanoseconds, a pid is believed to belong to the process that had it at the last
+/// check. A check that also finds that out costs several times as much.
 const BELIEVED: u64 = 1_000_000_000;
-/// And of so many at most.
+/// So many processes are believed at most.
 const MOST_BELIEVED: usize = 8;
 
-/// How the deaths that matter to a wait are found out.
+/// Finds out, for one wait, which processes are dead.
 pub(crate) struct LivenessCache {
-    /// Who asks.
+    /// The process that asks.
     me: Process,
-    /// Whom it has identified, and until when that is believed.
+    /// The processes that it has identified, and until when it believes that.
     believed: Vec<(Process, u64)>,
-    /// There was no descriptor to look with.
+    /// There was no descriptor for a check.
     in_vain: bool,
 }
 
@@ -49,9 +51,11 @@ impl LivenessCache {
         Self { me, believed: Vec::new(), in_vain: false }
     }
 
-    /// The same, but each process is asked for once: for who looks through many permits or places.
+    /// The same as `is_dead`, but it checks each process once: for a caller that goes through many
+    /// permits or places.
     pub(crate) fn each_once(&mut self) -> impl FnMut(Process) -> bool + '_ {
-        // Mostly there is one process, or its permits lie side by side; of one, nothing is allocated.
+        // Mostly there is one process, or the permits of each lie side by side. For one process,
+        // nothing is allocated.
         let mut last: Option<(u64, bool)> = None;
         let mut others = BTreeMap::new();
         move |process| {
@@ -68,19 +72,19 @@ impl LivenessCache {
         }
     }
 
-    /// Notes that something could not be checked, because there was no descriptor to check it with.
+    /// Notes that a check was not possible, because there was no descriptor for it.
     pub(crate) fn cannot_look(&mut self) {
         self.in_vain = true;
     }
 
-    /// Whether that was so since this was asked last.
+    /// Whether a check was not possible since the last call.
     pub(crate) fn looked_in_vain(&mut self) -> bool {
         std::mem::take(&mut self.in_vain)
     }
 
     /// Whether it is certain that this process is dead.
     pub(crate) fn is_dead(&mut self, process: Process) -> bool {
-        // In another namespace numbers mean others: who is a stranger there judges nobody.
+        // In another pid namespace, pids name other processes: so a foreign process checks nobody.
         if !self.me.can_be_checked() && rule("check/not-by-foreign-processes") {
             return false;
         }

@@ -1,20 +1,21 @@
 //! Mutexes and semaphores.
 //!
-//! A mutex is one permit; a robust semaphore is as many as it has; a plain one is a counter. They
-//! share the eventcount, and the loop of those who sleep there (`waiter`).
+//! A mutex is one permit, a robust semaphore is several permits, and a plain semaphore is a
+//! counter. They share the eventcount, and the loop of its waiters (`waiter`).
 //!
-//! What a process knows of its own beside that is its entry (see `layout`), and, of a robust
-//! semaphore, which permits it holds: so it finds one to give back without looking through all (see
-//! `blocks::Mine`).
+//! Beside that, each process keeps an entry of its own for each lock (see `layout`). For a robust
+//! semaphore it also notes which permits it holds, so it finds one to release without a search
+//! through all (see `blocks::Mine`).
 //!
-//! Whether *I* hold a lock is known from there, and not from the permit: after an exec that still
-//! names this process, which knows nothing of it any more.
+//! The entry says whether *this process* holds a lock. The permit cannot say that: after an exec
+//! the permit still names this process, but the new program knows nothing about it.
 //!
 //! # Memory ordering
-//! Of the entry one question has to be answered right while other threads change it: is this recursive
-//! mutex *mine*? A thread that got the permit writes the depth after the owner (Release), and clears the
-//! owner before it frees the permit; the question reads the depth before the owner (Acquire). Only
-//! the holder ever writes its own name there, so who finds its name with a depth is the holder.
+//! The entry must answer one question right while other threads change it: is this recursive mutex
+//! *mine*? A thread that got the permit writes the owner and then the depth (Release). It clears
+//! the owner before it frees the permit. The thread that asks reads the depth (Acquire) and then
+//! the owner. A thread writes its own name there only while it holds the mutex, so a thread that
+//! finds its name with a depth above 0 is the holder.
 
 use std::os::fd::BorrowedFd;
 
@@ -43,9 +44,10 @@ use crate::{Address, Error, Wait};
 /// What a [`Lock`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockKind {
-    /// One permit, which anyone may give back while its holder lives.
+    /// One permit, which any process may release while its holder lives.
     Mutex,
-    /// One permit of one thread, which can take it again and is alone in giving it back.
+    /// One permit of one thread. This thread can acquire it again, and no other thread can release
+    /// it.
     ReentrantMutex,
     /// Several permits.
     Semaphore,
@@ -70,18 +72,19 @@ pub struct Options {
     pub value: u32,
     /// The most permits that a plain semaphore can have. (A robust one has `value` permits.)
     pub maxvalue: u32,
-    /// Whether permits of holders that died come back.
+    /// Whether a permit whose holder died can be acquired again.
     pub robust: bool,
 }
 
-/// A mutex, recursive mutex or semaphore, without guards: for bindings, and what guards stand on.
+/// A mutex, recursive mutex or semaphore, without guards. The guards are built on it, and bindings
+/// use it.
 #[derive(Debug)]
 pub struct Lock {
     pub(super) object: Object,
     pub(super) tag: Tag,
 }
 
-/// Of so many holders it is quickly known whether they live: some microseconds for each.
+/// So many holders can be checked quickly: a check takes some microseconds for each.
 const FEW_HOLDERS: u32 = 64;
 /// So many permits are counted in a few microseconds.
 const FEW_TO_COUNT: u32 = 4_096;
@@ -122,18 +125,18 @@ impl Lock {
         Ok(new)
     }
 
-    /// The same lock as another, here or in another process; with a descriptor of its segment where this
-    /// process does not have that yet.
+    /// Opens a lock that this process or another one has. Where this process does not have its
+    /// segment yet, it needs a descriptor of that.
     ///
     /// # Errors
-    /// [`Error::SegmentNotMapped`], [`Error::BadSegment`], [`Error::BadAddress`]; [`Error::Os`] where
-    /// mapping fails.
+    /// [`Error::SegmentNotMapped`], [`Error::BadSegment`], [`Error::BadAddress`]; [`Error::Os`]
+    /// where mapping fails.
     pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
         let (object, tag) = Object::open(&address, descriptor, &KINDS)?;
         Ok(Self { object, tag })
     }
 
-    /// The same, if it is of this kind.
+    /// The same, for a lock of this kind only.
     pub(crate) fn open_as(
         kind: LockKind,
         address: Address,
@@ -143,7 +146,7 @@ impl Lock {
         Ok(Self { object, tag })
     }
 
-    /// What it was made with; `value` only for a robust semaphore.
+    /// The options it was made with. Of a plain semaphore `value` is 0.
     #[must_use]
     pub fn options(&self) -> Options {
         let Tag { kind, robust, limit } = self.tag;
@@ -172,7 +175,7 @@ impl Lock {
         LastCpu(self.object.word(LAST_CPU))
     }
 
-    /// All permits of what is no plain semaphore.
+    /// All permits of a mutex or a robust semaphore.
     fn blocks(&self) -> Blocks<'_> {
         if self.tag.kind != Kind::Semaphore {
             let permits = std::slice::from_ref(self.object.word(PERMIT));
@@ -188,7 +191,8 @@ impl Lock {
         Turns { eventcount: self.eventcount(), places: self.places() }
     }
 
-    /// Of those who wait. A barrier's own lock, which is held for moments, has none.
+    /// The places of its waiters. A barrier's own lock has no places, because it is held for
+    /// moments only.
     pub(super) fn places(&self) -> Option<Places<'_>> {
         (self.tag.kind != Kind::Barrier).then(|| self.object.places(TICKETS))
     }
@@ -198,10 +202,10 @@ impl Lock {
         Mine(self.object.private_words_after(Mine::words(self.tag.limit as usize)))
     }
 
-    /// Near which of a robust semaphore's permits to look for another.
+    /// The index of a robust semaphore's permit from which the search for another begins.
     fn near(&self) -> usize {
         let last = self.object.private()[entry::LAST_PERMIT].load(Ordering::Relaxed);
-        // Each process begins elsewhere, so that they do not meet at the first one.
+        // Each process begins at another permit, so that they do not all try the same one first.
         let permits = u64::from(self.tag.limit.max(1));
         let near = last.checked_sub(1).unwrap_or(self.object.me().pid().into()) % permits;
         usize::try_from(near).unwrap_or_default()
@@ -211,7 +215,7 @@ impl Lock {
         self.object.private()[entry::LAST_PERMIT].store(permit as u64 + 1, Ordering::Relaxed);
     }
 
-    /// Whether there is a permit, free or reserved, that `is_it` changes.
+    /// Whether there is a free or reserved permit that `is_it` changes. It returns true if it does.
     fn find_reserved(&self, mut is_it: impl FnMut(Permit<'_>) -> bool) -> bool {
         self.blocks().find(self.near(), |permit| is_it(permit).then_some(())).is_some()
     }
@@ -229,26 +233,27 @@ impl Lock {
         &self.object.private()[entry::RECOVERED_FROM]
     }
 
-    /// A plain semaphore's acquires less releases.
+    /// A plain semaphore's acquires minus its releases.
     fn balance(&self) -> Balance<'_> {
         Balance::of(entry::BALANCE.map(|word| &self.object.private()[word]))
     }
 
-    // ---- Taking ----
+    // ---- Acquiring ----
 
-    /// Takes a permit if that needs no waiting: [`Wait::Acquired`], [`Wait::OwnerDied`] or
+    /// Acquires a permit if that needs no waiting: [`Wait::Acquired`], [`Wait::OwnerDied`] or
     /// [`Wait::TimedOut`].
     ///
-    /// Once in 50 ms it looks whether the holder lives, if nobody else has; so those who only try
-    /// find a dead one too.
+    /// If nobody has checked the holder in the last 50 ms, it checks whether the holder lives. So
+    /// an acquirer that only tries finds a dead holder too.
     #[inline(always)]
     #[allow(clippy::inline_always)] // the hot path of several callers, which only one would get
     pub fn try_acquire(&self) -> Wait {
-        self.try_acquire_with(|look| look())
+        self.try_acquire_with(|check| check())
     }
 
-    /// The same, for a caller that holds what others need, as an interpreter's lock: where a look at holders may take long, because
-    /// there can be many, it is given to `at_length`, which gives that up and runs the look.
+    /// The same, for a caller that holds something others need, such as an interpreter's lock.
+    /// Where the check may take long, because there can be many holders, this passes it to
+    /// `at_length`, which gives up what the caller holds and runs the check.
     #[inline(always)]
     #[allow(clippy::inline_always)] // as for `try_acquire`
     pub fn try_acquire_with(&self, at_length: impl FnOnce(&mut (dyn FnMut() + Send))) -> Wait {
@@ -261,19 +266,21 @@ impl Lock {
 
     #[inline]
     fn took_mutex(&self) {
-        // Here, and not as it is released: that may be another's doing, who does not know this process's entry.
+        // Here, and not at the release: another process may release it, and cannot reach this
+        // process's entry.
         if rule("check/who-recovers-is-told-once") {
             self.recovered_from().store(0, Ordering::Relaxed);
         }
         self.owner().store(thread::current() as u64, Ordering::Relaxed);
         self.depth().store(1, Ordering::Release);
-        // Who waits for a mutex waits for its holder. A barrier's lock, held for moments, has no last_cpu.
+        // A waiter for a mutex waits for its holder. A barrier's lock has no `last_cpu`, because it
+        // is held for moments only.
         if self.tag.kind != Kind::Barrier {
             self.last_cpu().take();
         }
     }
 
-    // Not cold: recursive mutexes and semaphores are taken here.
+    // Not cold: recursive mutexes and semaphores are acquired here.
     fn try_acquire_slow(&self, at_length: impl FnOnce(&mut (dyn FnMut() + Send))) -> Wait {
         if self.again_if_mine() {
             return Wait::Acquired;
@@ -304,18 +311,20 @@ impl Lock {
         found
     }
 
-    /// How many there can be.
+    /// How many holders there can be.
     fn holders(&self) -> u32 {
         if self.tag.kind == Kind::Semaphore { self.tag.limit } else { 1 }
     }
 
-    /// Whether counting what is free takes long: a caller that holds what others need gives that up for it.
+    /// Whether it takes long to count the free permits. A caller that holds something others need
+    /// then gives that up first.
     #[must_use]
     pub fn counts_at_length(&self) -> bool {
         self.tag.kind == Kind::Semaphore && self.tag.robust && self.tag.limit > FEW_TO_COUNT
     }
 
-    /// Counts up if this is a recursive mutex that the calling thread holds; tells whether it is.
+    /// If this is a recursive mutex that the calling thread holds, adds 1 to its depth. Returns
+    /// whether it is.
     #[inline]
     pub fn again_if_mine(&self) -> bool {
         if self.tag.kind != Kind::ReentrantMutex {
@@ -329,7 +338,7 @@ impl Lock {
         mine
     }
 
-    /// Takes a permit that is free, for all or for who waits in that place.
+    /// Acquires a permit that is free for all, or reserved for the waiter in `place`.
     #[inline]
     pub(super) fn attempt(&self, place: Option<&Place>) -> Option<Wait> {
         let acquirer = acquirer(place);
@@ -354,21 +363,22 @@ impl Lock {
         Some(self.took_one_of_many(index, taken))
     }
 
-    /// Notes a permit of a robust semaphore that was taken.
+    /// Notes that this process has acquired a permit of a robust semaphore.
     fn took_one_of_many(&self, index: usize, taken: Taken) -> Wait {
-        // Before it is counted: who counts one less finds one.
+        // Before the depth counts it: a thread that counts one less then finds a permit.
         self.mine().add(index);
         self.set_near(index);
         self.took(taken)
     }
 
-    /// Counts one permit of a robust semaphore less, and says which; none if this process holds none.
+    /// Counts one permit of a robust semaphore less and returns its index; `None` if this process
+    /// holds none.
     fn take_out_one_of_mine(&self) -> Option<usize> {
         let one_less = |held: u64| held.checked_sub(1);
         self.depth().fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less).ok()?;
         self.recovered_from().store(0, Ordering::Relaxed);
         loop {
-            // There is one. It is not found only while others take and release beside this thread.
+            // There is one. This thread can miss it only while other threads acquire and release.
             if let Some(index) = self.mine().remove_one(self.near()) {
                 self.set_near(index);
                 return Some(index);
@@ -376,7 +386,7 @@ impl Lock {
         }
     }
 
-    /// Notes a permit that was taken.
+    /// Notes that this process has acquired a permit.
     fn took(&self, taken: Taken) -> Wait {
         if self.tag.kind == Kind::Semaphore {
             self.owner().store(thread::current() as u64, Ordering::Relaxed);
@@ -393,7 +403,7 @@ impl Lock {
         }
     }
 
-    /// Takes a permit from a holder that died.
+    /// Recovers a permit from a holder that died.
     pub(super) fn check_holder(&self, liveness: &mut LivenessCache) -> Option<Wait> {
         if self.tag.kind == Kind::Semaphore {
             return self.check_holders(liveness);
@@ -405,7 +415,8 @@ impl Lock {
         .then(|| self.took(Taken::OwnerDied(holder)))
     }
 
-    /// Of a robust semaphore also one that nobody finds, because who freed it was killed in the middle of that.
+    /// The same for a robust semaphore. It also takes a free permit that acquirers cannot find,
+    /// because its releaser was killed in the middle of the release.
     fn check_holders(&self, liveness: &mut LivenessCache) -> Option<Wait> {
         let me = self.object.me();
         let acquirer = acquirer(None);
@@ -427,19 +438,20 @@ impl Lock {
         matches!(self.permit().state(), State::Held(holder) if is_dead(holder))
     }
 
-    // ---- Giving back ----
+    // ---- Releasing ----
 
-    /// Gives a permit back; a recursive mutex that was taken several times only counts down.
+    /// Releases a permit. Of a recursive mutex that was acquired several times, this only decreases
+    /// the depth.
     ///
     /// # Errors
-    /// [`Error::NotOwner`] for a recursive mutex that another thread holds, or nobody.
-    /// [`Error::ReleasedTooManyTimes`] for a mutex that is free and a semaphore at its greatest value.
-    /// [`Error::NotHeldHere`] for a robust semaphore of which this process holds no permit.
+    /// [`Error::NotOwner`] for a recursive mutex that the calling thread does not hold.
+    /// [`Error::ReleasedTooManyTimes`] for a mutex that is free, and a semaphore at its greatest
+    /// value. [`Error::NotHeldHere`] for a robust semaphore of which this process holds no permit.
     #[inline(always)]
     #[allow(clippy::inline_always)] // as for `try_acquire`
     pub fn release(&self) -> Result<(), Error> {
         if self.tag.kind == Kind::Mutex && !self.eventcount().is_in_turn() {
-            // Before it is free: after that, another thread may have written here.
+            // Before it is free: after that, the next holder may have written here.
             self.forget_mutex();
             if self.permit().free_if_held_by(self.object.me()) {
                 self.wake_one(None);
@@ -475,7 +487,7 @@ impl Lock {
         Ok(())
     }
 
-    /// Frees a permit for the first of those who wait, because somebody has waited for too long.
+    /// Frees a permit for the first waiter, because a waiter has waited for too long.
     #[cold]
     fn release_in_turn(&self) -> Result<(), Error> {
         let me = self.object.me();
@@ -484,14 +496,15 @@ impl Lock {
         self.turns().release(&Kernel, self, clock::now, me, is_dead)
     }
 
-    /// Wakes the first of those who wait; `other` is the caller's own place. Where nobody waits, nothing but the eventcount is looked at.
+    /// Wakes the first waiter; `other` is the caller's own place. Where nobody waits, this reads
+    /// nothing but the eventcount.
     #[inline]
     pub(super) fn wake_one(&self, other: Option<&Place>) {
         self.eventcount().wake_one(&Kernel, || self.turns().wake_first(&Kernel, other));
     }
 
-    /// Gives back what the calling thread took from an owner that died, if it still has it, as it was: the next who takes it
-    /// is told too.
+    /// Releases what the calling thread recovered from an owner that died, if it still holds that.
+    /// The next acquirer gets [`Wait::OwnerDied`] too.
     pub fn give_back_as_owner_died(&self, pid: u32) {
         let me = self.object.me();
         let dead = Process::new(pid, 0, false);
@@ -501,7 +514,8 @@ impl Lock {
             Permit(&blocks.permits[index]).free_as_owner_died(me, dead);
             blocks.set_hint(index);
         } else {
-            // What was asked meanwhile may have released it, and another thread have taken it.
+            // Code that ran meanwhile may have released it, and another thread may have acquired
+            // it.
             if !self.is_mine() || self.recovered() != Some(pid) {
                 return;
             }
@@ -515,7 +529,8 @@ impl Lock {
         self.wake_one(None);
     }
 
-    /// Gives a mutex back that the calling thread holds, however often it took it; returns how often.
+    /// Releases a mutex that the calling thread holds, however often it acquired it. Returns how
+    /// often.
     ///
     /// # Errors
     /// [`Error::NotOwner`].
@@ -529,15 +544,16 @@ impl Lock {
         Ok(u32::try_from(depth).unwrap_or(u32::MAX))
     }
 
-    /// Adds what `release_all` has counted, after the mutex was taken again: whom a signal's handler took it for in between
-    /// still has it.
+    /// Restores the depth that `release_all` returned, after the mutex was acquired again. It adds
+    /// to the depth: a signal's handler may have acquired the mutex in between and still hold it.
     pub fn restore_depth(&self, depth: u32) {
         let taken = self.depth().load(Ordering::Relaxed);
         self.depth().store(taken - 1 + u64::from(depth), Ordering::Release);
     }
 
-    /// Frees the permits of a robust semaphore whose holders have died, for those to whom it does not matter
-    /// whose they were; at most once in 50 ms, all together. Takes none meanwhile.
+    /// Frees the permits of a robust semaphore whose holders have died, and acquires none. For
+    /// callers that need not know who held them. All processes together do this at most once in 50
+    /// ms.
     pub fn free_those_of_the_dead(&self) {
         let me = self.object.me();
         let has_holders = self.tag.kind == Kind::Semaphore && self.tag.robust;
@@ -564,7 +580,8 @@ impl Lock {
 
     // ---- Asking ----
 
-    /// Whether the calling thread was the last of this process to take it, and it is still taken.
+    /// Whether the calling thread was the last of this process to acquire it, and the process still
+    /// holds it.
     #[must_use]
     pub fn is_mine(&self) -> bool {
         match self.tag.kind {
@@ -589,7 +606,8 @@ impl Lock {
         }
     }
 
-    /// A mutex's depth in this process; what this process has taken of a semaphore and not given back.
+    /// A mutex's depth in this process; a semaphore's permits that this process has acquired and
+    /// not released.
     #[must_use]
     pub fn count(&self) -> i64 {
         match self.tag {
@@ -599,7 +617,9 @@ impl Lock {
         }
     }
 
-    /// Permits that are free. What a dead one holds is not, until somebody takes it, and neither is what was freed for one waiter alone.
+    /// How many permits are free. A permit that a dead process holds is not free until it is
+    /// recovered. A permit that is reserved for one waiter is not free until the reservation
+    /// expires.
     #[must_use]
     #[allow(clippy::cast_possible_truncation)] // neither value nor permits are more than 2^31
     pub fn value(&self) -> u32 {
@@ -622,11 +642,12 @@ impl Lock {
     /// Whether no permit is free.
     #[must_use]
     pub fn is_zero(&self) -> bool {
-        // Mostly, where there are many, one of them is found at once.
+        // Where there are many permits, it mostly finds a free one at once.
         !(self.counts_at_length() && self.find_free()) && self.value() == 0
     }
 
-    /// Whether a permit of a robust semaphore is found free; without looking at all.
+    /// Whether the hints lead to a free permit of a robust semaphore. This does not read all
+    /// permits.
     fn find_free(&self) -> bool {
         let is_free = |permit: Permit<'_>| {
             matches!(permit.state(), State::Free | State::OwnerDied(_)).then_some(())
@@ -634,14 +655,16 @@ impl Lock {
         self.blocks().find(self.near(), is_free).is_some()
     }
 
-    /// How many threads of all processes wait for it in a place, asleep or just woken.
+    /// How many threads, of all processes, wait for it in a place. They are asleep or were just
+    /// woken.
     #[must_use]
     pub fn waiting(&self) -> u32 {
         let places = self.places().map_or(0, |places| places.count());
         u32::try_from(places).unwrap_or(u32::MAX)
     }
 
-    /// The pid of the process that holds a mutex; of one in another pid namespace, its pid there.
+    /// The pid of the process that holds a mutex. If that is a foreign process, this is its pid in
+    /// its own namespace.
     #[must_use]
     pub fn holder(&self) -> Option<u32> {
         match self.permit().state() {
@@ -650,7 +673,8 @@ impl Lock {
         }
     }
 
-    /// The pid of the owner that died, if this process took the lock from one and has not given it back.
+    /// The pid of the owner that died, if this process recovered the lock from one and has not
+    /// released it.
     #[must_use]
     pub fn recovered(&self) -> Option<u32> {
         let is_counter = self.tag.kind == Kind::Semaphore && !self.tag.robust;
@@ -663,14 +687,14 @@ impl Lock {
 
     // ---- A queue's mark ----
 
-    /// Makes it a queue's: messages are moved under it. The thread that takes such a lock gives it back,
-    /// so that a fork while it is held leaves it to nobody, and it stays robust.
+    /// Makes it a queue's lock: messages are moved under it. The thread that acquires such a lock
+    /// also releases it. So a fork does not leave the lock to the child, and the lock stays robust.
     pub fn guard_messages(&self) {
         self.message().store(WHOLE, Ordering::Release);
     }
 
-    /// Notes that a message is being moved; false if one already was, and whoever did
-    /// it never came to the end.
+    /// Notes that a message is being moved. False if the word says so already: then the last mover
+    /// did not finish.
     #[must_use]
     pub fn begin_message(&self) -> bool {
         let begins = !rule("queue/a-moving-message-is-marked")
@@ -690,7 +714,7 @@ impl Lock {
         self.message().store(WHOLE, Ordering::Release);
     }
 
-    /// Whether the calling thread has noted that it moves a message, and not yet that it was moved whole.
+    /// Whether the calling thread has called `begin_message`, and not yet `end_message`.
     #[must_use]
     pub fn is_moving_message(&self) -> bool {
         self.mover().load(Ordering::Relaxed) == thread::current() as u64
@@ -719,7 +743,7 @@ fn acquirer(place: Option<&Place>) -> Acquirer {
 impl Permits for Lock {
     type Refused = Error;
 
-    /// Whoever gives a reentrant mutex back has made sure that it is the calling thread's.
+    /// The caller has made sure that the calling thread holds a reentrant mutex.
     fn free(&self, next: Option<Reservation>) -> Result<Freed, Error> {
         let me = self.object.me();
         match self.tag {
@@ -734,7 +758,7 @@ impl Permits for Lock {
                 let blocks = self.blocks();
                 let index = loop {
                     let index = self.take_out_one_of_mine().ok_or(Error::NotHeldHere)?;
-                    // Another process can have written there; then the next one is given.
+                    // Another process may have written there. Then try the next permit.
                     if Permit(&blocks.permits[index]).reserve_if_held_by(me, next) {
                         break index;
                     }

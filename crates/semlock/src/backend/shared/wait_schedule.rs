@@ -1,8 +1,8 @@
-//! How long a waiter sleeps before it checks whether something went wrong, and who checks.
+//! How long a waiter sleeps before it wakes to check, and which waiter checks the holder.
 //!
-//! No sleep is endless, because a wake-up can be lost with the process that was to give or to pass it on.
-//! One waiter of an object is its watcher: it wakes some ten times a second and looks
-//! after the holder. The others wake about once a second, and see whether there still is a watcher.
+//! No sleep is endless: the process that has to send or pass on a wake-up may die first. One waiter
+//! of each object is its watcher. The watcher wakes some ten times a second and checks the holder.
+//! The other waiters wake about once a second and check whether there still is a watcher.
 
 use std::time::Duration;
 
@@ -14,44 +14,44 @@ use crate::os::{clock, thread};
 use crate::word::permit::Process;
 use crate::word::watch::{Heartbeat, Watch};
 
-/// A watcher sleeps for 90 to 98 ms, so that with its looking it comes within 100.
+/// A watcher sleeps for 90 to 98 ms. Together with the check, that is less than 100 ms.
 const WATCHER_SLEEP: (u64, u64) = (90_000_000, 8_000_000);
 /// The others sleep for 1 to 1.5 s.
 const SLEEP: (u64, u64) = (1_000_000_000, 500_000_000);
-/// But first only for so long that a watcher which died just now, perhaps together with the holder, can be
-/// told by its silence.
+/// The first sleep is shorter, 220 to 280 ms: just long enough that the silence of a watcher that
+/// has just died, perhaps together with the holder, can be noticed after it.
 const FIRST_SLEEP: (u64, u64) = (220_000_000, 60_000_000);
-/// After so long the caller of a wait may have a turn, when the nap is over.
+/// When a wait has lasted for so long, its caller gets a turn at the end of the sleep.
 const TURN: Duration = Duration::from_millis(800);
 
 /// One wait of one thread.
 pub(crate) struct WaitSchedule<'a> {
-    /// Nobody watches what has no holder.
+    /// `None` where there is no holder to watch, or where this process cannot check one.
     watch: Option<Watch<'a>>,
     watching: Option<Heartbeat>,
     deadline: Deadline,
-    /// When it first slept, when its nap is over, and, from the first nap on, when the deadline comes:
-    /// nanoseconds of the clock.
+    /// When its first sleep began, when the present sleep ends, and, from the first sleep on, when
+    /// the deadline comes: in nanoseconds of the clock.
     began: u64,
     until: u64,
     ends: Option<u64>,
-    /// It does not watch until then, whether or not another does.
+    /// It does not watch before `until`, whether or not another waiter does.
     rests: bool,
     liveness: LivenessCache,
 }
 
-/// What a sleeper has to do when it wakes.
+/// What a waiter has to do when it wakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Duty {
     None,
-    /// Look whether somebody has died.
+    /// Check whether a process has died.
     Check,
 }
 
 impl<'a> WaitSchedule<'a> {
     pub(crate) fn new(watch: Option<&'a AtomicU64>, deadline: Deadline, me: Process) -> Self {
         let liveness = LivenessCache::new(me);
-        // A foreign process would keep those that can check from watching.
+        // A foreign watcher would keep the processes that can check from watching.
         let watches = me.can_be_checked() || !rule("watch/not-by-foreign-processes");
         let watch = watch.filter(|_| watches).map(Watch);
         let (watching, ends) = (None, None);
@@ -90,18 +90,18 @@ impl<'a> WaitSchedule<'a> {
                 (Some(_), None) if self.until == 0 => FIRST_SLEEP,
                 _ => SLEEP,
             };
-            // So that they do not all wake at the same moment.
+            // With jitter, so that waiters do not all wake at the same moment.
             self.until = now + least + jitter(now) % more;
         }
         let time = Duration::from_nanos(self.until - now);
         Some(left.map_or(time, |left| left.min(time)))
     }
 
-    /// What time it is, and what is left until the deadline. Only the first nap reads two clocks, the
-    /// deadline's and this one: both tell the same time.
+    /// The time, and the time left until the deadline. Only the first sleep reads two clocks, the
+    /// deadline's and this one. Both show the same time.
     fn now_and_left(&mut self) -> (u64, Option<Duration>) {
         if self.began == 0 {
-            // In this order: the deadline comes no earlier on the second clock.
+            // The deadline's clock first: so the deadline comes no earlier on the second clock.
             let left = self.deadline.remaining();
             let now = clock::now();
             let nanoseconds = |left: Duration| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
@@ -112,14 +112,14 @@ impl<'a> WaitSchedule<'a> {
         (now, self.ends.map(|ends| Duration::from_nanos(ends.saturating_sub(now))))
     }
 
-    /// After a sleep.
+    /// What to do after a sleep.
     pub(crate) fn duty(&self) -> Duty {
         let checks = self.watching.is_some() && clock::now() >= self.until;
         if checks && rule("watch/checks") { Duty::Check } else { Duty::None }
     }
 
-    /// Whether it has just stopped watching, because it had no descriptor left to look with: then another has to be
-    /// woken, who may have one.
+    /// Whether this waiter has just stopped watching, because it had no descriptor left for the
+    /// check. Then the caller has to wake another waiter, whose process may have one.
     pub(crate) fn rests(&mut self) -> bool {
         if !self.liveness.looked_in_vain() || !rule("watch/not-by-who-cannot-look") || !self.end() {
             return false;
@@ -130,14 +130,15 @@ impl<'a> WaitSchedule<'a> {
         true
     }
 
-    /// Whether the caller is to have a turn. A signal that arrives just before the sleep does not
-    /// interrupt it, and its handler may be for the caller to run: in the first thread, where Python
-    /// runs them all. Thousands of other threads that wait are left in peace.
+    /// Whether the caller gets a turn. A signal that arrives just before the sleep does not
+    /// interrupt it, and the caller may have to run the signal's handler. Python runs all handlers
+    /// in the first thread, so only that one gets turns: thousands of other waiting threads need
+    /// not wake for it.
     pub(crate) fn gives_a_turn(&self) -> bool {
         self.has_lasted(TURN) && thread::is_first() && rule("sleep/gives-a-turn")
     }
 
-    /// Whether it began to sleep so long ago.
+    /// Whether the wait has lasted for `time` since its first sleep began.
     pub(crate) fn has_lasted(&self, time: Duration) -> bool {
         self.began != 0 && u128::from(clock::now().saturating_sub(self.began)) >= time.as_nanos()
     }
@@ -146,7 +147,7 @@ impl<'a> WaitSchedule<'a> {
         &mut self.liveness
     }
 
-    /// Ends the wait; true if it was the watcher, so that another has to be.
+    /// Ends the wait. True if this waiter was the watcher: then another waiter has to watch.
     pub(crate) fn end(&mut self) -> bool {
         let watching = self.watching.take();
         if let Some((watch, watching)) = self.watch.zip(watching) {
@@ -157,7 +158,7 @@ impl<'a> WaitSchedule<'a> {
 }
 
 fn jitter(now: u64) -> u64 {
-    // Every bit of the clock and of the stack's address counts (Fibonacci hashing).
+    // Fibonacci hashing: every bit of the clock and of the stack's address changes the result.
     let here = &raw const now as u64;
     (now ^ here).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16
 }
@@ -170,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_of_several_naps_ends_at_its_deadline_and_not_before() {
+    fn a_wait_of_several_sleeps_ends_at_its_deadline_and_not_before() {
         let (start, timeout) = (Instant::now(), Duration::from_millis(5));
         let mut schedule =
             WaitSchedule::new(None, Deadline::after(timeout), Process::new(7, 1, false));

@@ -1,7 +1,8 @@
 //! One wait of one thread for a lock.
 //!
-//! It keeps its place among those who wait (see `places`) from its first sleep to its end: also while it checks whether
-//! somebody has died, and while its caller handles signals between two calls of [`Waiter::wait`].
+//! The waiter keeps its place (see `places`) from its first sleep to the end of the wait. It keeps
+//! it also while it checks whether the holder has died, and while its caller handles signals
+//! between two calls of [`Waiter::wait`].
 
 use std::time::Duration;
 
@@ -20,27 +21,30 @@ use crate::word::permit::Process;
 use crate::word::places::Place;
 use crate::{Deadline, Wait};
 
-/// For so long a waiter lets others pass. A permit that waits for a sleeper to wake is idle for some ten microseconds, in which others could
-/// have had it a hundred times. This is a thousand times longer, so that serving in turn costs little even where all wait
-/// for too long.
+/// A waiter that has waited for so long is served in turn; until then, other acquirers may pass it.
+/// A permit that is reserved for a sleeper is idle for some ten microseconds until the sleeper
+/// wakes. Other acquirers could have had it a hundred times in that time. This time is a thousand
+/// times longer, so service in turn costs little even where all wait for too long.
 const STARVES_AFTER: Duration = Duration::from_millis(50);
 
-/// A wait for a [`Lock`]. Dropped, it has left, and what it was woken for is another's.
+/// A wait for a [`Lock`]. To drop it ends the wait: if the waiter was woken for a permit, the next
+/// waiter gets that.
 #[derive(Debug)]
 #[must_use = "it waits only as long as it is there"]
 pub struct Waiter<'a> {
     lock: &'a Lock,
     deadline: Deadline,
-    /// Who waits: a child that is forked in the middle of it, by a signal's handler, waits anew.
+    /// The process that waits. A child that a signal's handler forks during the wait begins a new
+    /// wait.
     who: Process,
     place: Option<Place>,
-    /// When it began to sleep, in nanoseconds of the clock; 0: it has not.
+    /// When it began to wait, in nanoseconds of the clock; 0: it has not.
     began: u64,
 }
 
 impl Lock {
-    /// Takes a permit; [`Wait::TimedOut`] if there was none before the deadline. Signals do not end
-    /// it.
+    /// Acquires a permit; [`Wait::TimedOut`] if there was none before the deadline. Signals do not
+    /// end the wait.
     pub fn acquire_until(&self, deadline: Deadline) -> Wait {
         let tried = self.try_acquire();
         if tried != Wait::TimedOut {
@@ -66,11 +70,12 @@ impl<'a> Waiter<'a> {
         Self { lock, deadline, who: lock.object.me(), place: None, began: 0 }
     }
 
-    /// Takes a permit, waiting for it until the deadline or a signal.
+    /// Acquires a permit; waits for it until the deadline or a signal.
     ///
-    /// After [`Wait::Interrupted`], the caller does what it has to do when a signal arrives, and calls again. In the
-    /// process's first thread it ends so about once a second without any: one that came just before the
-    /// sleep did not interrupt it.
+    /// After [`Wait::Interrupted`], the caller does what it has to do when a signal arrives, and
+    /// calls again. In the process's first thread this returns [`Wait::Interrupted`] about once a
+    /// second even without a signal, because a signal that arrives just before the sleep does not
+    /// interrupt it.
     pub fn wait(&mut self) -> Wait {
         let lock = self.lock;
         if lock.again_if_mine() {
@@ -96,7 +101,8 @@ impl<'a> Waiter<'a> {
             self.leave(end != Wait::TimedOut);
         }
         if schedule.end() && others {
-            // Somebody else has to watch now: whoever this wakes finds that nobody does.
+            // Another waiter has to watch from now on: the one that this wakes finds that nobody
+            // watches.
             lock.wake_one(self.place.as_ref());
         }
         end
@@ -107,7 +113,8 @@ impl<'a> Waiter<'a> {
         if lock.tag.kind == Kind::Barrier {
             return None;
         }
-        // Whoever took a mutex and takes it again waits for another to give it back, as a token.
+        // A thread that holds a mutex and acquires it again uses it as a token: it waits for
+        // another thread to release it.
         let is_token = lock.tag.kind == Kind::Mutex && lock.is_my_threads();
         let last_cpu = if is_token { None } else { Some(lock.last_cpu()) };
         try_for_a_while(last_cpu, || lock.attempt(None))
@@ -125,7 +132,7 @@ impl<'a> Waiter<'a> {
                 return taken;
             }
             let Some(time) = schedule.sleep_for() else {
-                // Once more, because the holder may have died since the watcher looked.
+                // Check once more, because the holder may have died since the watcher checked.
                 let checks = lock.tag.robust && rule("check/once-more-at-the-deadline");
                 let found = if checks { self.check_holder_at_the_end(schedule) } else { None };
                 return found.unwrap_or(Wait::TimedOut);
@@ -182,7 +189,8 @@ impl<'a> Waiter<'a> {
         }
     }
 
-    /// Frees the places of those who died after they were woken. What they were woken for is the next one's.
+    /// Frees the places of waiters that died after they were woken. The next waiter is woken in
+    /// their stead.
     fn bury(&self, schedule: &mut WaitSchedule<'_>) {
         let Some(places) = self.lock.places() else { return };
         if places.reclaim_woken(self.who, &mut schedule.liveness().each_once()) {
@@ -190,7 +198,8 @@ impl<'a> Waiter<'a> {
         }
     }
 
-    /// Those whose waits are short take turns with those who only try.
+    /// Waiters whose waits are short share the 50 ms interval of checks with acquirers that only
+    /// try.
     fn check_holder_at_the_end(&self, schedule: &mut WaitSchedule<'_>) -> Option<Wait> {
         let lock = self.lock;
         if schedule.has_lasted(PAUSE) || is_due(lock.object.word(LAST_CHECK), self.who) {
