@@ -1,14 +1,16 @@
-//! Ends that are no deaths.
+//! Ends of a process that are not deaths.
 //!
-//! One process may acquire a plain lock and end, and another is to release it. So a process that ends well leaves what it
-//! holds held, and marks it so that nobody recovers it. What "well" means, the binding knows: see [`leave_held`] and
-//! [`leave_held_at_exit`]. A process that calls neither, as Rust programs do, has died with what it holds, however it ends.
+//! One process may acquire a plain lock and end, and leave the release to another process. So a
+//! process that ends well leaves its locks held, and marks them so that no process recovers them.
+//! The binding decides which end is a good one: see [`leave_held`] and [`leave_held_at_exit`]. The
+//! end of a process that calls neither, such as a Rust program, is always a death.
 //!
-//! Some of its threads may still be running. What these hold is not left: the end cuts them short as a death does.
+//! Some of its threads may still be running. The locks that these hold are not left to others: the
+//! end interrupts these threads as a death does.
 //!
-//! Each lock is marked by one compare-exchange. A process that is killed between two of them leaves some of its locks
-//! held, and the others are recovered. Each is right by itself: as far as the process's own code goes it had ended well, and
-//! then it was killed. Nobody else could see an order between the two.
+//! One compare-exchange marks each lock. If the process is killed between two of them, the marked
+//! locks stay held, and the others are recovered. Both are right: the process's own code had ended
+//! well, and then the process was killed. No other process could see an order between the two.
 
 use std::ffi::{c_int, c_void};
 
@@ -19,10 +21,11 @@ use crate::os::exit::on_exit;
 use crate::os::fork_mutex::ForkMutex;
 use crate::os::thread::number_of;
 
-/// Leaves the plain robust mutexes that this process holds to others, who may release them: nobody recovers them. But those
-/// that one of its `running` threads holds stay robust. Threads are named as `pthread_self(3)` does.
+/// Leaves the plain robust mutexes that this process holds to other processes. These may release
+/// them, and no process recovers them. The mutexes that one of its `running` threads holds stay
+/// robust. `running` has the numbers that `pthread_self(3)` returns.
 ///
-/// To be called at the end of a process that ends well.
+/// Call this at the end of a process that ends well.
 pub fn leave_held(running: &[usize]) {
     if rule("end/what-is-held-at-a-good-end-is-left") {
         let running: Vec<_> = running.iter().map(|&thread| number_of(thread)).collect();
@@ -30,14 +33,15 @@ pub fn leave_held(running: &[usize]) {
     }
 }
 
-/// The same, when and if this process calls `exit(3)` with status 0, or returns that from its main function. What matters is
-/// the last call.
+/// The same, if this process calls `exit(3)` with status 0, or returns 0 from its main function: it
+/// is done then. A later call replaces the threads of an earlier one.
 ///
-/// Where the C library does not tell the status (any but glibc) this does nothing: every such end is a death.
+/// Only glibc passes the status on. With any other C library this does nothing: every such end is a
+/// death.
 pub fn leave_held_at_exit(running: Vec<usize>) {
     static REGISTERED: Registered = Registered::new();
     *RUNNING.lock() = running;
-    // Without memory for it, such an end is a death.
+    // If there is no memory for the handler, such an end is a death.
     let _ = REGISTERED.once(|| on_exit(at_exit));
 }
 

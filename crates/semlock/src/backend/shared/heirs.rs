@@ -1,38 +1,45 @@
-//! Locks that a child may go on with.
+//! Locks that a forked child may go on to hold.
 //!
-//! Who forks while it holds a plain lock may leave it to its child, as a daemon does: the parent ends, and the child releases the
-//! lock in the end. So the parent's death alone must not free it. But most children have nothing to do with their
-//! parent's locks, and execute something else or end, and the lock must not be lost to them either.
+//! A process that forks while it holds a plain lock may leave it to its child, as a daemon does:
+//! the parent ends, and the child releases the lock later. So the parent's death alone must not
+//! free the lock. But most children have nothing to do with their parent's locks: they execute
+//! another program, or end. Then the lock must not stay held because of them.
 //!
 //! ```text
 //!  permit            heirs (`layout::lock::HEIRS`)
 //!  HELD by P         anything     P holds it
-//!  INHERITED from P  number of P  P holds it, or a child that it has forked since it took it, or a child of such a child, and
-//!                                 so on: its heirs, which form a lineage of that number
-//!  INHERITED from P  else         the same, but nobody knows who the heirs are
+//!  INHERITED from P  number of P  P or one of its heirs holds it: a child that P has forked since
+//!                                 it acquired the lock, a child of such a child, and so on. They
+//!                                 form the lineage of that number
+//!  INHERITED from P  else         the same, but the heirs are unknown
 //! ```
 //!
-//! Before a fork, the thread that forks marks the locks that it holds itself: what another thread holds, the child has nobody to
-//! go on with. It writes a number of its own, begins a lineage of it (see [`Lineage`]), and marks the permit. Of
-//! what it has marked before, it keeps the number, and the new child is of that lineage too. After the fork the parent itself
-//! leaves the lineage. From then on the kernel knows whether there is an heir: a child that ends or executes is none any more,
-//! and those that it has forked before stay.
+//! Before a fork, the forking thread marks the locks that it holds itself. (No thread of the child
+//! goes on with what another thread holds.) For each it writes a number of this process and fork,
+//! begins a lineage of this number (see [`Lineage`]), and marks the permit. A lock that it has
+//! marked before keeps its number, and the new child belongs to that lineage too. After the fork
+//! the parent itself leaves the lineage. From then on the kernel knows whether there is an heir: a
+//! child that ends, or executes another program, is an heir no more, but the children that it has
+//! forked before remain heirs.
 //!
-//! Who checks the holder takes the lock if P is dead, *and then* finds that the word has P's number, *and then* that the lineage
-//! has nobody. In this order:
+//! A process that checks the holder recovers the lock if it finds, in this order, that P is dead,
+//! *then* that the word has P's number, *then* that the lineage is empty. The reasons:
 //!
-//! - Once P is dead, it marks nothing any more, and no new child of P comes. Each child that P has forked since it took the
-//!   lock was of the lineage from its first moment: the kernel copies that with the rest of P.
-//! - So the lineage can only be continued by those who are in it. If it has nobody now, it will have nobody.
-//! - The number is P's. If it is not, then between P's writing it and P's marking the permit, another process released the
-//!   lock, a third one took it, forked, and wrote its own. Then nobody knows, and nobody takes it.
-//! - A number is used for one hold. Heirs of an earlier one, which P has released since, are of another lineage.
+//! - A dead P marks nothing and forks no child. Each child that P has forked since it acquired the
+//!   lock belonged to the lineage from its first moment: the kernel copies that with the rest of P.
+//! - So only a member of the lineage can add a member. An empty lineage stays empty.
+//! - The number must be P's. It is another process's if, after P wrote its number and before P
+//!   marked the permit, a second process released the lock, and a third one acquired it, forked,
+//!   and wrote its own number. Then the heirs are unknown, and no process recovers the lock.
+//! - A number serves one hold. The heirs of an earlier hold, which P has released since, are of
+//!   another lineage.
 //!
-//! Wherever P is killed in its fork, this holds. Before the mark the permit says that P holds it. After it, either there is no
-//! child, and so nobody of the lineage, or there is one.
+//! This holds wherever in its fork P is killed. Before the mark, the permit says that P holds the
+//! lock. After the mark, either there is no child and the lineage is empty, or there is a child and
+//! it is in the lineage.
 //!
-//! What an heir does with the lock nobody can see. It may be one that never thinks of it (a worker that was started under the
-//! lock): then the lock stays taken until that one ends too.
+//! No process can see what an heir does with the lock. An heir may never use it (a worker that was
+//! started under the lock). Then the lock stays held until that heir ends too.
 
 use std::os::fd::BorrowedFd;
 
@@ -43,13 +50,16 @@ use crate::mutation::rule;
 use crate::os::lineage::{Lineage, may_be_left};
 use crate::word::permit::{Permit, Process, State};
 
-/// In a number: `P`'s pid, so much of its start time, and so much of how often it has forked.
+/// A number consists of `P`'s pid, so many bits of its start time, and so many bits of its count of
+/// forks.
 const START_BITS: u32 = 20;
 const FORKS_BITS: u32 = 20;
-/// No number is smaller, for no process has the pid 0. What is smaller numbers lineages of another kind (`reuse`).
+/// No number is smaller, because no process has the pid 0. Smaller numbers name lineages of another
+/// kind (`reuse`).
 pub(super) const FIRST_NUMBER: u64 = 1 << (START_BITS + FORKS_BITS);
 
-/// The number of the lineage that begins with this fork. Never one of a queue's marks, and less than 2^63.
+/// The number of the lineage that begins with this fork. It is less than 2^63, and never one of the
+/// values of `message`.
 fn number(parent: Process, forks: u64) -> u64 {
     let forks = if rule("fork/each-hold-has-its-own-heirs") { forks } else { 0 };
     let (start, forks) = (parent.start() % (1 << START_BITS), forks % (1 << FORKS_BITS));
@@ -62,14 +72,15 @@ fn is_number_of(number: u64, parent: Process) -> bool {
     number >> FORKS_BITS == self::number(parent, 0) >> FORKS_BITS
 }
 
-/// The words of a slot that matter here.
+/// The words of a slot that this file uses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inheritable<'a> {
     pub(super) permit: &'a AtomicU64,
     pub(super) heirs: &'a AtomicU64,
 }
 
-/// Before the calling thread forks: leaves these locks to the child, all of which it holds in the segment of this file.
+/// Leaves these locks to the child that the calling thread is about to fork. They are all the locks
+/// that it holds in the segment of this file.
 pub(super) fn leave_to_child(
     locks: &[Inheritable<'_>],
     me: Process,
@@ -86,7 +97,7 @@ pub(super) fn leave_to_child(
             _ => new,
         })
         .collect();
-    // An earlier child that nobody can find stays so.
+    // If no process can find an earlier child, this stays so.
     let known = |number: &u64| is_number_of(*number, me);
     let later = |number: &u64| *number == new || rule("fork/a-later-child-is-an-heir-too");
     let found: Vec<_> = numbers.iter().copied().filter(known).filter(later).collect();
@@ -99,8 +110,8 @@ pub(super) fn leave_to_child(
     lineage
 }
 
-/// Whether it is certain that the holder of a lock is dead, and each heir gone. The lock has the
-/// number in `heirs`, and lives in the segment of this file.
+/// Whether it is certain that the holder of a lock is dead and all its heirs are gone. `heirs` has
+/// the lock's number; the lock lives in the segment of this file.
 pub(super) fn is_left_by_all<'fd>(
     holder: Process,
     heirs: &AtomicU64,

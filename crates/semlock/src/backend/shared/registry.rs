@@ -1,9 +1,9 @@
 //! The segments of a process, and the slots that it gives to its objects.
 //!
-//! A process takes slots of segments that it made itself, one after the other. One is used again
-//! only if no other process can have the object: it was never sent, and the children that were
-//! forked while it was there are gone (`reuse`). Those of a robust semaphore, which lie side by
-//! side, are not used again. A process keeps a segment without objects only if it makes its next
+//! A process takes slots of segments that it made itself, one after the other. A slot is used again
+//! only if no other process can have its object: the object was never sent, and the children that
+//! were forked while it existed are gone (`reuse`). The slots of a robust semaphore, which lie side
+//! by side, are not used again. A process keeps a segment without objects only if it makes its next
 //! objects there, or finds its children by the segment's file.
 
 use std::os::fd::BorrowedFd;
@@ -39,9 +39,10 @@ struct Registry {
     /// Segments made so far.
     made: u32,
     sees_forks: bool,
-    /// Those in which this process holds a lock that it has no object of any more.
+    /// Segments in which this process holds a lock that it no longer has an object for.
     held: Vec<Arc<Segment>>,
-    /// During a fork: by which the child can be found that may go on with what this process holds.
+    /// During a fork: lineages by which other processes find the child that may go on to hold this
+    /// process's locks.
     lineages: Vec<Lineage>,
 }
 
@@ -58,18 +59,19 @@ impl Older {
     }
 }
 
-/// A process asks which children are gone only after so many new objects, so that the answer costs
-/// each of them little.
+/// A process asks which children are gone only after so many new objects. So the question costs
+/// little for each object.
 const ASKS_AFTER: u32 = 256;
 
 static REGISTRY: ForkMutex<Registry> = ForkMutex::new();
 
 static FORKING: Forking = Forking::new();
 
-/// How often this process was forked, as far as it was told.
+/// How often this process has forked, as far as its handlers saw.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
-/// Leaves what this process holds to others, but for what its `running` threads do.
+/// Leaves the locks that this process holds to others, except those that its `running` threads
+/// hold.
 pub(super) fn leave_held(running: &[usize]) {
     let segments: Vec<_> = REGISTRY.lock().segments.iter().filter_map(Weak::upgrade).collect();
     for segment in segments {
@@ -82,7 +84,7 @@ pub(super) fn leave_held(running: &[usize]) {
 pub(crate) struct Taken {
     pub(crate) place: Place,
     pub(crate) slot: u32,
-    /// What `give_back` wants to know.
+    /// How many forks there were: `give_back` needs it.
     pub(crate) forks: u64,
 }
 
@@ -96,7 +98,7 @@ pub(crate) fn take(tag: Tag) -> Result<Taken, Error> {
     let inconsistent = Error::BadAddress("the slot lies outside of its segment");
     let place = segment.place(slot).ok_or(inconsistent)?;
     if again {
-        // What is new is zero, and private memory that nobody has touched takes no room.
+        // Only here: a new slot is zero already, and untouched private memory takes no room.
         for word in place.private().iter().chain(place.shared()) {
             word.store(0, Ordering::Relaxed);
         }
@@ -106,8 +108,8 @@ pub(crate) fn take(tag: Tag) -> Result<Taken, Error> {
     Ok(Taken { place, slot, forks })
 }
 
-/// Gives the slot of an object back that this process did not send; tells whether nobody else can
-/// have it.
+/// Gives back the slot of an object that this process did not send. Returns whether no other
+/// process can have the object.
 pub(crate) fn give_back(place: &Place, slot: u32, made: u64) -> bool {
     let mut registry = REGISTRY.lock();
     let segment = place.keeps();
@@ -126,8 +128,8 @@ pub(crate) fn give_back(place: &Place, slot: u32, made: u64) -> bool {
     is_mine
 }
 
-/// Keeps the segment of an object that goes, if that is a lock that this process holds and may
-/// leave to others at its end.
+/// Keeps the segment of an object that is being dropped, if this is a lock that the process holds
+/// and may leave to others at its end.
 pub(crate) fn keep_what_is_held(place: &Place) {
     let segment = place.keeps();
     let me = Process::from_word(place.head().load(Ordering::Relaxed));
@@ -147,7 +149,7 @@ pub(crate) fn place(segment: &Arc<Segment>, slot: u32) -> Option<Place> {
     segment.place(slot)
 }
 
-/// The place at an address, in a segment that this process has, or that the descriptor is.
+/// The place at an address, in a segment that this process has or that the descriptor refers to.
 pub(crate) fn open(address: &Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Place, Error> {
     let mut id = [0; 2];
     for (half, bytes) in id.iter_mut().zip(address.segment.chunks_exact(8)) {
@@ -179,7 +181,7 @@ pub(crate) fn open(address: &Address, descriptor: Option<BorrowedFd<'_>>) -> Res
 }
 
 impl Registry {
-    /// Slots side by side, and whether they were another object's.
+    /// Takes slots side by side. Returns also whether another object had them before.
     fn next_slots(&mut self, slots: usize) -> Result<(Arc<Segment>, usize, bool), Error> {
         self.made_since = self.made_since.saturating_add(1);
         self.leave_what_takes_none();
@@ -210,8 +212,8 @@ impl Registry {
         Ok((segment, 0, false))
     }
 
-    /// A forked child makes segments of its own; and what cannot be sent any more, for want of a
-    /// descriptor, gets no new objects.
+    /// Leaves a current segment that takes no new objects: in a forked child, because a child makes
+    /// its own segments, and where the descriptor is lost, because objects there cannot be sent.
     fn leave_what_takes_none(&mut self) {
         let Some(current) = &self.current else { return };
         if current.takes_objects() {
@@ -239,8 +241,8 @@ impl Registry {
         Some((Arc::clone(current), used, false))
     }
 
-    /// Makes the fullest of the older segments that have a free slot the current one, so that those
-    /// with few objects can lose them and end; false if there is none.
+    /// Makes one of the older segments the current one: the fullest that has a free slot. So
+    /// segments with few objects can lose these and end. False if there is none.
     fn go_back_to_older(&mut self) -> bool {
         self.older.retain(|older| older.segment.strong_count() > 0);
         loop {

@@ -1,17 +1,20 @@
-//! Slots of objects that their maker dropped, and that children of it may still have.
+//! Slots of objects that their maker has dropped, but that its children may still have.
 //!
-//! A child that is forked has all objects that its parent has at that moment, and nothing tells the parent when the child
-//! has dropped them. But once the child has ended, and all that it has forked, nobody has them but those to whom they were
-//! sent. So forks have numbers, and each child, with those that it forks, is a lineage of its fork's number (see
-//! [`Lineage`]). Numbers of other lineages (`heirs`) are larger.
+//! A forked child has all objects that its parent has at that moment, and the parent does not learn
+//! when the child drops them. But once the child and all its descendants have ended, only processes
+//! that were sent an object still have it. So forks have numbers. Each child, together with its
+//! descendants, is a lineage that has the number of its fork (see [`Lineage`]). Numbers of other
+//! lineages (`heirs`) are larger.
 //!
 //! ```text
-//!  forks so far      0 ──── 1 ──── 2 ──── 3 ──── 4     an object that was made after fork 1, and dropped after fork 3:
-//!                              made          dropped     the children of forks 2 and 3 have it
+//!  forks so far      0 ──── 1 ──── 2 ──── 3 ──── 4
+//!                              made          dropped
+//!
+//!  An object was made after fork 1 and dropped after fork 3: the children of forks 2 and 3 have it.
 //! ```
 //!
-//! What is not known is taken for the worst: where no lineage could be begun, where the system does not answer, and where
-//! an heir has sent on what it had, slots are not used again.
+//! Where the answer is unknown, slots are not used again: where no lineage could be begun, where
+//! the system does not answer, and where a child has sent on what it had.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -21,22 +24,24 @@ use super::segment::Segment;
 use crate::mutation::rule;
 use crate::os::lineage::{Lineage, find_left};
 
-/// Questions to the system about all the slots there are, each of some microseconds at most.
+/// The most questions to the system in one search. Each takes some microseconds at most.
 const QUESTIONS: usize = 64;
 
-/// Of a fork. Larger ones are those of `heirs`.
+/// The greatest number of a fork. Larger numbers are those of `heirs`.
 const LAST_NUMBER: u64 = heirs::FIRST_NUMBER - 1;
 
-/// The children of a process, and what they may have of what it has dropped.
+/// The children of a process, and which of its dropped objects they may still have.
 #[derive(Debug, Default)]
 pub(super) struct Reuse {
-    /// By whose file the lineages are begun, and found: one of this process's own segments.
+    /// The segment whose file is used to begin and find the lineages. It is one of this process's
+    /// own.
     found_by: Option<Arc<Segment>>,
-    /// During a fork: the child's.
+    /// During a fork: the lineage of the child.
     lineage: Option<Lineage>,
     /// The last fork whose child cannot be found.
     lost: u64,
-    /// By the segment's address, and how many forks there had been when they were made and when they were dropped.
+    /// Slots by the address of their segment, the number of forks when they were made, and the
+    /// number of forks when they were dropped.
     left: BTreeMap<(usize, u64, u64), Left>,
 }
 
@@ -48,10 +53,11 @@ struct Left {
 }
 
 impl Reuse {
-    /// Before the fork of this number, in a process that makes its objects in that segment.
+    /// Prepares the fork of this number, in a process that makes its new objects in `current`.
     pub(super) fn before_fork(&mut self, fork: u64, current: Option<&Arc<Segment>>) {
         if !self.found_by.as_ref().is_some_and(|segment| segment.takes_objects()) {
-            // It may be its parent's. Lineages that were begun by it cannot be found any more.
+            // The segment may be the parent's. Lineages that were begun with its file cannot be
+            // found any more.
             self.left.clear();
             self.lost = fork - 1;
             self.found_by = current.filter(|current| current.takes_objects()).cloned();
@@ -68,7 +74,8 @@ impl Reuse {
         }
         let file = self.found_by.as_ref()?.descriptor()?;
         let lineage = Lineage::begin(file, &[fork])?;
-        // A system that ends it with the descriptor, and not with the last mapping, would tell nothing of children.
+        // On a system where the lineage ends with the descriptor, and not with the last mapping, it
+        // would not show whether the child lives.
         (find_left(file, fork, fork) == Ok(Some(fork))).then_some(lineage)
     }
 
@@ -82,7 +89,8 @@ impl Reuse {
         }
     }
 
-    /// Notes the slot of an object that was made and dropped when there had been so many forks.
+    /// Notes the slot of an object. `made` and `dropped` are the numbers of forks when it was made
+    /// and when it was dropped.
     pub(super) fn leave(&mut self, segment: &Arc<Segment>, slot: u32, made: u64, dropped: u64) {
         if self.lost > made && rule("fork/who-cannot-be-found-is-not-forgotten") {
             return;
@@ -93,7 +101,7 @@ impl Reuse {
         left.or_insert_with(new).slots.push(slot);
     }
 
-    /// Gives to `free` those of the slots that nobody has any more.
+    /// Calls `free` for each slot that no process has any more.
     pub(super) fn find_free(&mut self, mut free: impl FnMut(&Arc<Segment>, u32)) {
         self.left.retain(|_, left| left.segment.strong_count() > 0);
         let Some(alive) = self.alive() else { return };
@@ -107,7 +115,8 @@ impl Reuse {
             if segment.was_sent_on() && rule("fork/what-an-heir-has-sent-is-somebodys") {
                 return false;
             }
-            // One that died in a wait is still in a table, and would be taken for a waiter of what comes there.
+            // A waiter that died in its wait is still in a table. It would count as a waiter of the
+            // next object in that slot.
             let named: &BTreeSet<u64> =
                 named.entry(address).or_insert_with(|| segment.waited_for());
             let is_clean = |slot: &u32| {
@@ -121,8 +130,9 @@ impl Reuse {
         });
     }
 
-    /// Ranges of forks, ends included, outside of which no child lives that might have one of the slots; `None` if there are
-    /// no slots.
+    /// Ranges of forks, both ends included. A child that may have one of the slots, and lives, is
+    /// of a fork in one of these ranges. `None` if there are no slots, or no descriptor to ask
+    /// with.
     fn alive(&self) -> Option<Vec<(u64, u64)>> {
         let first = self.left.keys().map(|&(_, made, _)| made + 1).min()?;
         let last = self.left.keys().map(|&(_, _, dropped)| dropped).max()?;
@@ -132,7 +142,7 @@ impl Reuse {
             let Some((from, to)) = unknown.pop() else { break };
             match find_left(file, from, to) {
                 Ok(None) => {}
-                // It is any of them, and not the first.
+                // This is any one of them, and not always the first.
                 Ok(Some(fork)) if (from..=to).contains(&fork) => {
                     alive.push((fork, fork));
                     let others = [(from, fork - 1), (fork + 1, to)];
