@@ -1,8 +1,8 @@
 //! The memory layout of a segment, and of the memory that each process keeps for itself beside it:
 //! each word by its name.
 //!
-//! Nothing else in this crate, and no test, counts words. Everything is a word of 64 bits. What the
-//! bits of a word say stands at the algorithm that uses it, in `word`.
+//! Nothing else in this crate, and no test, counts words. Everything is a word of 64 bits. The
+//! algorithm that uses a word, in `word`, describes its bits.
 //!
 //! ```text
 //!  segment, shared by all processes
@@ -10,9 +10,9 @@
 //!  ┌────────────┬──────────────────┬──────────────────┬───────────────────────────────┐
 //!  │ header     │ places           │ nodes            │ slots                         │
 //!  │ 64 words   │ 2 words each:    │ 2 words each:    │ 8 words each, a cache line:   │
-//!  │            │ who waits for a  │ who waits for a  │ an object, or the permits of  │
-//!  │            │ lock             │ condition, or at │ a robust semaphore in the     │
-//!  │            │ (`word::places`) │ a barrier        │ slots before                  │
+//!  │            │ waiters for      │ waiters for      │ an object, or the permits of  │
+//!  │            │ locks            │ conditions, and  │ a robust semaphore in the     │
+//!  │            │ (`word::places`) │ barrier members  │ slots before                  │
 //!  │            │                  │ (`word::waiters`)│                               │
 //!  └────────────┴──────────────────┴──────────────────┴───────────────────────────────┘
 //!
@@ -25,17 +25,17 @@
 //!    0      PERMIT or VALUE  TICKETS       PERMIT        FLAG
 //!    1      EVENTCOUNT       NOTIFIED_AT   EVENTCOUNT
 //!    2      WATCH            WATCH         its lock's
-//!    3      LAST_CHECK           EMPTY_AT      LAST_CHECK
+//!    3      LAST_CHECK       EMPTY_AT      LAST_CHECK
 //!    4      TAG              TAG           TAG           TAG
-//!    5      MESSAGE or HEIRS LAST_CHECK        TICKETS
-//!    6      LAST_CPU                           PHASE
+//!    5      MESSAGE or HEIRS LAST_CHECK    TICKETS
+//!    6      LAST_CPU                       PHASE
 //!    7      TICKETS                        WATCH
 //!
 //!  slots after that of a robust semaphore: its permits, one word each, and their hints
 //!  (`word::blocks`)
 //!
 //!  TAG   63         32 31      9    8     7     0
-//!        ┌─────────────┬─────────┬────────┬───────┐  limit: greatest value, permits, or parties
+//!        ┌─────────────┬─────────┬────────┬───────┐  limit: greatest value, permits or parties
 //!        │ limit       │ 0       │ robust │ kind  │
 //!        └─────────────┴─────────┴────────┴───────┘
 //!
@@ -54,13 +54,13 @@
 //!  entries after that of a robust semaphore: which permits the process holds (`word::blocks`)
 //! ```
 //!
-//! A change of anything here that another process sees needs another [`VERSION`].
+//! A change here that another process can see needs a new [`VERSION`].
 
 use crate::word::blocks::Blocks;
 
-/// What the first word of a segment is.
+/// The first word of a segment.
 pub const MAGIC: u64 = u64::from_be_bytes(*b"semlock\0");
-/// The version of this layout. A process opens segments of its own version alone.
+/// The version of this layout. A process opens only segments of its own version.
 pub const VERSION: u64 = 2;
 
 /// Words of a slot: a cache line.
@@ -74,20 +74,21 @@ pub const PLACES_AT: usize = header::WORDS;
 pub const PLACES: usize = 480;
 /// Nodes of a segment.
 pub const NODES: usize = 4096;
-/// Places, and nodes, of a segment that is made where there is hardly any room.
+/// The fewest places, and the fewest nodes, of a segment: where there is hardly any room.
 pub const FEWEST_NODES: usize = 16;
 /// Slots of a process's first segment; each further one has twice as many, up to `MOST_SLOTS`.
 pub const FEWEST_SLOTS: usize = 1024;
-/// 100,000 locks make 15 segments, and waste little of the last one.
+/// The most slots of a segment. With it, 100,000 locks take 15 segments, and little of the last one
+/// is left empty.
 pub const MOST_SLOTS: usize = 8192;
-/// Objects have smaller slot numbers: these are what a node can name.
+/// The slot number of an object is less than this: a node can name no greater one.
 pub const SLOT_NUMBERS: usize = 1 << node::SLOT_BITS;
-/// The most permits of a robust semaphore. It may take more slots than there are numbers, and is alone in
-/// its segment then: its first slot is named, and the others never are.
+/// The most permits of a robust semaphore. It may take more slots than there are slot numbers. Then
+/// it is alone in its segment: nodes name its first slot, and never the others.
 pub const MOST_PERMITS: u32 = 524_280;
-/// What an error says when somebody asks for more.
+/// The error for a request for more permits.
 pub(crate) const TOO_MANY_PERMITS: &str = "a robust semaphore has 524,280 permits at most";
-/// Slots of such a semaphore.
+/// The slots of a semaphore with the most permits.
 pub const MOST_SLOTS_OF_ONE: usize =
     Tag { kind: Kind::Semaphore, robust: true, limit: MOST_PERMITS }.slots();
 
@@ -113,7 +114,7 @@ pub mod header {
     pub const NODES: usize = 9;
     /// How many slots there are.
     pub const SLOTS: usize = 10;
-    /// How many slots were taken so far. The maker alone writes it.
+    /// How many slots were taken so far. Only the maker writes it.
     pub const SLOTS_USED: usize = 11;
     /// How many nodes were used so far.
     pub const NODES_USED: usize = 12;
@@ -123,7 +124,7 @@ pub mod header {
     pub const PLACES: usize = 14;
     /// How many places were used so far.
     pub const PLACES_USED: usize = 15;
-    /// Not 0: a child of the maker may have let others have what it had.
+    /// Not 0: a child of the maker may have passed an object on.
     pub const SENT_ON: usize = 16;
     /// Words from this one on are not used.
     pub const END: usize = 17;
@@ -152,29 +153,31 @@ pub mod lock {
     pub const PERMIT: usize = 0;
     /// A plain semaphore's value. (A robust semaphore has its permits in the slots that follow.)
     pub const VALUE: usize = 0;
-    /// Where its waiters sleep who have no place.
+    /// The eventcount. Waiters without a place sleep there.
     pub const EVENTCOUNT: usize = 1;
-    /// Who watches the holders.
+    /// The watcher of the holders.
     pub const WATCH: usize = 2;
-    /// When somebody who does not sleep checked the holders last.
+    /// When a process last checked the holders without being the watcher.
     pub const LAST_CHECK: usize = 3;
-    /// Of a lock that a queue moves messages under: one of [`message`](super::message).
+    /// Of a queue's lock: one of [`message`](super::message).
     pub const MESSAGE: usize = 5;
-    /// Of every other lock: the number of who may have inherited it, or 0 (see `heirs`).
+    /// Of every other lock: the number of the heirs that may hold it, or 0 (see `heirs`).
     pub const HEIRS: usize = MESSAGE;
-    /// The processor that it was released on last.
+    /// The processor that it was released on last, plus 1. Of a mutex: where its holder acquired
+    /// it.
     pub const LAST_CPU: usize = 6;
     /// The tickets of its waiters.
     pub const TICKETS: usize = 7;
 }
 
-/// What the word [`MESSAGE`](lock::MESSAGE) of a queue's lock says. All else is a number of heirs.
+/// The values of the word [`MESSAGE`](lock::MESSAGE) of a queue's lock. Any other value is a number
+/// of heirs, or 0.
 pub mod message {
     /// No message is being moved.
     pub const WHOLE: u64 = 1;
     /// A message is being moved, or was left in the middle.
     pub const MOVING: u64 = 2;
-    /// The greatest of these.
+    /// The greatest of these values.
     pub const GREATEST: u64 = MOVING;
 }
 
@@ -184,31 +187,31 @@ pub mod condvar {
     pub const TICKETS: usize = 0;
     /// How many tickets there were when the last `notify` began.
     pub const NOTIFIED_AT: usize = 1;
-    /// Who watches.
+    /// The watcher of the waiters.
     pub const WATCH: usize = 2;
-    /// How many tickets there were before a look that found nobody waiting.
+    /// How many tickets there were before the last check that found nobody waiting.
     pub const EMPTY_AT: usize = 3;
-    /// When somebody who does not sleep checked the waiters last.
+    /// When a process last checked the waiters without being the watcher.
     pub const LAST_CHECK: usize = 5;
 }
 
-/// Words of the slot of a barrier. Its own lock takes the first ones, as `lock` has them.
+/// Words of the slot of a barrier. The first words belong to its own lock, as in `lock`.
 pub mod barrier {
     /// The permit of its own lock.
     pub const PERMIT: usize = super::lock::PERMIT;
-    /// When somebody who does not sleep checked the members last.
+    /// When a process last checked the members without being the watcher.
     pub const LAST_CHECK: usize = super::lock::LAST_CHECK;
     /// The tickets of its members.
     pub const TICKETS: usize = 5;
-    /// What it is doing; its members sleep there.
+    /// The phase that it is in. Its members sleep on this word.
     pub const PHASE: usize = 6;
-    /// Who watches the members.
+    /// The watcher of the members.
     pub const WATCH: usize = 7;
 }
 
 /// Words of the slot of an event.
 pub mod event {
-    /// Whether it is set; who waits sleeps there.
+    /// Whether it is set. Its waiters sleep on this word.
     pub const FLAG: usize = 0;
 }
 
@@ -217,17 +220,18 @@ pub const ENTRIES_AT: usize = 4;
 
 /// Words of a process's private memory before its entries.
 pub mod private {
-    /// How this process is called in the segment; 0: not known yet.
+    /// The name of this process in the segment; 0: not known yet.
     pub const NAME: usize = 0;
 }
 
-/// Words of an entry: what a process knows for itself about the lock in a slot.
+/// Words of an entry: what a process notes for itself about the lock in a slot.
 pub mod entry {
-    /// The thread that took it last.
+    /// The thread that acquired it last.
     pub const OWNER: usize = 0;
-    /// How often the owner took a mutex; how many permits of a robust semaphore the process holds.
+    /// How often the owner has acquired a mutex; how many permits of a robust semaphore the process
+    /// holds.
     pub const DEPTH: usize = 1;
-    /// The pid of the holder that died and that it was taken from.
+    /// The pid of the dead holder that it was recovered from; 0: none.
     pub const RECOVERED_FROM: usize = 2;
     /// The thread that moves a message under a queue's lock.
     pub const MOVER: usize = 3;
@@ -237,7 +241,7 @@ pub mod entry {
     pub const BALANCE: [usize; 3] = [1, 2, 3];
 }
 
-/// What lives in a slot.
+/// The kind of object in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -260,7 +264,7 @@ impl Kind {
     ];
 }
 
-/// What the word [`TAG`] says.
+/// The value of the word [`TAG`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tag {
     pub(crate) kind: Kind,
@@ -280,7 +284,7 @@ impl Tag {
         (tag.word() == word).then_some(tag)
     }
 
-    /// Words in the slots that follow: a robust semaphore's permits, and hints.
+    /// Words in the slots that follow: a robust semaphore's permits and their hints.
     const fn more_words(self) -> usize {
         if matches!(self.kind, Kind::Semaphore) && self.robust {
             let permits = self.limit as usize;
@@ -290,13 +294,13 @@ impl Tag {
         }
     }
 
-    /// Slots that it takes.
+    /// How many slots the object takes.
     pub(crate) const fn slots(self) -> usize {
         1 + self.more_words().div_ceil(SLOT_WORDS)
     }
 }
 
-/// How much there is room for in a segment, and so where everything lies in it.
+/// How many places, nodes and slots a segment has. This also says where each of them lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     /// How many places it has.
@@ -308,7 +312,7 @@ pub struct Size {
 }
 
 impl Size {
-    /// What a header says, whose words `header` reads; `None` if no memory is as large.
+    /// The size in a header whose words `header` reads; `None` if no memory is that large.
     pub fn in_header(header: impl Fn(usize) -> u64) -> Option<Self> {
         let number = |word| usize::try_from(header(word)).ok();
         let [places, nodes, slots] =
@@ -316,7 +320,7 @@ impl Size {
         Some(Self { places, nodes, slots })
     }
 
-    /// Words of such a segment; `None` if no memory is as large.
+    /// Words of such a segment; `None` if no memory is that large.
     #[must_use]
     pub fn words(self) -> Option<usize> {
         let nodes = self.places.checked_add(self.nodes)?.checked_mul(node::WORDS)?;
@@ -341,8 +345,8 @@ impl Size {
     }
 }
 
-/// Where the entry of a slot begins in a process's private memory. That of the slot after the last
-/// one is where the private memory ends.
+/// Where the entry of a slot begins in a process's private memory. The private memory ends where
+/// the entry of the slot after the last one would begin.
 pub(crate) fn entry_at(slot: usize) -> usize {
     ENTRIES_AT + slot * ENTRY_WORDS
 }

@@ -1,6 +1,6 @@
 //! Locks in shared memory: joins the algorithms of `word` with the operating system's `os`.
 //!
-//! A file takes from those below it, and never from one above:
+//! A file uses the files below it, and never a file above it:
 //!
 //! ```text
 //!  condvar, event   objects
@@ -9,13 +9,14 @@
 //!  lock             objects: mutexes and semaphores
 //!  object           what all objects have in common
 //!  end              what a process that ends well leaves held
-//!  registry         the segments of a process, and which slots it gives to its objects
+//!  registry         the segments of a process, and the slots that it gives to its objects
 //!  reuse            slots that children of the process may still have
 //!  segment          the memory that objects live in
-//!  heirs            locks that a child may go on with
-//!  schedule, spin     how a wait goes on: sleeping and checking, and trying before that
-//!  liveness         whether a holder is dead, and when to check that
-//!  layout           which word of a segment is what
+//!  heirs            locks that a forked child may go on to hold
+//!  wait_schedule    when a waiter sleeps and when it checks
+//!  spin             how an acquirer tries for a while before it sleeps
+//!  liveness         whether a holder is dead, and when to check it
+//!  layout           what each word of a segment is
 //! ```
 
 pub(crate) mod barrier;

@@ -1,4 +1,4 @@
-//! What all that lives in a slot has in common.
+//! What all objects in shared memory have in common.
 
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub trait Shared {
         self.peek_address()
     }
 
-    /// Where it lives, without the mark: for a caller that tells the address to no other process.
+    /// Where it lives, without the mark: for a caller that passes the address to no other process.
     #[must_use]
     fn peek_address(&self) -> Address {
         self.object().address()
@@ -81,22 +81,22 @@ pub trait Shared {
     }
 
     /// Notes that other processes may have it from now on. Then no other object gets its slot, even
-    /// after this process drops it. To be called before another process is told where it lives;
-    /// [`address`](Self::address) does it.
+    /// after this process drops it. Call this before another process learns where it lives;
+    /// [`address`](Self::address) does so.
     fn mark_shared(&self) {
         self.object().mark_shared();
     }
 }
 
-/// A slot of this process's: what all objects have in common.
+/// An object's slot, as this process has it: the part that all objects have in common.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Object {
     place: Place,
     slot: u32,
-    /// Whether another process may have it, as far as one can tell without asking for forks.
+    /// Whether another process may have it by another way than a fork.
     shared: AtomicBool,
-    /// How often this process had been forked when it made the object.
+    /// How often this process had forked when it made the object.
     forks: u64,
 }
 
@@ -106,7 +106,8 @@ impl Object {
         Ok(Self { place, slot, shared: AtomicBool::new(false), forks })
     }
 
-    /// Opens what another object, here or in another process, lives at; of one of these kinds.
+    /// Opens the object at an address, of this process or another one. It must be of one of these
+    /// kinds.
     pub(crate) fn open(
         address: &Address,
         descriptor: Option<BorrowedFd<'_>>,
@@ -119,7 +120,7 @@ impl Object {
         Ok((Self { place, slot, shared: AtomicBool::new(true), forks: 0 }, tag))
     }
 
-    /// What lives in another slot of the same segment.
+    /// The object in another slot of the same segment.
     pub(crate) fn neighbour(&self, slot: u64) -> Option<Self> {
         let slot = u32::try_from(slot).ok()?;
         let place = registry::place(self.place.keeps(), slot)?;
@@ -131,7 +132,7 @@ impl Object {
         Address { segment: self.segment().id(), slot: self.slot, tag }
     }
 
-    /// What lives in it.
+    /// The tag of the object in its slot.
     pub(crate) fn tag(&self) -> Option<Tag> {
         Tag::from_word(self.word(TAG).load(Ordering::Relaxed))
     }
@@ -142,7 +143,7 @@ impl Object {
 
     fn mark_shared(&self) {
         let is_new = !self.shared.swap(true, Ordering::Relaxed);
-        // What was forked to this process its maker still takes for its own.
+        // The maker does not see that its forked child passes the object on: leave it a note.
         if is_new && !self.segment().was_made_by_this_process() {
             self.segment().note_sent_on();
         }
@@ -158,11 +159,11 @@ impl Object {
         self.place.private()
     }
 
-    /// How this process is called in the object's segment.
+    /// The name of this process in the object's segment.
     #[inline]
     pub(crate) fn me(&self) -> Process {
         match self.place.head().load(Ordering::Relaxed) {
-            // Not asked yet, or a forked child, which is somebody else.
+            // Not found out yet, or wiped in a forked child, which has another name.
             0 => self.find_out_me(),
             word => Process::from_word(word),
         }
@@ -173,7 +174,7 @@ impl Object {
         self.segment().find_out_me()
     }
 
-    /// The waiters of this object; `tickets` is the word that counts them.
+    /// The waiters of this object; `tickets` is the word that counts their tickets.
     pub(crate) fn queue(&self, tickets: usize, waits: Waits) -> Queue<'_> {
         Queue {
             waiters: self.segment().waiters(),
@@ -183,17 +184,18 @@ impl Object {
         }
     }
 
-    /// The places of those who wait for this object, a lock; `tickets` is the word that counts them.
+    /// The places of the waiters for this object, a lock; `tickets` is the word that counts their
+    /// tickets.
     pub(crate) fn places(&self, tickets: usize) -> Places<'_> {
         self.segment().places(self.slot, self.word(tickets))
     }
 
-    /// So many words in the slots that follow.
+    /// So many shared words in the slots that follow.
     pub(crate) fn words_after(&self, words: usize) -> &[AtomicU64] {
         self.segment().words_after(self.slot, words)
     }
 
-    /// So many words of this process's, in the entries of the slots that follow.
+    /// So many of this process's private words, in the entries of the slots that follow.
     pub(crate) fn private_words_after(&self, words: usize) -> &[AtomicU64] {
         self.segment().private_words_after(self.slot, words)
     }

@@ -1,14 +1,15 @@
 //! Segments: the memory that objects live in.
 //!
-//! What stands where in one, and in the memory that each process keeps for itself beside it, is in
-//! `layout`.
+//! `layout` says what each word of a segment is, and each word of the private memory that every
+//! process keeps beside it.
 //!
-//! A robust semaphore's permits, and where the free ones may be (`word::blocks`), follow its slot, as many slots as they need. So in
-//! each process the entries of these are its as well: in them it notes which permits it holds.
+//! The slots that follow a robust semaphore's slot hold its permits, and hints where free ones may
+//! be (`word::blocks`). In each process the entries of these slots belong to the semaphore too:
+//! there the process notes which permits it holds.
 //!
-//! Only the process that made a segment takes slots of it (`registry`). No count of users crosses a
-//! process boundary, so none can be lost: a process unmaps a segment with the last object that it
-//! has in it, and the kernel frees the memory with the last process.
+//! Only the process that made a segment takes slots of it (`registry`). Processes share no count of
+//! users, so no such count can be lost: a process unmaps a segment with its last object there, and
+//! the kernel frees the memory with the last process.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -33,18 +34,18 @@ use crate::word::permit::{self, Permit, Process};
 use crate::word::places::Places;
 use crate::word::waiters::Waiters;
 
-// A permit tells a start time back as the system told it.
+// A permit keeps every bit of a start time.
 const _: () = assert!(START_BITS <= permit::START_BITS);
 
 impl Size {
-    /// The next smaller one that has so many slots at least. First the slots become fewer: nodes are what waiters
-    /// need, and a later segment has none to spare for this one's.
+    /// The next smaller size, with `least_slots` slots at least. It reduces the slots first:
+    /// waiters need nodes, and a later segment cannot lend nodes to this one.
     fn smaller(self, least_slots: usize) -> Option<Self> {
         let slots = (self.slots / 2).max(least_slots);
         if self.slots > FEWEST_SLOTS.max(least_slots) {
             Some(Self { slots: slots.max(FEWEST_SLOTS), ..self })
         } else if self.nodes > FEWEST_NODES {
-            // Slots that follow them are whole cache lines.
+            // The slots that follow the nodes must begin at a cache line.
             let half = |nodes: usize| (nodes / 2).next_multiple_of(SLOT_WORDS / node::WORDS);
             let [places, nodes] =
                 [self.places, self.nodes].map(|nodes| half(nodes).max(FEWEST_NODES));
@@ -77,8 +78,8 @@ impl Holds for Segment {
 }
 
 impl Segment {
-    /// A new one with so many slots; where there is no room for that, a smaller one, with the least number of slots that
-    /// is asked for.
+    /// Makes a segment with `slots` slots. Where there is no room for that, it makes a smaller one,
+    /// with `least_slots` at least.
     pub(super) fn create(slots: usize, least_slots: usize) -> Result<Self, Error> {
         let limit = file_size_limit().unwrap_or(u64::MAX);
         let mut size = Size { places: PLACES, nodes: NODES, slots };
@@ -122,7 +123,7 @@ impl Segment {
         Self::over(shared, id, size)
     }
 
-    /// Believes nothing of what stands there before it was compared with what was expected.
+    /// Opens a segment. It trusts no word of it before it has checked that word.
     pub(super) fn open(descriptor: BorrowedFd<'_>, id: [u64; 2]) -> Result<Self, Error> {
         let found = Unproven::map(descriptor, header::WORDS)?;
         let read = |word: usize| found.words()[word].load(Ordering::Relaxed);
@@ -163,12 +164,12 @@ impl Segment {
 
     /// Slots in use.
     pub(super) fn used(&self) -> usize {
-        // Shared memory: whatever stands there must not lead out of the segment.
+        // Another process can write to shared memory: no value there may lead out of the segment.
         let used = self.header(header::SLOTS_USED).load(Ordering::Acquire);
         usize::try_from(used).map_or(self.size.slots, |used| used.min(self.size.slots))
     }
 
-    /// Notes that so many slots are in use. For its maker alone.
+    /// Notes that so many slots are in use. Only the maker calls this.
     pub(super) fn set_used(&self, slots: usize) {
         self.header(header::SLOTS_USED).store(slots as u64, Ordering::Release);
     }
@@ -178,21 +179,21 @@ impl Segment {
         self.id == id
     }
 
-    /// So many words that follow a slot.
+    /// So many shared words, from the slot that follows `slot`.
     pub(crate) fn words_after(&self, slot: u32, words: usize) -> &[AtomicU64] {
         let at = self.size.slot_at(slot as usize + 1);
         &self.shared.words()[at..at + words]
     }
 
-    /// So many words of this process's that follow a slot's entry.
+    /// So many of this process's private words, from the entry that follows that of `slot`.
     pub(crate) fn private_words_after(&self, slot: u32, words: usize) -> &[AtomicU64] {
         let at = entry_at(slot as usize + 1);
         &self.private.words()[at..at + words]
     }
 
-    /// What tells of each condition, by its slot, how many tickets there were when its last
-    /// `notify` began: for one who finds a dead waiter that it has notified. 0 of a slot that there
-    /// is not.
+    /// A function from the slot of a condition to the number of tickets when its last `notify`
+    /// began. A process that finds a dead waiter that was notified needs it. 0 for a slot that does
+    /// not exist.
     pub(super) fn notified_at(&self) -> impl Fn(u64) -> u64 + '_ {
         |slot| {
             let slot = usize::try_from(slot).ok().filter(|&slot| slot < self.size.slots);
@@ -208,7 +209,8 @@ impl Segment {
         Waiters { nodes, used: self.header(header::NODES_USED) }
     }
 
-    /// The places of those who wait for the lock in a slot, whose tickets that word counts.
+    /// The places of the waiters for the lock in a slot. `tickets` is the word that counts its
+    /// tickets.
     pub(crate) fn places<'a>(&'a self, slot: u32, tickets: &'a AtomicU64) -> Places<'a> {
         Places { table: self.all_places(), slot: slot.into(), tickets }
     }
@@ -218,29 +220,30 @@ impl Segment {
         Waiters { nodes, used: self.header(header::PLACES_USED) }
     }
 
-    /// The slots that somebody waits for, or waited for as it died.
+    /// The slots that have a waiter, or had one that died in its wait.
     pub(super) fn waited_for(&self) -> BTreeSet<u64> {
         let mut slots = self.waiters().slots();
         slots.append(&mut self.all_places().slots());
         slots
     }
 
-    /// How the calling process is called in this segment.
+    /// Finds out the name of the calling process in this segment.
     pub(crate) fn find_out_me(&self) -> Process {
         let me = identity();
         let makers = [header::MAKER_PID_NAMESPACE, header::MAKER_TIME_NAMESPACE]
             .map(|word| self.header(word));
-        // Who does not know its namespace cannot be compared with anybody.
-        let stranger = me.namespaces.pid == 0
+        // A process that does not know its namespace cannot check others.
+        let is_foreign = me.namespaces.pid == 0
             || me.namespaces.pid != makers[0].load(Ordering::Relaxed)
             || me.namespaces.time != makers[1].load(Ordering::Relaxed);
-        let stranger = stranger && rule("check/foreign-processes-are-named-so");
-        self.call_me(Process::new(me.pid, me.start, stranger))
+        let is_foreign = is_foreign && rule("check/foreign-processes-are-named-so");
+        self.call_me(Process::new(me.pid, me.start, is_foreign))
     }
 
-    /// Calls the calling process so, unless it is called something already: what one thread took under a name, another has
-    /// to give back under the same. They may have found out different things, where the system told one of them nothing
-    /// (for want of a descriptor).
+    /// Names the calling process so in this segment, unless it has a name here already; returns its
+    /// name. What one thread acquired under a name, another thread must release under the same
+    /// name. Two threads may have found out different names, where the system gave one of them no
+    /// answer (for want of a descriptor).
     fn call_me(&self, process: Process) -> Process {
         let name = &self.private.words()[private::NAME];
         let unknown =
@@ -265,13 +268,13 @@ impl Segment {
         (u32::try_from(number(header::MAKER_PID)).unwrap_or(0), descriptor)
     }
 
-    /// Its descriptor. If somebody has closed that behind our back, a new one, where the system
-    /// gives one.
+    /// Its descriptor. If other code has closed it, a new one, where the system gives one.
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.shared.descriptor()
     }
 
-    /// The same, for one who lets others have it: they find it by its number in the header.
+    /// The same, for a process that passes it on: other processes find it by its number in the
+    /// header.
     pub(super) fn descriptor_for_others(&self) -> Result<BorrowedFd<'_>, Error> {
         let descriptor = self.descriptor().ok_or(Error::DescriptorLost)?;
         let number = descriptor.as_raw_fd();
@@ -282,14 +285,14 @@ impl Segment {
         Ok(descriptor)
     }
 
-    /// Whether this process makes new objects in it: no other may take its slots, and objects that cannot be sent, for want of
-    /// a descriptor, are those of before it was closed, and no more.
+    /// Whether this process makes new objects in it. Only the maker takes slots. And the segment
+    /// needs a descriptor, because without one its objects cannot be sent.
     pub(super) fn takes_objects(&self) -> bool {
         (self.was_made_by_this_process() || !rule("fork/a-child-makes-its-own-segment"))
             && (self.shared.has_descriptor() || !rule("create/where-there-is-a-descriptor"))
     }
 
-    /// What tells its file from all others.
+    /// The identity of its file.
     pub(crate) fn file(&self) -> FileId {
         self.shared.file()
     }
@@ -300,7 +303,8 @@ impl Segment {
             && self.header(header::MAKER_START).load(Ordering::Relaxed) == me.start
     }
 
-    /// Notes that a child of its maker, which cannot tell its parent, may have let others have what it had.
+    /// Notes that a child of its maker may have passed on an object. The child cannot notify its
+    /// parent in another way.
     pub(crate) fn note_sent_on(&self) {
         self.header(header::SENT_ON).store(1, Ordering::Release);
     }
@@ -313,18 +317,20 @@ impl Segment {
         Place::new(Arc::clone(self), self.size.slot_at(slot), entry_at(slot))
     }
 
-    /// How this process is called here, if it was asked before; a word of 0 otherwise.
+    /// This process's name here, if it was found out before; otherwise its word is 0.
     pub(super) fn me(&self) -> Process {
         Process::from_word(self.private.words()[private::NAME].load(Ordering::Relaxed))
     }
 
-    /// Before the calling thread forks: leaves to the child what it may go on with.
+    /// Leaves to the child that the calling thread is about to fork the locks that it may go on to
+    /// hold.
     pub(super) fn leave_to_child(&self, forks: u64) -> Option<Lineage> {
         if !rule("fork/what-may-be-inherited-is-marked") {
             return None;
         }
         let me = self.me();
-        // A process that was not called anything here has taken nothing, and nobody asks whether a stranger lives.
+        // A process without a name here has acquired nothing. And no process checks whether a
+        // foreign process lives.
         if !me.can_be_checked() || me.word() == 0 {
             return None;
         }
@@ -342,7 +348,8 @@ impl Segment {
         heirs::leave_to_child(&held, me, forks, self.descriptor())
     }
 
-    /// Leaves what this process holds to others, but for what its `running` threads do.
+    /// Leaves the locks that this process holds to others, except those that its `running` threads
+    /// hold.
     pub(super) fn leave_held(&self, running: &[usize]) {
         let me = self.me();
         if me.word() == 0 {
@@ -359,8 +366,9 @@ impl Segment {
         }
     }
 
-    /// The robust locks that this process holds, and that another may release; with the thread that took each. What is recursive,
-    /// or a queue's, belongs to the thread that took it.
+    /// The robust locks that this process holds and that another process may release, each with the
+    /// thread that acquired it. A recursive lock, or a queue's, is not among them: it belongs to
+    /// the thread that acquired it.
     pub(super) fn plain_locks_of(
         &self,
         me: Process,
@@ -369,7 +377,8 @@ impl Segment {
         let slots = std::iter::from_fn(move || {
             let slot = next;
             (slot < self.used()).then(|| {
-                // A robust semaphore's permits are no tags, whatever they look like.
+                // Skip a robust semaphore's permits: they are no slots of their own, even where a
+                // word looks like a tag.
                 next += self.tag(slot).map_or(1, Tag::slots);
                 slot
             })
@@ -380,7 +389,7 @@ impl Segment {
         })
     }
 
-    /// The thread of this process that holds the lock in a slot; 0 if it knows of none.
+    /// The thread of this process that holds the lock in a slot; 0 if the entry names none.
     fn owner_of(&self, slot: usize) -> u64 {
         let entry = &self.private.words()[entry_at(slot)..];
         let depth = entry[entry::DEPTH].load(Ordering::Acquire);
@@ -393,7 +402,7 @@ impl Segment {
     }
 }
 
-/// What to say where not even the smallest segment can be made.
+/// The error to return where not even the smallest segment can be made.
 fn name_the_limit(error: Error, smallest: Size) -> Error {
     match (error, file_size_limit()) {
         (Error::NoSharedMemory(_), Some(limit)) if limit < smallest.bytes() => {
@@ -403,7 +412,7 @@ fn name_the_limit(error: Error, smallest: Size) -> Error {
     }
 }
 
-/// A slot's lock, if it is robust, one that another may release, and held by this process.
+/// A slot's lock, if it is robust, another process may release it, and this process holds it.
 pub(super) fn plain_lock(words: &[AtomicU64; SLOT_WORDS], me: Process) -> Option<Inheritable<'_>> {
     let tag = Tag::from_word(words[TAG].load(Ordering::Acquire))?;
     let is_plain = tag.kind == Kind::Mutex
@@ -427,7 +436,8 @@ mod tests {
         let lock = Lock::new(options).unwrap();
         assert_eq!(lock.try_acquire(), Wait::Acquired);
         let me = lock.object.me();
-        // As one would call it whom the system told nothing, and who had begun to ask before.
+        // The name that a thread finds out if the system gives it no answer. It had asked before
+        // `me` was stored.
         let other = Process::new(me.pid(), me.start() ^ 1, true);
         assert_eq!(lock.object.segment().call_me(other), me);
         lock.release().unwrap();
