@@ -181,7 +181,7 @@ const RULES: &[(&str, Test)] = &[
     (
         "check/a-process-has-one-name",
         Unit(
-            "backend::shared::segment::tests::what_one_thread_took_is_given_back_whatever_another_finds_out_about_its_process",
+            "backend::shared::segment::tests::a_process_keeps_the_name_that_it_acquired_a_lock_under",
         ),
     ),
     (

@@ -1,5 +1,6 @@
-//! The `kernel` backend on Windows: its semaphores, which have a greatest value of their own and are reached by handles that
-//! are inherited or duplicated; and a mutex of its own kind, which is recovered when its owner ends.
+//! The `kernel` backend on Windows: the system's semaphores, and a robust mutex. The semaphores
+//! have a greatest value of their own, and processes reach them by handles that they inherit or
+//! receive. The mutex is recovered when its owner ends.
 
 use std::os::windows::io::BorrowedHandle;
 use std::time::Duration;
@@ -10,13 +11,13 @@ use crate::{Deadline, Error, Name, Naming, Wait};
 /// The greatest value a semaphore can have.
 pub const SEM_VALUE_MAX: i32 = i32::MAX;
 
-/// Whether the operating system can tell a semaphore's value.
+/// Whether the operating system can read a semaphore's value.
 pub const HAS_VALUE: bool = true;
 
-/// Whether it can wait for one until a moment.
+/// Whether it can wait for a semaphore until a deadline.
 pub const HAS_TIMED_WAIT: bool = true;
 
-/// The longest time that can be waited for at once, in milliseconds: more is for ever.
+/// The longest time of one wait, in milliseconds: a greater number means for ever.
 const LONGEST: u32 = u32::MAX - 1;
 const FOR_EVER: u32 = u32::MAX;
 
@@ -25,12 +26,12 @@ const FOR_EVER: u32 = u32::MAX;
 pub(crate) struct Semaphore(Sem);
 
 impl Semaphore {
-    /// The operating system itself refuses what would exceed the greatest value.
+    /// The operating system itself refuses a release that would exceed the greatest value.
     pub(crate) const KEEPS_MAXVALUE: bool = true;
 
-    /// A name is for the caller to remember: nothing can be opened by it here.
+    /// The name is for the caller to remember. Nothing can be opened by it here.
     pub(crate) fn create(_: &Name, value: u32, maxvalue: i32, _: Naming) -> Result<Self, Error> {
-        // What is too great comes out negative, which is refused.
+        // A value that is too great becomes negative, which the system refuses.
         Sem::create(value.cast_signed(), maxvalue).map(Self).map_err(os("CreateSemaphore"))
     }
 
@@ -42,18 +43,18 @@ impl Semaphore {
         self.0.handle()
     }
 
-    /// Takes a permit if there is one.
+    /// Acquires a permit if there is one.
     #[inline]
     pub(crate) fn try_wait(&self) -> Result<bool, Error> {
         self.0.try_wait().map_err(os("WaitForSingleObjectEx"))
     }
 
-    /// Sleeps until a permit was taken, or the deadline has passed.
+    /// Sleeps until it has acquired a permit, or the deadline has passed.
     pub(crate) fn wait(&self, deadline: Deadline) -> Result<Wait, Error> {
         self.wait_or(deadline, None)
     }
 
-    /// The same, or until an event is signalled.
+    /// The same, but it also ends when an event is signalled.
     pub(crate) fn wait_or(
         &self,
         deadline: Deadline,
@@ -67,7 +68,8 @@ impl Semaphore {
                 Waited::Taken | Waited::Abandoned => return Ok(Wait::Acquired),
                 Waited::Interrupted => return Ok(Wait::Interrupted),
                 Waited::TimedOut if left == Some(Duration::ZERO) => return Ok(Wait::TimedOut),
-                // The clock that it waits by is a coarse one, or the time was too long for one wait.
+                // The clock of the wait is coarse, or the time was too long for one wait: wait
+                // again.
                 Waited::TimedOut => {}
             }
         }
@@ -82,7 +84,7 @@ impl Semaphore {
         }
     }
 
-    /// The value now: it can only be found out by taking a permit and giving it back.
+    /// The value now. The system says it only to a caller that acquires a permit and releases it.
     pub(crate) fn value(&self) -> Result<i32, Error> {
         if !self.try_wait()? {
             return Ok(0);
@@ -91,21 +93,21 @@ impl Semaphore {
     }
 }
 
-/// A recursive mutex that belongs to a thread, in whatever process, and that the system frees when its owner ends without having
-/// released it. (Windows.)
+/// A recursive mutex that belongs to one thread of any process. If its owner ends before it has
+/// released the mutex, the system frees the mutex. (Windows.)
 ///
 /// ```text
 ///  RobustMutex { mutex, died }
 ///    mutex   the system's: its owner, how often it is held, and whether it was abandoned
-///    died    an event, changed only by who holds the mutex: set from when an owner was found
-///            to have ended until one who was told of it releases
+///    died    an event that only the holder of the mutex changes: the holder that finds that an
+///            owner has ended sets it, and the next holder that calls `release` resets it
 /// ```
 ///
-/// So nothing about it is private to a process, and it can be killed between any two calls: an owner that ends after it was
-/// told, and before it has released, is one that has ended.
+/// So a process keeps no private state of it, and may be killed between any two calls. An owner
+/// that got [`Wait::OwnerDied`] and ends before it has released is one more owner that has ended.
 ///
-/// Like the system's own, it is recovered from a thread that ends as well, while its process goes on; and who it was that ended, nobody
-/// can tell.
+/// As with the system's own mutex, it is recovered also from a thread that ends while its process
+/// goes on. Which owner ended is unknown.
 #[derive(Debug)]
 pub struct RobustMutex {
     mutex: Mutant,
@@ -113,13 +115,14 @@ pub struct RobustMutex {
 }
 
 impl RobustMutex {
-    /// A new one, which nobody holds.
+    /// Makes a new mutex that is free.
     pub fn new() -> Result<Self, Error> {
         let died = Mark::create().map_err(os("CreateEvent"))?;
         Ok(Self { mutex: Mutant::create().map_err(os("CreateMutex"))?, died })
     }
 
-    /// One whose handles this process has, inherited or was given, which it takes over.
+    /// Makes one of handles that this process has, inherited or received. The mutex then owns the
+    /// handles.
     ///
     /// # Errors
     /// [`Error::UnknownHandle`].
@@ -130,15 +133,17 @@ impl RobustMutex {
         })
     }
 
-    /// The numbers to duplicate for another process.
+    /// The handles, to be duplicated for another process.
     #[must_use]
     pub fn handles(&self) -> [usize; 2] {
         [self.mutex.handle(), self.died.handle()]
     }
 
-    /// Takes it, once more if the calling thread has it; waits for that until a deadline, or until an event is signalled.
+    /// Acquires it, once more if the calling thread holds it already. Waits for it until a
+    /// deadline, or until an event is signalled.
     ///
-    /// [`Wait::OwnerDied`] tells of an owner that ended, once; whose pid it cannot tell, and says 0.
+    /// Returns [`Wait::OwnerDied`] once after an owner ended. The pid in it is 0, because the
+    /// owner's is unknown.
     pub fn wait(
         &self,
         deadline: Deadline,
@@ -158,7 +163,8 @@ impl RobustMutex {
             return Ok(Wait::Interrupted);
         }
         if waited == Waited::Abandoned {
-            // Where that fails it stays this thread's until that ends, for nobody who came next would be told.
+            // If that fails, this thread keeps the mutex until the thread ends. The next owner
+            // would not get [`Wait::OwnerDied`] otherwise.
             self.died.set().map_err(os("SetEvent"))?;
         }
         let is_new = self.mutex.held().times == 1;
@@ -171,13 +177,13 @@ impl RobustMutex {
     /// [`Error::NotOwner`].
     pub fn release(&self) -> Result<(), Error> {
         if self.held() == (Held { times: 1, by_caller: true }) {
-            // Before others can have it.
+            // Before another thread can acquire it.
             self.died.reset().map_err(os("ResetEvent"))?;
         }
         self.let_go()
     }
 
-    /// Releases it, once, and has the next owner be told what this one was told.
+    /// Releases it, once. If this owner got [`Wait::OwnerDied`], the next owner gets it too.
     ///
     /// # Errors
     /// [`Error::NotOwner`].
@@ -187,26 +193,26 @@ impl RobustMutex {
         })
     }
 
-    /// Whether the calling thread has it and was told that an owner before it ended.
+    /// Whether the calling thread holds it and has recovered it from an owner that ended.
     #[must_use]
     pub fn is_recovered(&self) -> bool {
         self.is_mine() && self.died.is_set()
     }
 
-    /// Whether the calling thread has it.
+    /// Whether the calling thread holds it.
     #[must_use]
     pub fn is_mine(&self) -> bool {
         self.held().by_caller
     }
 
-    /// How often the calling thread has it.
+    /// How often the calling thread holds it.
     #[must_use]
     pub fn count(&self) -> u32 {
         let held = self.held();
         if held.by_caller { held.times } else { 0 }
     }
 
-    /// Whether somebody has it, who has not ended.
+    /// Whether a thread that has not ended holds it.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.held().times > 0
@@ -217,7 +223,7 @@ impl RobustMutex {
     }
 }
 
-/// Not less than what is left.
+/// The time left in milliseconds, rounded up; `LONGEST` at most.
 fn milliseconds(left: Duration) -> u32 {
     let whole = left.as_nanos().div_ceil(1_000_000);
     u32::try_from(whole).map_or(LONGEST, |whole| whole.min(LONGEST))
@@ -232,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_not_cut_to_whole_milliseconds_and_not_for_ever_where_it_ends() {
+    fn a_wait_is_rounded_up_to_whole_milliseconds_and_never_becomes_endless() {
         assert_eq!(milliseconds(Duration::ZERO), 0);
         assert_eq!(milliseconds(Duration::from_nanos(1)), 1);
         assert_eq!(milliseconds(Duration::from_millis(20)), 20);
@@ -265,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mutex_is_its_threads_and_counts() {
+    fn a_mutex_belongs_to_its_thread_and_counts() {
         let mutex = RobustMutex::new().unwrap();
         let now = Deadline::after(Duration::ZERO);
         assert_eq!(mutex.release(), Err(Error::NotOwner));
@@ -289,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_after_an_owner_that_ended_is_told_until_one_has_released() {
+    fn each_owner_after_one_that_ended_gets_owner_died_until_one_has_released() {
         let mutex = RobustMutex::new().unwrap();
         let take = || mutex.wait(Deadline::after(Duration::ZERO), None).unwrap();
         // (The end of a scope does not wait until its threads have ended. Joining them does.)
@@ -301,13 +307,13 @@ mod tests {
         };
         in_a_thread(&[Wait::Acquired, Wait::Acquired]);
         assert!(!mutex.is_recovered());
-        // The next does not want it so, and the one after that ends too.
+        // The next owner lets it go unrecovered, and the one after that ends too.
         assert_eq!(take(), Wait::OwnerDied(0));
         assert!(mutex.is_recovered());
         mutex.let_go().unwrap();
         in_a_thread(&[Wait::OwnerDied(0)]);
         assert_eq!(take(), Wait::OwnerDied(0));
-        // It is told once.
+        // The same owner gets it once.
         assert_eq!(take(), Wait::Acquired);
         assert!(mutex.is_recovered());
         mutex.release().unwrap();

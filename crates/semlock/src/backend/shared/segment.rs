@@ -430,7 +430,7 @@ mod tests {
     use crate::Wait;
 
     #[test]
-    fn what_one_thread_took_is_given_back_whatever_another_finds_out_about_its_process() {
+    fn a_process_keeps_the_name_that_it_acquired_a_lock_under() {
         let options =
             Options { kind: LockKind::ReentrantMutex, value: 1, maxvalue: 1, robust: true };
         let lock = Lock::new(options).unwrap();
