@@ -15,30 +15,30 @@ use crate::word::waiters::{Node, Progress, Queue, Waits};
 use crate::word::{Futex, Slept};
 use crate::{Address, Deadline, Error, Wait};
 
-/// Where processes wait until all of them have come.
+/// Processes wait at it until all of them have come.
 ///
-/// Who dies inside breaks it for the others, as does who gives up.
+/// A member that dies inside breaks it for the others. So does a member that gives up.
 #[derive(Debug)]
 pub struct Barrier {
-    /// Its own lock, which phases change under. It is never held for long.
+    /// Its own lock. A phase changes only under this lock, which is never held for long.
     lock: Lock,
 }
 
-/// One that has come to the barrier. Dropped before it got through, it has left again; the last one
-/// breaks the barrier so.
+/// A thread that has come to the barrier. If it is dropped before it got through, it leaves again.
+/// If the last member does that, the barrier is broken.
 #[derive(Debug)]
 #[must_use]
 pub struct Member<'a> {
     barrier: &'a Barrier,
     node: Node,
-    /// Who has come: a child that is forked meanwhile has not.
+    /// The process that has come. A child that it forks meanwhile has not come.
     who: Process,
     index: u32,
     runs_action: bool,
 }
 
 impl Member<'_> {
-    /// How many had come before it.
+    /// How many members had come before it.
     #[must_use]
     pub fn index(&self) -> u32 {
         self.index
@@ -51,33 +51,33 @@ impl Drop for Member<'_> {
     }
 }
 
-/// What coming to a barrier came to.
+/// How an attempt to enter a barrier ended.
 #[derive(Debug)]
 #[must_use]
 pub enum Entered<'a> {
-    /// All have come: this one runs the action, and then calls [`Barrier::finish`].
+    /// All have come. This member runs the action, and then calls [`Barrier::finish`].
     Last(Member<'a>),
-    /// Others have still to come: [`Barrier::sleep`].
+    /// Others have still to come. This member calls [`Barrier::sleep`].
     Waits(Member<'a>),
     /// The barrier is broken.
     Broken,
-    /// The action of those before was still running at the deadline.
+    /// The action of the previous round was still running at the deadline.
     TimedOut,
-    /// A signal arrived while it was, or may have: enter again.
+    /// A signal arrived, or may have arrived, while that action ran: enter again.
     Interrupted,
 }
 
-/// What waiting at a barrier came to.
+/// How a wait at a barrier ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Passed {
     /// All have come.
     Through,
-    /// It was broken or reset, or a member has died.
+    /// The barrier was broken or reset, or a member has died.
     Broken,
-    /// Not all have come before the deadline; that has broken the barrier.
+    /// Not all came before the deadline. That has broken the barrier.
     TimedOut,
-    /// A signal arrived, or may have: sleep again.
+    /// A signal arrived, or may have arrived: sleep again.
     Interrupted,
 }
 
@@ -88,7 +88,7 @@ impl Shared for Barrier {
 }
 
 impl Barrier {
-    /// Makes one for so many parties.
+    /// Makes a barrier for so many parties.
     ///
     /// # Errors
     /// [`Error::OutOfRange`]; where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
@@ -100,29 +100,29 @@ impl Barrier {
         Ok(Self { lock: Lock { object: Object::new(tag)?, tag } })
     }
 
-    /// The same barrier as another: see [`Lock::open`].
+    /// Opens a barrier that this process or another one has: see [`Lock::open`].
     ///
     /// # Errors
     /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
-    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    /// [`Error::BadAddress`] for a descriptor or an address that is not semlock's; [`Error::Os`].
     pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
         let (object, tag) = Object::open(&address, descriptor, &[Kind::Barrier])?;
         Ok(Self { lock: Lock { object, tag } })
     }
 
-    /// What lives in a slot, if that is a barrier.
+    /// The barrier in a slot; `None` if another object is there.
     fn over(object: Object) -> Option<Self> {
         let tag = object.tag().filter(|tag| tag.kind == Kind::Barrier)?;
         Some(Self { lock: Lock { object, tag } })
     }
 
-    /// How many have to come.
+    /// How many members have to come.
     #[must_use]
     pub fn parties(&self) -> u32 {
         self.lock.tag.limit
     }
 
-    /// How many have come and wait.
+    /// How many members have come and wait.
     #[must_use]
     pub fn waiting(&self) -> u32 {
         u32::try_from(self.queue().waiting()).unwrap_or(u32::MAX)
@@ -134,7 +134,7 @@ impl Barrier {
         self.phases().see().phase == Phase::Broken
     }
 
-    /// Makes it usable again; who waits gets [`Passed::Broken`].
+    /// Makes it usable again. Members that wait get [`Passed::Broken`].
     pub fn reset(&self) {
         self.locked(|| {
             self.queue().end_all(false);
@@ -142,7 +142,8 @@ impl Barrier {
         });
     }
 
-    /// Breaks it: who waits, and who comes before it is reset, gets [`Passed::Broken`].
+    /// Breaks it. Members that wait get [`Passed::Broken`], and a process that comes before the
+    /// next reset gets [`Entered::Broken`].
     pub fn abort(&self) {
         self.locked(|| self.break_it());
     }
@@ -158,7 +159,7 @@ impl Barrier {
             if let Some(entered) = self.locked(|| self.enter_locked(schedule.liveness())) {
                 break entered;
             }
-            // The action of those before runs.
+            // The action of the previous round still runs.
             let Some(time) = schedule.sleep_for() else { break Ok(Entered::TimedOut) };
             if self.phases().sleep(&Kernel, seen, Some(time)) == Slept::Interrupted {
                 self.check_members_between_signals(&mut schedule);
@@ -183,7 +184,7 @@ impl Barrier {
         let is_dead = &mut |process| liveness.is_dead(process);
         let mut node = queue.enter(me);
         if node.is_none() {
-            // Members that died are not reclaimed: they break the barrier.
+            // The nodes of dead members are not reclaimed here: dead members break the barrier.
             if queue.has_dead_waiter(is_dead) {
                 self.break_it();
                 return Some(Ok(Entered::Broken));
@@ -194,7 +195,7 @@ impl Barrier {
         let Some(node) = node else { return Some(Err(Error::TooManyWaiters)) };
         let come = self.waiting();
         let is_last = come >= self.parties();
-        // They have come, but do not all live.
+        // All have come, but not all of them live.
         if is_last
             && rule("barrier/the-last-looks-after-the-others")
             && queue.has_dead_waiter(is_dead)
@@ -212,10 +213,10 @@ impl Barrier {
         Some(Ok(Entered::Last(member)))
     }
 
-    /// Waits until all have come, a deadline, or a signal.
+    /// Waits until all have come, until a deadline, or until a signal.
     ///
-    /// For a child that was forked meanwhile, by a signal's handler, that is over at once
-    /// ([`Passed::Broken`]): its parent is the member.
+    /// A child that a signal's handler forks meanwhile gets [`Passed::Broken`] at once: its parent
+    /// is the member.
     pub fn sleep(&self, member: &Member<'_>, deadline: Deadline) -> Passed {
         if !self.is_mine(member) {
             return Passed::Broken;
@@ -232,7 +233,7 @@ impl Barrier {
                 if let Some(passed) = self.locked(|| self.time_out(member)) {
                     break passed;
                 }
-                // All have come: only the action has to end.
+                // All have come. Only the action has still to end.
                 self.end(&mut schedule);
                 schedule = self.schedule(Deadline::NEVER);
                 continue;
@@ -262,14 +263,14 @@ impl Barrier {
         }
     }
 
-    /// After the action: lets all through, or breaks the barrier if it failed. A child that was forked in
-    /// the action leaves that to its parent.
+    /// Ends the action: lets all members through, or breaks the barrier if the action failed. In a
+    /// child that was forked in the action this does nothing: its parent does it.
     pub fn finish(&self, mut member: Member<'_>, succeeded: bool) -> Passed {
         if !self.is_mine(&member) {
             return Passed::Broken;
         }
         let passed = self.locked(|| {
-            // Meanwhile it may have been broken or reset.
+            // The barrier may have been broken or reset meanwhile.
             let is_on = self.queue().progress(&member.node) == Progress::Waiting;
             match (is_on, succeeded) {
                 (true, true) => {
@@ -293,7 +294,7 @@ impl Barrier {
             return;
         }
         let leave = || {
-            // Unless it has been broken or reset meanwhile.
+            // Not if the barrier has been broken or reset meanwhile.
             if member.runs_action
                 && rule("barrier/who-leaves-its-action-breaks-it")
                 && self.queue().progress(&member.node) == Progress::Waiting
@@ -302,7 +303,7 @@ impl Barrier {
             }
             self.queue().leave(&member.node);
         };
-        // Once it is through, nobody asks for it any more.
+        // Once its wait is over, no other process needs its node: no lock is needed.
         if self.queue().progress(&member.node) == Progress::Waiting {
             self.locked(leave);
         } else {
@@ -319,19 +320,19 @@ impl Barrier {
         self.phases().change(&Kernel, Phase::Broken);
     }
 
-    /// With the barrier's own lock. If its holder died, what it was at is half-done.
+    /// Runs `act` under the barrier's own lock. If the previous holder died, its work is half done.
     fn locked<T>(&self, act: impl FnOnce() -> T) -> T {
         let acquired = self.lock.acquire_until(Deadline::NEVER);
         if matches!(acquired, Wait::OwnerDied(_)) && rule("barrier/what-is-half-done-breaks-it") {
             self.break_it();
         }
         let result = act();
-        // It is held; and if it were not, nobody else would have to be told.
+        // This cannot fail: the lock is held. And an error would concern no caller.
         let _ = self.lock.release();
         result
     }
 
-    /// Looks, if it is this one's turn.
+    /// Checks the members, if this member is the watcher and its check is due.
     fn check_members(&self, schedule: &mut WaitSchedule<'_>) {
         if schedule.duty() == Duty::Check {
             self.check_now(schedule.liveness());
@@ -348,8 +349,8 @@ impl Barrier {
         }
     }
 
-    /// Breaks the barrier if a member has died, or one that was telling the members something: that one may have told
-    /// itself already.
+    /// Breaks the barrier if a member has died, or if the holder of the barrier's lock has died in
+    /// the middle of a change. That holder may have changed its own node already.
     fn check_now(&self, liveness: &mut LivenessCache) {
         let is_dead = &mut |process| liveness.is_dead(process);
         let half_done =
@@ -358,7 +359,7 @@ impl Barrier {
             rule("barrier/members-are-watched") && self.queue().has_dead_waiter(is_dead);
         if half_done || member_died {
             self.locked(|| {
-                // Meanwhile it may have been broken and reset.
+                // The barrier may have been broken and reset meanwhile.
                 if self.queue().has_dead_waiter(is_dead) {
                     self.break_it();
                 }
@@ -372,7 +373,7 @@ impl Barrier {
         }
     }
 
-    /// Somebody else has to watch now.
+    /// Another member has to watch from now on.
     fn wake_another(&self) {
         Kernel.wake_one(self.lock.object.word(PHASE));
     }
@@ -390,7 +391,8 @@ impl Barrier {
     }
 }
 
-/// Frees the nodes of those who died in the segment of an object, for one who finds none free.
+/// Frees the nodes of dead processes in the segment of an object, for a waiter that finds no free
+/// node.
 pub(super) fn reclaim_nodes(
     object: &Object,
     queue: &Queue<'_>,
@@ -401,9 +403,10 @@ pub(super) fn reclaim_nodes(
     queue.reclaim(&Kernel, &object.segment().notified_at(), me, is_dead);
 }
 
-/// Breaks the barriers of a segment that somebody has died in, of which nobody may be left to do
-/// it: their nodes can be reclaimed then, and not before. A barrier whose lock is taken stays as it
-/// is, because its holder may be looking for nodes too, and want ours.
+/// Breaks the barriers of a segment that have a dead member: such a barrier may have no living
+/// member left that does this. The nodes of its members can be reclaimed only after that. A barrier
+/// whose lock is held stays as it is. To wait for that lock could deadlock, because its holder may
+/// search for nodes too, and want the lock of our barrier.
 fn break_barriers_of_the_dead(object: &Object, is_dead: &mut impl FnMut(Process) -> bool) {
     for slot in object.segment().waiters().barriers() {
         let Some(barrier) = object.neighbour(slot).and_then(Barrier::over) else { continue };
@@ -416,7 +419,7 @@ fn break_barriers_of_the_dead(object: &Object, is_dead: &mut impl FnMut(Process)
         if acquired == Wait::TimedOut {
             continue;
         }
-        // Meanwhile it may have been broken and reset.
+        // The barrier may have been broken and reset meanwhile.
         if matches!(acquired, Wait::OwnerDied(_)) || barrier.queue().has_dead_waiter(is_dead) {
             barrier.break_it();
         }

@@ -1,7 +1,8 @@
 //! Conditions.
 //!
-//! A condition knows no lock: its callers hold one when they say so here. That is the lock of
-//! a `multiprocessing.Condition`, or the mutex whose guard `Condvar::wait` is given.
+//! A condition has no lock of its own. Where a method says "with the lock held", its caller holds
+//! one: the lock of a `multiprocessing.Condition`, or the mutex whose guard is passed to
+//! `Condvar::wait`.
 
 use std::os::fd::BorrowedFd;
 
@@ -18,20 +19,20 @@ use crate::word::permit::Process;
 use crate::word::waiters::{Node, Progress, Queue, Waits};
 use crate::{Address, Deadline, Error, Wait};
 
-/// Where waiters sleep until they are notified, oldest first.
+/// Waiters sleep on it until they are notified, the oldest first.
 #[derive(Debug)]
 pub struct Condvar {
     object: Object,
 }
 
-/// One wait, from before the lock is released until after it was taken again.
+/// One wait, from before the lock is released until after it is acquired again.
 ///
-/// It has to be given back to [`leave`](Condvar::leave) or [`abandon`](Condvar::abandon).
+/// The caller has to pass it to [`leave`](Condvar::leave) or [`abandon`](Condvar::abandon).
 #[derive(Debug)]
 #[must_use]
 pub struct Waiting {
     node: Node,
-    /// Who waits: a child that is forked in the middle of it does not.
+    /// The process that waits. A child that it forks during the wait does not wait.
     who: Process,
 }
 
@@ -42,7 +43,7 @@ impl Shared for Condvar {
 }
 
 impl Condvar {
-    /// Makes one.
+    /// Makes a condition.
     ///
     /// # Errors
     /// Where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
@@ -51,11 +52,12 @@ impl Condvar {
         Ok(Self { object: Object::new(tag)? })
     }
 
-    /// The same condition as another: see [`Lock::open`](super::lock::Lock::open).
+    /// Opens a condition that this process or another one has: see
+    /// [`Lock::open`](super::lock::Lock::open).
     ///
     /// # Errors
     /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
-    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    /// [`Error::BadAddress`] for a descriptor or an address that is not semlock's; [`Error::Os`].
     pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
         let (object, _) = Object::open(&address, descriptor, &[Kind::Condvar])?;
         Ok(Self { object })
@@ -65,10 +67,10 @@ impl Condvar {
         self.object.queue(TICKETS, Waits::ForNotify)
     }
 
-    /// Begins a wait; with the lock held, before it is released.
+    /// Begins a wait. Call it with the lock held, and release the lock after it.
     ///
     /// # Errors
-    /// [`Error::TooManyWaiters`]; the lock can be kept, nothing has changed.
+    /// [`Error::TooManyWaiters`]. Nothing has changed then, and the caller still holds the lock.
     pub fn enter(&self) -> Result<Waiting, Error> {
         let me = self.object.me();
         if let Some(node) = self.queue().enter(me) {
@@ -83,10 +85,11 @@ impl Condvar {
         Ok(Waiting { node, who: me })
     }
 
-    /// Sleeps until it is notified ([`Wait::Acquired`]), a deadline or a signal; without the lock.
+    /// Sleeps until it is notified ([`Wait::Acquired`]), until a deadline, or until a signal. Call
+    /// it without the lock.
     ///
-    /// For a child that was forked in the middle of a wait, by a signal's handler, that is over at once
-    /// ([`Wait::TimedOut`]): it is its parent's.
+    /// A child that a signal's handler forks during the wait gets [`Wait::TimedOut`] at once: the
+    /// wait is its parent's.
     pub fn sleep(&self, waiting: &Waiting, deadline: Deadline) -> Wait {
         if !self.is_mine(waiting) {
             return Wait::TimedOut;
@@ -116,29 +119,29 @@ impl Condvar {
             }
         };
         if schedule.end() {
-            // Somebody else has to watch now.
+            // Another waiter has to watch from now on.
             queue.wake_another(&Kernel, &waiting.node);
         }
         result
     }
 
-    /// Passes on what those were notified of who died.
+    /// Passes the notifications of dead waiters on to living ones.
     fn pass_on(&self, liveness: &mut LivenessCache) {
         let is_dead = &mut |process| liveness.is_dead(process);
         let notified_at = self.object.segment().notified_at();
         self.queue().pass_on(&Kernel, &notified_at, self.object.me(), is_dead);
     }
 
-    /// Ends a wait, with the lock held again; tells whether it was notified, also if that came as the
-    /// deadline passed.
+    /// Ends a wait, with the lock held again. Returns whether the waiter was notified, even if that
+    /// came as the deadline passed.
     #[must_use]
     #[allow(clippy::needless_pass_by_value)] // it ends here
     pub fn leave(&self, waiting: Waiting) -> bool {
         self.is_mine(&waiting) && self.queue().leave(&waiting.node) == Progress::Passed
     }
 
-    /// Ends a wait that does not count, with the lock held again: what it was notified of goes to
-    /// another.
+    /// Ends a wait whose caller gives up, with the lock held again. If it was notified, the
+    /// notification goes to another waiter.
     #[allow(clippy::needless_pass_by_value)] // it ends here
     pub fn abandon(&self, waiting: Waiting) {
         if !self.is_mine(&waiting) {
@@ -151,7 +154,8 @@ impl Condvar {
         self.queue().abandon(&Kernel, &waiting.node, &notified_at, me, is_dead);
     }
 
-    /// Notifies at most so many, oldest first, and returns how many; with the lock held.
+    /// Notifies `most` waiters at most, the oldest first, and returns how many. Call it with the
+    /// lock held.
     #[inline]
     pub fn notify(&self, most: u32) -> u32 {
         let tickets = self.tickets();
@@ -186,7 +190,7 @@ impl Condvar {
         self.object.word(TICKETS).load(Ordering::Acquire)
     }
 
-    /// How many wait and are not notified.
+    /// How many waiters are not notified yet.
     #[must_use]
     pub fn waiting(&self) -> u32 {
         u32::try_from(self.queue().waiting()).unwrap_or(u32::MAX)

@@ -9,7 +9,7 @@ use super::wait_schedule::WaitSchedule;
 use crate::word::{Slept, event};
 use crate::{Address, Deadline, Error, Wait};
 
-/// A flag that processes wait for. One word: setting it takes no lock.
+/// A flag that processes wait for. It is one word, and needs no lock to be set.
 #[derive(Debug)]
 pub struct Event {
     object: Object,
@@ -22,7 +22,7 @@ impl Shared for Event {
 }
 
 impl Event {
-    /// Makes one that is not set.
+    /// Makes an event that is not set.
     ///
     /// # Errors
     /// Where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
@@ -31,11 +31,12 @@ impl Event {
         Ok(Self { object: Object::new(tag)? })
     }
 
-    /// The same event as another: see [`Lock::open`](super::lock::Lock::open).
+    /// Opens an event that this process or another one has: see
+    /// [`Lock::open`](super::lock::Lock::open).
     ///
     /// # Errors
     /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
-    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    /// [`Error::BadAddress`] for a descriptor or an address that is not semlock's; [`Error::Os`].
     pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
         let (object, _) = Object::open(&address, descriptor, &[Kind::Event])?;
         Ok(Self { object })
@@ -52,31 +53,33 @@ impl Event {
         self.word().is_set()
     }
 
-    /// Sets it, and wakes all who wait for it.
+    /// Sets it, and wakes all its waiters.
     #[inline]
     pub fn set(&self) {
         self.word().set(&Kernel);
     }
 
-    /// Clears it. Who waited when it was set gets through all the same.
+    /// Clears it. A waiter that waited when it was set still gets through.
     #[inline]
     pub fn clear(&self) {
         self.word().clear();
     }
 
-    /// The moment at which a wait begins, for [`wait_since`](Self::wait_since).
+    /// The epoch in which a wait begins, for [`wait_since`](Self::wait_since).
     #[must_use]
     pub fn epoch(&self) -> u32 {
         self.word().epoch()
     }
 
-    /// Waits until it is, or was, set after that moment, until a deadline, or a signal.
+    /// Waits until the event is set, or was set after that epoch; until a deadline; or until a
+    /// signal.
     pub fn wait_since(&self, epoch: u32, deadline: Deadline) -> Wait {
-        // Who set it may have been killed before it woke anybody; so nobody sleeps for ever.
+        // The process that set it may have been killed before it woke the waiters. So no sleep is
+        // endless.
         let mut schedule = WaitSchedule::new(None, deadline, self.object.me());
         loop {
-            // The deadline is looked at first: this process may be stopped in between, and what was set
-            // before the deadline counts.
+            // Read the deadline before the flag: this process may be stopped in between, and an
+            // event that was set before the deadline counts.
             let time = schedule.sleep_for();
             if self.word().passed(epoch) {
                 return Wait::Acquired;

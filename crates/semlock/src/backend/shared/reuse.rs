@@ -10,7 +10,8 @@
 //!  forks so far      0 ──── 1 ──── 2 ──── 3 ──── 4
 //!                              made          dropped
 //!
-//!  An object was made after fork 1 and dropped after fork 3: the children of forks 2 and 3 have it.
+//!  An object is made after fork 1 and dropped after fork 3: the children of forks 2 and 3 have
+//!  it.
 //! ```
 //!
 //! Where the answer is unknown, slots are not used again: where no lineage could be begun, where
