@@ -1,25 +1,27 @@
 //! `SemLock`: kinds, recursion, owner thread and greatest value over a backend's semaphore.
 //!
-//! The semaphore is shared between processes. Beside it each `SemLock` keeps, private to its
-//! process, how many permits the process took through it and which thread was the last to do so:
+//! Processes share the semaphore. Beside it, each `SemLock` keeps private to its process how many
+//! permits the process acquired through it, and which thread was the last to do so:
 //!
 //! ```text
 //!            this process                          shared
 //!  SemLock { kind, maxvalue, name, count, owner, sem ──► value }
 //! ```
 //!
-//! A recursive mutex is *mine* when `count > 0` and I am the owner; acquiring it again then only
-//! counts.
+//! A recursive mutex is *mine* when `count > 0` and the calling thread is the owner. To acquire it
+//! again then only adds to the count.
 //!
 //! # Memory ordering
-//! What a lock protects is ordered by the semaphore itself: POSIX makes `sem_wait` and `sem_post`
-//! synchronise memory. Of `count` and `owner` one question must be answered right while other
-//! threads change them: *is it mine?*, asked of a recursive mutex. A thread that got the permit
-//! writes `owner` before it counts (Release); the question reads the count (Acquire) before
-//! `owner`. So whoever sees a count of 1 or more sees the owner that belongs to it or a later one,
-//! and can find itself there only if it is the holder: a holder writes its own name while holding
-//! the permit, and counts down to 0 before it lets go. For semaphores both fields only inform, and
-//! so they do for a recursive mutex that was created with more than one permit, which is none.
+//! The semaphore itself orders what a lock protects: in POSIX, `sem_wait` and `sem_post`
+//! synchronise memory. `count` and `owner` must answer one question right while other threads
+//! change them: is this recursive mutex *mine*? A thread that got the permit writes `owner` and
+//! then adds to the count (Release). The thread that asks reads the count (Acquire) and then
+//! `owner`. So a thread that sees a count of 1 or more sees the owner that belongs to this count,
+//! or a later one. It finds its own name only if it is the holder: a holder writes its name while
+//! it holds the permit, and subtracts from the count before it releases the permit.
+//!
+//! For semaphores, both fields are information only. So they are for a "recursive mutex" with more
+//! than one permit, which is no mutex.
 
 use crate::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::backend::Semaphore;
@@ -31,9 +33,9 @@ use crate::{Deadline, Error, Name, Naming, Wait};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Kind {
-    /// The thread that holds it can take it again, and only that thread can release it.
+    /// The thread that holds it can acquire it again, and only that thread can release it.
     RecursiveMutex = 0,
-    /// Permits that anyone can take and anyone can give back.
+    /// Permits that any process can acquire and any process can release.
     Semaphore = 1,
 }
 
@@ -51,11 +53,11 @@ impl TryFrom<i32> for Kind {
 
 /// A semaphore or recursive mutex that processes share.
 ///
-/// Dropping it closes it for this `SemLock`; permits that were taken stay taken.
+/// To drop it closes the semaphore for this `SemLock`. Permits that it acquired stay acquired.
 #[derive(Debug)]
 pub struct SemLock {
     sem: Semaphore,
-    /// Acquires less releases by this process: see the module's head.
+    /// Acquires minus releases by this process: see the module's head.
     count: [AtomicU64; 3],
     /// The thread that was the last to acquire; 0: none yet.
     owner: AtomicUsize,
@@ -65,15 +67,16 @@ pub struct SemLock {
 }
 
 impl SemLock {
-    /// Creates a semaphore under a name that nothing has.
+    /// Creates a semaphore under a name that is not in use.
     ///
-    /// `maxvalue` bounds what [`release`](Self::release) gives back; `value` may lie above it, except on Windows, whose
-    /// semaphores have a greatest value themselves, and no names: there others reach it by its [`handle`](Self::handle), which they
-    /// inherit or are given.
+    /// [`release`](Self::release) does not raise the value above `maxvalue`. `value` may be greater
+    /// than that, except on Windows, where the system's semaphores have a greatest value of their
+    /// own. On Windows semaphores have no names either: other processes reach one by its
+    /// [`handle`](Self::handle), which they inherit or receive.
     ///
     /// # Errors
     /// [`Error::Os`]: `EEXIST` for a taken name; `EINVAL` for an impossible one, or a value above
-    /// [`SEM_VALUE_MAX`](crate::SEM_VALUE_MAX); what else `sem_open(3)` says.
+    /// [`SEM_VALUE_MAX`](crate::SEM_VALUE_MAX); and the other errors of `sem_open(3)`.
     pub fn create(
         kind: Kind,
         value: u32,
@@ -86,8 +89,8 @@ impl SemLock {
         Ok(Self::over(sem, kind, maxvalue, name))
     }
 
-    /// Opens what another process created, without touching its value. (Not on Windows, where semaphores are reached by
-    /// their handles.)
+    /// Opens a semaphore that another process created, and leaves its value as it is. (Not on
+    /// Windows, where processes reach semaphores by their handles.)
     ///
     /// # Errors
     /// [`Error::Os`]: `ENOENT` where nothing has this name.
@@ -96,8 +99,9 @@ impl SemLock {
         Ok(Self::over(Semaphore::open(name)?, kind, maxvalue, Some(name.clone())))
     }
 
-    /// A second `SemLock` over a semaphore that this process has open, or had when it was forked. On Windows also one over
-    /// a handle that this process inherited or was given, which it takes over.
+    /// Makes a second `SemLock` over a semaphore that this process has open, or that its parent had
+    /// open at the fork. On Windows also over a handle that this process inherited or received; the
+    /// `SemLock` then owns the handle.
     ///
     /// # Errors
     /// [`Error::UnknownHandle`].
@@ -105,7 +109,8 @@ impl SemLock {
         Ok(Self::over(Semaphore::from_handle(handle)?, kind, maxvalue, None))
     }
 
-    /// The same, with a name for the caller to remember: nothing can be opened by it on Windows.
+    /// The same, with a name for the caller to remember. On Windows nothing can be opened by this
+    /// name.
     #[cfg(windows)]
     #[must_use]
     pub fn named(self, name: Name) -> Self {
@@ -117,7 +122,7 @@ impl SemLock {
         Self { sem, count, owner: AtomicUsize::new(0), maxvalue, kind, name }
     }
 
-    /// Takes a permit if that needs no waiting, and returns whether it did.
+    /// Acquires a permit if that needs no waiting. Returns whether it did.
     ///
     /// # Errors
     /// [`Error::Os`]: what `sem_trywait(3)` says.
@@ -134,7 +139,8 @@ impl SemLock {
         Ok(taken)
     }
 
-    /// Counts up if this is a recursive mutex that the calling thread holds; tells whether it is.
+    /// If this is a recursive mutex that the calling thread holds, adds 1 to its count. Returns
+    /// whether it is.
     #[inline]
     pub fn again_if_mine(&self) -> bool {
         if self.kind == Kind::Semaphore {
@@ -148,10 +154,10 @@ impl SemLock {
         mine
     }
 
-    /// Takes a permit, waiting for it until a deadline or a signal.
+    /// Acquires a permit; waits for it until a deadline or a signal.
     ///
-    /// For callers that have something to do when a signal arrives, and go on waiting after that;
-    /// [`acquire_until`](Self::acquire_until) is for those that do not.
+    /// For a caller that has something to do when a signal arrives, and then waits on. Other
+    /// callers use [`acquire_until`](Self::acquire_until).
     ///
     /// # Errors
     /// [`Error::Os`]: what `sem_timedwait(3)` says.
@@ -159,7 +165,7 @@ impl SemLock {
         self.wait_by(|sem| sem.wait(deadline))
     }
 
-    /// The same, or until an event is signalled, which counts as a signal.
+    /// The same, but it also ends, as for a signal, when an event is signalled.
     ///
     /// # Errors
     /// As for [`wait`](Self::wait).
@@ -183,7 +189,7 @@ impl SemLock {
         Ok(result)
     }
 
-    /// Takes a permit, however long that takes.
+    /// Acquires a permit, however long that takes.
     ///
     /// # Errors
     /// As for [`wait`](Self::wait).
@@ -191,7 +197,7 @@ impl SemLock {
         self.acquire_until(Deadline::NEVER).map(|_always| ())
     }
 
-    /// Takes a permit; false if there was none before the deadline.
+    /// Acquires a permit; false if there was none before the deadline.
     ///
     /// # Errors
     /// As for [`wait`](Self::wait).
@@ -220,12 +226,13 @@ impl SemLock {
         self.balance().add(1, me);
     }
 
-    /// Gives a permit back; a recursive mutex that was taken several times only counts down.
+    /// Releases a permit. Of a recursive mutex that was acquired several times, this only decreases
+    /// the count.
     ///
     /// # Errors
-    /// [`Error::NotOwner`] for a recursive mutex that another thread holds, or nobody.
-    /// [`Error::ReleasedTooManyTimes`] for a semaphore at its greatest value; two threads that
-    /// release at the same moment can both be let through, as in CPython.
+    /// [`Error::NotOwner`] for a recursive mutex that the calling thread does not hold.
+    /// [`Error::ReleasedTooManyTimes`] for a semaphore at its greatest value. Two threads that
+    /// release at the same moment may both succeed, as in CPython.
     #[inline(always)]
     #[allow(clippy::inline_always)] // as for `try_acquire`
     pub fn release(&self) -> Result<(), Error> {
@@ -239,7 +246,7 @@ impl SemLock {
             if !self.is_held_by(me) {
                 return Err(Error::NotOwner);
             }
-            // Before the post: after it, the next holder counts.
+            // Before the post: after it, the next holder changes the count.
             self.balance().add(-1, me);
             if self.balance().get() > 0 {
                 return Ok(());
@@ -264,7 +271,8 @@ impl SemLock {
         }
     }
 
-    /// Where the value cannot be read, a greatest value of 1 can be kept by trying; others cannot.
+    /// Where the value cannot be read, an attempt to acquire shows whether a greatest value of 1 is
+    /// reached. It cannot show this for a higher one.
     #[cold]
     fn check_below_maxvalue_by_trying(&self) -> Result<(), Error> {
         if self.maxvalue == 1 && !self.is_zero_by_trying()? {
@@ -276,7 +284,7 @@ impl SemLock {
     /// The number of permits that are free now.
     ///
     /// # Errors
-    /// [`Error::ValueUnavailable`] where the operating system cannot tell.
+    /// [`Error::ValueUnavailable`] where the operating system has no call for it.
     #[inline]
     pub fn value(&self) -> Result<i32, Error> {
         self.sem.value()
@@ -304,14 +312,15 @@ impl SemLock {
         Ok(!taken)
     }
 
-    /// Acquires less releases by this process through this object.
+    /// Acquires minus releases by this process through this object.
     #[inline]
     #[must_use]
     pub fn count(&self) -> i64 {
         self.balance().get()
     }
 
-    /// Whether the calling thread is the last that acquired, and not all was released since.
+    /// Whether the calling thread was the last to acquire it, and this process has not released all
+    /// permits since.
     #[inline]
     #[must_use]
     pub fn is_mine(&self) -> bool {
@@ -323,13 +332,13 @@ impl SemLock {
         self.balance().get() > 0 && self.owner.load(Ordering::Relaxed) == thread
     }
 
-    /// For a child just forked: what its parent holds, it does not.
+    /// Call this in a child just forked: the child does not hold what its parent holds.
     pub fn after_fork(&self) {
         self.balance().clear();
     }
 
-    /// A number by which this process, and those it forks, can open the semaphore again while this
-    /// `SemLock` lives.
+    /// A number by which this process and its forked children can open the semaphore again while
+    /// this `SemLock` lives.
     #[inline]
     #[must_use]
     pub fn handle(&self) -> usize {
@@ -364,7 +373,7 @@ mod tests {
         SemLock::create(kind, value, maxvalue, &name, Naming::Unlink).unwrap()
     }
 
-    /// Permits that can be taken; they are given back.
+    /// How many permits can be acquired. It releases them again.
     fn free(lock: &SemLock) -> i32 {
         let mut taken = 0;
         while lock.sem.try_wait().unwrap() {
@@ -376,7 +385,7 @@ mod tests {
         taken
     }
 
-    // macOS cannot read a semaphore's value; its rules are kept working everywhere.
+    // macOS cannot read a semaphore's value. The tests try its rules on every system.
     #[test]
     fn trying_tells_zero_and_gives_back_what_it_took() {
         let lock = unnamed(Kind::Semaphore, 2, 2);
@@ -404,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    // Which semaphores can begin above the greatest value, and have one that the system keeps.
+    // Only where a value can begin above `maxvalue`, and the system keeps a greatest value itself.
     #[cfg(all(unix, not(target_vendor = "apple")))]
     fn a_post_that_fails_leaves_the_count_as_it_was() {
         let full = unnamed(Kind::RecursiveMutex, crate::SEM_VALUE_MAX.cast_unsigned(), 1);

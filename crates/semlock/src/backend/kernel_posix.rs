@@ -1,11 +1,11 @@
 //! The `kernel` backend on POSIX: the operating system's own semaphores, by name or in anonymous
 //! shared memory.
 //!
-//! Unnamed semaphores (`Naming::Unlink`) need no file system: what the caller would see of
-//! "create under this name, then unlink it" is that a taken or impossible name is refused, and
-//! that nothing is left under it. So the name is only looked up, and the semaphore itself is made
-//! by `sem_init` in anonymous shared memory. That works where no tmpfs is mounted, leaves nothing
-//! behind if the process is killed in between, and takes fewer system calls.
+//! Unnamed semaphores (`Naming::Unlink`) need no file system. The caller expects the result of
+//! "create under this name, then unlink it": a taken or impossible name is refused, and nothing is
+//! left under the name. So this only looks the name up, and makes the semaphore by `sem_init` in
+//! anonymous shared memory. That works where no tmpfs is mounted, leaves nothing behind if the
+//! process is killed in between, and needs fewer system calls.
 
 use std::time::Duration;
 
@@ -25,10 +25,11 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(20);
 /// The greatest value a semaphore can have.
 pub const SEM_VALUE_MAX: i32 = sem_open::VALUE_MAX;
 
-/// Whether the operating system can tell a semaphore's value; [`Error::ValueUnavailable`] where it cannot.
+/// Whether the operating system can read a semaphore's value; [`Error::ValueUnavailable`] where it
+/// cannot.
 pub const HAS_VALUE: bool = sem_open::HAS_VALUE;
 
-/// Whether it can wait for one until a moment. Where it cannot, a wait tries again and again.
+/// Whether it can wait for a semaphore until a deadline. Where it cannot, a wait polls.
 pub const HAS_TIMED_WAIT: bool = sem_open::HAS_TIMED_WAIT;
 
 /// An open semaphore of the operating system.
@@ -60,7 +61,7 @@ impl Semaphore {
         self.0.handle()
     }
 
-    /// Takes a permit if there is one.
+    /// Acquires a permit if there is one.
     #[inline]
     pub(crate) fn try_wait(&self) -> Result<bool, Error> {
         match self.0.try_wait() {
@@ -71,7 +72,7 @@ impl Semaphore {
 
     #[cold]
     fn try_wait_again(&self, mut error: Errno) -> Result<bool, Error> {
-        // It does not sleep, so a signal gives nothing up: try again.
+        // It does not sleep, so it need not return for a signal: try again.
         while error == Errno::INTR {
             match self.0.try_wait() {
                 Ok(taken) => return Ok(taken),
@@ -81,9 +82,9 @@ impl Semaphore {
         Err(Error::os("sem_trywait")(error))
     }
 
-    /// Sleeps until a permit was taken, the deadline has passed, or a signal arrived.
+    /// Sleeps until it has acquired a permit, the deadline has passed, or a signal has arrived.
     pub(crate) fn wait(&self, deadline: Deadline) -> Result<Wait, Error> {
-        /// The best that this system has, found out once.
+        /// The best way that this system has; found once.
         static WAY: OnceBox<Way> = OnceBox::new();
 
         if deadline == Deadline::NEVER {
@@ -101,7 +102,7 @@ impl Semaphore {
     #[inline]
     pub(crate) fn value(&self) -> Result<i32, Error> {
         match self.0.value() {
-            // Some systems count their waiters below zero.
+            // On some systems a negative value is the number of waiters.
             Ok(value) => Ok(value.max(0)),
             Err(error) => Err(no_value(error)),
         }
@@ -116,7 +117,7 @@ fn no_value(error: Errno) -> Error {
     }
 }
 
-/// Ends a name; processes that have the semaphore open keep it.
+/// Removes a name. Processes that have the semaphore open keep it.
 ///
 /// # Errors
 /// [`Error::Os`]: `ENOENT` where nothing has this name.
@@ -130,18 +131,19 @@ fn create_unnamed(name: &Name, value: u32) -> Result<Sem, Error> {
     }
     match Sem::open(name.as_c_str()) {
         Ok(_taken) => return Err(Error::os("sem_open")(Errno::EXIST)),
-        // The usual case; or no tmpfs is there to have names, which glibc says as ENOENT and once
-        // said as ENOSYS.
+        // The usual case. Or there is no tmpfs for names: for that glibc returns ENOENT, and old
+        // versions return ENOSYS.
         Err(Errno::NOENT | Errno::NOSYS) => match Sem::anonymous(value) {
             // macOS has no unnamed semaphores.
             Err(Errno::NOSYS) => {}
             result => return result.map_err(Error::os("sem_init")),
         },
-        // The name is impossible, or something is in the way: creating tells which.
+        // The name is impossible, or something is in the way: the attempt to create it gives the
+        // right error.
         Err(_) => {}
     }
     let named = match Sem::create(name.as_c_str(), value) {
-        // Names cannot be had here at all, so none can be taken.
+        // Here no name can be created at all, so no name can be taken.
         Err(why @ (Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::NOSPC)) => {
             return match Sem::anonymous(value) {
                 Err(Errno::NOSYS) => Err(Error::os("sem_open")(why)),
@@ -163,14 +165,14 @@ fn outcome(result: Result<(), Errno>) -> Result<Wait, Errno> {
     }
 }
 
-/// A timespec's seconds. (The name is deprecated where they will be wider.)
+/// A timespec's seconds. (`libc` deprecates the name where the type will be wider.)
 #[allow(deprecated)]
 type Seconds = libc::time_t;
 
-/// The last second that a timespec can tell.
+/// The last second that a timespec can express.
 const LATEST: Seconds = Seconds::MAX;
 
-/// When the deadline comes, as a time of this clock.
+/// The deadline as a time of this clock.
 fn moment(clock: ClockId, deadline: Deadline) -> libc::timespec {
     let now = clock_gettime(clock);
     let remaining = deadline.remaining().unwrap_or(Duration::MAX);
@@ -181,7 +183,7 @@ fn moment(clock: ClockId, deadline: Deadline) -> libc::timespec {
         .saturating_add(nanoseconds / NANOSECONDS);
     libc::timespec {
         tv_sec: Seconds::try_from(seconds).unwrap_or(LATEST),
-        // Below 10^9, which fits wherever there is a `c_long`.
+        // Below 10^9, which fits into every `c_long`.
         tv_nsec: (nanoseconds % NANOSECONDS) as libc::c_long,
     }
 }
@@ -189,11 +191,11 @@ fn moment(clock: ClockId, deadline: Deadline) -> libc::timespec {
 /// A way of waiting until a deadline.
 #[derive(Clone, Copy, Debug)]
 enum Way {
-    /// The system waits for the monotonic clock itself.
+    /// The system can wait until a time of the monotonic clock.
     Monotonic(ClockWait),
-    /// It can wait only for the wall clock.
+    /// It can wait only until a time of the wall clock.
     Wall(TimedWait),
-    /// It can wait only for ever: so the caller polls.
+    /// It can wait only without a deadline: so the caller polls.
     Polling,
 }
 
@@ -217,13 +219,14 @@ impl Way {
     }
 }
 
-/// Tells the wall clock how far away the deadline is *now*, and does not believe it when it says
-/// that the time is over. (If the clock is set back during the wait, that wait gets longer.)
+/// Converts the time left *now* into a time of the wall clock, and checks the deadline again when
+/// the system says that this time is over. (If the clock is set back during the wait, that wait
+/// gets longer.)
 fn wait_by_wall_clock(sem: &Sem, function: TimedWait, deadline: Deadline) -> Result<Wait, Error> {
     loop {
         let until = moment(ClockId::Realtime, deadline);
         match outcome(sem.timed_wait(function, &until)).map_err(Error::os("sem_timedwait"))? {
-            // The wall clock was set forward: there is time left.
+            // The wall clock was set forward, and there is time left: wait again.
             Wait::TimedOut if deadline.remaining() != Some(Duration::ZERO) => {}
             result => return Ok(result),
         }
@@ -288,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_of_waiting_takes_a_permit_that_is_there_although_the_time_is_over() {
+    fn every_way_of_waiting_acquires_a_free_permit_after_the_deadline() {
         let sem = none_free();
         for way in ways() {
             sem.post().unwrap();

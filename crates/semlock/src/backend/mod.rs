@@ -1,4 +1,4 @@
-//! What locks are made of: the one choice of platform.
+//! The backends, which all locks are built on: the one choice of platform.
 
 #[cfg(unix)]
 mod kernel_posix;
