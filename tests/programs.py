@@ -58,7 +58,7 @@ def killed(process):
 """
 )
 
-# How programs have a process killed, or interrupted, in the middle of a queue's message.
+# How programs kill a process, or interrupt it, in the middle of a queue's message.
 KILLS = '''
 import semlock.queues as ours
 

@@ -60,7 +60,7 @@ def outcome(function, *arguments):
 
 
 def send_fatal(pool):
-    """Has a worker killed in the middle of a message, past whatever waits to be handed out."""
+    """Kills a worker in the middle of a message, past whatever waits to be handed out."""
     for _ in range(2):
         # The second is the next task, if nothing else is.
         try:

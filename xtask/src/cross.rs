@@ -1,6 +1,6 @@
-//! Compiles semlock for systems that are not at hand, as far as a compiler without their libraries can: `cargo check`, with
-//! a standard library that it builds itself. What is for musl is linked statically and run, where the usual compiler has
-//! its library.
+//! Compiles semlock for systems that are not at hand, as far as a compiler without their libraries
+//! can: `cargo check`, with a standard library that it builds itself. What is for musl is linked
+//! statically and run, where the usual compiler has its library.
 
 use std::path::Path;
 

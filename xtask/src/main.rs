@@ -40,20 +40,22 @@ enum Task {
         /// Leaves out CPython's own suites and all interpreters but one.
         #[arg(long)]
         quick: bool,
-        /// Runs on each version of CPython that can be found (pyenv's, those on PATH, `semlock/python*` in the
-        /// user's cache, and what --also and `$SEMLOCK_PYTHONS` name), and on free-threaded ones; not
-        /// only on the oldest and the newest.
+        /// Runs on each version of CPython that can be found (pyenv's, those on PATH,
+        /// `semlock/python*` in the user's cache, and what --also and `$SEMLOCK_PYTHONS` name), and
+        /// on free-threaded ones; not only on the oldest and the newest.
         #[arg(long, conflicts_with = "quick")]
         all_pythons: bool,
-        /// An interpreter, or the folder that it is installed in, that is found as well; can be repeated.
+        /// An interpreter, or the folder that it is installed in, that is found as well; can be
+        /// repeated.
         #[arg(long, value_name = "PATH", conflicts_with = "quick")]
         also: Vec<PathBuf>,
-        /// Kills, stops and forks at every instruction, and kills ten thousand times at random, not only a sample of that; with
-        /// `--windows`, runs all of CPython's suite, and not only what is about locks.
+        /// Kills, stops and forks at every instruction, and kills ten thousand times at random, not
+        /// only a sample of that; with `--windows`, runs all of CPython's suite, and not only what
+        /// is about locks.
         #[arg(long, conflicts_with = "quick")]
         full: bool,
-        /// Tests Windows instead, under Wine, with the tools in this folder [default: `$SEMLOCK_WINDOWS`, or
-        /// `semlock/windows` in the user's cache folder, if they are there]
+        /// Tests Windows instead, under Wine, with the tools in this folder [default:
+        /// `$SEMLOCK_WINDOWS`, or `semlock/windows` in the user's cache folder, if they are there]
         #[arg(
             long,
             value_name = "FOLDER",
@@ -70,8 +72,9 @@ enum Task {
     Check {
         #[command(flatten)]
         python: Python,
-        /// The folder of a compiler that builds the standard library for other systems, with an `env.sh` [default:
-        /// `$SEMLOCK_WINDOWS`, or semlock/windows in the user's cache, if it is there]
+        /// The folder of a compiler that builds the standard library for other systems, with an
+        /// `env.sh` [default: `$SEMLOCK_WINDOWS`, or semlock/windows in the user's cache, if it is
+        /// there]
         #[arg(long, value_name = "FOLDER")]
         cross: Option<PathBuf>,
     },
@@ -107,7 +110,8 @@ enum Task {
         #[command(flatten)]
         python: Python,
     },
-    /// Runs the Rust tests under Miri and the compiler's sanitizers, as far as a nightly toolchain has them.
+    /// Runs the Rust tests under Miri and the compiler's sanitizers, as far as a nightly toolchain
+    /// has them.
     Sanitize,
 }
 
@@ -122,8 +126,8 @@ enum Suite {
 
 #[derive(clap::Args)]
 struct Python {
-    /// The interpreter to use: CPython 3.10 or newer [default: the first one found on PATH; to measure, pyenv's newest,
-    /// if that is newer]
+    /// The interpreter to use: CPython 3.10 or newer [default: the first one found on PATH; to
+    /// measure, pyenv's newest, if that is newer]
     #[arg(long = "python", value_name = "PATH")]
     path: Option<PathBuf>,
 }

@@ -1,9 +1,10 @@
 //! Breaks one thing at a time, and sees whether a test notices.
 //!
 //! A *mutant* is a memory ordering that is weaker than what the code says, or a rule (see
-//! `mutation.rs`) that is not kept. The tests are built once; the environment tells them what to break. First each
-//! test runs unbroken, and notes what it meets; then each mutant runs against the tests that meet it,
-//! the quickest first, until one fails. One that does not end in many times its usual time has failed.
+//! `mutation.rs`) that is not kept. The tests are built once; the environment tells them what to
+//! break. First each test runs unbroken, and notes what it meets; then each mutant runs against the
+//! tests that meet it, the quickest first, until one fails. One that does not end in many times its
+//! usual time has failed.
 //!
 //! What no test notices has to be explained beside the code, in the comment directly above it:
 //!
@@ -13,7 +14,8 @@
 //! // No test needs this rule: <why>
 //! ```
 //!
-//! (An exchange has two orderings; "on failure" means the second.) An explanation of something that a test does notice fails too.
+//! (An exchange has two orderings; "on failure" means the second.) An explanation of something that
+//! a test does notice fails too.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -70,8 +72,8 @@ struct Test {
     meets: HashSet<String>,
 }
 
-/// There are models, and each comment that explains a mutant stands above one. (Which rules there are
-/// is read from the code: no table can miss one.)
+/// There are models, and each comment that explains a mutant stands above one. (Which rules there
+/// are is read from the code: no table can miss one.)
 pub fn check() -> Result<()> {
     let mut mutants = Vec::new();
     for file in files()? {

@@ -1,9 +1,9 @@
 //! Takes one rule of the crash protocol out at a time, and sees whether a test notices.
 //!
-//! A rule is what the code asks `rule("area/name")` about (see `mutation.rs` of the core). The models
-//! test those of `word/`; for each other one the table below names the test. That test runs twice. With
-//! nothing taken out it has to pass. Without the rule it has to fail, or not to end in many times its
-//! usual time.
+//! A rule is what the code asks `rule("area/name")` about (see `mutation.rs` of the core). The
+//! models test those of `word/`; for each other one the table below names the test. That test runs
+//! twice. With nothing taken out it has to pass. Without the rule it has to fail, or not to end in
+//! many times its usual time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -302,7 +302,8 @@ const RULES: &[(&str, Test)] = &[
     ),
 ];
 
-/// What cargo is told, also by maturin, to build what rules can be taken out of; and the folder for that.
+/// What cargo is told, also by maturin, to build what rules can be taken out of; and the folder for
+/// that.
 pub const FLAGS: &str = "--config=build.rustflags=['--cfg', 'semlock_mutation']";
 pub const FOLDER: &str = "target/mutation";
 
@@ -408,7 +409,8 @@ fn ensure_tests_exist() -> Result<()> {
     Ok(())
 }
 
-/// Whether the test of a source is called so. `os::system` is the folder of whatever system this is.
+/// Whether the test of a source is called so. `os::system` is the folder of whatever system this
+/// is.
 fn is_called(known: &str, name: &str) -> bool {
     let (known, name) = (known.split("::"), name.split("::"));
     known.clone().count() == name.clone().count()
@@ -567,8 +569,8 @@ impl fmt::Display for End {
     }
 }
 
-/// Ends what the test has left behind, in whatever session: all of that is this process's child by now, or
-/// becomes it when its own parent ends.
+/// Ends what the test has left behind, in whatever session: all of that is this process's child by
+/// now, or becomes it when its own parent ends.
 fn end_orphans() -> Result<()> {
     loop {
         let mut found = false;

@@ -26,8 +26,8 @@ type Version = (u32, u32, u32);
 #[derive(Clone, Debug)]
 pub struct Interpreter {
     pub version: Version,
-    /// Whether it is built without the GIL. It has no part in the stable ABI then, and needs a wheel of
-    /// its own.
+    /// Whether it is built without the GIL. It has no part in the stable ABI then, and needs a
+    /// wheel of its own.
     is_free_threaded: bool,
     path: PathBuf,
     /// Where it is installed: the same for all its names and virtual environments.
@@ -86,8 +86,8 @@ impl Interpreter {
         installed.filter(|found| !found.is_free_threaded).max_by_key(|found| found.version)
     }
 
-    /// All that can be found, oldest first, the newest of each minor version: pyenv's, those on PATH,
-    /// those in semlock's folder of the user's cache, and those that are named here or by
+    /// All that can be found, oldest first, the newest of each minor version: pyenv's, those on
+    /// PATH, those in semlock's folder of the user's cache, and those that are named here or by
     /// `$SEMLOCK_PYTHONS`.
     pub fn all(also: &[PathBuf]) -> Result<Vec<Self>> {
         let mut found: Vec<_> = numbered()
@@ -200,7 +200,8 @@ impl Environment {
         Self::below_target(interpreter, "venv-bench", "requirements-bench.txt")
     }
 
-    /// A folder below `target`, with what running the tests needs, for a wheel whose rules can be taken out.
+    /// A folder below `target`, with what running the tests needs, for a wheel whose rules can be
+    /// taken out.
     pub fn mutation(interpreter: Interpreter) -> Result<Self> {
         Self::below_target(interpreter, "venv-mutation", "requirements-test.txt")
     }
@@ -292,8 +293,8 @@ pub enum Others {
 }
 
 /// Builds the wheel, and installs it in `.venv` and one environment for each other interpreter that
-/// is wanted; `also` names more that can be found. One wheel is for all that have the GIL, and each of
-/// those without has its own.
+/// is wanted; `also` names more that can be found. One wheel is for all that have the GIL, and each
+/// of those without has its own.
 pub fn set_up(wanted: Option<&Path>, others: Others, also: &[PathBuf]) -> Result<Vec<Environment>> {
     let main = Interpreter::choose(wanted)?;
     let mut interpreters = match others {

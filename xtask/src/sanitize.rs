@@ -1,5 +1,5 @@
-//! Runs the Rust tests where undefined behaviour is an error: under Miri, what makes no system calls; with the
-//! compiler's sanitizers, what one process can show.
+//! Runs the Rust tests where undefined behaviour is an error: under Miri, what makes no system
+//! calls; with the compiler's sanitizers, what one process can show.
 
 use anyhow::{Context, Result, bail};
 
@@ -47,7 +47,8 @@ fn has(installed: &str, component: &str) -> bool {
     installed.lines().any(|line| line.starts_with(component))
 }
 
-/// With another compiler, which has the library's source, and the nightly toolchain's sanitizer and linker.
+/// With another compiler, which has the library's source, and the nightly toolchain's sanitizer and
+/// linker.
 fn thread_sanitized_with(tools: &Tools, host: &str) -> Result<()> {
     begin("thread");
     let libraries =

@@ -1,5 +1,5 @@
-//! The tests that the sources have, read from their text: fast enough for `cargo xtask check`, which
-//! builds none.
+//! The tests that the sources have, read from their text: fast enough for `cargo xtask check`,
+//! which builds none.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -33,7 +33,8 @@ pub fn test(
     let versions = environments.iter().map(|environment| environment.interpreter.version);
     let ends = [versions.clone().min(), versions.max()];
     let is_end = |environment: &&Environment| ends.contains(&Some(environment.interpreter.version));
-    // Between the oldest and the newest only what was asked for: the tasks' own is not, unless it was named.
+    // Between the oldest and the newest only what was asked for: the tasks' own is not, unless it
+    // was named.
     let tested: Vec<_> = environments
         .iter()
         .filter(|it| others != Others::OldestAndNewest || python.is_some() || is_end(it))
@@ -62,8 +63,8 @@ fn portable() -> Result<()> {
     run(&cargo(), test.iter().chain(&["--test=process"]).chain(&PORTABLE))
 }
 
-/// The models of what processes do at the same time. They are built with other flags, and so elsewhere; what they run for
-/// minutes is optimised, and nothing else.
+/// The models of what processes do at the same time. They are built with other flags, and so
+/// elsewhere; what they run for minutes is optimised, and nothing else.
 fn models() -> Result<()> {
     let elsewhere = ["--target-dir=target/loom", "--config=build.rustflags=['--cfg', 'loom']"];
     let optimised = [
@@ -75,13 +76,15 @@ fn models() -> Result<()> {
     run(&cargo(), test.iter().chain(&optimised).chain(&elsewhere))
 }
 
-/// Every death, stop and fork that the ordinary tests try a sample of: of optimised code, as it is used.
+/// Every death, stop and fork that the ordinary tests try a sample of: of optimised code, as it is
+/// used.
 fn deaths() -> Result<()> {
     for test in ["crash", "stress"] {
         let test = ["test", "--package=semlock", "--test", test];
         run(&cargo(), test.iter().chain(&QUICKLY_LINKED).chain(&["--", "--full"]))?;
     }
-    // A wake-up that is lost is only a delay, because no sleep is endless: without that rule it shows.
+    // A wake-up that is lost is only a delay, because no sleep is endless: without that rule it
+    // shows.
     let test = ["test", "--package=semlock", "--test=crash"];
     let build = ["--target-dir", protocol::FOLDER, protocol::FLAGS];
     let build = test.iter().chain(&build).chain(&QUICKLY_LINKED);
@@ -111,8 +114,8 @@ pub fn check(python: Option<&Path>, other_systems: Option<&Path>) -> Result<()> 
     Ok(())
 }
 
-/// The extension does not compile for the stable ABI of interpreters without the GIL, and says why. No such interpreter is needed
-/// to see that.
+/// The extension does not compile for the stable ABI of interpreters without the GIL, and says why.
+/// No such interpreter is needed to see that.
 fn check_abi3t() -> Result<()> {
     const FOLDER: &str = "target/abi3t";
     const INTERPRETER: &str = "implementation=CPython\nversion=3.15\n\
@@ -120,7 +123,7 @@ fn check_abi3t() -> Result<()> {
                                suppress_build_script_link_lines=true\n";
     let folder = root().join(FOLDER);
     let config = folder.join("interpreter.txt");
-    // Written anew, it would have all be compiled anew.
+    // If the file is new, cargo compiles everything anew.
     if !fs::read_to_string(&config).is_ok_and(|found| found == INTERPRETER) {
         fs::create_dir_all(&folder)?;
         fs::write(&config, INTERPRETER)?;

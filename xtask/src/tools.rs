@@ -1,5 +1,6 @@
-//! A folder of tools for other systems. Its `env.sh` sets a compiler that has the standard library's source, and so can
-//! compile for any of them, and a program that runs what it makes for Windows; `bin/wine-python` is a Windows CPython.
+//! A folder of tools for other systems. Its `env.sh` sets a compiler that has the standard
+//! library's source, and so can compile for any of them, and a program that runs what it makes for
+//! Windows; `bin/wine-python` is a Windows CPython.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -18,8 +19,8 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// In this folder, where they must be; or else where they are by default: `$SEMLOCK_WINDOWS`, or `semlock/windows` in
-    /// the user's cache. `None` if they are not there, which it says.
+    /// In this folder, where they must be; or else where they are by default: `$SEMLOCK_WINDOWS`,
+    /// or `semlock/windows` in the user's cache. `None` if they are not there, which it says.
     pub fn find(folder: Option<&Path>, what_for: &str) -> Result<Option<Self>> {
         if let Some(folder) = folder {
             return Self::at(folder).map(Some);
@@ -59,7 +60,8 @@ impl Tools {
         Ok(Self { folder, variables })
     }
 
-    /// Runs cargo with this compiler, which builds the standard library as well, for such systems, into a folder below `target`.
+    /// Runs cargo with this compiler, which builds the standard library as well, for such systems,
+    /// into a folder below `target`.
     pub fn cargo(&self, arguments: &[&str], targets: &[&str], folder: &str) -> Result<()> {
         let (task, arguments) = arguments.split_first().context("no task for cargo")?;
         let common = ["-Zbuild-std=std,panic_unwind", "--target-dir", folder];

@@ -1,4 +1,5 @@
-//! Windows, on another system: the Rust tests and the extension are compiled for it, and run by Wine.
+//! Windows, on another system: the Rust tests and the extension are compiled for it, and run by
+//! Wine.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,8 +14,8 @@ use crate::tools::Tools;
 const TARGET: &str = "x86_64-pc-windows-gnu";
 const FOLDER: &str = "target/windows";
 
-/// Runs the tests that make sense on Windows, and CPython's suite for spawn: of that, if not all is wanted, locks, semaphores,
-/// conditions and events.
+/// Runs the tests that make sense on Windows, and CPython's suite for spawn: of that, if not all is
+/// wanted, locks, semaphores, conditions and events.
 pub fn test(folder: Option<&Path>, python: Option<&Path>, all: bool) -> Result<()> {
     let Some(tools) = Tools::find(folder, "Windows")? else { return Ok(()) };
     say("Windows: the Rust tests");

@@ -1,5 +1,5 @@
-//! The shared backend, among threads and among processes: this test program starts itself again as the
-//! others, and hands them what they need by descriptor and address.
+//! The shared backend, among threads and among processes: this test program starts itself again as
+//! the others, and hands them what they need by descriptor and address.
 #![cfg(unix)]
 
 use std::env;
@@ -25,7 +25,8 @@ fn watchdog() -> Deadline {
     Deadline::after(Duration::from_secs(60))
 }
 
-/// A watchdog for waits that have to be without a deadline: ends the program if it is not dropped in time.
+/// A watchdog for waits that have to be without a deadline: ends the program if it is not dropped
+/// in time.
 struct EndsInTime {
     _ends_when_dropped: mpsc::Sender<()>,
 }
@@ -44,7 +45,8 @@ impl EndsInTime {
     }
 }
 
-/// This program, running the same test as a child: `OBJECT` is the address and descriptor that it is given.
+/// This program, running the same test as a child: `OBJECT` is the address and descriptor that it
+/// is given.
 const OBJECT: &str = "SEMLOCK_TEST_OBJECT";
 
 struct Peer {

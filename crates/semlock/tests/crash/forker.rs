@@ -60,7 +60,8 @@ impl ItsEnd {
                 thread::park();
             }
         };
-        // SAFETY: the process that calls this never leaves the function that has what `life` borrows: it ends there.
+        // SAFETY: the process that calls this never leaves the function that has what `life`
+        // borrows: it ends there.
         let thread = unsafe { thread::Builder::new().spawn_unchecked(forks) };
         thread.expect("a thread");
     }

@@ -1,34 +1,36 @@
-//! Kills, stops or forks a process after each instruction of a call, and sees that the others get on.
+//! Kills, stops or forks a process after each instruction of a call, and sees that the others get
+//! on.
 //!
-//! A *scenario* is a call, and the processes that are there when it is made. For each scenario and each
-//! k a *tracer* is forked: a process that makes the objects, lets peers hold them or sleep on them, and
-//! forks the *tracee*, which is to die. The tracee stops before its call, is single-stepped
-//! (`ptrace(2)`) through k instructions of it, and is killed. Every other tracee is reaped; the rest
-//! stay zombies. After that, fresh processes see that everything works: the scenario says what has to
-//! hold. A scenario ends when the call has returned for several k in a row, after as many as it took
-//! when nobody was killed.
+//! A *scenario* is a call, and the processes that are there when it is made. For each scenario and
+//! each k a *tracer* is forked: a process that makes the objects, lets peers hold them or sleep on
+//! them, and forks the *tracee*, which is to die. The tracee stops before its call, is
+//! single-stepped (`ptrace(2)`) through k instructions of it, and is killed. Every other tracee is
+//! reaped; the rest stay zombies. After that, fresh processes see that everything works: the
+//! scenario says what has to hold. A scenario ends when the call has returned for several k in a
+//! row, after as many as it took when nobody was killed.
 //!
-//! In other scenarios the tracee is not killed, but stays stopped until the others have done something,
-//! and then goes on. Nobody is dead then, so nobody may be left behind, and all have to agree on what
-//! has happened.
+//! In other scenarios the tracee is not killed, but stays stopped until the others have done
+//! something, and then goes on. Nobody is dead then, so nobody may be left behind, and all have to
+//! agree on what has happened.
 //!
 //! In further ones another thread of the tracee forks while it is stopped. The child works as any
-//! process does, and its parent's call ends as if there were no child. (Where the tracee has a lock of
-//! the C library's allocator, which the fork waits for, it goes on until there is the child.)
+//! process does, and its parent's call ends as if there were no child. (Where the tracee has a lock
+//! of the C library's allocator, which the fork waits for, it goes on until there is the child.)
 //!
 //! A system call is one step. One that sleeps is left to sleep, and then there are two deaths: one
 //! asleep and one just after (or two stops, or forks). What lets it go on is part of the scenario.
 //!
 //! ```text
-//! cargo test --test crash                        a sample: before and after each atomic change and system call, and some between
+//! cargo test --test crash                        a sample: before and after each atomic change and
+//!                                                system call, and some between
 //! cargo test --release --test crash -- --full    every one
 //! cargo test --test crash -- acquire/ --at 317   one, as a failure named it
 //! ```
 //!
-//! (The number of instructions differs from build to build, and a little from run to run, because some
-//! of them read the clock. To keep the difference small, each tracer has one processor, because a
-//! waiter that has two spins before it sleeps. There are scenarios for spinning too, in which the
-//! holder is on a second processor; where there is none, they are left out.)
+//! (The number of instructions differs from build to build, and a little from run to run, because
+//! some of them read the clock. To keep the difference small, each tracer has one processor,
+//! because a waiter that has two spins before it sleeps. There are scenarios for spinning too, in
+//! which the holder is on a second processor; where there is none, they are left out.)
 
 // Forks and ptrace.
 #![allow(unsafe_code)]

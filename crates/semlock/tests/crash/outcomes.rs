@@ -1,8 +1,8 @@
 //! What came of the scenarios, for the tests that ask for it.
 //!
 //! The tests run on threads, and no tracer may inherit any: a forked child has one thread, and what
-//! the others were doing stays half-done in it. So a child plays the scenarios that is forked before
-//! there are threads. It tells what came of each by a pipe.
+//! the others were doing stays half-done in it. So a child plays the scenarios that is forked
+//! before there are threads. It tells what came of each by a pipe.
 
 use std::collections::HashMap;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};

@@ -164,7 +164,8 @@ impl Peer {
         }
     }
 
-    /// Waits until it has ended, and well: what another process has forked says so by its last word.
+    /// Waits until it has ended, and well: what another process has forked says so by its last
+    /// word.
     pub fn join(mut self) {
         let how = self.wait();
         assert!(how.is_none_or(|how| how == WaitStatus::Exited(self.pid, 0)), "{how:?}");

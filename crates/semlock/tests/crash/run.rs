@@ -26,8 +26,8 @@ pub enum Choice {
 const NOTABLE_IN_SAMPLE: usize = 16;
 const BETWEEN: u64 = 7;
 
-/// The call takes a few instructions more or less each time. It has ended after so many steps in a row
-/// that found it over, and at least as many as it took when it was not disturbed.
+/// The call takes a few instructions more or less each time. It has ended after so many steps in a
+/// row that found it over, and at least as many as it took when it was not disturbed.
 const ENDS: u32 = 8;
 
 /// At most one point in so many may be missed.
@@ -54,11 +54,11 @@ struct Progress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Plan {
     until: Until,
-    /// How often it was tried over an anchor. The call may not come to the anchor: what it does depends
-    /// on the time that it takes, and on a busy machine that differs.
+    /// How often it was tried over an anchor. The call may not come to the anchor: what it does
+    /// depends on the time that it takes, and on a busy machine that differs.
     tries: u32,
-    /// Whether the watchdog ended it once already. A virtual machine can stand still for as long as the
-    /// watchdog waits; what hangs because of a death at this instruction hangs again.
+    /// Whether the watchdog ended it once already. A virtual machine can stand still for as long as
+    /// the watchdog waits; what hangs because of a death at this instruction hangs again.
     is_last: bool,
 }
 

@@ -71,7 +71,8 @@ pub struct Report {
     /// every forked process.
     waits_for: [AtomicU64; 2],
     /// With [`Until::Return`]: the address of each step's instruction. It has the bit [`NOTABLE`]
-    /// where the instruction changes memory atomically, enters the kernel, or comes before another try.
+    /// where the instruction changes memory atomically, enters the kernel, or comes before another
+    /// try.
     pub trace: [AtomicU64; LONGEST_TRACE],
 }
 
@@ -107,8 +108,8 @@ impl Report {
     }
 }
 
-/// The process that plays a scenario: it makes the objects and the peers, forks the tracee, and steps
-/// it through its call.
+/// The process that plays a scenario: it makes the objects and the peers, forks the tracee, and
+/// steps it through its call.
 #[derive(Debug)]
 pub struct Tracer {
     until: Until,
@@ -171,7 +172,8 @@ impl Tracer {
         self.helps_who_spins.set(true);
     }
 
-    /// Notes what comes next, so that a failure can name what it hangs in; what came before is over.
+    /// Notes what comes next, so that a failure can name what it hangs in; what came before is
+    /// over.
     pub fn expects(&self, what: &'static str) {
         if self.recovers_since.get().is_some() {
             self.has_recovered();
@@ -195,8 +197,8 @@ impl Tracer {
         }
     }
 
-    /// Forks a tracee that prepares itself and makes the call that `prepare` returns; kills it there.
-    /// `help` lets the call go on when it sleeps.
+    /// Forks a tracee that prepares itself and makes the call that `prepare` returns; kills it
+    /// there. `help` lets the call go on when it sleeps.
     pub fn kill<C: FnOnce() -> T, T>(
         &self,
         prepare: impl FnOnce() -> C,
@@ -230,10 +232,10 @@ impl Tracer {
         Dead { _tracee: tracee, pid, returned, helped: help.is_none() }
     }
 
-    /// Forks a tracee that prepares itself and makes the call that `prepare` returns; stops it there
-    /// until the others have done what they do `meanwhile` (earlier, if its call sleeps earlier), and
-    /// lets it go on. `ready` makes the others when the tracee stands before its call. Returns the
-    /// call's result, and the others.
+    /// Forks a tracee that prepares itself and makes the call that `prepare` returns; stops it
+    /// there until the others have done what they do `meanwhile` (earlier, if its call sleeps
+    /// earlier), and lets it go on. `ready` makes the others when the tracee stands before its
+    /// call. Returns the call's result, and the others.
     pub fn stop<C: FnOnce() -> u32, R>(
         &self,
         prepare: impl FnOnce() -> C,
@@ -252,10 +254,10 @@ impl Tracer {
         (self.let_go_on(&mut tracee, asleep, result), others)
     }
 
-    /// Forks a tracee that prepares itself and makes the call that `prepare` returns; stops it there,
-    /// makes another of its threads fork a child, and lets it go on when that child has done what it
-    /// does, or sleeps. `help` lets the call go on when it sleeps, and is done in any case. Returns the
-    /// call's result, and the child.
+    /// Forks a tracee that prepares itself and makes the call that `prepare` returns; stops it
+    /// there, makes another of its threads fork a child, and lets it go on when that child has done
+    /// what it does, or sleeps. `help` lets the call go on when it sleeps, and is done in any case.
+    /// Returns the call's result, and the child.
     pub fn fork<C: FnOnce() -> u32>(
         &self,
         prepare: impl FnOnce() -> C,
@@ -334,7 +336,8 @@ impl Tracer {
         let report = self.report;
         let mut tracee = Forked::run(|| {
             let call = prepare();
-            // A try checks the holder once in 50 ms at most. After this one does, whatever others did.
+            // A try checks the holder once in 50 ms at most. After this one does, whatever others
+            // did.
             #[expect(clippy::disallowed_methods, reason = "that time is what is waited for")]
             std::thread::sleep(Duration::from_millis(60));
             ptrace::traceme().expect("ptrace");
@@ -403,9 +406,10 @@ impl Tracer {
         report.returned.store(returned, Ordering::Relaxed);
     }
 
-    /// Lets it run out of the vDSO, the kernel's code in its own memory that reads the clock: that code
-    /// begins anew whenever the clock has gone on, and so never ends where each step takes longer than
-    /// that. All of it is one step with its call. The time that it reads is set back by `lost`.
+    /// Lets it run out of the vDSO, the kernel's code in its own memory that reads the clock: that
+    /// code begins anew whenever the clock has gone on, and so never ends where each step takes
+    /// longer than that. All of it is one step with its call. The time that it reads is set back by
+    /// `lost`.
     fn leave_vdso(&self, tracee: &mut Forked, lost: Duration) {
         let pid = tracee.pid();
         let registers = ptrace::getregs(pid).expect("ptrace");

@@ -1,7 +1,7 @@
 //! Children by fork, for tests that kill them.
 //!
-//! A program that forks so must have one thread when it does (or the child does only what is tested to work there): such tests
-//! have a `main` of their own (`harness = false`).
+//! A program that forks so must have one thread when it does (or the child does only what is tested
+//! to work there): such tests have a `main` of their own (`harness = false`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -24,7 +24,8 @@ pub struct Forked {
 impl Forked {
     /// Forks one that runs this and ends: with status 0, or 101 where it panics.
     pub fn run(life: impl FnOnce()) -> Self {
-        // SAFETY: the process has one thread, so that the child finds everything whole; or that it does is what is tested.
+        // SAFETY: the process has one thread, so that the child finds everything whole; or that it
+        // does is what is tested.
         match unsafe { fork() }.expect("fork") {
             ForkResult::Parent { child } => Self { pid: child, ended: false },
             ForkResult::Child => {
@@ -75,7 +76,7 @@ impl Forked {
         let pid = rustix::process::Pid::from_raw(self.pid.as_raw()).expect("a process");
         let descriptor = pidfd_open(pid, PidfdFlags::empty()).expect("pidfd_open");
         let time = time.try_into().expect("short");
-        // Readable when it has ended; whatever else ends this, the caller looks.
+        // Readable when it has ended; whatever else ends this, the caller checks.
         let _ = poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&time));
     }
 

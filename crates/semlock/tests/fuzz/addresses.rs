@@ -1,5 +1,5 @@
-//! Addresses as text, as they come in pickled bytes, arguments and the environment: an existing one that has been
-//! changed here and there, or any text.
+//! Addresses as text, as they come in pickled bytes, arguments and the environment: an existing one
+//! that has been changed here and there, or any text.
 //!
 //! ```text
 //!  byte 0  which object's address; from 128 on, none's: all that follows is the text

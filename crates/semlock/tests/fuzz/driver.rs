@@ -24,7 +24,8 @@ pub struct Target {
 }
 
 pub trait Player {
-    /// Plays an input; panics where something is not as it has to be. Whether it got past the checks and was used.
+    /// Plays an input; panics where something is not as it has to be. Whether it got past the
+    /// checks and was used.
     fn play(&mut self, bytes: &[u8]) -> bool;
 }
 
@@ -130,7 +131,8 @@ impl Target {
         Ok(format!("{name}: {played} inputs, {used} of them used, 0 findings (seed {seed})"))
     }
 
-    /// Plays some inputs, and then as many more as make a batch, in a child. How many there were, and were used.
+    /// Plays some inputs, and then as many more as make a batch, in a child. How many there were,
+    /// and were used.
     fn run(
         &self,
         first: &[Vec<u8>],

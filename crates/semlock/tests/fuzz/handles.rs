@@ -1,4 +1,5 @@
-//! Handles of the exact port: some semaphores are made, shared, used and dropped, and handles that nobody made are tried.
+//! Handles of the exact port: some semaphores are made, shared, used and dropped, and handles that
+//! nobody made are tried.
 //!
 //! ```text
 //!  each 10 bytes: what to do, with which, a number

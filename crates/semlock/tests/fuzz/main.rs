@@ -1,7 +1,8 @@
 //! Fuzzing: whatever addresses, segments, names and handles say, nothing crashes, hangs or leaks.
 //!
-//! An input is some bytes, which a target understands in its own way. proptest makes them, out of the
-//! inputs in `corpus/<target>/` and out of nothing. Those of the corpus come first in every run.
+//! An input is some bytes, which a target understands in its own way. proptest makes them, out of
+//! the inputs in `corpus/<target>/` and out of nothing. Those of the corpus come first in every
+//! run.
 //!
 //! ```sh
 //! cargo test --test fuzz                                                # a second each

@@ -77,7 +77,8 @@ impl Object {
         self.shared().descriptor().unwrap()
     }
 
-    /// Does all that can be done with it, whatever its words say; somebody else may write between any two steps.
+    /// Does all that can be done with it, whatever its words say; somebody else may write between
+    /// any two steps.
     pub fn use_it(&self, mut between: impl FnMut()) {
         let soon = || Deadline::after(SHORT);
         match self {

@@ -1,5 +1,5 @@
-//! Segments: a copy of a real one in which some words are others, before it is opened and while its objects are used, as
-//! if a peer had run wild.
+//! Segments: a copy of a real one in which some words are others, before it is opened and while its
+//! objects are used, as if a peer had run wild.
 //!
 //! ```text
 //!  byte 0  what the copy is: its length, and what is opened

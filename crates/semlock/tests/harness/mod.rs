@@ -1,7 +1,7 @@
 //! The command line of the test programs that have a `main` of their own, and what they print.
 //!
-//! Such a program forks, and so has one thread when it does. The built-in harness runs each test on a
-//! thread of its own; `libtest-mimic` understands the same arguments, and leaves threads to us.
+//! Such a program forks, and so has one thread when it does. The built-in harness runs each test on
+//! a thread of its own; `libtest-mimic` understands the same arguments, and leaves threads to us.
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -57,7 +57,8 @@ impl Harness {
     }
 }
 
-/// What tests that passed have found, for who reads the output. It is printed after the last of them.
+/// What tests that passed have found, for who reads the output. It is printed after the last of
+/// them.
 #[derive(Clone, Default)]
 pub struct Notes(Arc<Mutex<Vec<String>>>);
 

@@ -1,12 +1,12 @@
-//! The memory that all processes of a stress test share, beside the objects that are tested: what each
-//! of them says about itself, and what the checker compares it with.
+//! The memory that all processes of a stress test share, beside the objects that are tested: what
+//! each of them says about itself, and what the checker compares it with.
 //!
 //! ```text
 //!  Head    operations · alarm · bell         how much was done, and when to ring for the parent
 //!          run                               on, auditing, draining, over
 //!          failure                           the first one's text
 //!          current[16]                       which life each of the 16 processes is
-//!          most_held · lossless              for how long things are held, and whether nobody is killed
+//!          most_held · lossless              for how long things are held; whether none is killed
 //!          stopped                           for how long some process was stopped
 //!          places[object]                    one for each object:
 //!            stamps[4]      who is inside: life << 8 | thread + 1, or 0
@@ -14,7 +14,7 @@
 //!            passes         how often an operation on it came to its end
 //!            before after   changed together inside: unequal, something was left half-written
 //!            longest        hold and wait
-//!          message[4]                        the queue's "pipe": all equal, but in the middle of a message
+//!          message[4]                        the queue's "pipe": all equal, but amid a message
 //!          condition                         tokens, and to whom they belong (see `Condition`)
 //!          barrier                           actions run, and who got through as which number
 //!
@@ -23,11 +23,12 @@
 //!            died              when it was doomed
 //!            order             at what its first thread is to die, and after how many microseconds
 //!            reports[object]   how often its death there was reported
-//!            threads[3]        steps · phases[object] · coming[object] · ticket · epoch · the last 16 operations
+//!            threads[3]        steps · phases[object] · coming[object] · ticket · epoch
+//!                              the last 16 operations
 //! ```
 //!
-//! What a dead process has said about itself does not change any more, so whoever knows that it is dead can
-//! rely on that. All access is `SeqCst`: it is the checker, and not what is checked.
+//! What a dead process has said about itself does not change any more, so whoever knows that it is
+//! dead can rely on that. All access is `SeqCst`: it is the checker, and not what is checked.
 
 use std::ops::Deref;
 use std::ptr::null_mut;
@@ -71,11 +72,13 @@ pub struct Head {
     length: AtomicU32,
     text: [AtomicU8; TEXT],
     current: [AtomicU32; PROCESSES],
-    /// Microseconds for which something is held at most, and half as long at least; 0: hardly at all.
+    /// Microseconds for which something is held at most, and half as long at least; 0: hardly at
+    /// all.
     pub most_held: AtomicU64,
     /// Not 0: nobody is killed, so that no permit is lost.
     pub lossless: AtomicU32,
-    /// Nanoseconds in which at least one process was stopped, twice; while one is, less the moment since when, and 1 more.
+    /// Nanoseconds in which at least one process was stopped, twice; while one is, less the moment
+    /// since when, and 1 more.
     stopped: AtomicU64,
     places: [Place; OBJECTS],
     pub message: [AtomicU64; 4],
@@ -128,9 +131,10 @@ fn index(number: u64) -> usize {
 
 /// What is known of the condition; all but `sequence` changes with its mutex held.
 ///
-/// A consumer never takes a token without having been notified. A batch of tokens is made for those who
-/// wait at that moment, and the next only when these are used up, or all who could have got them are dead: so a
-/// notification that is lost is a token that stays, and everything stands still.
+/// A consumer never takes a token without having been notified. A batch of tokens is made for those
+/// who wait at that moment, and the next only when these are used up, or all who could have got
+/// them are dead: so a notification that is lost is a token that stays, and everything stands
+/// still.
 #[repr(C, align(64))]
 pub struct Condition {
     pub tokens: AtomicU64,
@@ -146,8 +150,8 @@ pub struct Condition {
     pub consumed: AtomicU64,
     /// Tokens that nobody lives for.
     pub forfeited: AtomicU64,
-    /// Notified though there was no token left; and how often that may be, because a death has left open how
-    /// many were notified, or tokens were taken back.
+    /// Notified though there was no token left; and how often that may be, because a death has left
+    /// open how many were notified, or tokens were taken back.
     pub extra: AtomicU64,
     pub extra_allowed: AtomicU64,
 }
@@ -373,8 +377,8 @@ impl Arena {
             };
             start.expect("mmap")
         };
-        // SAFETY: the mapping is as long, aligned to a page, and never unmapped; zeroes are a `Head`,
-        // which consists of atomics.
+        // SAFETY: the mapping is as long, aligned to a page, and never unmapped; zeroes are a
+        // `Head`, which consists of atomics.
         let head = unsafe { &*map(size_of::<Head>()).cast::<Head>() };
         // SAFETY: as for the head.
         let lives = unsafe { slice::from_raw_parts(map(size_of::<Life>() * lives).cast(), lives) };
@@ -490,7 +494,7 @@ impl Arena {
     /// Waits until somebody rings, or for so long.
     pub fn wait_for_bell(&self, seen: u32, time: Duration) {
         let time = time.try_into().expect("short");
-        // Whatever ends it, the caller looks again.
+        // Whatever ends it, the caller checks again.
         let _ = futex::wait(&self.bell, futex::Flags::empty(), seen, Some(&time));
     }
 

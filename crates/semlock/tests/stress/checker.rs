@@ -110,7 +110,7 @@ impl Member {
         }
         let stamps = &self.arena.place(object).stamps[..permits as usize];
         while !stamps.iter().any(|stamp| self.takes_stamp(stamp, taken)) {
-            self.look_for_one_too_many(object, stamps);
+            self.check_for_one_too_many(object, stamps);
             // Others came and went, or one that is being killed just now is in the way.
             std::thread::yield_now();
         }
@@ -119,10 +119,11 @@ impl Member {
 
     /// Whether all these are inside together, beside this thread.
     ///
-    /// Who leaves takes its stamp away, counts its exit and gives the permit back, in that order. So if
-    /// nobody's exit was counted while all were looked at, each who was seen early still had its permit when
-    /// the last one was seen, unless it died: then it is not alive any more when that is asked.
-    fn look_for_one_too_many(&self, object: Object, stamps: &[AtomicU64]) {
+    /// Who leaves takes its stamp away, counts its exit and gives the permit back, in that order.
+    /// So if nobody's exit was counted while all were read, each who was seen early still had its
+    /// permit when the last one was seen, unless it died: then it is not alive any more when that
+    /// is asked.
+    fn check_for_one_too_many(&self, object: Object, stamps: &[AtomicU64]) {
         let exits = &self.arena.place(object).exits;
         let before = exits.load(SeqCst);
         let inside: Vec<_> = stamps.iter().map(|stamp| stamp.load(SeqCst)).collect();

@@ -1,35 +1,37 @@
-//! Stress: 16 processes of three threads each use a handful of objects of every kind. They are stopped
-//! and killed at random, and a fresh process takes the place of each dead one. A checker in memory that
-//! all of them share checks everything that they get, and a watchdog what they do not get.
+//! Stress: 16 processes of three threads each use a handful of objects of every kind. They are
+//! stopped and killed at random, and a fresh process takes the place of each dead one. A checker in
+//! memory that all of them share checks everything that they get, and a watchdog what they do not
+//! get.
 //!
 //! What has to hold, whoever dies where:
 //!
-//! * What one alone can hold, one alone holds. A stamp is there from the entry to the exit. A thread that
-//!   finds another's stamp was told of a death, and the other was killed. What is changed inside is never
-//!   found half-written without such a report, and a queue's message is never torn without its mark.
-//! * A death is reported to one that comes next, and only a death is: of a process that was killed, once
-//!   for each of its threads that may have been inside. Between taking and stamping, and between taking
-//!   the stamp away and giving back, both are right.
-//! * A robust semaphore never has more or fewer permits than it was made with. Of a plain one those of
-//!   the dead are lost, and no others.
-//! * A notification reaches one of those that waited when it was given, as long as one of them lives, and
-//!   it wakes no more than it says. A thread that waited when the event was set gets through. At the
-//!   barrier all get through together or none does, and none waits for the dead.
+//! * What one alone can hold, one alone holds. A stamp is there from the entry to the exit. A
+//!   thread that finds another's stamp was told of a death, and the other was killed. What is
+//!   changed inside is never found half-written without such a report, and a queue's message is
+//!   never torn without its mark.
+//! * A death is reported to one that comes next, and only a death is: of a process that was killed,
+//!   once for each of its threads that may have been inside. Between taking and stamping, and
+//!   between taking the stamp away and giving back, both are right.
+//! * A robust semaphore never has more or fewer permits than it was made with. Of a plain one those
+//!   of the dead are lost, and no others.
+//! * A notification reaches one of those that waited when it was given, as long as one of them
+//!   lives, and it wakes no more than it says. A thread that waited when the event was set gets
+//!   through. At the barrier all get through together or none does, and none waits for the dead.
 //! * Every thread gets on, and every object.
-//! * Every waiter gets its turn in time: a wait ends within what follows from how many can be before it
-//!   and how long they hold, and from how many died meanwhile. (See `turns`.)
+//! * Every waiter gets its turn in time: a wait ends within what follows from how many can be
+//!   before it and how long they hold, and from how many died meanwhile. (See `turns`.)
 //!
-//! The last one says little where things are held for microseconds and processes die all the time. So
-//! there is a second test, in which all hold things for long and wait for long: first none dies, then one
-//! now and then. None is stopped there.
+//! The last one says little where things are held for microseconds and processes die all the time.
+//! So there is a second test, in which all hold things for long and wait for long: first none dies,
+//! then one now and then. None is stopped there.
 //!
-//! Half of those that are to die are told at which object and after how many microseconds, and die by a
-//! timer, at whatever instruction they have come to. The others are killed from outside, wherever they
-//! are.
+//! Half of those that are to die are told at which object and after how many microseconds, and die
+//! by a timer, at whatever instruction they have come to. The others are killed from outside,
+//! wherever they are.
 //!
-//! The seed decides which processes the parent stops and kills and after how many operations, and what
-//! each thread does. How the kernel mixes these does not repeat: the same seed makes the same choices,
-//! and not the same run.
+//! The seed decides which processes the parent stops and kills and after how many operations, and
+//! what each thread does. How the kernel mixes these does not repeat: the same seed makes the same
+//! choices, and not the same run.
 //!
 //! ```text
 //! cargo test -p semlock --test stress -- [--seed N] [--kills N] [--seconds N] [--full] [NAME]

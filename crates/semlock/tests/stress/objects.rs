@@ -38,8 +38,8 @@ objects!(
 );
 
 impl Object {
-    /// Whether who waits for it waits for those who were there before; and not for what somebody is free to do, as to give back
-    /// a permit that another took.
+    /// Whether who waits for it waits for those who were there before; and not for what somebody is
+    /// free to do, as to give back a permit that another took.
     pub fn is_taken_in_turn(self) -> bool {
         !matches!(self, Self::PlainSemaphore | Self::Condition | Self::Event | Self::Barrier)
     }
@@ -75,8 +75,8 @@ pub struct Objects {
     pub barrier_members: raw::Barrier,
 }
 
-/// The parent's waits, so many that the table of those who wait is nearly full: what the dead leave there is
-/// needed again soon.
+/// The parent's waits, so many that the table of those who wait is nearly full: what the dead leave
+/// there is needed again soon.
 pub struct Crowd {
     condition: raw::Condvar,
     waits: Vec<Waiting>,

@@ -1,4 +1,4 @@
-//! The parent: whom it stops and kills, and when; and what it finds when it looks itself.
+//! The parent: which processes it stops and kills, and when; and what it checks itself.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::SeqCst;
@@ -15,8 +15,9 @@ use crate::forked::Forked;
 use crate::objects::{OBJECTS, Object, Objects, PARTIES, PERMITS};
 use crate::{turns, worker};
 
-/// Without any progress for so long, something hangs: ten times the 2 s that are promised after a death, which is room for two
-/// processors that 48 threads share with whatever else the machine does.
+/// Without any progress for so long, something hangs: ten times the 2 s that are promised after a
+/// death, which is room for two processors that 48 threads share with whatever else the machine
+/// does.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// So long operations may take until a stopped process, which may hold what all wait for, goes on.
 const LONG_STOP: Duration = Duration::from_millis(20);
@@ -54,7 +55,8 @@ struct Process {
     stopped_until: Option<u64>,
 }
 
-/// Everything that the seed decides of one choice: always as many draws, whatever happens meanwhile.
+/// Everything that the seed decides of one choice: always as many draws, whatever happens
+/// meanwhile.
 struct Choice {
     /// After how many operations.
     operations: u64,
@@ -175,8 +177,8 @@ impl<'a> Stress<'a> {
         self.finish()
     }
 
-    /// Makes all hold things for long, so that all wait for long, and kills so many meanwhile, one at a
-    /// time.
+    /// Makes all hold things for long, so that all wait for long, and kills so many meanwhile, one
+    /// at a time.
     pub fn run_slowly(&mut self, time: Duration, kills: u64) -> Result<Summary, String> {
         self.arena.most_held.store(SLOW, SeqCst);
         self.arena.lossless.store((kills == 0).into(), SeqCst);
@@ -190,7 +192,7 @@ impl<'a> Stress<'a> {
             let mut passed = Elapsed::new();
             while passed.more() < time / parts {
                 self.arena.wait_for_bell(self.arena.bell(), LONG_STOP);
-                self.look()?;
+                self.check()?;
             }
         }
         // The rest is the same, and is to be over soon.
@@ -207,7 +209,7 @@ impl<'a> Stress<'a> {
 
     fn finish(&mut self) -> Result<Summary, String> {
         self.end()?;
-        self.look_after_all_have_gone()?;
+        self.check_when_all_have_gone()?;
         self.summary.operations = self.arena.operations.load(SeqCst);
         for &object in Object::ALL {
             let place = self.arena.place(object);
@@ -352,13 +354,13 @@ impl<'a> Stress<'a> {
         let alarm = self.arena.operations.load(SeqCst) + more;
         while !self.arena.wait_for_operations(alarm, LONG_STOP) {
             self.let_go_on(|_, _| true);
-            self.look()?;
+            self.check()?;
         }
-        self.look()
+        self.check()
     }
 
     /// Fails if anything has failed, or hangs.
-    fn look(&mut self) -> Checked {
+    fn check(&mut self) -> Checked {
         if let Some(failure) = self.arena.failure() {
             return Err(failure);
         }
@@ -368,11 +370,11 @@ impl<'a> Stress<'a> {
                 status => return Err(format!("life {} ended by itself: {status:?}", one.life)),
             }
         }
-        if let Some(late) = turns::look(self.arena) {
+        if let Some(late) = turns::check(self.arena) {
             return Err(late);
         }
         let stopped = |process: usize| self.processes[process].stopped_until.is_some();
-        self.patience.look(self.arena, stopped)
+        self.patience.check(self.arena, stopped)
     }
 
     /// Waits for something that the others bring about.
@@ -384,7 +386,7 @@ impl<'a> Stress<'a> {
                 return Ok(());
             }
             self.arena.wait_for_bell(bell, LONG_STOP);
-            self.look()?;
+            self.check()?;
         }
     }
 
@@ -403,8 +405,8 @@ impl<'a> Stress<'a> {
         Ok(())
     }
 
-    /// Of the permits of those who died on their way in or out some are lost, and no others; after this,
-    /// none are.
+    /// Of the permits of those who died on their way in or out some are lost, and no others; after
+    /// this, none are.
     fn audit(&mut self) -> Checked {
         self.audited_at = self.summary.kills;
         let objects = self.objects;
@@ -438,7 +440,7 @@ impl<'a> Stress<'a> {
 
     // ---- The end ----
 
-    /// Sees that everything still works, has the tokens used up, and all processes end.
+    /// Sees that everything still works, lets the tokens be used up, and all processes end.
     fn end(&mut self) -> Checked {
         self.audit_while_others_wait()?;
         let passes = |stress: &Self, object| stress.arena.place(object).passes.load(SeqCst);
@@ -498,18 +500,18 @@ impl<'a> Stress<'a> {
     }
 
     /// All objects have to be as they were made.
-    fn look_after_all_have_gone(&mut self) -> Checked {
-        self.look_at_mutexes()?;
-        self.look_at_robust_permits()?;
+    fn check_when_all_have_gone(&mut self) -> Checked {
+        self.check_mutexes()?;
+        self.check_robust_permits()?;
         self.audit()?;
-        self.look_at_condition()?;
-        self.look_at_barrier()?;
-        self.look_at_counters()?;
+        self.check_condition()?;
+        self.check_barrier()?;
+        self.check_counters()?;
         // The parent may have failed itself, as it came in somewhere.
         self.arena.failure().map_or(Ok(()), Err)
     }
 
-    fn look_at_mutexes(&self) -> Checked {
+    fn check_mutexes(&self) -> Checked {
         let Objects { mutex, tried_mutex, condition_mutex, reentrant_mutex, queue_lock, .. } =
             self.objects;
         let me = self.member();
@@ -551,7 +553,7 @@ impl<'a> Stress<'a> {
         }
     }
 
-    fn look_at_robust_permits(&self) -> Checked {
+    fn check_robust_permits(&self) -> Checked {
         let object = Object::RobustSemaphore;
         let robust = &self.objects.robust;
         let me = self.member();
@@ -578,7 +580,7 @@ impl<'a> Stress<'a> {
         Ok(())
     }
 
-    fn look_at_condition(&self) -> Checked {
+    fn check_condition(&self) -> Checked {
         let Objects { condition, condition_mutex, condition_waiters, .. } = self.objects;
         let guard = condition_mutex.lock().into_guard();
         let (notified, waiting) = (condition.notify_all(&guard), condition_waiters.waiting());
@@ -593,8 +595,9 @@ impl<'a> Stress<'a> {
             &known.tokens,
         ]
         .map(|word| word.load(SeqCst));
-        // Who dies just as it passes a notification on, between giving it to another and clearing the
-        // dead one's node, leaves it to be passed on once more. That cannot be seen, and is rare.
+        // Who dies just as it passes a notification on, between giving it to another and clearing
+        // the dead one's node, leaves it to be passed on once more. That cannot be seen, and is
+        // rare.
         let passed_on_twice = 1 + self.summary.kills / KILLS_FOR_ONE_PASSED_ON_TWICE;
         let deaths_inside = self.deaths_at(Object::ConditionMutex);
         if notified > 0 || waiting > 0 {
@@ -615,7 +618,7 @@ impl<'a> Stress<'a> {
         Ok(())
     }
 
-    fn look_at_barrier(&self) -> Checked {
+    fn check_barrier(&self) -> Checked {
         let actions = self.arena.barrier.actions.load(SeqCst);
         let passed_as = self.arena.barrier.passed_as.each_ref().map(|count| count.load(SeqCst));
         let deaths = self.deaths_at(Object::Barrier);
@@ -645,9 +648,9 @@ impl<'a> Stress<'a> {
         self.inside[object as usize] + self.perhaps[object as usize]
     }
 
-    /// Who came in went out again, or died there; and who died there was reported, unless that one died
-    /// too before it could note it.
-    fn look_at_counters(&self) -> Checked {
+    /// Who came in went out again, or died there; and who died there was reported, unless that one
+    /// died too before it could note it.
+    fn check_counters(&self) -> Checked {
         for &object in Object::ALL {
             let place = self.arena.place(object);
             let [entries, exits, reports] =
@@ -732,7 +735,7 @@ impl Patience {
         self.objects[object as usize].1 > PATIENCE / 4
     }
 
-    fn look(&mut self, arena: Arena, is_stopped: impl Fn(usize) -> bool) -> Checked {
+    fn check(&mut self, arena: Arena, is_stopped: impl Fn(usize) -> bool) -> Checked {
         let step = self.clock.step();
         for (process, threads) in self.threads.iter_mut().enumerate() {
             let life = arena.current(process);

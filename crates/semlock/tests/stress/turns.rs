@@ -1,13 +1,17 @@
 //! Whether everyone gets a turn in time.
 //!
-//! Who waits may be passed over for a while, as long as that makes the others faster, and then not any more. So a wait lasts
+//! Who waits may be passed over for a while, as long as that makes the others faster, and then not
+//! any more. So a wait lasts
 //!
-//! * as long as those who were there before hold it in turn, and as long as it takes to wake each of them;
-//! * and for those who came soon after and were faster, until the waiter is hungry: then what is released is left to it;
+//! * as long as those who were there before hold it in turn, and as long as it takes to wake each
+//!   of them;
+//! * and for those who came soon after and were faster, until the waiter is hungry: then what is
+//!   released is left to it;
 //! * and where somebody dies meanwhile, as long as it takes until that is found, for each.
 //!
-//! All that with room, because the machine has few processors and may be busy. Time in which some process was stopped
-//! does not count: it may have had what the others want, or be the one who waits.
+//! All that with room, because the machine has few processors and may be busy. Time in which some
+//! process was stopped does not count: it may have had what the others want, or be the one who
+//! waits.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -23,7 +27,8 @@ const LATENCY: Duration = Duration::from_millis(5);
 const HUNGER: Duration = Duration::from_millis(50);
 /// A dead one is found after that at the latest.
 const DEATH: Duration = Duration::from_secs(2);
-/// So many times as long as that, on a busy machine, which once may also have something else to do for so long.
+/// So many times as long as that, on a busy machine, which once may also have something else to do
+/// for so long.
 const ROOM: u32 = 2;
 const STALL: Duration = Duration::from_secs(1);
 
@@ -69,7 +74,7 @@ pub fn is_late(arena: Arena, object: Object, coming: &Coming) -> Option<String> 
 }
 
 /// What is wrong with one of those who wait just now.
-pub fn look(arena: Arena) -> Option<String> {
+pub fn check(arena: Arena) -> Option<String> {
     let late = |thread: &Thread| {
         let waits = Object::ALL.iter().zip(&thread.coming);
         waits.into_iter().find_map(|(&object, coming)| {

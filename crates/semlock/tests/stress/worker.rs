@@ -1,7 +1,8 @@
 //! What the threads of a process do until it is killed.
 //!
-//! Each process has three: one that never waits for anybody's good will, and makes the tokens and sets the event that
-//! others wait for; one that also consumes tokens; one that also waits for the event and at the barrier.
+//! Each process has three: one that never waits for anybody's good will, and makes the tokens and
+//! sets the event that others wait for; one that also consumes tokens; one that also waits for the
+//! event and at the barrier.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::null_mut;
@@ -453,8 +454,8 @@ impl<'a> Worker<'a> {
             Err(error) => self.me.fail(object, &error.to_string()),
         };
         if notified && condition.tokens.load(SeqCst) > 0 && ticket <= condition.batch.load(SeqCst) {
-            // It has come back for the mutex since all of this batch were notified: the next one comes when their tokens are
-            // used up.
+            // It has come back for the mutex since all of this batch were notified: the next one
+            // comes when their tokens are used up.
             self.me.thread().coming[mutex as usize].begin_as(&condition.notified);
         }
         self.me.set_phase(mutex, Phase::Comes);

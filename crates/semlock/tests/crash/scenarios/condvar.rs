@@ -1,4 +1,5 @@
-//! Conditions: no notification is lost with the one that gives it, and none with the one that gets it.
+//! Conditions: no notification is lost with the one that gives it, and none with the one that gets
+//! it.
 
 use semlock::raw::{self, Lock};
 use semlock::{Condvar, Deadline, Mutex, Shared};
@@ -53,7 +54,8 @@ impl Both {
         sleeper
     }
 
-    /// One that waits until it is notified or the deadline has passed, and says whether it was; it sleeps, be it for the mutex.
+    /// One that waits until it is notified or the deadline has passed, and says whether it was; it
+    /// sleeps, be it for the mutex.
     pub fn waiter(&self, deadline: Deadline) -> Peer {
         Peer::start(|line| line.say(self.wait(deadline))).settled()
     }

@@ -1,5 +1,5 @@
-//! One that is stopped in the middle of its call, while another thread of its process forks: the child is somebody else, whom
-//! nothing of its parent's call keeps from anything; and the call ends as if there were no child.
+//! A tracee that is stopped in the middle of its call, while another thread of it forks. Nothing of
+//! its parent's call keeps the child from anything, and the call ends as if there were no child.
 
 use std::time::Duration;
 
@@ -77,7 +77,8 @@ fn take_as_well(lock: &Lock) {
     give_back(lock);
 }
 
-/// Has it forked there, where the child does this and ends. Returns what the call came to, and the child's number.
+/// Forks it there; the child lives its `life` and ends. Returns the call's result, and the child's
+/// pid.
 fn fork<C: FnOnce() -> u32>(
     tracer: &Tracer,
     prepare: impl FnOnce() -> C,

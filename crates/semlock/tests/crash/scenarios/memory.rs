@@ -58,7 +58,8 @@ fn fresh_segment(tracer: &Tracer) {
     let dead = tracer.kill(prepare, || {});
     assert_died_with(tracer, &held, &dead);
     assert_eq!(names(), before);
-    // A segment that its maker left half-made is nobody else's; and in its parent's a child takes nothing.
+    // A segment that its maker left half-made is nobody else's; and in its parent's a child takes
+    // nothing.
     fresh(|| {
         let own = mutex();
         assert_ne!(segment(&own), segment(&held));
@@ -133,7 +134,8 @@ fn drop_one(tracer: &Tracer) {
     in_own_segment(tracer, || drop(mutex()));
 }
 
-/// One that has made a mutex, which it keeps until it hears that it can go on; and what opens that mutex.
+/// One that has made a mutex, which it keeps until it hears that it can go on; and what opens that
+/// mutex.
 pub fn made_by_another() -> (Peer, impl Fn() -> Lock + Sync) {
     let told = Told::new();
     let maker = Peer::start(|line| {

@@ -1,4 +1,5 @@
-//! The scenarios: a call, the peers that are there when it is made, and what has to hold afterwards.
+//! The scenarios: a call, the peers that are there when it is made, and what has to hold
+//! afterwards.
 
 mod barrier;
 mod condvar;

@@ -45,7 +45,8 @@ pub fn take(lock: &Lock) -> Told {
     told_by(lock.acquire_until(Deadline::NEVER)).expect("a wait without a deadline")
 }
 
-/// As a process does that has used semlock before, and has waited: it knows how many processors it has, and more.
+/// As a process does that has used semlock before, and has waited: it knows how many processors it
+/// has, and more.
 pub fn used_before() {
     let other = mutex();
     take(&other);
@@ -75,8 +76,8 @@ pub fn taker(lock: &Lock) -> Peer {
     })
 }
 
-/// Sees that one can take it and nobody else meanwhile, and that it is free after that. Returns what that
-/// one was told.
+/// Sees that one can take it and nobody else meanwhile, and that it is free after that. Returns
+/// what that one was told.
 pub fn works(tracer: &Tracer, lock: &Lock) -> Told {
     tracer.expects("a fresh process to get the lock");
     let mut first = holder_that_says(lock);
@@ -103,8 +104,8 @@ fn holder_that_says(lock: &Lock) -> Peer {
     })
 }
 
-/// Of those who took it one after the other, the first after the dead one was told of it, if it died as the holder:
-/// which it surely did (`true`), surely did not (`false`), or perhaps.
+/// Of those who took it one after the other, the first after the dead one was told of it, if it
+/// died as the holder: which it surely did (`true`), surely did not (`false`), or perhaps.
 pub fn assert_told(dead: &Dead, all: &[Told], was_holder: Option<bool>) {
     let (of_it, others): (Vec<Told>, Vec<Told>) =
         all.iter().copied().filter(|&told| told != 0).partition(|&told| told == dead.pid);
@@ -115,7 +116,8 @@ pub fn assert_told(dead: &Dead, all: &[Told], was_holder: Option<bool>) {
     }
 }
 
-/// Whether it died as the holder, where nobody has taken the lock since; if its call was over, it did so as is expected.
+/// Whether it died as the holder, where nobody has taken the lock since; if its call was over, it
+/// did so as is expected.
 pub fn died_as_holder(dead: &Dead, lock: &Lock, expected: bool) -> bool {
     let was = lock.holder() == Some(dead.pid);
     assert!(was == expected || !dead.returned, "its call left it otherwise");
@@ -261,7 +263,8 @@ fn dead_holder(lock: &Lock) -> Peer {
     holder
 }
 
-/// The next who takes it is told of the second one's death if that held it, and of the first one's otherwise.
+/// The next who takes it is told of the second one's death if that held it, and of the first one's
+/// otherwise.
 pub fn tells_of_the_last(tracer: &Tracer, lock: &Lock, dead: &Dead, first: &Peer) {
     let last = lock.holder();
     assert!([first.number(), dead.pid].map(Some).contains(&last), "{last:?} holds it");
@@ -333,7 +336,7 @@ fn recovery_after_the_watcher_left(tracer: &Tracer) {
     let (mut first, mut second) = (holder(&lock), None);
     let prepare = || {
         used_before();
-        // After it has looked once.
+        // After it has checked the holder once.
         || {
             let deadline = Deadline::after(Duration::from_millis(200));
             assert_eq!(lock.acquire_until(deadline), Wait::TimedOut);

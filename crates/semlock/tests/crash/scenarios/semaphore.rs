@@ -71,8 +71,8 @@ fn plain_acquire(tracer: &Tracer) {
     assert_taken(&dead, 2 - count(&lock), 1);
 }
 
-/// The sleeper gets on, with a permit that is there or, if there is none, with one more. Returns how
-/// many were given.
+/// The sleeper gets on, with a permit that is there or, if there is none, with one more. Returns
+/// how many were given.
 fn let_get_on(tracer: &Tracer, lock: &Lock, sleeper: Peer) -> u32 {
     tracer.expects("a sleeper beside a free permit to take it");
     let given = u32::from(lock.value() == 0);
@@ -137,8 +137,8 @@ fn plain_release_one_waits(tracer: &Tracer) {
     assert_taken(&dead, given - count(&lock), 0);
 }
 
-/// All permits of a robust one can be taken, and no more. Returns what those were told who took them, less
-/// those who were told nothing.
+/// All permits of a robust one can be taken, and no more. Returns what those were told who took
+/// them, less those who were told nothing.
 fn takes_all(tracer: &Tracer, lock: &Lock, permits: u32) -> Vec<Told> {
     tracer.expects("a fresh process to get all permits");
     let mut taker = Peer::start(|line| {
@@ -241,7 +241,8 @@ fn robust_release_one_waits(tracer: &Tracer) {
     release_one_waits(tracer, &lock, || takes_all(tracer, &lock, 1));
 }
 
-/// One sleeps for the permit that is released. Then `takes_all` takes all that the sleeper has not, and says of whom it was told.
+/// One sleeps for the permit that is released. Then `takes_all` takes all that the sleeper has not,
+/// and says of whom it was told.
 fn release_one_waits(tracer: &Tracer, lock: &Lock, takes_all: impl FnOnce() -> Vec<Told>) {
     let mut waiting = None;
     let prepare = || {

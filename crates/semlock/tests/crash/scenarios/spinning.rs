@@ -1,4 +1,4 @@
-//! One that tries again and again before it sleeps: who holds what it wants does so on another processor.
+//! A tracee that spins before it sleeps: the holder is on another processor.
 
 use semlock::raw::Lock;
 use semlock::{Deadline, Wait};
@@ -31,8 +31,9 @@ pub const STOPPED: &[Named] = &[
     }),
 ];
 
-/// One that holds it until it is let go, on the other processor, and says when it has given it back. Where it gave it back
-/// once already: that is what tells of a semaphore where that may happen again.
+/// One that holds it until it is let go, on the other processor, and says when it has given it
+/// back. Where it gave it back once already: that is what tells of a semaphore where that may
+/// happen again.
 fn holder_elsewhere(tracer: &Tracer, lock: &Lock) -> Peer {
     let mut holder = Peer::start(|line| {
         tracer.go_elsewhere();
@@ -64,7 +65,7 @@ fn on_two<C>(tracer: &Tracer, lock: &Lock, prepare: impl FnOnce() -> C) -> impl 
     }
 }
 
-/// Takes it as `take` does, but for the first try, which may look after the holder: it spins at once.
+/// Takes it as `take` does, but for the first try, which may check the holder: it spins at once.
 fn spin(lock: &Lock) -> Told {
     let mut waiter = lock.waiter(Deadline::NEVER);
     loop {
@@ -129,7 +130,7 @@ fn taken_elsewhere(tracer: &Tracer) -> Lock {
     lock
 }
 
-/// Has a fresh process do it on the other processor.
+/// Lets a fresh process do it on the other processor.
 fn elsewhere(tracer: &Tracer, act: impl FnOnce()) {
     fresh(|| {
         tracer.go_elsewhere();

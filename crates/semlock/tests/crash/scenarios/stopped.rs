@@ -1,8 +1,8 @@
-//! One that is stopped in the middle of its call, while the others go on: whatever they do meanwhile, nobody waits for what is
-//! there, and everybody agrees on what has happened.
+//! A tracee that is stopped in the middle of its call, while the others go on. Whatever they do
+//! meanwhile, none waits for what is free, and all agree on what has happened.
 //!
-//! A lost wake-up is only a delay, because no sleep is endless. Without the rule `sleep/is-bounded` it is for ever: so these
-//! scenarios are for both.
+//! A lost wake-up is only a delay, because no sleep is endless. Without the rule `sleep/is-bounded`
+//! it is for ever: so these scenarios are for both.
 
 use std::time::{Duration, Instant};
 
@@ -415,7 +415,8 @@ fn last_as_the_first_leaves(tracer: &Tracer) {
     barrier::works(tracer, &barrier);
 }
 
-/// The next two come when one has come already: of these four, whoever is the second one lets the first one go.
+/// The next two come when one has come already: of these four, whoever is the second one lets the
+/// first one go.
 fn last_as_the_next_come(tracer: &Tracer) {
     let barrier = barrier(2);
     let ready = || vec![barrier::sleeper(&barrier)];
