@@ -163,8 +163,6 @@ def moves(crew: Crew, received: Any) -> bool:
 
 # ---- With tasks ----
 
-TASKS = 40
-
 
 def do_tasks(queue: Any, done: Any) -> None:
     hide_errors()  # of the QueueBrokenError that may end it
@@ -187,12 +185,13 @@ def lost(queue: Any) -> int:
 
 def killed_with_tasks(world: World, random: Random) -> int:
     """Each task is done, or lost with its worker; or the queue is broken."""
-    joined = sum(tasks_end(world, random) for _ in range(world.amount))
+    tasks = 200 if world.is_alone else 40
+    joined = sum(tasks_end(world, random, tasks) for _ in range(world.amount))
     check(joined or not world.is_alone, "every queue was broken")
-    return TASKS * world.amount
+    return tasks * world.amount
 
 
-def tasks_end(world: World, random: Random) -> bool:
+def tasks_end(world: World, random: Random, tasks: int) -> bool:
     """Whether all tasks of a queue came to an end; otherwise it was broken."""
     queue, done = world.context.JoinableQueue(), world.context.Value("i", 0)
     queue._on_queue_feeder_error = lambda *_: None  # which would print that it is broken
@@ -200,7 +199,7 @@ def tasks_end(world: World, random: Random) -> bool:
     is_broken = False
     with Crew(world, 3, lambda *_: (do_tasks, queue, done)) as crew:
         try:
-            for task in range(TASKS):
+            for task in range(tasks):
                 queue.put(task)
                 if random.random() < 0.05:
                     time.sleep(random.random() / 100)
@@ -212,7 +211,7 @@ def tasks_end(world: World, random: Random) -> bool:
             is_broken = True
         else:
             # One that dies between counting a task and saying that it is done has both.
-            check(TASKS <= done.value + not_done <= TASKS + deaths, done.value, not_done, deaths)
+            check(tasks <= done.value + not_done <= tasks + deaths, done.value, not_done, deaths)
             equal(queue._unfinished_tasks.get_value(), 0)
     queue.close()
     queue.join_thread()

@@ -53,7 +53,7 @@ def test_whoever_is_killed_at_random_messages_are_whole_or_the_queue_is_broken(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_whoever_is_killed_at_random_each_task_is_done_or_lost(method: str) -> None:
-    deaths("killed_with_tasks", method, 25)
+    deaths("killed_with_tasks", method, 5)
 
 
 @two_seeds

@@ -26,8 +26,13 @@ fit = pytest.mark.skipif(UNFIT is not None, reason=str(UNFIT))
 HAS_MALLINFO2 = hasattr(ctypes.CDLL(None), "mallinfo2")
 
 
+# Seconds: less than pytest's own watchdog has.
+PATIENCE = 110
+
+
 def soak(kind: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run(SOAK, "--rounds", "6", "--seed", "1", "--only", kind, *arguments)
+    rounds = ["--rounds", "6", "--seed", "1"]
+    return run(SOAK, *rounds, "--only", kind, *arguments, patience=PATIENCE)
 
 
 @fit
