@@ -1,8 +1,8 @@
 """A long run: everything at once, and nothing may grow. `cargo xtask soak`.
 
 A driver for each kind of context runs rounds of workloads, which check their results themselves.
-After each round, when all that it made is gone, the driver and its processes are looked at. The
-first rounds are a warm-up: what the interpreter imports and caches once is there after them.
+After each round, when all that it made is gone, the soak takes a sample of the driver and its
+processes. The first rounds are a warm-up: they fill what the interpreter imports and caches once.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ KINDS = "fork", "spawn", "forkserver", "installed", "kernel-fork", "kernel-spawn
 MINUTES = 10.0
 # Rounds of each workload before anything is compared.
 WARM_UP = 2
-# Seconds. A round takes some; one that takes so long hangs.
+# Seconds. A round takes some of them; a round that takes this long hangs.
 HANGS = 180
-# A thread or process that was joined is there for a moment yet, so a rest is given this long.
+# Seconds. A joined thread or process stays visible for a moment: a driver gets this long to settle.
 SETTLE = 5.0
 PROGRESS = 10.0
 
@@ -48,7 +48,7 @@ class DriverError(Exception):
 
 @dataclass
 class Driver:
-    """One driver, and what was seen of it."""
+    """One driver, and the samples that were taken of it."""
 
     kind: str
     seed: int
@@ -71,8 +71,8 @@ class Driver:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # so that all its processes can be found, and ended
-            # One that hangs says where. And what one thread has freed is used by the next, which
-            # glibc does not do between its arenas: they would fill up one after the other.
+            # A driver that hangs prints where. And with one arena, a thread uses what another has
+            # freed: several arenas would fill up one after the other.
             env={**os.environ, "PYTHONFAULTHANDLER": "1", "MALLOC_ARENA_MAX": "1"},
         )
         self._unread = b""
@@ -92,7 +92,7 @@ class Driver:
         while b"\n" not in self._unread:
             ready, _, _ = select.select([out], [], [], max(give_up - time.monotonic(), 0))
             if not ready:
-                # Each of its processes tells where its threads are.
+                # Each of its processes prints where its threads are.
                 os.killpg(self.process.pid, signal.SIGABRT)
                 raise DriverError(f"hangs in round {self.rounds + 1}")
             piece = os.read(out, 65536)
@@ -138,8 +138,8 @@ class Driver:
         }
 
     def _at_rest(self, threads: int) -> Sample:
-        """A sample, once what has ended is gone: `threads` is what the driver knows to have."""
-        # What was there already after the last round is not going to go.
+        """Takes a sample when all that ended is gone. `threads` is how many the driver knows."""
+        # What was there after the last round will not go away.
         give_up = time.monotonic() + (SETTLE if self._in_a_row == 0 else 0)
         nap = 0.01
         while True:
@@ -166,7 +166,7 @@ class Driver:
         return found + [growth for growth in trends if growth is not None]
 
     def end(self) -> None:
-        """Ends it as it should end, and sees that nothing is left."""
+        """Ends it in the regular way, and checks that nothing is left."""
         self._say(None)
         status = self.process.wait(HANGS)
         if status:
@@ -179,7 +179,7 @@ class Driver:
             time.sleep(0.05)
 
     def interrupt(self) -> None:
-        """Ends all its processes, whatever they do; its thread then finds it gone."""
+        """Ends all its processes, whatever they do. Its thread then finds the driver gone."""
         if hasattr(self, "process") and self.process.returncode is None:
             os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -196,7 +196,7 @@ class Driver:
                 os.unlink(f"/dev/shm/{name}")
 
     def run(self, enough: Any) -> None:
-        """Rounds, until there were enough."""
+        """Runs rounds until `enough` says that there were enough."""
         try:
             self.start()
             while not enough(self) and not self.has_grown:
@@ -234,7 +234,7 @@ def table_of_growths(driver: Driver) -> str:
 
 
 def table(drivers: list[Driver]) -> str:
-    """Each driver's processes together: after the warm-up, and at the end."""
+    """A table of each driver's processes together: after the warm-up, and at the end."""
     lines = [
         "| on | rounds | operations | RSS, MiB | PSS, MiB | heap, KiB | descriptors | mappings "
         "| threads | segments |",
@@ -299,7 +299,7 @@ def main() -> None:
     print(f"soak on {', '.join(chosen.only)}; seed {seed}", flush=True)
 
     begin = time.monotonic()
-    # Ctrl-C and kill end the drivers too, which have sessions of their own.
+    # Ctrl-C and kill end the drivers too: they have sessions of their own.
     stopped = threading.Event()
 
     def stop(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""One workload with deaths, by itself: `tests/test_deaths.py` runs each of them so."""
+"""Runs one workload with deaths by itself. `tests/test_deaths.py` runs each of them this way."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Workloads whose processes are killed, wherever they are. Of `shared` alone: it survives that.
+"""Workloads whose processes are killed, wherever they are. For `shared` alone: it survives that.
 
-The soak runs a little of each in every round, all at once, and watches that deaths leave nothing
+The soak runs a few of each in every round, all at once, and checks that deaths leave nothing
 behind. `tests/test_deaths.py` runs more of some, one at a time, by each start method.
 """
 

@@ -52,7 +52,7 @@ def killed_holders(world: World, _: Random) -> int:
             check(lock.acquire(timeout=PATIENCE), "a dead holder's lock is not to be had")
             equal(lock.recovered, pid)
             lock.release()
-            # Exactly one is told.
+            # Exactly one process is told.
             check(lock.acquire(timeout=PATIENCE), "a free lock is not to be had")
             equal(lock.recovered, None)
             lock.release()
@@ -60,7 +60,7 @@ def killed_holders(world: World, _: Random) -> int:
 
 
 def killed_waiters(world: World, _: Random) -> int:
-    """Whether they still waited, or had just got it, the lock is to be had afterwards."""
+    """Whether they still waited or had just acquired the lock, it can be acquired afterwards."""
     context = world.context
     lock = context.Lock()
     for is_released_first in False, True:
@@ -84,7 +84,7 @@ PERMITS = 3
 
 
 class Shared(ctypes.Structure):
-    """What the users share beside the locks, which protect it."""
+    """What the users share beside the locks. The locks protect it."""
 
     _fields_ = (
         ("inside", ctypes.c_int64),  # the pid that is in the lock, or 0
@@ -106,14 +106,14 @@ class User:
         self.event, self.shared = event, shared
 
     def enter(self) -> None:
-        """After the lock was taken, also by a wait that came back."""
+        """To be called when the lock was acquired, also by a wait that came back."""
         shared = self.shared
-        # Behind a dead one there may be others, that died before they could say that they were in.
+        # More holders may have died behind this one, before they could write that they were in.
         if shared.inside and self.lock.recovered is None:
             shared.violations += 1
         shared.inside = os.getpid()
         if self.lock.recovered is not None:
-            # What the dead had begun, and the notification that it may not have sent.
+            # Mend what the dead process began, and send the notification that it may not have sent.
             shared.entries_again = shared.entries
             self.condition.notify_all()
         if shared.entries != shared.entries_again:
@@ -172,7 +172,7 @@ class User:
             self.event.clear()
 
     def work(self, place: int, random: Random) -> None:
-        # More is produced than is consumed, and some never wait: so nobody waits for ever by plan.
+        # More is produced than is consumed, and some users never wait: so no wait lasts for ever.
         ways: list[Callable[[Random, int], None]] = [self.produce, self.produce]
         ways += [self.use_the_lock, self.use_a_permit, self.use_the_event]
         if place >= 2:
@@ -187,7 +187,7 @@ def use(place: int, seed: str, *things: Any) -> None:
 
 
 def killed_users(world: World, random: Random) -> int:
-    """What one alone can hold, one alone holds; nothing is lost, and the others get on."""
+    """Only one process at a time holds a lock; nothing is lost, and the others go on."""
     kinds = [world.context.Lock, world.context.RLock]
     for make in kinds if world.is_alone else [random.choice(kinds)]:
         use_and_be_killed(world, random, make())
@@ -217,7 +217,7 @@ def use_and_be_killed(world: World, random: Random, lock: Any) -> None:
             parent.leave()
             condition.notify_all()
         equal(crew.codes(), {0})
-    # Every item that is left is there for who comes, and nothing else is left.
+    # Every item that is left can still be consumed, and nothing else is left.
     equal(shared.violations, 0)
     equal(shared.entries, shared.entries_again)
     with condition:
@@ -247,13 +247,13 @@ def consume_all(condition: Any, lock: Any, numbers: Any) -> None:
 
 
 def tell_others(condition: Any, lock: Any) -> None:
-    """What every user of a condition has to do after its lock was recovered."""
+    """What every user of a condition must do after it recovered the lock."""
     if lock.recovered is not None:
         condition.notify_all()
 
 
 def killed_consumers(world: World, random: Random) -> int:
-    """What a producer that lives has produced is consumed, whoever is killed."""
+    """All that a living producer has produced is consumed, whoever is killed."""
     lock = world.context.Lock()
     condition, numbers = world.context.Condition(lock), world.context.RawArray("l", 2)
 
@@ -298,7 +298,7 @@ def killed_in_meetings(world: World, _: Random) -> int:
     with killed_at_the_end(world, wait_on, condition, ready):
         check(ready.wait(PATIENCE), "nobody waits")
         with condition:
-            # It waits, since the lock is free; and then it is dead, and in nobody's way.
+            # It waits, since the lock is free. Then it is dead, and hinders nobody.
             condition.notify()
     with condition:
         condition.notify_all()

@@ -26,7 +26,7 @@ def hide_errors() -> None:
 
 # ---- In queues ----
 
-# What a process ends with that finds its queue broken.
+# The exit code of a process that finds its queue broken.
 BROKEN = 7
 KINDS = "SimpleQueue", "Queue", "JoinableQueue"
 MESSAGES = 30
@@ -51,7 +51,7 @@ def get_for_ever(queue: Any, heard: Any) -> None:
 
 
 def killed_writers(world: World, random: Random) -> int:
-    """Messages are whole, in their order, none twice; or the queue says that it is broken."""
+    """Messages are whole, in order, and none comes twice; or the queue says that it is broken."""
     queue = random.choice([world.context.SimpleQueue, world.context.Queue])()
     received = 0
     last: dict[int, int] = {}
@@ -78,7 +78,7 @@ def killed_readers(world: World, random: Random) -> int:
         for _ in range(2):
             ours, theirs = context.Pipe()
             with ours, theirs, killed_at_the_end(world, get_for_ever, queue, theirs):
-                # Few and small enough for the pipe: what a killed one had read is lost.
+                # Few and small enough for the pipe: what a killed reader had read is lost.
                 for _ in range(random.randint(2, 7)):
                     queue.put(message(0, number))
                     number += 1
@@ -116,9 +116,9 @@ def receive_until_broken(queue: Any, received: Any) -> None:
 
 
 def killed_at_both_ends(world: World, random: Random) -> int:
-    """Messages are whole, and go on to come; or all who use the queue find that it is broken."""
+    """Messages are whole and keep coming; or all users of the queue find that it is broken."""
     kills = broken = 0
-    # By itself, until what is said of broken queues was seen too.
+    # When this runs alone, it goes on until a queue was broken.
     while kills < 4 * world.amount or (world.is_alone and not broken):
         more, is_broken = use_and_break(world, random, max(4 * world.amount - kills, 4))
         kills, broken = kills + more, broken + is_broken
@@ -126,7 +126,7 @@ def killed_at_both_ends(world: World, random: Random) -> int:
 
 
 def use_and_break(world: World, random: Random, most: int) -> tuple[int, bool]:
-    """Kills until a queue is broken, or so often. How often, and whether the queue is broken."""
+    """Kills until a queue is broken, or `most` times. Returns the kills, and if it is broken."""
     kind, size = random.choice(KINDS), random.choice([0, 1, 2, 5])
     queue = getattr(world.context, kind)(*([size] if kind != "SimpleQueue" else []))
     received = world.context.Semaphore(0)
@@ -145,14 +145,14 @@ def use_and_break(world: World, random: Random, most: int) -> tuple[int, bool]:
         is_broken = bool(ended := crew.ended())
         if is_broken:
             equal(ended, {BROKEN})
-            # Broken for one is broken for all: every one of them ends by itself.
+            # A queue that is broken for one is broken for all: each process ends by itself.
             equal(crew.codes(), {BROKEN})
     queue.close()
     return kills, is_broken
 
 
 def moves(crew: Crew, received: Any) -> bool:
-    """Whether a message comes, however much was held by the dead; if not, one has ended."""
+    """Whether a message comes, however much the dead held. If not, a process has ended."""
     give_up = time.monotonic() + PATIENCE
     while not received.acquire(timeout=0.01):
         if crew.ended():
@@ -175,7 +175,7 @@ def do_tasks(queue: Any, done: Any) -> None:
 
 
 def lost(queue: Any) -> int:
-    """How many tasks join() says were not done."""
+    """How many tasks were not done, as join() says."""
     try:
         queue.join()
     except WorkerDied as error:
@@ -192,7 +192,7 @@ def killed_with_tasks(world: World, random: Random) -> int:
 
 
 def tasks_end(world: World, random: Random, tasks: int) -> bool:
-    """Whether all tasks of a queue came to an end; otherwise it was broken."""
+    """Whether all tasks of a queue were done or lost. Otherwise the queue was broken."""
     queue, done = world.context.JoinableQueue(), world.context.Value("i", 0)
     queue._on_queue_feeder_error = lambda *_: None  # which would print that it is broken
     deaths = not_done = 0
@@ -210,7 +210,7 @@ def tasks_end(world: World, random: Random, tasks: int) -> bool:
         except QueueBrokenError:
             is_broken = True
         else:
-            # One that dies between counting a task and saying that it is done has both.
+            # A worker that dies between counting a task and marking it as done has done both.
             check(tasks <= done.value + not_done <= tasks + deaths, done.value, not_done, deaths)
             equal(queue._unfinished_tasks.get_value(), 0)
     queue.close()
@@ -235,15 +235,15 @@ SIZES = 1, 5_000, 100_000
 
 def kill_workers(pool: Any, random: Random, done: threading.Event) -> None:
     while not done.wait(random.random() * 0.05):
-        # It may just be being started, or have been joined.
+        # The worker may be about to start, or may have been joined.
         with suppress(AttributeError, IndexError, ValueError):
             random.choice(list(pool._pool)).kill()
 
 
 def killed_workers(world: World, random: Random) -> int:
-    """Every job of a pool ends; what a worker had taken may be lost with it, as in the stdlib."""
+    """Every job of a pool ends. A killed worker's task may be lost with it, as in the stdlib."""
     results = ended = 0
-    # Little in the soak, where memory that is used once and not again looks like a trend.
+    # A small one in the soak, where memory that is used once looks like a trend.
     jobs, count, sizes = (10, 30, SIZES) if world.is_alone else (3, 6, SIZES[:2])
     for _ in range(world.amount):
         pool, done = world.context.Pool(3), threading.Event()
@@ -254,7 +254,7 @@ def killed_workers(world: World, random: Random) -> int:
                 if number == 1:
                     killer.start()
                 messages = [bytes([i]) * random.choice(sizes) for i in range(count)]
-                # Refused, where a worker was killed since the last job.
+                # The pool refuses jobs when a worker was killed since the last one.
                 job = pool.map_async(echo, messages, 1)
                 if number > 0 and not ends(pool, job, 2 if world.is_alone else 0.3):
                     ended += 1
@@ -275,7 +275,7 @@ def killed_workers(world: World, random: Random) -> int:
 
 
 def ends(pool: Any, job: Any, seconds: float) -> bool:
-    """Whether a job comes to its end; or it stands still for so long, because a task is lost."""
+    """Whether a job ends. If not, nothing moved for so many seconds: a task is lost."""
     left = None
     while not job.ready() and left != job._number_left:
         left = job._number_left
@@ -284,7 +284,7 @@ def ends(pool: Any, job: Any, seconds: float) -> bool:
         try:
             pool._taskqueue.check()
         except QueueBrokenError:
-            # Only just now, or the job would have been told.
+            # The pool broke only now, or the job would have failed.
             job.wait(PATIENCE)
             check(job.ready(), "a job of a broken pool does not end")
     return bool(job.ready())
@@ -328,7 +328,7 @@ def kill_one(workers: list[Any], random: Random, delay: float) -> None:
 
 
 def killed_while_submitting(world: World, random: Random) -> int:
-    """Whenever a worker is killed, an executor ends, and each of its futures is done."""
+    """Whenever a worker is killed, the executor ends, and each of its futures is done."""
     for _ in range(world.amount):
         use_an_executor(world, random)
     return 10 * world.amount
@@ -336,7 +336,7 @@ def killed_while_submitting(world: World, random: Random) -> int:
 
 def use_an_executor(world: World, random: Random) -> None:
     context = world.context
-    # As above.
+    # Few and small in the soak, where memory that is used once looks like a trend.
     counts, possible = ((0, 3, 30), SIZES) if world.is_alone else ((0, 3), SIZES[:2])
     is_forking = context.get_start_method() == "fork"
     limit = random.choice((None, 1)) if sys.version_info >= (3, 11) and not is_forking else None
@@ -351,7 +351,7 @@ def use_an_executor(world: World, random: Random) -> None:
     arguments = workers, Random(random.random()), random.random() * 0.02
     killer = threading.Thread(target=kill_one, args=arguments)
     futures = []
-    # Before CPython 3.12, an executor can miss what is submitted at the moment when it breaks.
+    # Before CPython 3.12, an executor can miss a task that is submitted just as it breaks.
     is_safe = sys.version_info >= (3, 12)
     if is_safe:
         killer.start()
@@ -362,7 +362,7 @@ def use_an_executor(world: World, random: Random) -> None:
         killer.start()
     if random.random() < 0.5:
         killer.join()
-    # With a limit of tasks, CPython's executors fail if they are not waited for.
+    # With a limit of tasks, CPython's executors fail if nobody waits for them.
     wait = limit is not None or random.random() < 0.5
     executor.shutdown(wait=wait, cancel_futures=random.random() < 0.3)
     manager.join()

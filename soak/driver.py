@@ -1,7 +1,7 @@
 """A long-lived process that runs rounds of workloads, all at once, each in a thread of its own.
 
-`__main__.py` starts one of each kind, and talks with it in lines of JSON. Between rounds it is at
-rest: what the round made is gone, and what is still there is looked at from outside.
+`__main__.py` starts one of each kind, and talks with it in lines of JSON. Between rounds it rests:
+what the round made is gone, and `__main__.py` counts from outside what is still there.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ WORKLOADS: tuple[Workload, ...] = (
     sent,
     installs,
 )
-# What each kind runs on: backend, whether it is installed or a context, start method.
+# What each kind runs on: the backend, a context or an installation, the start method.
 KINDS = {
     "fork": (None, "fork"),
     "spawn": (None, "spawn"),
@@ -63,11 +63,11 @@ KINDS = {
     "kernel-fork": ("kernel", "fork"),
     "kernel-spawn": ("kernel", "spawn"),
 }
-# Where a child takes so long to start, a round is every third workload, in turn.
+# Where a child takes long to start, a round is every third workload, in turns.
 SLOW = "spawn", "kernel-spawn"
 SHARES = 3
 
-# What is imported only where it is needed, in threads of the interpreter's own too.
+# Modules that are imported only where they are needed, also in the interpreter's own threads.
 IMPORTED = (
     "concurrent.futures.process",
     "multiprocessing.heap",
@@ -84,13 +84,13 @@ IMPORTED = (
     "semlock.sharing",
 )
 
-# Locks in as many segments as it takes for the next to be no larger: 1024, 2048, 4096, 8192 slots.
+# Enough locks for the next segment to be no larger: segments have 1024, 2048, 4096, 8192 slots.
 SEGMENTS_FULL = 1024 + 2048 + 4096 + 8192 + 1
 
-# Seconds, far longer than a round takes, and than its waits' own watchdogs.
+# Seconds: far longer than a round takes, and longer than the watchdogs of its waits.
 HANGS = 240
 
-# Signals come while all of it runs, this often.
+# Seconds between two signals, which come while everything runs.
 TICK = 0.005
 
 
@@ -118,7 +118,7 @@ if hasattr(LIBC, "mallinfo2"):  # glibc 2.33
 
 
 def figures() -> dict[str, int]:
-    """What this process has allocated, to the byte: noise in pages is not in it."""
+    """What this process has allocated, to the byte: without the noise of pages."""
     gc.collect()
     found = {"blocks": sys.getallocatedblocks()}
     if hasattr(LIBC, "mallinfo2"):
@@ -128,12 +128,12 @@ def figures() -> dict[str, int]:
 
 
 def fill_segments() -> None:
-    """From now on this process makes segments of one size only, and so has as many at each rest."""
+    """From now on, this process makes segments of one size, and so has as many at each rest."""
     kept = [semlock.Lock() for _ in range(SEGMENTS_FULL)]
     del kept
 
 
-# ---- The process that lives as long, and is sent things ----
+# ---- A process that lives as long as the driver, and gets things sent ----
 
 
 def reside(connection: Any, queue: Any) -> None:
@@ -157,7 +157,7 @@ def reside(connection: Any, queue: Any) -> None:
 
 
 class Resident:
-    """The same, from its parent's side."""
+    """The resident process, as its parent sees it."""
 
     def __init__(self, context: Any) -> None:
         self._connection, theirs = context.Pipe()
@@ -186,7 +186,10 @@ class Resident:
 
 
 def tell_where_everybody_is() -> None:
-    """Where this process's threads and its children's are. It ends them: the round has failed."""
+    """Prints where the threads of this process and of its children are, and ends them all.
+
+    The round has failed.
+    """
     faulthandler.dump_traceback()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -200,7 +203,7 @@ def tell_where_everybody_is() -> None:
 def run_round(
     world: World, workloads: list[Workload], seed: str, one_at_a_time: bool
 ) -> dict[str, int]:
-    """Runs workloads, each in a thread. How many operations each did."""
+    """Runs workloads, each in a thread. Returns how many operations each did."""
     operations: dict[str, int] = {}
     failed: list[str] = []
 
@@ -240,11 +243,12 @@ def serve(world: World, kind: str, seed: int, commands: Any, say: Callable[..., 
         chosen = workloads[number % shares :: shares]
         random = Random(f"{seed}/{kind}/{number}")
         random.shuffle(chosen)
-        # Also where nobody waits for us any more.
+        # Also where nobody waits for this driver any more.
         faulthandler.dump_traceback_later(HANGS, exit=True)
         try:
-            # At first one by one, for what is imported where it is needed: CPython leaves the lock
-            # of a module that another thread is importing locked in a forked child for ever.
+            # At first one by one, for the imports that happen where they are needed: if a thread
+            # imports a module while another forks, CPython leaves the lock of that module
+            # locked in the child for ever.
             is_first = number < shares
             operations = run_round(world, chosen, f"{seed}/{kind}/{number}", is_first)
             theirs = resident.ask("figures")
@@ -268,9 +272,9 @@ def main() -> None:
     parser.add_argument("--prefix", required=True)
     chosen = parser.parse_args()
 
-    # Nobody else ends this, which has a session of its own.
+    # Nobody else ends this driver: it has a session of its own.
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    # No child is to write among our lines.
+    # Children must not write among the driver's lines.
     lines = os.fdopen(os.dup(1), "w", buffering=1)
     commands = os.fdopen(os.dup(0))
     os.dup2(2, 1)
@@ -280,7 +284,7 @@ def main() -> None:
     def say(**what: Any) -> None:
         lines.write(json.dumps(what) + "\n")
 
-    # So that what is left in /dev/shm can be told from what others have there.
+    # So that the soak can tell what it left in /dev/shm from what other programs have there.
     current_process()._config["semprefix"] = "/" + chosen.prefix
     backend, method = KINDS[chosen.kind]
     if backend is None:
@@ -296,8 +300,8 @@ def main() -> None:
     world = World(context, is_robust=backend != "kernel")
     world.leaks += [LEAKS[leak](chosen.prefix) for leak in chosen.leak]
     world.resident = Resident(context)
-    # The resident's queue keeps the segment that it was made in; what is made from now on is made
-    # in another, so that there are two at each rest.
+    # The resident's queue keeps the segment that it was made in. What is made from now on lies in
+    # another, so that there are two at each rest.
     fill_segments()
     signal.signal(signal.SIGALRM, lambda *_: None)
     serve(world, chosen.kind, chosen.seed, commands, say)

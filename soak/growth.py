@@ -1,16 +1,16 @@
 """What counts as growth.
 
-*Things* are counted exactly: none may be more, at rest, than at the rest after the warm-up, for
-`PERSISTENT` rounds in a row or at the end. Nameless mappings are the exception: allocators make
-them as they like (an arena for each processor and thread, a few cached stacks), so `NAMELESS` more
-are allowed.
+*Things* are counted exactly: there must not be more of them at rest than at the rest after the
+warm-up, for `PERSISTENT` rounds in a row or at the end. Nameless mappings are the exception:
+allocators make them as they like (an arena for each processor and thread, a few cached stacks), so
+`NAMELESS` more are allowed.
 
-*Memory* must show no trend. One is shown by two tests together, over the second half of the rounds
-(over all of them if a half has fewer than `ENOUGH`): Mann and Kendall's says that it rises, with
-one chance in a hundred to be wrong; and the least-squares line rises, over these rounds, by more
-than the figure's allowance. The allowance is what noise does not reach, and it is for the whole
-run, so that a long one sees the smaller leak: 100 bytes an operation are some 70 KiB a round, which
-is seen after a handful of rounds, and after an hour a few bytes a round are.
+*Memory* must show no trend. Two tests together show one, over the second half of the rounds (over
+all rounds if a half has fewer than `ENOUGH`). The test of Mann and Kendall says that the figure
+rises, with one chance in a hundred to be wrong. And the least-squares line rises, over these
+rounds, by more than the figure's allowance. Noise does not reach the allowance. It holds for the
+whole run, so a long run finds a smaller leak: 100 bytes an operation are some 70 KiB a round, which
+a handful of rounds show; an hour shows a few bytes a round.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from dataclasses import dataclass
 PERSISTENT = 3
 NAMELESS = 64
 ENOUGH = 8
-# Fewer rounds cannot show a trend, whatever they are.
+# Fewer rounds than this cannot show a trend.
 FEWEST = 6
-# Mann and Kendall's z, one-sided.
+# The limit of Mann and Kendall's z, one-sided.
 RISES = 2.33
 
 MIB = 1 << 20
-# By how a figure's name ends.
+# Allowances, by the end of the figure's name.
 ALLOWANCES = {
-    # Pages of whatever allocator: fragments, arenas of threads that ran at the same time by chance.
+    # Pages of every allocator: fragments, arenas of threads that ran at the same time by chance.
     "anonymous memory": 4 * MIB,
-    # Bytes that malloc has given out: tables of the interpreter that double as they fill.
+    # Bytes that malloc has given out: the interpreter's tables, which double as they fill.
     "heap": MIB // 4,
     # Objects: caches and free lists.
     "blocks": 2_000,
@@ -53,7 +53,7 @@ class Growth:
 
 
 def more(baseline: dict[str, int], now: dict[str, int], allowance: int = 0) -> dict[str, int]:
-    """What there is more of now."""
+    """Which things there are more of than at the baseline, and how many more."""
     return {what: count for what, count in now.items() if count > baseline.get(what, 0) + allowance}
 
 
@@ -63,7 +63,7 @@ def judged(values: Sequence[float]) -> Sequence[float]:
 
 
 def slope(values: Sequence[float]) -> float:
-    """Of the least-squares line, per value."""
+    """The slope of the least-squares line, per value."""
     middle = (len(values) - 1) / 2
     mean = sum(values) / len(values)
     across = sum((index - middle) * (value - mean) for index, value in enumerate(values))
@@ -71,7 +71,7 @@ def slope(values: Sequence[float]) -> float:
 
 
 def mann_kendall(values: Sequence[float]) -> float:
-    """The z of a trend: how surely values rise, or fall, whatever their distribution.
+    """The z of a trend: how surely values rise or fall, whatever their distribution.
 
     Mann 1945, Kendall 1975; the variance is corrected for ties.
     """
@@ -87,7 +87,7 @@ def mann_kendall(values: Sequence[float]) -> float:
 
 
 def trend(what: str, values: Sequence[float]) -> Growth | None:
-    """Whether memory grows."""
+    """The growth of a memory figure, or None if it shows no trend."""
     allowance = next(bytes_ for end, bytes_ in ALLOWANCES.items() if what.endswith(end))
     window = judged(values)
     if len(window) < FEWEST or mann_kendall(window) < RISES:

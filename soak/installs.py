@@ -28,7 +28,7 @@ def install_and_uninstall(inherited: Any) -> None:
         child.start()
         child.join()
         equal(child.exitcode, 0)
-        # What was there before goes on.
+        # What was made before the installation goes on.
         with inherited:
             pass
         semlock.uninstall()

@@ -1,4 +1,4 @@
-"""Interpreters that cannot be soaked, because of what they do without semlock too."""
+"""Interpreters that the soak cannot run on: they fail without semlock too."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sysconfig
 
 
 def unfit() -> str | None:
-    """Why this one cannot be, if so."""
+    """The reason why this interpreter cannot be soaked, or None."""
     if sys.version_info < (3, 11):
-        # One thread that starts a process trips over another that closes one: `_cleanup` of
-        # multiprocessing.process asks a closed one whether it has ended. 3.11 does not.
+        # A thread that starts a process fails if another thread closes one: `_cleanup` of
+        # multiprocessing.process asks a closed process whether it has ended. 3.11 does not.
         return "CPython 3.10 does not stand threads that start processes"
     if sysconfig.get_config_var("Py_GIL_DISABLED") and sys.version_info < (3, 14):
-        # Of some thousand forks in one of a dozen threads, with the stdlib alone, one child hangs
-        # on a lock inside of CPython: as it flushes its output, or in its first Python code.
+        # If one of a dozen threads forks, one child of some thousand hangs with the stdlib alone.
+        # It waits for a lock inside CPython: as it flushes its output, or in its first code.
         return "free-threaded CPython 3.13 does not stand threads that fork"
     return None

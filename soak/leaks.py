@@ -1,4 +1,4 @@
-"""Leaks on purpose, which the soak has to find: one call leaks once."""
+"""Deliberate leaks, which the soak has to find: one call leaks once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable
 
-# Of what there is little of, it is enough to lose one now and then.
+# Where the soak has few of a kind, losing one now and then is enough.
 SELDOM = 400
 
 

@@ -1,4 +1,4 @@
-"""Workloads on locks and their siblings that nobody is killed in."""
+"""Workloads on locks and the other classes in which nobody is killed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from processes import PATIENCE, World, check, equal, running
 
 TURNS = 100
 THREADS = 2
-# What expires: long enough to be slept through, and short enough to be done often.
+# Seconds of a timeout: long enough to sleep through, short enough to do often.
 SHORT = 0.005
 
 
@@ -106,7 +106,7 @@ def meetings(world: World, _: Random) -> int:
 
 
 def made_and_dropped(world: World, _: Random) -> int:
-    """Objects that nobody else ever has, and some that are pickled and never unpickled."""
+    """Makes objects that no other process has, and pickles that nobody unpickles."""
     context = world.context
     for number in range(TURNS):
         made = [
@@ -140,7 +140,7 @@ def made_and_dropped(world: World, _: Random) -> int:
     return TURNS * 7
 
 
-# ---- What expires, and what raises ----
+# ---- Timeouts and errors ----
 
 
 def expired(world: World, _: Random) -> int:
@@ -178,7 +178,7 @@ class ExpectedError(Exception):
 
 
 def exceptions(world: World, _: Random) -> int:
-    """Exceptions in with-blocks release what they were in, and wrong calls change nothing."""
+    """Exceptions in with-blocks release the lock, and wrong calls change nothing."""
     context = world.context
     lock, recursive = context.Lock(), context.RLock()
     bounded, condition = context.BoundedSemaphore(1), context.Condition()
@@ -209,7 +209,7 @@ def exceptions(world: World, _: Random) -> int:
 
 
 def be_interrupted(lock: Any, semaphore: Any, counter: Any) -> None:
-    """In a child, whose main thread this is: handlers run there alone."""
+    """Runs in a child, in its main thread: handlers run there alone."""
     seen = []
 
     def raises(*_: object) -> None:
@@ -223,8 +223,8 @@ def be_interrupted(lock: Any, semaphore: Any, counter: Any) -> None:
     for _ in range(TURNS):
         with lock:
             counter.value += 1
-    # Where nothing waits, CPython 3.13 and later do not run handlers in a child that another thread
-    # than its parent's first has forked.
+    # If another thread than its parent's first has forked a child, CPython 3.13 and later run no
+    # handlers in the child while nothing waits.
     while not seen:
         check(not semaphore.acquire(timeout=0.03), "there was no permit")
     signal.setitimer(signal.ITIMER_REAL, 0)

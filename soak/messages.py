@@ -14,7 +14,7 @@ MESSAGES = 60
 
 
 def message(sender: int, number: int, large: int = 20) -> tuple[int, int, bytes, int]:
-    """One of so many is larger than a pipe. What they carry tells whether they arrived whole."""
+    """One message in `large` is larger than a pipe. Its content shows if it arrived whole."""
     size = 100_000 if number % large == 2 else 10 + number
     body = bytes([sender & 255, number & 255]) * size
     return sender, number, body, zlib.crc32(body)
@@ -45,7 +45,7 @@ def pass_on(queue: Any, results: Any) -> None:
 
 
 def queues(world: World, random: Random) -> int:
-    """Two put, two pass on; everything arrives once."""
+    """Two processes put, two pass on; everything arrives once."""
     context = world.context
     for make in (
         lambda: context.Queue(random.choice([0, 4])),
@@ -120,14 +120,14 @@ def executors(world: World, _: Random) -> int:
 
 
 def use(things: list[Any], counters: Any) -> None:
-    # One for each: two processes may be at different things at the same time.
+    # A counter for each: two processes may use different things at the same time.
     for index, thing in enumerate(things):
         with thing:
             counters[index] += 1
 
 
 def sent(world: World, _: Random) -> int:
-    """As arguments of a process, and to one that runs already, which forgets them again."""
+    """Sends things as arguments of a process, and to a running one, which drops them again."""
     context = world.context
     operations = 0
     for _ in range(3):
@@ -137,7 +137,7 @@ def sent(world: World, _: Random) -> int:
             use(things, counters)
         equal(list(counters), [2] * len(things))
         operations += 2 * len(things)
-        # A resident of the fork context has no way to what was made after it but messages.
+        # A resident of the fork context can get what was made after it by messages alone.
         if world.is_robust:
             for way in "connection", "queue":
                 with things[0]:

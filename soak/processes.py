@@ -1,4 +1,4 @@
-"""Children: how the workloads start, kill and reap them, and the world that they live in."""
+"""Children: how the workloads start, kill and reap them, and what a workload is given."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ import semlock
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 from children import PATIENCE, state_of, wait_until  # noqa: F401
 
-# At import, so that children have it too, however they were started. What is ignored is not kept
-# either: a warning that is shown once is remembered by its text, which has a pid in it, for ever.
+# At import, so that all children do it too, however they are started. Python must not record
+# ignored warnings either: it remembers a warning by its text, which has a pid in it, for ever.
 warnings.simplefilter("ignore", semlock.OwnerDiedWarning)
-# Forks from threads are what is wanted here.
+# The workloads fork from threads on purpose.
 warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
 
 
-# A child that ends wakes the threads of the executors that it knows of. Those are its parent's, and
-# whoever held one's lock at the fork never gives it back.
+# A child that ends wakes the threads of the executors that it knows. They are its parent's: if a
+# thread held the lock of one at the fork, nobody in the child releases it.
 os.register_at_fork(after_in_child=executors._threads_wakeups.clear)  # type: ignore[attr-defined]
 
 FORKING, POLLING = threading.Lock(), threading.Lock()
@@ -41,10 +41,11 @@ os.register_at_fork(after_in_child=POLLING._at_fork_reinit)  # type: ignore[attr
 
 
 def fork_one_at_a_time() -> None:
-    """For all that forks in threads of this process.
+    """Lets only one thread of this process fork at a time.
 
-    A child's end is seen by the end of a pipe. CPython lets a child that another thread forks
-    just then inherit that pipe: the end of the first is then not seen before that of the second.
+    The end of a pipe tells the parent that a child has ended. CPython lets another child, which is
+    forked at the same time, inherit that pipe: then the parent sees the first child's end only when
+    the second ends.
     """
     launch = Popen._launch
 
@@ -56,10 +57,10 @@ def fork_one_at_a_time() -> None:
 
 
 def poll_one_at_a_time() -> None:
-    """For all that have children of a fork server in threads of this process.
+    """Lets only one thread of this process ask for a fork server's children at a time.
 
-    Two threads can ask for the same child, since whoever starts one asks for all. Where both see
-    its end, CPython has the one that finds its exit code taken away make it 255 (gh-130895).
+    Two threads can ask for the same child, since each start asks for all of them. If both see
+    its end, only one finds the exit code; CPython gives 255 to the other (gh-130895).
     """
     poll = popen_forkserver.Popen.poll
 
@@ -74,15 +75,15 @@ def poll_one_at_a_time() -> None:
 
 @dataclass
 class World:
-    """What a workload needs: a context, a process to talk to, and what can be expected of both."""
+    """What a workload is given: a context, a process to talk to, and what both can do."""
 
     context: Any
-    # Whether locks survive their holders, and can be sent anywhere: those of `shared`.
+    # Whether locks survive their holders and can be sent anywhere, as those of `shared` can.
     is_robust: bool
     resident: Any = None
     # How much a workload with deaths does: 1 in each round of the soak, more where it runs alone.
     amount: int = 1
-    # What each operation calls, so that a deliberate leak leaks with each.
+    # Each operation calls this, so that a deliberate leak leaks with each.
     leaks: list[Callable[[], None]] = field(default_factory=list)
 
     @property
@@ -108,14 +109,14 @@ def equal(found: object, expected: object) -> None:
 
 
 def reap(process: Any, expected: int | None = 0) -> int:
-    """Waits for a child's end, and returns its exit code, which has to be this one, if not None."""
+    """Waits for a child's end, and returns its exit code, which must be `expected` if not None."""
     give_up = time.monotonic() + PATIENCE
     process.join(PATIENCE)
-    # Another thread, starting a child, may have reaped it, and be just about to say so.
+    # Another thread that starts a child may have reaped this one, and be about to say so.
     while process.exitcode is None:
         if time.monotonic() > give_up:
             with suppress(ProcessLookupError):
-                # With PYTHONFAULTHANDLER it says where its threads are.
+                # With PYTHONFAULTHANDLER it prints where its threads are.
                 os.kill(process.pid, signal.SIGABRT)
             raise AssertionError(f"{process} does not end")
         time.sleep(0.001)
@@ -128,7 +129,7 @@ def reap(process: Any, expected: int | None = 0) -> int:
 
 @contextmanager
 def running(world: World, *bodies: tuple[Any, ...]) -> Iterator[list[Any]]:
-    """Children that run a function with arguments each. All have to end by themselves, well."""
+    """Children that each run a function with arguments. Each must end by itself, with code 0."""
     processes = [world.context.Process(target=body[0], args=body[1:]) for body in bodies]
     started = []
     try:
@@ -148,7 +149,7 @@ def running(world: World, *bodies: tuple[Any, ...]) -> Iterator[list[Any]]:
 
 @contextmanager
 def killed_at_the_end(world: World, function: Any, *arguments: Any) -> Iterator[Any]:
-    """A child that is killed as the block ends, whatever it does then."""
+    """A child that is killed when the block ends, whatever it does then."""
     process = world.context.Process(target=function, args=arguments)
     process.start()
     try:
@@ -159,10 +160,10 @@ def killed_at_the_end(world: World, function: Any, *arguments: Any) -> Iterator[
 
 
 class Crew:
-    """A process at each of some places. Any can be killed at any moment, and another takes over.
+    """A process at each of some places. Each can be killed at any moment; another takes over.
 
-    `body` says what the process at a place does, a function and its arguments; it is told the
-    place, and the number of the process among all that ever were.
+    `body` says what the process at a place does: a function and its arguments. It is
+    called with the place, and with the number of the process among all that were ever started.
     """
 
     def __init__(self, world: World, places: int, body: Callable[[int, int], tuple[Any, ...]]):
@@ -185,7 +186,7 @@ class Crew:
         reap(process, None)
 
     def replace(self, place: int) -> None:
-        """Kills the process at a place, and puts another there."""
+        """Kills the process at a place, and starts another there."""
         self.kill(place)
         self.hire(place)
 

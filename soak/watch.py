@@ -1,8 +1,8 @@
-"""Looking at a driver and its processes from outside, through `/proc`: nothing they do is trusted.
+"""Samples a driver and its processes from outside, through `/proc`: it trusts nothing they do.
 
 A sample has two kinds of figures. Those of *things* (descriptors, mappings that have a name,
-threads, processes, segments, entries of `/dev/shm`) are to be the same at every rest. Those of
-*memory* vary by what allocators keep, and are to show no trend.
+threads, processes, segments, entries of `/dev/shm`) must be the same at every rest. Those of
+*memory* vary by what allocators keep, and must show no trend.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SEGMENT = "/memfd:semlock (deleted)"
 
 @dataclass
 class Process:
-    """What one process has. Things are told by kind, and by what they are."""
+    """What one process has. Things are grouped by kind, and by what they are."""
 
     pid: int
     role: str
@@ -94,11 +94,11 @@ class Sample:
 
 
 def sample(session: int, roles: dict[int, str], prefix: str) -> Sample:
-    """All processes of a session, and what is in `/dev/shm` under a name that begins so."""
+    """All processes of a session, and what `/dev/shm` has under names that start with `prefix`."""
     processes = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
-            # It may end while it is looked at.
+            # It may end during the sample.
             with suppress(FileNotFoundError, ProcessLookupError):
                 if os.getsid(int(entry)) == session:
                     processes.append(_look_at(int(entry), roles))
@@ -147,7 +147,7 @@ def _role(folder: Path) -> str:
 
 
 def _kind(name: str) -> str:
-    """What a thing is called, without what differs from one to another of its kind."""
+    """A thing's name, without what differs from one thing to another of its kind."""
     if name.startswith(("pipe:", "socket:", "anon_inode:")):
         return name.split("[")[0].rstrip(":") if "anon" not in name else name
     if name == SEGMENT:
