@@ -56,7 +56,7 @@ class Driver:
     rounds: int = 0
     operations: Counter[str] = field(default_factory=Counter)
     baseline: Sample | None = None
-    first_judged: int = 0
+    first_checked: int = 0
     last: Sample | None = None
     growths: list[Growth] = field(default_factory=list)
     memory: dict[str, list[int]] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class Driver:
         if self.rounds < WARM_UP * self.shares:
             return
         if self.baseline is None:
-            self.baseline, self.first_judged = self.last, self.rounds
+            self.baseline, self.first_checked = self.last, self.rounds
         memory = self.last.memory()
         for role, figures in ("driver", said["figures"]), ("resident", said["residents_figures"]):
             memory |= {f"{role}: {name}": value for name, value in figures.items()}
@@ -141,17 +141,17 @@ class Driver:
         """Takes a sample when all that ended is gone. `threads` is how many the driver knows."""
         # What was there after the last round will not go away.
         give_up = time.monotonic() + (SETTLE if self._in_a_row == 0 else 0)
-        nap = 0.01
+        pause = 0.01
         while True:
             now = sample(self.process.pid, self.roles, self.prefix)
             things = now.things()
             has_ended = "child: processes" not in things and things["driver: threads"] == threads
             if (has_ended and not self._grown(now)) or time.monotonic() > give_up:
                 return now
-            time.sleep(nap)
-            nap = min(nap * 2, 0.5)
+            time.sleep(pause)
+            pause = min(pause * 2, 0.5)
 
-    def judge(self) -> list[Growth]:
+    def find_growths(self) -> list[Growth]:
         """What has grown, from the rest after the warm-up to the last."""
         if self.baseline is None or self.last is None:
             return []
@@ -160,7 +160,7 @@ class Driver:
         were, are = self.baseline.details(), self.last.details()
         for what, count in self._grown(self.last).items():
             new = tuple(sorted(set(are.get(what, ())) - set(were.get(what, ()))))
-            rounds = self.rounds - self.first_judged
+            rounds = self.rounds - self.first_checked
             found.append(Growth(what, before.get(what, 0), count, rounds, new))
         trends = (trend(what, values) for what, values in self.memory.items())
         return found + [growth for growth in trends if growth is not None]
@@ -201,7 +201,7 @@ class Driver:
             self.start()
             while not enough(self) and not self.has_grown:
                 self.run_round()
-            self.growths = self.judge()
+            self.growths = self.find_growths()
             if not self.growths:
                 self.end()
         except (DriverError, OSError, subprocess.SubprocessError) as error:
@@ -350,8 +350,8 @@ def main() -> None:
         if driver.growths:
             is_good = False
             print(f"\n{driver.kind} grows:\n\n{table_of_growths(driver)}")
-        judged = max(map(len, driver.memory.values()), default=0)
-        if driver.failure is None and not driver.growths and judged < FEWEST:
+        checked = max(map(len, driver.memory.values()), default=0)
+        if driver.failure is None and not driver.growths and checked < FEWEST:
             print(f"\n{driver.kind} had too few rounds to show whether memory grows.")
     if not is_good:
         sys.exit(f"\nsoak: not everything is well; seed {seed}")

@@ -57,7 +57,7 @@ def more(baseline: dict[str, int], now: dict[str, int], allowance: int = 0) -> d
     return {what: count for what, count in now.items() if count > baseline.get(what, 0) + allowance}
 
 
-def judged(values: Sequence[float]) -> Sequence[float]:
+def checked(values: Sequence[float]) -> Sequence[float]:
     half = values[len(values) // 2 :]
     return half if len(half) >= ENOUGH else values
 
@@ -89,7 +89,7 @@ def mann_kendall(values: Sequence[float]) -> float:
 def trend(what: str, values: Sequence[float]) -> Growth | None:
     """The growth of a memory figure, or None if it shows no trend."""
     allowance = next(bytes_ for end, bytes_ in ALLOWANCES.items() if what.endswith(end))
-    window = judged(values)
+    window = checked(values)
     if len(window) < FEWEST or mann_kendall(window) < RISES:
         return None
     rises = slope(window) * (len(window) - 1)

@@ -611,7 +611,7 @@ def many_that_wait(count: int, wait: Callable[[], object], say: Callable[[], int
     return body
 
 
-def test_the_nodes_of_those_who_died_notified_are_used_again_though_nobody_is_left_there() -> None:
+def test_the_nodes_of_notified_waiters_that_all_died_are_used_again() -> None:
     for _ in range(8):
         condition = semlock.Condition()
 
@@ -672,7 +672,7 @@ def awaiting(event: Any, count: int, *timeout: float) -> Iterator[list[Child]]:
 
 
 @both
-def test_set_wakes_all_who_wait_and_lets_through_who_comes(family: Any) -> None:
+def test_set_wakes_all_waiters_and_lets_later_ones_through(family: Any) -> None:
     event = family.Event()
     assert event.wait(0.001) is False
     with awaiting(event, 3) as children:
@@ -696,7 +696,7 @@ def test_set_and_then_clear_wakes_all_who_waited_before() -> None:
     assert not event.is_set()
 
 
-def test_set_and_then_clear_wakes_even_who_is_stopped() -> None:
+def test_set_and_then_clear_wakes_even_a_stopped_waiter() -> None:
     event = semlock.Event()
     with awaiting(event, 2) as children:
         for child in children:
@@ -1316,7 +1316,7 @@ def test_a_process_that_exits_with_waiters_blocked_leaves_nothing_to_the_others(
 
 
 @both
-def test_what_a_signals_handler_took_during_a_wait_it_still_has(family: Any) -> None:
+def test_a_lock_that_a_signal_handler_acquires_during_a_wait_stays_acquired(family: Any) -> None:
     condition = family.Condition()
 
     def waits(line: Line) -> list[int]:

@@ -302,7 +302,7 @@ def test_a_program_that_ends_well_leaves_a_plain_lock_held_and_any_other_dies_wi
     assert fates == {**dict.fromkeys(GOOD, "kept"), **dict.fromkeys(BAD, "recovered")}
 
 
-def test_so_does_a_process_that_a_program_has_forked_itself(fate: Callable[..., str]) -> None:
+def test_the_same_holds_for_a_process_that_a_program_forks_itself(fate: Callable[..., str]) -> None:
     fates = {end: fate("forked", "acquire", end) for end in GOOD + BAD}
     assert fates == {**dict.fromkeys(GOOD, "kept"), **dict.fromkeys(BAD, "recovered")}
 

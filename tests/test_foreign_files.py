@@ -149,7 +149,7 @@ def becomes(lock: Any, path: str) -> None:
 
 
 @pytest.mark.parametrize("make", FOREIGN)
-def test_what_has_the_number_of_the_segment_by_now_is_left_alone(
+def test_a_file_that_got_the_number_of_the_segments_descriptor_is_left_alone(
     make: Callable[[Path], None], tmp_path: Path
 ) -> None:
     path = tmp_path / "foreign"
@@ -171,7 +171,7 @@ def test_what_has_the_number_of_the_segment_by_now_is_left_alone(
 
 
 @pytest.mark.parametrize("make", FOREIGN)
-def test_where_the_senders_number_is_something_elses_by_now_the_lock_comes_from_its_maker(
+def test_if_the_senders_descriptor_is_another_file_by_now_the_lock_comes_from_its_maker(
     make: Callable[[Path], None], tmp_path: Path
 ) -> None:
     path = tmp_path / "foreign"
@@ -228,7 +228,7 @@ def the_number_is_something_elses(way: str, directory: str) -> None:
 @needs_seccomp
 @needs_own_mounts
 @pytest.mark.parametrize("way", WAYS)
-def test_whatever_the_memory_was_what_has_its_number_by_now_is_left_alone(
+def test_a_file_that_got_the_number_of_any_kind_of_memory_is_left_alone(
     way: str, tmp_path: Path
 ) -> None:
     in_a_fresh_interpreter(the_number_is_something_elses, way, str(tmp_path))
@@ -312,7 +312,7 @@ def test_a_file_that_differs_in_one_thing_alone_is_another(part: int, tmp_path: 
             descriptors.open_of(os.getpid(), file.fileno(), other)
 
 
-def test_a_file_of_which_nobody_tells_when_it_was_made_is_told_by_the_rest() -> None:
+def test_a_file_without_a_known_birth_time_is_recognised_by_the_rest() -> None:
     with memory() as number:
         *told, _ = _native._file_id(number)
         unknown: Any = (*told, 0)
@@ -321,7 +321,7 @@ def test_a_file_of_which_nobody_tells_when_it_was_made_is_told_by_the_rest() -> 
 
 
 @pytest.mark.parametrize("make", FOREIGN)
-def test_a_number_that_becomes_something_elses_after_the_first_look_opens_nothing(
+def test_a_descriptor_that_becomes_another_file_after_the_first_check_opens_nothing(
     make: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "foreign"
@@ -345,7 +345,7 @@ def test_a_number_that_becomes_something_elses_after_the_first_look_opens_nothin
         os.close(other)
 
 
-def test_a_number_that_becomes_something_elses_after_the_second_look_opens_what_it_was(
+def test_a_descriptor_that_becomes_another_file_after_the_second_check_opens_the_checked_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "foreign"
@@ -669,7 +669,7 @@ def test_bytes_that_do_not_say_where_the_memory_is_are_an_error_that_says_so(way
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_tells_a_file_is_the_same_in_every_process(method: str, program: Program) -> None:
+def test_the_identity_of_a_file_is_the_same_in_every_process(method: str, program: Program) -> None:
     source = """
 def look(pipe, lock):
     pipe.send(lock._file())

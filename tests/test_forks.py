@@ -98,7 +98,7 @@ def test_what_is_dropped_of_older_segments_is_used_again() -> None:
     in_a_child(body)
 
 
-def test_one_that_is_kept_among_many_that_end_keeps_no_segment_for_itself() -> None:
+def test_a_lock_that_is_kept_among_many_dropped_ones_keeps_no_segment_for_itself() -> None:
     def body() -> None:
         kept, before = [], segments()
         for _ in range(20):

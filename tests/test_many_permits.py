@@ -89,7 +89,7 @@ def body():
 
 
 @pytest.mark.parametrize("call", ["get_value", "locked", "_free_those_of_the_dead"])
-def test_a_look_through_all_permits_lets_other_threads_run(tmp_path: Path, call: str) -> None:
+def test_a_scan_of_all_permits_lets_other_threads_run(tmp_path: Path, call: str) -> None:
     assert run_program(tmp_path, RUNS_MEANWHILE, call) is True
 
 

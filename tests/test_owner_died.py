@@ -214,7 +214,7 @@ def test_a_holder_killed_at_any_depth_leaves_the_whole_lock(make: Make) -> None:
 
 
 @robust_locks
-def test_who_recovered_a_lock_and_dies_is_recovered_from_in_turn(make: Make) -> None:
+def test_a_lock_is_recovered_again_when_its_recoverer_dies(make: Make) -> None:
     lock = make()
     with holder(lock) as first:
         previous = die(first)
@@ -285,7 +285,7 @@ def test_a_recovered_rlock_is_told_once_and_stays_recovered_until_its_last_relea
 
 
 @robust_locks
-def test_who_ignores_dead_owners_sees_them_in_recovered_alone(make: Make) -> None:
+def test_where_dead_owners_are_ignored_only_recovered_names_them(make: Make) -> None:
     lock = make(on_owner_died="ignore")
     with holder(lock) as child:
         pid = die(child)
@@ -328,7 +328,7 @@ def test_if_the_warning_is_an_error_the_next_is_told_too(make: Make) -> None:
 
 
 @robust_locks
-def test_if_the_warning_is_an_error_who_waited_for_a_condition_has_its_lock(make: Make) -> None:
+def test_if_the_warning_is_an_error_a_waiter_of_a_condition_still_gets_its_lock(make: Make) -> None:
     lock = make()
     condition = semlock.Condition(lock)
 
@@ -653,8 +653,8 @@ def a_number_that_means_two_processes(kind: str) -> None:
             with forked_as(own, look) as second:
                 line.say(second.hear())
 
-    with forked_as(ambiguous, idle) as stranger:
-        assert stranger.hear() == "here"
+    with forked_as(ambiguous, idle) as idler:
+        assert idler.hear() == "here"
         wait_for_the_next_clock_tick()
         with forked(in_another_pid_namespace(inside)) as child:
             assert child.hear() == "held"
@@ -664,13 +664,13 @@ def a_number_that_means_two_processes(kind: str) -> None:
 
 
 @needs_chosen_pids
-def test_a_number_that_means_another_in_the_proc_of_another_namespace_takes_no_lock() -> None:
+def test_a_pid_that_means_another_process_in_a_foreign_proc_takes_no_lock() -> None:
     in_a_pid_namespace_with_its_proc("a_number_that_means_two_processes", "Lock")
 
 
 @needs_pid_namespaces
 @robust_locks
-def test_a_holder_in_another_pid_namespace_is_a_stranger_and_never_recovered_from(
+def test_a_holder_in_another_pid_namespace_is_foreign_and_never_recovered_from(
     make: Make,
 ) -> None:
     lock = make()
@@ -702,13 +702,13 @@ def test_a_holder_in_another_pid_namespace_is_a_stranger_and_never_recovered_fro
 
 
 @contextmanager
-def stranger(body: Callable[[Line], Any]) -> Iterator[Callable[[], None]]:
+def foreign_process(body: Callable[[Line], Any]) -> Iterator[Callable[[], None]]:
     """A process of another pid namespace that has said that it waits, and what kills it."""
     with forked(in_another_pid_namespace(body)) as child:
         assert child.hear() == "waits"
 
         def kill() -> None:
-            child.kill()  # and the stranger, its child, with it
+            child.kill()  # and the foreign process, its child, with it
             assert child.connection.poll(PATIENCE)
             with pytest.raises(EOFError):
                 child.connection.recv()
@@ -732,7 +732,7 @@ def waiting_at(condition: Any) -> Any:
 @needs_pid_namespaces
 def test_a_waiter_that_died_in_another_pid_namespace_takes_one_notification_along() -> None:
     condition = semlock.Condition()
-    with stranger(wait_once(condition)) as kill, forked(wait_once(condition)) as second:
+    with foreign_process(wait_once(condition)) as kill, forked(wait_once(condition)) as second:
         assert second.hear() == "waits"
         kill()
         with condition:
@@ -749,9 +749,9 @@ def test_a_waiter_that_died_in_another_pid_namespace_takes_one_notification_alon
 
 
 @needs_pid_namespaces
-def test_who_notifies_all_reaches_those_behind_a_dead_waiter_of_another_pid_namespace() -> None:
+def test_notify_all_reaches_waiters_behind_a_dead_waiter_of_another_pid_namespace() -> None:
     condition = semlock.Condition()
-    with stranger(wait_once(condition)) as kill, forked(wait_once(condition)) as second:
+    with foreign_process(wait_once(condition)) as kill, forked(wait_once(condition)) as second:
         assert second.hear() == "waits"
         kill()
         with condition:
@@ -767,8 +767,8 @@ def test_a_member_that_died_in_another_pid_namespace_breaks_a_barrier_at_a_timeo
         line.say("waits")
         barrier.wait()
 
-    with stranger(wait) as kill:
-        wait_until(lambda: barrier.n_waiting == 1, "the stranger is a member")
+    with foreign_process(wait) as kill:
+        wait_until(lambda: barrier.n_waiting == 1, "the foreign process is a member")
         kill()
         began = time.monotonic()
         with pytest.raises(threading.BrokenBarrierError):
@@ -782,16 +782,16 @@ def test_a_process_in_another_pid_namespace_checks_nobody(make: Make) -> None:
     lock = make()
     with (
         holder(lock) as first,
-        forked(in_another_pid_namespace(lambda line: look_on(lock, line))) as stranger,
+        forked(in_another_pid_namespace(lambda line: look_on(lock, line))) as foreign,
     ):
-        assert stranger.hear() is True
+        assert foreign.hear() is True
         first.kill()
-        stranger.say()
-        assert stranger.hear() is True  # it was not told, and took nothing
+        foreign.say()
+        assert foreign.hear() is True  # it was not told, and took nothing
         assert take(lock) == recovered_from(first.pid)
         lock.release()
-        stranger.say()
-        assert stranger.hear() == TAKEN  # what is free is for strangers too
+        foreign.say()
+        assert foreign.hear() == TAKEN  # what is free is for foreign processes too
 
 
 def look_on(lock: Any, line: Line) -> None:
@@ -802,11 +802,11 @@ def look_on(lock: Any, line: Line) -> None:
 
 
 @needs_pid_namespaces
-def test_a_stranger_can_release_a_lock_that_another_holds() -> None:
+def test_a_foreign_process_can_release_a_lock_that_another_holds() -> None:
     lock = semlock.Lock()
     assert lock.acquire()
-    with forked(in_another_pid_namespace(lambda _: lock.release())) as stranger:
-        stranger.result()
+    with forked(in_another_pid_namespace(lambda _: lock.release())) as foreign:
+        foreign.result()
     assert take(lock, False) == TAKEN
 
 
@@ -1376,7 +1376,7 @@ def test_a_lock_of_a_dead_holder_may_be_released_by_anyone() -> None:
 
 
 @robust_locks
-def test_who_only_looks_never_checks(make: Make) -> None:
+def test_reading_the_state_of_a_lock_never_checks_its_holder(make: Make) -> None:
     lock = make()
     with holder(lock) as child:
         pid = die(child)
@@ -1393,7 +1393,7 @@ def test_who_only_looks_never_checks(make: Make) -> None:
 
 
 @robust_semaphores
-def test_who_only_looks_at_a_robust_semaphore_never_checks(make: Make) -> None:
+def test_reading_the_state_of_a_robust_semaphore_never_checks_its_holders(make: Make) -> None:
     semaphore = make(2, robust=True)
     with holder(semaphore, 2) as child:
         pid = die(child)
@@ -1438,7 +1438,7 @@ def test_a_plain_lock_may_not_know_its_holder_but_says_whether_it_is_free() -> N
     assert lock.holder() is None
 
 
-def test_a_lock_that_was_refused_for_its_warning_is_left_to_who_took_it_meanwhile() -> None:
+def test_a_lock_refused_for_its_warning_is_left_to_the_process_that_took_it_meanwhile() -> None:
     lock = semlock.Lock()
     with holder(lock) as dead:
         die(dead)

@@ -792,7 +792,7 @@ def body():
     assert program(source, method) == [*each * 3, broken]
 
 
-def test_an_interrupt_where_somebody_looks_after_the_others_leaves_no_lock_taken(
+def test_an_interrupt_during_the_check_for_a_dead_process_leaves_no_lock_held(
     program: Program,
 ) -> None:
     source = (

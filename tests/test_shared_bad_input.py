@@ -395,7 +395,7 @@ def any_content_is_refused_or_works(segment: str, slot: int, tag: int, descripto
     [wrong_headers_are_refused, wrong_sizes_are_refused, any_content_is_refused_or_works],
     ids=lambda function: function.__name__,
 )
-def test_of_a_segment_that_is_not_what_it_says(refused: Callable[..., None]) -> None:
+def test_a_segment_that_is_not_what_it_says_is_refused(refused: Callable[..., None]) -> None:
     lock = semlock.Lock()
     lock._mark_shared()
     in_another_process(refused, lock._address(), lock._descriptor())

@@ -377,7 +377,7 @@ def body():
     assert "exited" not in said
 
 
-def test_a_number_that_has_become_something_elses_is_not_taken_for_the_segment() -> None:
+def test_a_descriptor_that_has_become_another_file_is_not_taken_for_the_segment() -> None:
     for other in ("os.memfd_create('other')", "os.open('/dev/null', os.O_RDONLY)", "os.pipe()[0]"):
         with started("-c", SENDER, stdin=subprocess.PIPE) as sender:
             assert sender.stdout is not None

@@ -357,7 +357,7 @@ def test_signals_all_the_time_do_not_keep_a_dead_owner_from_being_found(
 
 
 @pytest.mark.usefixtures("a_segment")
-def test_signals_all_the_time_do_not_keep_a_dead_ones_notification_from_the_next() -> None:
+def test_signals_all_the_time_do_not_keep_a_dead_waiters_notification_from_the_next() -> None:
     condition = semlock.Condition()
 
     def wait(line: Line) -> bool:

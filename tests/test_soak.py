@@ -96,7 +96,7 @@ def test_noise_is_no_trend_and_a_small_leak_is_one(figure: str, rounds: int) -> 
         # What fills up in the beginning is no leak either.
         filling = [value - 8 * allowance / (index + 1) for index, value in enumerate(noise)]
         assert rounds < 50 or trend(f"driver: {figure}", filling) is None
-        # Three times the allowance in the half that is judged.
+        # Three times the allowance in the half that is checked.
         leak = 6 * allowance / rounds
         leaking = [value + leak * index for index, value in enumerate(noise)]
         assert trend(f"driver: {figure}", leaking) is not None

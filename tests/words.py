@@ -33,7 +33,7 @@ class Words:
         return self.at(self.slot + LAYOUT["WATCH"])
 
     def wake_ups(self) -> int:
-        """Counts on with each wake-up that is sent through the gate, and with nothing else."""
+        """How many wake-ups were sent through the eventcount. Nothing else changes it."""
         return self.at(self.slot + LAYOUT["EVENTCOUNT"]) & 0xFFFF_FFFF
 
     def is_watched(self) -> bool:

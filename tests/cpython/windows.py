@@ -68,7 +68,7 @@ def passes_alone(interpreter, backend, test):
     return sum(outcome == "passed" for outcome in runs)
 
 
-def judged(interpreter, backend, test, outcome):
+def compared(interpreter, backend, test, outcome):
     """Whether a test that passed on the stock module fails on ours, and what there is to say."""
     line = f"{test} passed on the stock module, and {outcome[0]} on {SHOWN[backend]}"
     ours = passes_alone(interpreter, backend, test)
@@ -120,7 +120,7 @@ def main():
         for backend in OURS:
             outcome = found[backend][test]
             if stock == "passed" and outcome[0] != "passed":
-                is_wrong, line = judged(interpreter, backend, test, outcome)
+                is_wrong, line = compared(interpreter, backend, test, outcome)
                 wrong += is_wrong
                 print(f"  {line}")
             elif stock != outcome[0]:

@@ -409,7 +409,7 @@ def test_a_killed_owners_lock_goes_to_the_next_who_is_told(abandoned: Callable[.
             assert lock.recovered is None
 
 
-def test_who_does_not_want_a_dead_owners_lock_leaves_it_to_the_next_who_is_told_too(
+def test_if_the_warning_is_an_error_the_lock_is_left_to_the_next_acquirer_who_is_warned_too(
     abandoned: Callable[..., Any],
 ) -> None:
     lock = abandoned()
@@ -498,7 +498,7 @@ def notify_and_die(condition: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)  # TerminateProcess
 
 
-def test_if_the_warning_is_an_error_who_waited_for_a_condition_has_its_lock() -> None:
+def test_if_the_warning_is_an_error_a_waiter_of_a_condition_still_gets_its_lock() -> None:
     lock = semlock.RLock(robust=True)
     condition = semlock.Condition(lock)
     child = spawn.Process(target=notify_and_die, args=(condition,))

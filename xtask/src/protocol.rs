@@ -103,7 +103,7 @@ const RULES: &[(&str, Test)] = &[
     ),
     (
         "end/a-status-says-whether-it-is-good",
-        Pytest(ENDS, "test_so_does_a_process_that_a_program_has_forked_itself"),
+        Pytest(ENDS, "test_the_same_holds_for_a_process_that_a_program_forks_itself"),
     ),
     (
         "end/what-a-running-thread-holds-is-not-left",
@@ -204,7 +204,7 @@ const RULES: &[(&str, Test)] = &[
         "check/no-foreign-processes",
         Pytest(
             OWNERS,
-            "test_a_holder_in_another_pid_namespace_is_a_stranger_and_never_recovered_from",
+            "test_a_holder_in_another_pid_namespace_is_foreign_and_never_recovered_from",
         ),
     ),
     ("check/no-such-process", ENDED),
@@ -226,10 +226,7 @@ const RULES: &[(&str, Test)] = &[
     ),
     (
         "check/proc-agrees-with-pidfd",
-        Pytest(
-            OWNERS,
-            "test_a_number_that_means_another_in_the_proc_of_another_namespace_takes_no_lock",
-        ),
+        Pytest(OWNERS, "test_a_pid_that_means_another_process_in_a_foreign_proc_takes_no_lock"),
     ),
     (
         "check/proc-of-my-namespace",
@@ -245,7 +242,7 @@ const RULES: &[(&str, Test)] = &[
         "check/foreign-processes-are-named-so",
         Pytest(
             OWNERS,
-            "test_a_holder_in_another_pid_namespace_is_a_stranger_and_never_recovered_from",
+            "test_a_holder_in_another_pid_namespace_is_foreign_and_never_recovered_from",
         ),
     ),
     (
