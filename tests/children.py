@@ -1,4 +1,4 @@
-"""Child processes: how the tests run them, look at them and end them."""
+"""Child processes: how the tests run, check and end them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-# Watchdogs, not bounds: what waits longer than this hangs.
+# Seconds of the watchdogs, which bound nothing: what waits longer than this hangs.
 PATIENCE = 60.0
 
-# What every semaphore of these tests is called, those of multiprocessing itself included.
+# The prefix of every semaphore's name in these tests, those of multiprocessing itself included.
 PREFIX = f"/semlock-test-{os.getpid()}"
 
-# The head of a program whose multiprocessing names its semaphores so.
+# The head of a program whose multiprocessing names its semaphores with that prefix.
 NAMES_SEMAPHORES = (
     "import multiprocessing.process\n"
     f"multiprocessing.process.current_process()._config['semprefix'] = {PREFIX!r}\n"
@@ -33,7 +33,7 @@ def start(
     *arguments: str | Path, program: str | Path = sys.executable, **options: Any
 ) -> subprocess.Popen[str]:
     """Starts Python in a session of its own, so that all its children can be ended with it."""
-    # One that hangs can be asked where: see `tracebacks_of`.
+    # A child that hangs can be asked where: see `tracebacks_of`.
     environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     options = {"env": environment, **pipes, **options}
@@ -92,7 +92,7 @@ def output(*arguments: str | Path, **options: Any) -> str:
 
 
 def wait_until(condition: Callable[[], object], what: str = "it is so") -> None:
-    """Waits for what nothing announces."""
+    """Waits for a state that nothing announces."""
     give_up = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < give_up, f"waited in vain until {what}"
@@ -119,7 +119,7 @@ def is_asleep(pid: int, thread: int | None = None) -> bool:
 def wait_until_asleep(child: subprocess.Popen[str] | Child) -> None:
     """Waits until the main thread of a child sleeps in a system call.
 
-    A child of one thread, whose last words were that it is about to wait, then does.
+    A child of one thread has said that it is about to wait: then this sleep is its wait.
     """
 
     def asleep() -> bool:
@@ -130,7 +130,7 @@ def wait_until_asleep(child: subprocess.Popen[str] | Child) -> None:
 
 
 def wait_until_gone(orphan: int) -> None:
-    """For what may come to us when its parent ends, or not."""
+    """Waits for a process that may become our child when its parent ends, or may not."""
 
     def gone() -> bool:
         try:
@@ -147,7 +147,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class Line:
-    """What a process and its forked child talk by."""
+    """A connection between a process and its forked child."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -188,7 +188,7 @@ class Child(Line):
         return result
 
     def kill(self) -> None:
-        """Ends the child at once, but does not reap it: it is a zombie then."""
+        """Ends the child at once, but does not reap it: it becomes a zombie."""
         os.kill(self.pid, signal.SIGKILL)
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
 
@@ -212,7 +212,7 @@ class Child(Line):
 
 def run_child(body: Callable[[Line], Any], connection: Connection) -> NoReturn:
     try:
-        # A test that is itself killed leaves nobody behind.
+        # If the test itself is killed, this child dies with it.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         message = ("ended", body(Line(connection)))
     except BaseException:

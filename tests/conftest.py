@@ -17,12 +17,12 @@ import pytest
 from children import PREFIX, wait_until
 from hypothesis import settings
 
-# What is started in a shell's background ignores it, and so does all that it starts.
+# A shell's background jobs ignore SIGINT, and so do all processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Derandomized: a run says of the code, and not of chance, whether it is good.
+# Derandomized: whether a run passes depends on the code, and not on chance.
 settings.register_profile("default", deadline=None, derandomize=True, database=None)
-# pytest --hypothesis-profile=explore: for hunting.
+# pytest --hypothesis-profile=explore: to search for failures.
 settings.register_profile("explore", deadline=None, max_examples=5000, print_blob=True)
 settings.load_profile("default")
 
@@ -31,13 +31,13 @@ PR_SET_CHILD_SUBREAPER = 36
 
 @pytest.fixture(scope="session", autouse=True)
 def _orphans_come_to_us() -> None:
-    """Children of children that outlive their parents become ours, and so are seen."""
+    """A child whose parent ends becomes our child, so that the tests find it."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _what_is_there_already_is_no_garbage() -> None:
-    """Looking at all of pytest after each test would take a third of the time."""
+    """The collection after each test skips pytest's own objects: they take a third of the time."""
     gc.collect()
     gc.freeze()
 
@@ -68,7 +68,7 @@ def has_no_children() -> bool:
 def _nothing_is_left_behind(_orphans_come_to_us: None) -> Iterator[None]:
     before = semaphores(), descriptors()
     yield
-    # A fork server and a resource tracker end soon after who started them, but not with them.
+    # A fork server and a resource tracker end soon after the process that started them.
     wait_until(has_no_children, "all child processes have ended")
     gc.collect()
     after = semaphores(), descriptors()
@@ -89,7 +89,7 @@ def a_segment() -> Iterator[None]:
 
 @pytest.fixture
 def new_name() -> Iterator[Callable[[], str]]:
-    """Makes names that no semaphore has, and unlinks what was made under them."""
+    """Makes names that no semaphore has, and unlinks the semaphores that were made under them."""
     made = []
     counter = itertools.count()
 
@@ -111,7 +111,7 @@ def name(new_name: Callable[[], str]) -> str:
 
 @pytest.fixture
 def switches_threads_only_where_they_wait() -> Iterator[None]:
-    """A thread keeps the GIL until it waits for something, so that others run only then."""
+    """A thread keeps the GIL until it waits for something: other threads run only then."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1000)
     yield

@@ -1,4 +1,4 @@
-"""The classes under test and those of multiprocessing, which tell what is right."""
+"""The classes under test, and multiprocessing's classes, which show what is right."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ import pytest
 import semlock
 from children import Child, Line, forked
 
-# Of fork: what these make has no names, and starts no resource tracker.
+# Of the fork context: what its classes make has no names, and starts no resource tracker.
 STOCK = multiprocessing.get_context("fork")
-# multiprocessing keeps the memory, and its descriptor, in which it has made a barrier once.
+# multiprocessing keeps the memory of its first barrier, and a descriptor of it.
 STOCK.Barrier(1)
 
 both = pytest.mark.parametrize("family", [STOCK, semlock], ids=["stock", "semlock"])
 both_locks = pytest.mark.parametrize("kind", ["Lock", "RLock"])
 robust_locks = pytest.mark.parametrize("make", [semlock.Lock, semlock.RLock])
 
-# Long enough for the watcher of a lock (50 to 100 ms) to look at its holder several times.
+# Long enough for a lock's watcher (50 to 100 ms) to check the holder several times.
 SEVERAL_LOOKS = 0.35
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What came of an acquire: who died before, and how often it was told."""
+    """The outcome of an acquire: which dead owner it was told of, and how often."""
 
     got: bool
     recovered: int | None = None
@@ -85,7 +85,7 @@ def waiter(lock: Any) -> Callable[[Line], None]:
 
 
 def is_kept(lock: Any) -> bool:
-    """Whether neither who polls nor who waits, shortly or long, gets a lock or is told anything."""
+    """Whether nobody gets the lock or is told anything, by polling, a short or a long wait."""
     give_up = time.monotonic() + SEVERAL_LOOKS
     while time.monotonic() < give_up:
         for arguments in ((False,), (True, 0.001), (True, 0.02), (False,), (True, 0.12)):
@@ -100,7 +100,7 @@ def let_go(child: Child) -> None:
 
 
 def die(child: Child) -> int:
-    """Kills and reaps a child. What was its pid."""
+    """Kills and reaps a child. Returns the pid that it had."""
     child.kill()
     child.reap()
     return child.pid

@@ -1,7 +1,7 @@
-"""What the kernel offers to make trouble with: filters of system calls, namespaces, chosen pids.
+"""What the kernel offers to cause trouble: filters of system calls, namespaces, chosen pids.
 
-Every function here changes the process that calls it, so they are called in children. The marks at
-the end probe, in a child, whether this machine allows it at all.
+Every function here changes the process that calls it, so the tests call them in children. The
+marks at the end probe, in a child, whether this machine allows each feature.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import pytest
 from children import Child, Line, forked, in_a_child, wait_until
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-# Keeps the GIL during a call, as what forks has to.
+# Keeps the GIL during a call, as calls that fork must.
 LIBC_UNDER_GIL = ctypes.PyDLL(None, use_errno=True)
 
-# What the architectures differ in: AUDIT_ARCH_* and the numbers of system calls.
+# What differs between architectures: AUDIT_ARCH_* and the numbers of system calls.
 ARCHITECTURES = {
     "x86_64": (
         0xC000003E,
@@ -86,7 +86,7 @@ class Program(ctypes.Structure):
 
 
 def deny(*denied: Denied) -> None:
-    """Has system calls of this process and of its children fail from now on."""
+    """Makes system calls of this process and of its children fail from now on."""
 
     def instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
         return struct.pack("HBBI", code, if_true, if_false, value)
@@ -122,7 +122,7 @@ TMPFILE = 0o20000000  # __O_TMPFILE; O_TMPFILE also has O_DIRECTORY
 
 
 def new_files_denied(errno: int) -> list[Denied]:
-    """No new file anywhere in the file system: what is there can be opened."""
+    """No new file can be made anywhere. Files that exist can be opened."""
     return [
         Denied("open", errno, 1, os.O_CREAT | TMPFILE),
         Denied("openat", errno, 2, os.O_CREAT | TMPFILE),
@@ -151,7 +151,7 @@ def mount(kind: str, target: str | Path, options: str = "", flags: int = 0) -> N
 
 
 def have_own_mounts() -> None:
-    """What this process mounts from now on, others do not see."""
+    """From now on, other processes do not see what this process mounts."""
     unshare(CLONE_NEWNS)
     private = ctypes.c_ulong(MS_REC | MS_PRIVATE)
     checked(LIBC.mount(b"none", b"/", None, private, None), "mount --make-rprivate /")
@@ -160,8 +160,8 @@ def have_own_mounts() -> None:
 def in_a_pid_namespace(body: Callable[[], Any], *, own_proc: bool) -> Any:
     """Runs `body` as the first process of a new pid namespace.
 
-    Without a /proc of its own it sees the one of the namespace outside, as after `unshare --pid
-    --fork`: the numbers there are of other processes.
+    Without a /proc of its own it sees the /proc of the outer namespace, as after `unshare --pid
+    --fork`: there, its pids name other processes.
     """
 
     def first() -> Any:
@@ -188,7 +188,7 @@ def choose_next_pid(pid: int) -> None:
 
 @contextmanager
 def forked_as(pid: int, body: Callable[[Line], Any]) -> Iterator[Child]:
-    """A forked child that has this pid, which has to be free. In a pid namespace of one's own."""
+    """A forked child that has this pid. The pid must be free, and the pid namespace our own."""
     for _ in range(20):
         choose_next_pid(pid)
         with forked(body) as child:
@@ -200,7 +200,7 @@ def forked_as(pid: int, body: Callable[[Line], Any]) -> Iterator[Child]:
 
 @contextmanager
 def thread_with_id(tid: int) -> Iterator[None]:
-    """A thread that has this id, which has to be free. In a pid namespace of one's own."""
+    """A thread that has this id. The id must be free, and the pid namespace our own."""
     for _ in range(20):
         ended = threading.Event()
         thread = threading.Thread(target=ended.wait)
@@ -217,7 +217,7 @@ def thread_with_id(tid: int) -> Iterator[None]:
 
 
 def wait_for_the_next_clock_tick() -> None:
-    """A process that starts now has another start time than any before."""
+    """A process that starts now has another start time than any process before."""
 
     def ticks() -> int:
         return int(Path("/proc/uptime").read_text().split()[0].replace(".", ""))
@@ -233,7 +233,7 @@ LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 
 def lose_its_right_to_open_mappings() -> None:
-    """As nearly everybody: `/proc/self/map_files` can be opened with these capabilities alone."""
+    """As in most processes: `/proc/self/map_files` can be opened with these capabilities alone."""
     header = (ctypes.c_uint32 * 2)(LINUX_CAPABILITY_VERSION_3, 0)
     sets = (
         ctypes.c_uint32 * 6

@@ -1,7 +1,7 @@
-"""The child of test_oracle.py: makes calls, on semlock alone or on stock beside it.
+"""The child of test_oracle.py: makes calls, on semlock alone or on the stdlib beside it.
 
-Reads a pickled list of calls a line (as hexadecimal digits), each an expression over the names in
-`Twin.namespace`, and answers each list with a line: nothing, or what differed.
+Each line that it reads is a pickled list of calls, as hexadecimal digits. A call is an expression
+over the names in `Twin.namespace`. It answers each list with a line: empty, or what differed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import semlock
 from semlock import _multiprocessing as ours
 from semlock.sharing import ReceivedSegment, rebuild_shared
 
-# Seconds; less than whoever waits for an answer has patience.
+# Seconds: less than the parent waits for an answer.
 HANGS = 50
 
 
@@ -39,7 +39,7 @@ class Float:
 
 
 class Raising:
-    """Fails in whatever way it is used as a number."""
+    """Fails in each way in which it is used as a number."""
 
     def fail(self, *_: Any) -> Any:
         raise ZeroDivisionError("on purpose")
@@ -52,7 +52,7 @@ class Str(str):
 
 
 class Twin:
-    """A module and what has been made with it."""
+    """A module, and the semaphores that were made with it."""
 
     def __init__(self, module: Any, prefix: str) -> None:
         self.module = module
@@ -66,7 +66,7 @@ class Twin:
             "m": module,
             "S": module.SemLock,
             "Sub": Sub,
-            # Some names that can be taken, the same for each twin but for one letter.
+            # Some names that can be taken, the same for both twins but for one letter.
             "N": [f"{prefix}{i}" for i in range(3)],
             "lock": self.lock,
             "make": self.make,
@@ -96,7 +96,7 @@ class Twin:
             del self.locks[index % len(self.locks)]
 
     def guarded(self, index: int, method: str, *args: Any, **kwargs: Any) -> Any:
-        """A call that could wait for ever: made only where it does not wait."""
+        """Makes a call that could wait for ever, but only where it does not wait."""
         lock = self.lock(index)
         if lock._is_zero() and not (lock.kind == 0 and lock._is_mine()):
             return "would wait"
@@ -129,12 +129,12 @@ class Twin:
                 self.module.sem_unlink(entry.removeprefix("sem."))
 
 
-# One that goes on: what a thread that ended held is held by the next one that has its number.
+# One thread for all: a later thread can get the id of one that ended, and then what that one held.
 ANOTHER_THREAD = ThreadPoolExecutor(1)
 
 
 class Classes:
-    """Classes of multiprocessing, or semlock's in their place, and what has been made of them."""
+    """Classes of multiprocessing, or semlock's in their place, and the objects made of them."""
 
     NAMES = ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier")
 
@@ -180,12 +180,12 @@ class Classes:
         return type(new).__name__
 
     def forget(self, index: int) -> None:
-        """One of those that were made later."""
+        """Drops one of the objects that were made later."""
         if later := len(self.things) - 8:
             del self.things[8 + index % later]
 
     def guarded(self, index: int, method: str, *args: Any, **kwargs: Any) -> Any:
-        """A call that could wait for ever: made only where it does not wait."""
+        """Makes a call that could wait for ever, but only where it does not wait."""
         thing = self.thing(index)
         semlock = getattr(getattr(thing, "_lock", thing), "_semlock", None)
         if semlock is not None and semlock._is_zero():
@@ -196,7 +196,7 @@ class Classes:
         return getattr(thing, method)(*args, **kwargs)
 
     def elsewhere(self, index: int, method: str, *args: Any) -> Any:
-        """The same call, by another thread."""
+        """Makes the same call in another thread."""
 
         def call() -> str:
             try:
@@ -207,7 +207,7 @@ class Classes:
         return ANOTHER_THREAD.submit(call).result()
 
     def sent(self, index: int, changes: dict[str, Any]) -> Any:
-        """What arrives of a thing if parts of its state are others."""
+        """What arrives when a thing is sent with parts of its state changed."""
         thing = self.thing(index)
         segment, slot, tag = thing._address()
         thing._mark_shared()  # as all do that send it: its slot may be in use when it is gone
@@ -226,7 +226,7 @@ class Classes:
         )
 
     def cut(self, index: int, at: int, byte: int) -> Any:
-        """What arrives of a thing if a byte of its pickle is another."""
+        """What arrives when a thing is sent with one byte of its pickle changed."""
         data = bytearray(ForkingPickler.dumps(self.thing(index)))
         data[at % len(data)] = byte
         return pickle.loads(data)
@@ -235,7 +235,7 @@ class Classes:
         try:
             result = eval(call, self.namespace)
         except Exception as error:
-            # What the interpreter says of arguments is its own affair; the rest are our words.
+            # The interpreter words the errors of arguments itself; all other messages are ours.
             own = isinstance(error, (TypeError, OverflowError, AttributeError))
             said = "" if own else str(error)
             return type(error).__name__, said
@@ -254,7 +254,7 @@ class Classes:
 def make_twins(what: str, alone: bool, prefix: str) -> list[Any]:
     if what == "module":
         return [Twin(ours, prefix + "o"), *([] if alone else [Twin(stock, prefix + "s")])]
-    # Of fork: what these make has no names.
+    # Of the fork context: what its classes make has no names.
     families = [semlock, *([] if alone else [multiprocessing.get_context("fork")])]
     return [Classes(family) for family in families]
 
@@ -277,7 +277,7 @@ def main() -> None:
     what, alone, prefix = sys.argv[1], sys.argv[2] == "alone", sys.argv[3]
     for line in sys.stdin:
         calls = pickle.loads(bytes.fromhex(line))
-        # What hangs says where, before it is given up.
+        # A call that hangs prints where, before the parent gives up.
         faulthandler.dump_traceback_later(HANGS, exit=True)
         found = difference(calls, what, alone, f"{prefix}-{os.getpid()}")
         faulthandler.cancel_dump_traceback_later()

@@ -1,4 +1,4 @@
-"""Programs of the tests: run in a file of their own, so that every start method can import them."""
+"""The tests' programs. Each runs in a file of its own: every start method can import it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def killed(process):
 """
 )
 
-# How programs kill a process, or interrupt it, in the middle of a queue's message.
+# How programs kill or interrupt a process in the middle of a queue's message.
 KILLS = '''
 import semlock.queues as ours
 
@@ -94,7 +94,7 @@ Program = Callable[..., Any]
 
 
 def run_program(directory: Path, source: str, *arguments: str) -> Any:
-    """What the function ``body`` of a program returns. It must end well and say nothing else."""
+    """Returns what a program's function ``body`` returns. The program must say nothing else."""
     path = directory / "program.py"
     path.write_text(HEAD + source + TAIL)
     return json.loads(output(path, *arguments, cwd=directory))

@@ -1,4 +1,4 @@
-"""Where the system has run out of something: the exception is stock's, and nothing is left."""
+"""If the system has run out of something, the exception is the stdlib's, and nothing is left."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ STATES = {
 
 
 def own_mounts() -> list[str] | None:
-    """The command that gives a process mounts of its own, where that is allowed."""
+    """The command that gives a process its own mounts, if the system allows it."""
     if shutil.which("unshare") is None:
         return None
     for command in (["unshare", "-m"], ["unshare", "-r", "-m"]):
@@ -129,7 +129,7 @@ needs_own_mounts = pytest.mark.skipif(
 
 
 def run_where(state: str, script: str, directory: Path) -> Any:
-    """What a script prints as JSON in a mount namespace whose /dev/shm is unusable."""
+    """The JSON that a script prints in a mount namespace whose /dev/shm is unusable."""
     assert OWN_MOUNTS is not None
     dev = directory / "dev"
     dev.mkdir()

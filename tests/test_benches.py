@@ -1,6 +1,6 @@
-"""Each measurement of `cargo xtask bench`, once: that it can be made, and not how it goes.
+"""Runs each measurement of `cargo xtask bench` once: it must work, however long it takes.
 
-The Rust ones are run once by `cargo test --package semlock-bench`, and before they are measured.
+`cargo test --package semlock-bench` runs the Rust ones once; so does a bench, before it measures.
 """
 
 from __future__ import annotations

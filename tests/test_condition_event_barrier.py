@@ -1,6 +1,6 @@
-"""Condition, Event and Barrier: nobody waits for a sleeper, and who dies takes nothing along.
+"""Condition, Event and Barrier: nobody waits for a sleeper, and a dead process takes nothing along.
 
-What multiprocessing's own classes can do, too, is asked of them as well.
+Where multiprocessing's own classes can do the same, the tests run on them as well.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Body = Callable[[Line], Any]
 
 
 def waiting(condition: Any, *timeout: float) -> Body:
-    """Waits once, says what came of it and, when told, ends."""
+    """The body of a child that waits once, says the outcome and ends when it is told to."""
 
     def body(line: Line) -> None:
         with condition:
@@ -94,7 +94,7 @@ def notify(condition: Any, count: int | None = 1) -> None:
 
 
 def nobody_woke(children: list[Child]) -> bool:
-    """Whether all of them still sleep, without end."""
+    """Whether all of them still sleep, in waits without a deadline."""
     for child in children:
         wait_until_asleep(child)
     return not any(child.says_something() for child in children)
@@ -328,8 +328,8 @@ def test_a_timeout_that_crosses_a_notify_returns_true_and_loses_nothing() -> Non
 
 
 def test_timeouts_and_notifications_at_the_same_time_lose_nothing() -> None:
-    # Who is notified between giving up the lock and having it again, has been notified, and a
-    # timeout in between does not matter.
+    # A waiter that is notified between releasing the lock and acquiring it again has been notified;
+    # a timeout in between does not matter.
     condition = semlock.Condition()
     state = shared_by_forks(ctypes.c_int64)
 
@@ -408,7 +408,7 @@ def test_a_signal_that_comes_as_the_wait_is_notified_passes_it_on() -> None:
         younger.say()
         assert younger.hear() == "waiting"
         notify(condition)
-        # It was woken by the notification, and waits for the GIL, which this thread still has.
+        # The notification woke it. It waits for the GIL, which this thread still has.
         signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
 
     with forked(wait_when_told) as younger:
@@ -458,7 +458,7 @@ def test_a_fork_in_a_handler_that_interrupted_a_wait_leaves_the_wait_to_its_pare
         def handler(*_: Any) -> None:
             pid = os.fork()
             if not pid:
-                # Out of a wait that is not its own.
+                # It leaves a wait that is not its own.
                 raise SystemExit
             os.waitpid(pid, 0)
             line.say("forked")
@@ -551,7 +551,7 @@ def more_waiters_than_nodes(least: int, most: int) -> None:
     with condition:
         condition.notify(10)
     wait_until(lambda: len(woken) == 10, "ten have woken")
-    # Where there was no room, there is some again.
+    # Where there was no room, there is room again.
     with condition:
         assert condition.wait(0.001) is False
         condition.notify_all()
@@ -598,7 +598,7 @@ def test_the_nodes_of_dead_waiters_are_used_again() -> None:
 
 
 def many_that_wait(count: int, wait: Callable[[], object], say: Callable[[], int]) -> Body:
-    """As many threads of a child that wait."""
+    """A child with as many threads that wait."""
 
     def body(line: Line) -> None:
         threading.stack_size(128 * 1024)
@@ -643,7 +643,7 @@ def test_the_nodes_of_members_that_all_died_are_used_again() -> None:
     condition = semlock.Condition()
     with condition:
         assert condition.wait(0.001) is False
-    # Which they are not for those who come later.
+    # For a member that comes later, the barrier is broken.
     with pytest.raises(threading.BrokenBarrierError):
         barriers[0].wait(PATIENCE)
 
@@ -777,7 +777,7 @@ TICK = 0.0005
 
 @contextmanager
 def many_signals(handler: Callable[[], Any]) -> Iterator[list[int]]:
-    """Calls the handler again and again, wherever the main thread is. Counts the calls."""
+    """Calls the handler often, wherever the main thread is. Counts the calls."""
     calls = [0]
     handling = False
 
@@ -793,7 +793,7 @@ def many_signals(handler: Callable[[], Any]) -> Iterator[list[int]]:
             handling = False
 
     signal.signal(signal.SIGALRM, handle)
-    # Again and again, because a signal that comes right before a system call does not end it.
+    # Often, because a signal that comes right before a system call does not end it.
     signal.setitimer(signal.ITIMER_REAL, TICK, TICK)
     try:
         yield calls
@@ -971,7 +971,7 @@ def meets(barrier: Any, *timeout: float) -> Body:
 
 @contextmanager
 def members(barrier: Any, count: int, *timeout: float) -> Iterator[list[Child]]:
-    """Children that wait at the barrier, which has to miss one more at least."""
+    """Children that wait at the barrier, which must miss one more member at least."""
     with ExitStack() as stack:
         children = []
         for _ in range(count):
@@ -1130,7 +1130,7 @@ def test_a_member_that_is_stopped_breaks_nothing() -> None:
         assert other.connection.poll(SEVERAL_LOOKS) is False
         assert not barrier.broken
         indices = {barrier.wait(PATIENCE), other.hear()}
-        # Who was let through need not be there for the next round.
+        # A member that was let through need not be there for the next round.
         stopped.resume()
         assert indices | {stopped.hear()} == {0, 1, 2}
 

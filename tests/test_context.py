@@ -1,4 +1,4 @@
-"""`get_context()` gives a context that runs on semlock, and nothing is replaced anywhere."""
+"""`get_context()` gives a context that runs on semlock. It replaces nothing anywhere."""
 
 from __future__ import annotations
 

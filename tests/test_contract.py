@@ -42,7 +42,7 @@ def new(new_name: NewName) -> Callable[..., Any]:
 
 
 def in_another_thread(call: Callable[[], Any]) -> Any:
-    """What a call in another thread returned or raised."""
+    """What a call returns or raises in another thread."""
     results = []
 
     def body() -> None:
@@ -129,9 +129,9 @@ def test_the_kinds_are_those_of_multiprocessing() -> None:
 
 # ---- Every call's result and exception, beside stock's ----
 
-# `lock` and `mutex` are unnamed and free, `held` is a mutex of this thread, `zero` has no permit,
-# `taken` is the name of a semaphore and `fresh` and `gone` are of none. Names end in `fresh`'s
-# digits, so that lengths are the same for both modules.
+# `lock` and `mutex` are unnamed and free. This thread holds the mutex `held`. `zero` has no permit.
+# `taken` is the name of a semaphore; `fresh` and `gone` name none. Names end in `fresh`'s digits,
+# so that lengths are the same for both modules.
 CALLS = """\
 S()
 S(1, 1, 1, fresh)
@@ -429,7 +429,7 @@ class Str(str):
 
 
 def outcome(module: Any, call: str, new_name: NewName) -> Any:
-    """What an expression says of a module: a result's type and text, or the exception."""
+    """What an expression gives on a module: a result's type and text, or the exception."""
     import copyreg
     from fractions import Fraction
 
@@ -633,7 +633,7 @@ def test_a_wait_lets_other_threads_run_and_ends_when_one_of_them_releases(
     arguments: tuple[Any, ...], kind: int, new: Callable[..., Any], name: str
 ) -> None:
     lock = new(kind, value=0)
-    # A mutex is released only by who holds it, but its semaphore by a second lock on it.
+    # Only the holder releases a mutex, but a second lock on its semaphore can release that.
     key = lock if kind == SEMAPHORE else SemLock._rebuild(lock.handle, SEMAPHORE, 1, None)
     with released_by_a_thread_that_runs_once_we_wait(key):
         assert lock.acquire(*arguments) is True
@@ -825,8 +825,8 @@ def test_a_subclass_is_rebuilt_as_itself(name: str) -> None:
 
 
 def test_the_subclasses_of_a_type_are_freed_with_their_instances(name: str) -> None:
-    # In a process of its own: free-threaded CPython 3.13 frees no class that it has come to know
-    # since a thread was started.
+    # In a process of its own: free-threaded CPython 3.13 frees no class that it has seen since a
+    # thread was started.
     script = """if True:
         import gc, sys, weakref
         from semlock._multiprocessing import SemLock

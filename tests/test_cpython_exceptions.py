@@ -1,9 +1,9 @@
-"""The opposites of what two tests of CPython say, from which the shared backend is excepted.
+"""The opposite of two tests of CPython, which are left out for the shared backend.
 
-* ``TestResourceTracker.test_resource_tracker_sigkill`` kills the resource tracker that making a
-  semaphore started, and wants to be warned. Here nothing has a name, so no tracker is started.
-* ``TestStartMethod.test_mixed_startmethod`` wants a fork context's lock to be refused by a spawned
-  child. Here it works, from every context in every other's children.
+* ``TestResourceTracker.test_resource_tracker_sigkill`` kills the resource tracker that a new
+  semaphore has started, and expects a warning. Here nothing has a name, so no tracker starts.
+* ``TestStartMethod.test_mixed_startmethod`` expects a spawned child to refuse a lock of a fork
+  context. Here the lock works, from every context in every other's children.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def body():
 
 
 def test_the_stdlibs_locks_start_one(program: Program) -> None:
-    # So that the test above says something.
+    # So that the test above means something.
     source = """
 from multiprocessing.resource_tracker import _resource_tracker
 

@@ -9,7 +9,7 @@ WAITS = {
     "untimed": "lock.acquire()",
     "with": "lock.__enter__()",
     "long": "lock.acquire(True, 60)",
-    # These come back all the time while the interpreter ends.
+    # These threads come back to Python all the time while the interpreter ends.
     "short": "lock.acquire(True, 0.0005)",
     "mixed": "lock.acquire(True, 0.0001) or lock.acquire(True, 0.002)",
 }
@@ -68,7 +68,7 @@ def test_an_interpreter_ends_with_a_daemon_thread_that_gets_its_permit_in_the_en
     assert output("-c", script) == "end\n"
 
 
-# Where a daemon thread can be in Python code that semlock has called.
+# The places where a daemon thread can be in Python code that semlock has called.
 CALLED = {
     "predicate": """
         condition = semlock.Condition()
@@ -105,7 +105,7 @@ CALLED = {
 
 @pytest.mark.parametrize("called", CALLED.values(), ids=CALLED)
 def test_an_interpreter_ends_with_a_daemon_thread_in_what_semlock_calls(called: str) -> None:
-    # Up to 3.13, such a thread is ended where it comes back to Python.
+    # Up to 3.13, such a thread ends where it comes back to Python.
     script = f"""if True:
         import os, pickle, threading, time, warnings
         import semlock

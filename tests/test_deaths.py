@@ -1,10 +1,10 @@
-"""Processes are killed at random, in the use of everything that semlock has: the others get on.
+"""Kills processes at random while they use everything that semlock has: the others go on.
 
 Each test runs one workload of `soak/deaths.py` by itself, and more of it than a round of the soak.
-The core's own objects are under test in `crates/semlock/tests/stress`.
+`crates/semlock/tests/stress` tests the core's own objects.
 
-`SEMLOCK_STRESS_SEED=7 SEMLOCK_STRESS_AMOUNT=50 pytest tests/test_deaths.py` makes other choices,
-and more of them.
+`SEMLOCK_STRESS_SEED=7 SEMLOCK_STRESS_AMOUNT=50 pytest tests/test_deaths.py` chooses otherwise, and
+kills more.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ WITH_EXAMPLES = [*CLASSES, *QUEUES, semlock.get_context, semlock.install]
 
 COLUMNS = 100
 
-# Runs an object's examples. A process of its own, because children that are spawned leave a
-# resource tracker to the process that starts them.
+# Runs an object's examples. In a process of its own, because spawned children leave a resource
+# tracker to the process that starts them.
 RUN = """\
 import doctest, sys
 import semlock
@@ -89,7 +89,7 @@ def test_each_parameter_is_described_and_nothing_else(path: str) -> None:
 
 def parameters(thing: Any) -> list[str]:
     is_exception = inspect.isclass(thing) and issubclass(thing, BaseException)
-    # An exception without parameters of its own takes what each takes.
+    # An exception without parameters of its own takes what all exceptions take.
     if not callable(thing) or (is_exception and "__init__" not in vars(thing)):
         return []
     return [name for name in inspect.signature(thing).parameters if name != "self"]

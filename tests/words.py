@@ -1,4 +1,4 @@
-"""What stands in the memory that locks share."""
+"""The words of the memory that locks share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from semlock import _native
 
-# Where each word stands, by name: see `layout.rs`.
+# The place of each word, by name: see `layout.rs`.
 LAYOUT = _native._layout()
 
 
@@ -25,11 +25,11 @@ class Words:
         return int.from_bytes(os.pread(self.descriptor, 8, word * 8), "little")
 
     def write(self, word: int, value: int) -> None:
-        """Writes a word, counted from where the lock begins."""
+        """Writes a word. `word` counts from the lock's first one."""
         os.pwrite(self.descriptor, value.to_bytes(8, "little"), (self.slot + word) * 8)
 
     def watch(self) -> int:
-        """The last sign of life of who watches the holder; 0 where nobody does."""
+        """The watcher's last heartbeat; 0 if nobody watches the holder."""
         return self.at(self.slot + LAYOUT["WATCH"])
 
     def wake_ups(self) -> int:
@@ -40,7 +40,7 @@ class Words:
         return self.watch() != 0
 
     def waited_for(self) -> set[int]:
-        """The slots of this segment that the places of those who wait for locks name."""
+        """The slots of this segment that the waiters' places name."""
         places = (LAYOUT["PLACES_AT"] + LAYOUT["NODE_WORDS"] * n for n in range(self.places))
         states = (self.at(place + LAYOUT["NODE_STATE"]) for place in places)
         mask = (1 << LAYOUT["NODE_SLOT_BITS"]) - 1

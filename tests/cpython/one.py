@@ -1,4 +1,4 @@
-"""Runs modules of one of CPython's suites, or some of their tests, and writes down what came out.
+"""Runs modules of one of CPython's suites, or some of their tests, and writes down the outcomes.
 
 Usage: python one.py REQUEST, a JSON object that run.py makes.
 """
@@ -25,13 +25,13 @@ def identity(test):
 
 
 def named(test, exceptions):
-    """Whether it is one of `Class.method`; classes that are made for a start method count too."""
+    """Whether a test is one of `Class.method`, also in a class made for one start method."""
     return any(test.id().endswith(f".{exception}") for exception in exceptions)
 
 
 def main(request):
     faulthandler.dump_traceback_later(request["seconds"], exit=True)
-    # Else the interpreters that tests start by this module would ignore our PYTHONPATH.
+    # Otherwise, interpreters that tests start by this module would ignore our PYTHONPATH.
     vars(script_helper)["__cached_interp_requires_environment"] = True
     loader = unittest.defaultTestLoader
     modules, tests = request["modules"], request["tests"]

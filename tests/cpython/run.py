@@ -2,18 +2,18 @@
 
 Usage: python run.py [--jobs N] PYTHON ...
 
-On `kernel`, `_multiprocessing` is replaced by semlock's in every process. On `shared`, the program
-that runs the tests calls `semlock.install()` first, as do those that the tests start, and children
-are reached as a user's are.
+On `kernel`, semlock's `_multiprocessing` replaces the interpreter's in every process. On `shared`,
+the program that runs the tests calls `semlock.install()` first, as do the programs that the tests
+start. `install()` reaches their children as it reaches a user's.
 
-For each interpreter that is given (semlock has to be installed in it), runs what its own
-`test._test_multiprocessing` defines, whole, for fork, spawn and forkserver, and
-`test.test_multiprocessing_main_handling`. A test that fails is run alone, several times; if it
-fails again it is run alone as often on the stock module, the interpreter's own, and only what
-passes there is held against us. That we skip only what the interpreter skips unaided is shown by
-running the skipped tests on the stock module, and that our module was the one in use, by counting
-the SemLocks of every process. (The few that tests start with -I, -E or -S see neither our module
-nor the counting.)
+semlock must be installed in each interpreter that is given. The program runs all that its own
+`test._test_multiprocessing` defines, for fork, spawn and forkserver, and
+`test.test_multiprocessing_main_handling`. A test that fails runs again alone, several times. If it
+fails again, it runs alone as often on the stock module, the interpreter's own: only if it passes
+there is it a failure of ours. The program also runs the skipped tests on the stock module, to show
+that we skip only what the interpreter skips itself. And it counts the SemLocks of every process, to
+show that our module was in use. (The few processes that tests start with -I, -E or -S get neither
+our module nor the counting.)
 """
 
 import argparse
@@ -36,7 +36,7 @@ BACKENDS = ("shared", "kernel")
 # The interpreter's own module, to compare with.
 STOCK = "stock"
 
-# CPython's own division: some tests leave another start method behind, and belong at the end.
+# CPython's own division: some tests leave another start method behind, and must run last.
 PARTS = {
     "processes": {"only_type": "processes"},
     "threads": {"only_type": "threads"},
@@ -59,32 +59,32 @@ parameters = inspect.signature(_test_multiprocessing.install_tests_in_module_dic
 free_threaded = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
 print(platform.python_version() + free_threaded, "only_type" in parameters)
 """
-# Tests that demand what users of the shared backend do not want. Of each the opposite is tested:
-# see tests/test_cpython_exceptions.py.
+# Tests that demand what users of the shared backend do not want. tests/test_cpython_exceptions.py
+# tests the opposite of each.
 EXCEPTIONS = {
-    # There is no resource tracker to be started, or to be killed.
+    # There is no resource tracker to start or to kill.
     "TestResourceTracker.test_resource_tracker_sigkill",
-    # A fork context's lock that is given to a spawned child works.
+    # A fork context's lock works in a spawned child.
     "TestStartMethod.test_mixed_startmethod",
 }
 
-# A watchdog: a suite takes one to two minutes, and some seven where a test that waits for its
-# time-out does so. First one.py says where it hangs, then it is ended.
+# Seconds of a watchdog: a suite takes one to two minutes, and some seven if a test waits for its
+# time-out. First one.py prints where it hangs, then it is ended.
 SECONDS = 1200
-# How often a test that has failed once has to pass alone.
+# How often a test that has failed once must pass alone.
 RERUNS = 5
-# Process groups that are running, to be ended if this program is.
+# Running process groups, which this program ends if it is ended.
 GROUPS = set()
 
 
 class Interpreter:
     """An interpreter with semlock installed in it."""
 
-    # What is not run on it with the shared backend.
+    # Tests that do not run on it with the shared backend.
     exceptions = EXCEPTIONS
 
     def __init__(self, path):
-        # Not resolved: a virtual environment's is a link.
+        # Not resolved: a virtual environment's path is a link.
         self.path = os.path.abspath(path)
         command = [self.path, "-c", ASK]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
@@ -92,11 +92,11 @@ class Interpreter:
         self.parts = PARTS if divides == "True" else WHOLE
 
     def named(self, path):
-        """How it names a path of this system."""
+        """How the interpreter names a path of this system."""
         return str(path)
 
     def joined(self, paths):
-        """A PYTHONPATH of it."""
+        """A PYTHONPATH for the interpreter."""
         return os.pathsep.join(map(self.named, paths))
 
     def write_modules(self, suite, folder):
@@ -177,7 +177,7 @@ class Run:
         try:
             return process.wait(seconds + 60)
         finally:
-            # Whatever it left running: its children are in its group.
+            # End whatever it left running: its children are in its group.
             self.end_group(process.pid)
             process.wait()
             GROUPS.discard(process.pid)
@@ -190,7 +190,7 @@ class Run:
 
 @contextlib.contextmanager
 def at_the_same_time(jobs):
-    """Threads for so many runs; what still runs when they are left is ended."""
+    """Threads for several runs. Whatever still runs when the block ends is ended."""
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     try:
         yield pool
@@ -201,7 +201,7 @@ def at_the_same_time(jobs):
 
 
 def loadable(test):
-    """What a test is loaded by: fixtures that fail or skip are named `setUpClass (class)`."""
+    """The name that loads a test: fixtures that fail or skip are named `setUpClass (class)`."""
     return test.partition("(")[2].rstrip(")") or test
 
 
@@ -233,7 +233,7 @@ def check(interpreter, suite, backend):
 
     stock = Run(interpreter, suite, STOCK, tests=sorted(map(loadable, ours.skipped)))
     if stock.skipped != ours.skipped:
-        # Some tests skip by what those before them left: then all have to run.
+        # Some tests skip because of what earlier tests left: then all have to run.
         stock = Run(interpreter, suite, STOCK)
     if stock.all != ours.all:
         wrong.append(f"tests that only one of the modules has: {sorted(stock.all ^ ours.all)}")
@@ -268,7 +268,7 @@ def semaphores():
 
 
 def unlink_orphans(files):
-    """Unlinks those that no process has open; returns them."""
+    """Unlinks the files that no process has open; returns them."""
     used = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with contextlib.suppress(OSError):
@@ -291,7 +291,7 @@ def main():
     parser.add_argument("--backend", action="append", choices=BACKENDS, help="only this one")
     parser.add_argument("python", nargs="+")
     arguments = parser.parse_args()
-    # What is started in a shell's background ignores it, and so does all that it starts.
+    # A shell's background jobs ignore SIGINT, and so do all processes that they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     interpreters = [Interpreter(path) for path in arguments.python]
     failed, before = 0, semaphores()
@@ -300,7 +300,7 @@ def main():
             pool.submit(check, interpreter, suite, backend): (
                 f"CPython {interpreter.version} {suite} on {backend}"
             )
-            # Of each suite one at the same time: some compute, and some mostly wait.
+            # One run of each suite at a time: some compute, and some mostly wait.
             for backend in arguments.backend or BACKENDS
             for interpreter in interpreters
             for suite in arguments.suite or SUITES

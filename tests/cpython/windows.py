@@ -3,10 +3,11 @@
 Usage: python windows.py [--full] [--jobs N] PYTHON SITE
 
 PYTHON is a program of this system that runs the Windows interpreter, and SITE the folder that has
-semlock for it. What the suite defines for spawn runs on the interpreter's own module, on semlock's
-`_multiprocessing` in its place, and with `semlock.install()`; without --full, the classes of locks,
-semaphores, conditions and events alone. No test that passes on the stock module may end otherwise
-on semlock. One that does is run alone, several times on either, before it is held against us.
+semlock for it. The tests that the suite defines for spawn run on the interpreter's own module, on
+semlock's `_multiprocessing` in its place, and with `semlock.install()`. Without --full, only the
+classes of locks, semaphores, conditions and events run. A test that passes on the stock module must
+have the same outcome on semlock. One that has not runs alone, several times on either, before it
+counts as a failure of ours.
 """
 
 import argparse
@@ -27,7 +28,7 @@ RERUNS = 3
 
 
 class Windows(run.Interpreter):
-    """A Windows interpreter that Wine runs; it sees this system's files on a drive."""
+    """A Windows interpreter that Wine runs. It sees this system's files on a drive."""
 
     # There the classes are multiprocessing's own.
     exceptions = frozenset()
@@ -44,7 +45,7 @@ class Windows(run.Interpreter):
 
 
 def outcomes(interpreter, backend, tests):
-    """What becomes of each test, of one class or a few; and whose the locks were."""
+    """The outcome of each test, of one class or a few; and whose the locks were."""
     try:
         ran = Run(interpreter, "spawn", backend, tests=tests, seconds=SECONDS)
     except (RuntimeError, subprocess.SubprocessError) as error:
@@ -63,7 +64,7 @@ def outcomes(interpreter, backend, tests):
 
 
 def passes_alone(interpreter, backend, test):
-    """In how many of RERUNS runs alone a test passes."""
+    """How many of RERUNS runs alone a test passes."""
     runs = (outcomes(interpreter, backend, [test])[0][test][0] for _ in range(RERUNS))
     return sum(outcome == "passed" for outcome in runs)
 

@@ -1,6 +1,6 @@
-"""A program's uses of semlock: `cargo xtask check` has mypy look at them, and nobody runs them.
+"""A program's uses of semlock. `cargo xtask check` lets mypy check them, and nobody runs them.
 
-A misspelt name has to be found, so that its comment is one too many where it is not.
+mypy must find a misspelt name: if it does not, the comment at that name is one too many.
 """
 
 from __future__ import annotations

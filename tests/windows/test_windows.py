@@ -1,4 +1,4 @@
-"""What there is on Windows alone. `cargo xtask test --windows` runs it, under Wine."""
+"""What is special on Windows. `cargo xtask test --windows` runs it, under Wine."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if sys.platform != "win32":
 import _multiprocessing as stock
 
 SemLock = ours.SemLock
-# Where hanging would be the failure, so that it says so.
+# If the failure would be to hang, so that it prints where.
 LONG = 60
 spawn = semlock.get_context("spawn")
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_said() -> Iterator[None]:
-    """That locks are not robust is what one test is about, and no concern of the others."""
+    """One test is about the warning that locks are not robust. The others ignore it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="semlock's locks are not robust")
         yield
@@ -86,7 +86,7 @@ def test_a_timeout_is_read_as_by_stock(kind: int, timeout: Any, block: object) -
     results = []
     for cls in (SemLock, stock.SemLock):
         lock = cls(kind, 1, 1, "x", True)
-        # Also by who has it already, and by who could have it without waiting.
+        # Also for a thread that has the lock already, and one that could get it without waiting.
         results.append([outcome(lock.acquire, block, *seconds) for _ in range(2 - kind)])
     assert results[0] == results[1]
 
@@ -174,14 +174,14 @@ def test_ctrl_c_ends_a_long_wait_in_the_main_thread(make: Callable[[], Any]) -> 
     def handler(number: int, frame: object) -> None:
         calls.append(number)
         handled.release()
-        # The first can come before the wait, the last cannot.
+        # The first signal can come before the wait, the last cannot.
         if len(calls) == 1000:
             raise KeyboardInterrupt
 
     def press() -> None:
         # Also between a handler and the next wait.
         for _ in range(1000):
-            # What Ctrl-C's own thread does.
+            # The same as Ctrl-C's own thread does.
             signal.raise_signal(signal.SIGINT)
             handled.acquire()
 

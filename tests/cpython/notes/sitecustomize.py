@@ -1,12 +1,12 @@
 """Notes every lock that a process makes: one line `pid how whose` in $SEMLOCK_NOTES.
 
-It is on the path of every process of a suite's run, also of a run on the interpreter's own module,
-and changes nothing but that what makes locks notes what it made: the stdlib's `SemLock`, contexts,
-and what semlock's unpickle by. With $SEMLOCK_INSTALL it installs that backend in programs that
-import multiprocessing, as their users would.
+Every process of a suite's run has it on its path, also of a run on the interpreter's own module. It
+changes one thing: whatever makes a lock notes it. That is the stdlib's `SemLock`, the contexts, and
+the functions that unpickle semlock's locks. With $SEMLOCK_INSTALL it installs that backend in
+programs that import multiprocessing, as their users would.
 """
 
-# Every process pays for what is imported here: what most have no use for is imported where it is.
+# Every process pays for an import here, so rarely needed modules are imported where they are used.
 import os
 import sys
 
@@ -51,7 +51,7 @@ def watch_queues(module):
 
 
 def install(module):
-    """Installs in a program; what multiprocessing started is reached by semlock itself."""
+    """Installs in a program. semlock itself reaches the processes that multiprocessing starts."""
     backend = os.environ.get("SEMLOCK_INSTALL")
     if backend and not any("from multiprocessing." in argument for argument in sys.orig_argv):
         import semlock
@@ -92,10 +92,10 @@ def note(how, lock):
     if not is_ours and any(
         it.__module__ == "multiprocessing.synchronize" for it in type(lock).__mro__
     ):
-        # Made of SemLocks, which have been noted.
+        # It is made of SemLocks, which have been noted.
         return
     line = f"{os.getpid()} {how} {'semlock' if is_ours else 'stock'}\n"
-    # One write in append mode is whole, whoever else writes.
+    # One write in append mode stays whole, whoever else writes.
     notes = os.open(os.environ["SEMLOCK_NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(notes, line.encode())

@@ -1,4 +1,4 @@
-"""Found before the interpreter's own `_multiprocessing`, and replaces it by semlock's."""
+"""Python finds this before its own `_multiprocessing`, and gets semlock's in its place."""
 
 import sys
 
