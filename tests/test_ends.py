@@ -1,6 +1,6 @@
 """A process that ends well leaves a plain lock held, for another to release.
 
-Every other end is a death.
+Each other end is a death.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from programs import METHODS, run_program
 
 GOOD = ["returns", "sys.exit()", "sys.exit(0)", "a subclass"]
 BAD = ["sys.exit(3)", "a text", "an exception", "os._exit(0)", "SIGKILL", "SIGTERM"]
-# And what becomes of what it holds at a good one, by how it was taken.
+# What becomes of a lock that it holds when it ends well, by how it acquired the lock.
 HOLDS = {
     "in a thread that has ended": "kept",
     "in an executor's": "kept",
@@ -24,7 +24,7 @@ HOLDS = {
     "in a daemon": "recovered",
 }
 
-# How a process ends, and whether it ends well. Each is found by its name.
+# How a process ends, and whether it ends well. The key is the name of the end.
 ENDS = '''
 import atexit, concurrent.futures
 
@@ -249,8 +249,8 @@ def test_a_worker_that_is_let_go_leaves_a_lock_held_and_one_that_is_terminated_d
     assert run_program(tmp_path, POOLS, method) == ["kept", "recovered", "kept"]
 
 
-# One of two processes ends, and the other looks what becomes of the lock. It was forked before the
-# lock was held, and so is no heir.
+# One of two processes ends, and the other checks what becomes of the lock. The other was forked
+# before the lock was held, and so is no heir.
 MAIN = (
     "import multiprocessing, os, select, signal, sys, threading, warnings\n"
     + ENDS

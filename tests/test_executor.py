@@ -1,4 +1,4 @@
-"""``ProcessPoolExecutor`` on semlock: whenever a worker is killed, it breaks or ends."""
+"""``ProcessPoolExecutor`` on semlock: whenever a worker is killed, the executor breaks or ends."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Where there is no memfd, shared memory comes from elsewhere, and all works as before.
+"""Where there is no memfd, shared memory comes from another place, and all works as before.
 
-In this order: memfd, a file in `/dev/shm`, one in the temporary directory, both without a name, and
-then an error that names all three and says why each of them failed.
+In this order: memfd, a file in `/dev/shm`, a file in the temporary directory (neither file has a
+name), and then an error that names all three and says why each of them failed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from kernel_features import (
     new_files_denied,
 )
 
-# Each makes all ways but one fail. They run before anything of semlock does.
+# Each makes all ways but one fail. They run before any code of semlock.
 
 
 def everything(_: str) -> None:
@@ -48,7 +48,7 @@ def no_memfd_by_permission(_: str) -> None:
 
 
 def an_old_memfd(_: str) -> None:
-    """Of before Linux 6.3: MFD_NOEXEC_SEAL and MFD_EXEC are unknown."""
+    """A memfd from before Linux 6.3: MFD_NOEXEC_SEAL and MFD_EXEC are unknown."""
     deny(Denied("memfd_create", errno.EINVAL, 1, 0x8 | 0x10))
 
 
@@ -72,7 +72,7 @@ def no_memfd_and_no_inodes_in_shm(_: str) -> None:
 
 
 def no_memfd_and_no_shm(directory: str) -> None:
-    """No /dev/shm at all: there is only what a bare container has in /dev."""
+    """No /dev/shm at all: /dev has only what a bare container has there."""
     no_memfd(directory)
     have_own_mounts()
     mount("tmpfs", "/dev")
@@ -95,7 +95,7 @@ def nothing_at_all(_: str) -> None:
 
 
 MEMFD, SHM, UNLINKED_SHM = "/memfd:", "/dev/shm/#", "/dev/shm/semlock-"
-# Of the temporary directory; the first may be the second where its file system has no other.
+# Kinds in the temporary directory; the first may be the second on a file system without it.
 FILE, UNLINKED_FILE = "{}/", "{}/semlock-"
 
 WAYS: dict[str, tuple[Callable[[str], None], str]] = {
@@ -123,7 +123,7 @@ def kind_of_segment(lock: Any) -> str:
 
 
 def after(way: str, directory: str) -> None:
-    """In a fresh interpreter, where only importing has been done: takes the ways away."""
+    """In a fresh interpreter that has only imported modules: takes the ways away."""
     os.environ["TMPDIR"] = directory
     WAYS[way][0](directory)
 
@@ -264,7 +264,7 @@ def test_locks_of_every_kind_of_memory_reach_children_by(
 ) -> None:
     script = tmp_path / "script.py"
     tests = str(Path(__file__).parent)
-    # A fork server's socket goes below it, whose path has 107 bytes at most.
+    # A fork server's socket lies below it, and a socket's path has 107 bytes at most.
     with tempfile.TemporaryDirectory() as directory:
         script.write_text(SPAWNED.format(tests=tests, way=way, method=method, directory=directory))
         assert output(script) == "True True\n0\nTrue\n"
@@ -353,7 +353,7 @@ def test_where_shared_memory_ends_what_was_made_before_goes_on(tmp_path: Path) -
 
 
 def fails_and_then_works(directory: str) -> None:
-    """The ways are tried anew: a full file system may be emptied."""
+    """Each way is tried anew: a full file system may have been emptied."""
     no_memfd(directory)
     have_own_mounts()
     for each in ("/dev/shm", directory):

@@ -1,8 +1,8 @@
-"""What is not ours is neither opened nor closed, whatever number it has.
+"""semlock neither opens nor closes another's file, whatever descriptor number that has.
 
 A process that closes any descriptor of a file loses all record locks (``fcntl``) that it has on it,
-and others get in beside it: so was a database written by two at once. And a device or a FIFO may
-react to being opened.
+and other processes get them: in this way, two processes may write a database at once. And a device
+or a FIFO may react when it is opened.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def program(tmp_path: Path) -> Program:
     return lambda source, *arguments: run_program(tmp_path, source, *arguments)
 
 
-# ---- What notices ----
+# ---- What notices an open or a close ----
 
 
 def others_get_in(descriptor: int) -> bool:
@@ -57,7 +57,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Watch:
-    """Sees whether a file is opened or closed, by whomever."""
+    """Sees whether any process opens or closes a file."""
 
     def __init__(self, path: Path) -> None:
         self.descriptor = LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -79,7 +79,7 @@ class Watch:
 
 @contextmanager
 def nothing_happens_to(path: Path) -> Iterator[None]:
-    """Nobody opens or closes it meanwhile, and this process keeps its place and its lock there."""
+    """Checks that nobody opens or closes it, and that this process keeps its offset and lock."""
     is_file = stat.S_ISREG(path.stat().st_mode)
     descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     watch = Watch(path)
@@ -99,14 +99,14 @@ def nothing_happens_to(path: Path) -> Iterator[None]:
             assert not others_get_in(descriptor)
     finally:
         os.close(descriptor)
-        # It would have seen something.
+        # The watch works: it has seen this.
         assert watch.seen() != []
         os.close(watch.descriptor)
 
 
 # ---- Locks that are sent ----
 
-# Of more than a segment's header and waiters.
+# The size of a memory that is larger than a segment's header and waiters.
 SIZE = 1 << 18
 
 
@@ -142,7 +142,7 @@ FOREIGN = [
 
 
 def becomes(lock: Any, path: str) -> None:
-    """Makes the number of a lock's descriptor another's, as `os.closerange` and an `open` do."""
+    """Gives the number of a lock's descriptor to another file, as `os.closerange` and `open` do."""
     other = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     os.dup2(other, lock._descriptor())
     os.close(other)
@@ -208,7 +208,7 @@ def the_number_is_something_elses(way: str, directory: str) -> None:
     def sends(line: Line) -> None:
         after(way, directory)
         lock = semlock.Lock()
-        # Of its own shape, and where possible on its own file system.
+        # A file of the segment's own shape, and where possible on its own file system.
         path.write_bytes(b"\0" * os.fstat(lock._descriptor()).st_size)
         path.chmod(stat.S_IMODE(os.fstat(lock._descriptor()).st_mode))
         line.say(pickle.dumps(lock))
@@ -236,7 +236,7 @@ def test_a_file_that_got_the_number_of_any_kind_of_memory_is_left_alone(
 
 def a_lock_comes_out_of_a_container(way: str, directory: str) -> None:
     def sends(line: Line) -> None:
-        # Mounts that nobody else has, so that all names there mean something else outside.
+        # Mounts that no other process has, so that all names there mean something else outside.
         have_own_mounts()
         for each in ("/dev/shm", directory):
             mount("tmpfs", each)
@@ -260,12 +260,12 @@ def test_a_lock_of_every_kind_of_memory_comes_out_of_a_container(way: str, tmp_p
     in_a_fresh_interpreter(a_lock_comes_out_of_a_container, way, str(tmp_path))
 
 
-# ---- Opening what another process has ----
+# ---- Opening another process's memory ----
 
 
 @contextmanager
 def memory() -> Iterator[int]:
-    """The number of a descriptor of memory such as locks live in."""
+    """The number of a descriptor of memory, as locks have it."""
     number = _native._new_memory(SIZE)
     try:
         yield number
@@ -275,7 +275,7 @@ def memory() -> Iterator[int]:
 
 @contextmanager
 def system_that(monkeypatch: pytest.MonkeyPatch, **replaced: Any) -> Iterator[None]:
-    """As `semlock.descriptors` sees the os module."""
+    """Replaces functions of the os module as `semlock.descriptors` sees it."""
     with monkeypatch.context() as patched:
         system = SimpleNamespace(**{**vars(os), **replaced})
         patched.setattr(descriptors, "os", system)
@@ -294,7 +294,7 @@ def test_what_a_process_has_open_is_opened_if_it_is_that_file() -> None:
 
 @pytest.mark.parametrize("part", range(6))
 def test_a_file_that_differs_in_one_thing_alone_is_another(part: int, tmp_path: Path) -> None:
-    """As one does that got the inode of another, which has gone."""
+    """As a file does that got the inode of another, which is gone."""
     path = tmp_path / "foreign"
     a_file(path)
     with path.open("r+b") as file:
@@ -304,7 +304,7 @@ def test_a_file_that_differs_in_one_thing_alone_is_another(part: int, tmp_path: 
         wanted[part] += 1
         other: Any = tuple(wanted)
         assert not descriptors.is_open_as(file.fileno(), other)
-        # Of one that is told apart when it is opened already, a reference alone was there.
+        # When semlock finds out that it is another file, only an `O_PATH` descriptor of it is open.
         with (
             nothing_happens_to(path),
             pytest.raises(FileNotFoundError, match="something else now"),
@@ -386,7 +386,7 @@ def test_a_file_that_is_no_segment_is_refused_and_keeps_its_record_locks(tmp_pat
 
 
 class Passed:
-    """What a spawned child is handed a number by."""
+    """What hands a number to a spawned child."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -452,7 +452,7 @@ def body():
     child.join()
     return [lost, devices == [os.stat("/dev/null").st_rdev] * lost]
 """
-    # That which was passed on, and that of the child's own mapping.
+    # The number that was passed on, and that of the child's own mapping.
     assert program(source, method) == [2, True]
 
 

@@ -1,4 +1,4 @@
-"""What a child has from its parent, and what it has not."""
+"""What a child has from its parent, and what it does not have."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("a_segment")
 def test_a_lock_that_a_child_uses_is_never_anothers_in_the_parent() -> None:
     def parent() -> None:
         first = semlock.Lock()
-        # Whatever was made and ended before is there to be used again.
+        # What was made and dropped before leaves slots to use again.
         address = semlock.Lock()._address()
         kept = [semlock.Lock()]
         assert kept[0]._address() == address
@@ -43,10 +43,10 @@ def test_a_lock_that_a_child_uses_is_never_anothers_in_the_parent() -> None:
             others = [semlock.Lock() for _ in range(3)]
             for other in others:
                 assert take(other, False) == TAKEN
-            # It is nobody's but the child's: who holds another does not hold this.
+            # It is the child's alone: a process that holds another lock does not hold this one.
             heir.say()
             assert heir.hear() == TAKEN
-            # And who gives this back does not give back another.
+            # And releasing this one releases no other.
             heir.say()
             assert heir.hear() is False
             assert [other.holder() for other in others] == [os.getpid()] * 3
@@ -56,11 +56,11 @@ def test_a_lock_that_a_child_uses_is_never_anothers_in_the_parent() -> None:
     in_a_child(parent)
 
 
-# ---- Slots of what was dropped, and children that had it ----
+# ---- Slots of dropped locks, and children that had those ----
 
-# More than a process's first segments have slots, so that it looks for some that it can use again.
+# More than the slots of a process's first segments, so that it searches for slots to use again.
 MANY = 40_000
-# As many as make it look whether children are gone.
+# Enough to make it check whether children are gone.
 A_BATCH = 500
 
 
@@ -71,7 +71,7 @@ def segments() -> int:
 
 
 def make_and_drop(count: int, *, forks: Callable[[], object] = lambda: None) -> None:
-    """Makes so many locks, in batches that are there during a fork and dropped after it."""
+    """Makes so many locks, in batches that exist during a fork and are dropped after it."""
     for _ in range(count // A_BATCH):
         batch = [semlock.Lock() for _ in range(A_BATCH)]
         forks()
@@ -134,7 +134,7 @@ def stays_as_it_is(_: Line) -> None:
 
 
 def becomes_a_daemon(line: Line) -> None:
-    """Closes what it has, and leaves the work to its own child."""
+    """Closes its descriptors, and leaves the work to its own child."""
     kept = line.connection.fileno()
     os.closerange(3, kept)
     os.closerange(kept + 1, 4096)
@@ -143,7 +143,7 @@ def becomes_a_daemon(line: Line) -> None:
 
 
 def without_descriptors() -> int:
-    """Forks where nothing can be opened for it."""
+    """Forks at the limit of descriptors: nothing can be opened for the child."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     first_free = os.dup(0)
     os.close(first_free)
@@ -271,11 +271,11 @@ def sleeps(condition: Any) -> bool:
     return bool(condition._sleeping_count.get_value())
 
 
-# ---- Whose a segment is ----
+# ---- The segment's process ----
 
 
 def test_what_a_child_makes_lies_in_a_segment_of_its_own() -> None:
-    # Two that took slots of one segment might take the same at the same time.
+    # If two processes took slots of one segment, they might take the same slot at the same time.
     def parent() -> None:
         before = semlock.Lock()
 
@@ -295,8 +295,8 @@ def test_what_a_child_makes_lies_in_a_segment_of_its_own() -> None:
 
 
 def test_a_fork_takes_no_permit_of_a_semaphore_for_a_lock() -> None:
-    # Permits stand where slots do. One that process 64 died with, and that was given back so, looks
-    # like the tag of a lock; the next one, free, like what no queue's lock has.
+    # Permits stand where slots do. A permit that process 64 held as it died, and that came back,
+    # looks like the tag of a lock; the next one, free, looks like no queue's lock.
     semaphore = semlock.Semaphore(8, robust=True, on_owner_died="ignore")
     words = Words(semaphore)
     for _ in range(8):
@@ -384,7 +384,7 @@ def test_a_fork_in_a_handler_leaves_its_parents_place_at_a_barrier_alone() -> No
         def handler(*_: Any) -> None:
             pid = os.fork()
             if not pid:
-                # Out of a wait that is not its own.
+                # It leaves a wait that is not its own.
                 raise SystemExit
             os.waitpid(pid, 0)
             line.say("forked")

@@ -1,4 +1,4 @@
-"""A frozen program, whose executable is also the interpreter of its children, works on semlock."""
+"""A frozen program runs on semlock. Its executable is also its children's interpreter."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ if __name__ == "__main__":
 
 
 def frozen(directory: Path) -> Path:
-    """The executable that PyInstaller makes of the program."""
+    """The executable that PyInstaller makes from the program."""
     source = directory / "program.py"
     source.write_text(SOURCE)
     places = ["--distpath", directory / "dist", "--workpath", directory / "build"]
@@ -131,5 +131,5 @@ def test_a_frozen_program_works_with_every_start_method_and_backend(tmp_path: Pa
             told = json.loads(output(program=program, env={**os.environ, **choice}))
             is_recovered = [True] if backend == "shared" else []
             assert told == [seen, seen, [1, 2], *is_recovered], choice
-    # Dozens of megabytes, of which pytest would keep several.
+    # pytest would keep several of them, of dozens of megabytes each.
     shutil.rmtree(tmp_path)

@@ -16,7 +16,7 @@ def program(tmp_path: Path) -> Program:
     return lambda source, *arguments: run_program(tmp_path, source, *arguments)
 
 
-# The head of programs that have no place for it, and what they find out.
+# The head of programs in which the stdlib finds no place for its heap, and what they find out.
 HEAD = '''
 import ctypes, errno, fcntl
 
@@ -168,7 +168,7 @@ def body():
     )
     before, installed, after, is_undone = program(source, TESTS, "fork", place)
     assert before == after
-    # FileNotFoundError, OSError: as the place is.
+    # FileNotFoundError or OSError, as the place demands.
     assert all("Error" in name for name in before)
     assert installed == ["nothing", "nothing"]
     assert is_undone

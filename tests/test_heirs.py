@@ -1,6 +1,6 @@
-"""A lock that is held at a fork is its child's too, if that may go on with it, and for as long.
+"""If a lock is held at a fork, an heir holds it too, for as long as the child may go on with it.
 
-Children live until the test closes a pipe, whatever program they are by then.
+Children live until the test closes a pipe, whatever program they run by then.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from kernel_features import Denied, deny, needs_seccomp
 
 pytestmark = [
     pytest.mark.usefixtures("a_segment"),
-    # Python gives one at each fork beside a thread.
+    # Python warns like this at each fork beside a thread.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
 
 class Until:
-    """Until when children live."""
+    """A pipe: children live until the test closes it."""
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
@@ -60,13 +60,13 @@ def fork_one_that_executes(until: Until) -> None:
     reading, writing = os.pipe()
     fork(until.becomes_a_program)
     os.close(writing)
-    # It executes, and this is closed.
+    # When it executes another program, this is closed.
     os.read(reading, 1)
     os.close(reading)
 
 
 def start(until: Until, **options: Any) -> None:
-    # It returns when the child has executed.
+    # This returns when the child has executed the other program.
     subprocess.Popen(["cat"], stdin=until.reading, **options)
 
 
@@ -91,7 +91,7 @@ def in_another_thread(function: Callable[[], Any]) -> None:
 
 @contextmanager
 def holder_that(lock: Any, until: Until, does: Callable[[Line], Any]) -> Iterator[Child]:
-    """A child that acquires the lock, does something, and goes on."""
+    """A child that acquires the lock, calls a function, and goes on."""
 
     def body(line: Line) -> None:
         until.end()
@@ -142,7 +142,7 @@ def daemonize(line: Line, until: Until) -> None:
     os.setsid()
     if os.fork():
         os._exit(0)
-    # As daemons do: nothing that was open stays so. The kernel gives the line back its number.
+    # As daemons do, it closes all descriptors. The kernel gives the line its number back.
     kept = {line.connection.fileno(), until.reading}
     for number in range(3, max(kept)):
         if number not in kept:
@@ -180,7 +180,7 @@ def test_an_heir_keeps_the_lock_of_a_parent_that_ended_until_it(
                 with forked(waiter(lock)) as next_one:
                     assert next_one.hear() == "waiting"
                     os.kill(daemon, signal.SIGKILL)
-                    # Who held it by name.
+                    # The process whose pid held it.
                     assert next_one.hear() == recovered_from(child.pid)
                     let_go(next_one)
             else:
@@ -194,7 +194,7 @@ def test_an_heir_keeps_the_lock_of_a_parent_that_ended_until_it(
 
 
 def test_an_rlock_is_recovered_though_its_holder_has_a_child(until: Until) -> None:
-    # Only the thread that took it could release it, and the child has no such thread.
+    # Only the thread that acquired it could release it, and the child has no such thread.
     lock = semlock.RLock()
     with holder_that(lock, until, lambda _: fork(until.wait)) as child:
         assert child.hear() == "held"
@@ -269,7 +269,7 @@ def test_where_the_system_tells_of_no_heirs_a_lock_that_was_held_at_a_fork_is_ke
         assert child.hear() == "held"
         die(child)
         assert is_kept(lock)
-    # Whoever knows better can release it.
+    # A program that knows better can release it.
     lock.release()
     assert take(lock, False) == TAKEN
 

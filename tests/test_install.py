@@ -93,7 +93,7 @@ Program = Callable[..., Any]
 
 
 def written(directory: Path, backend: str, source: str) -> Path:
-    """The file of a program whose function `body` returns what it has to say."""
+    """The file of a program whose function `body` returns the result."""
     path = directory / "program.py"
     path.write_text(f"BACKEND = {backend!r}\n{HEAD}{source}{TAIL}")
     return path
@@ -106,7 +106,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def program(tmp_path: Path, backend: str) -> Program:
-    """Runs a program in a file of its own, whose function `body` returns what it has to say."""
+    """Runs a program in a file of its own. Its function `body` returns the result."""
 
     def program(source: str, *arguments: str) -> Any:
         path = written(tmp_path, backend, source)
@@ -388,7 +388,7 @@ def body():
     context.set_forkserver_preload(["__main__"])
     return answer(context, tell_of_main)
 """
-    # Not every version of CPython has the server import it, though it is the default.
+    # Not every version of CPython lets the server import it, though it is the default.
     by_server = program(source, "stock")[0]
     assert program(source, "stock") == [by_server, False, False, "stock"]
     assert program(source, "installed") == [by_server, True, True, "semlock"]
@@ -637,7 +637,7 @@ def body():
     return [*said, lock.acquire()]
 """
     is_ours = moment == "after" and backend == "shared"
-    # One from before is not of the class that stands there now.
+    # A lock from before is not of the class that stands there now.
     is_the_present = moment == "after" or backend == "kernel"
     once = [[True, False, 2], [False, is_the_present], [True, is_ours]]
     assert program(source, moment) == [*once, *once, True]

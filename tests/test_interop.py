@@ -12,7 +12,7 @@ from semlock._multiprocessing import SemLock
 
 OURS, STOCK = "semlock._multiprocessing", "_multiprocessing"
 
-# One side of a game of ping-pong: takes a ball from one semaphore and puts it into the other.
+# One side of a game of ping-pong: takes a ball from one semaphore, and puts it into the other.
 PLAYER = """if True:
     import sys
     from {module} import SemLock
@@ -42,7 +42,7 @@ def test_a_permit_goes_to_and_fro_between_processes(
     with started("-c", scripts[0]) as one, started("-c", scripts[1]) as two:
         said = [child.communicate(timeout=PATIENCE) for child in (one, two)]
     assert said == [("500 -500\n", "")] * 2
-    # The ball is where it was.
+    # The ball is where it was at the start.
     assert [SemLock._rebuild(0, 1, 1, name)._get_value() for name in names] == [0, 1]
 
 

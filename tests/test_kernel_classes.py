@@ -1,8 +1,8 @@
-"""The classes that stand in where semlock's own are missing: here on this system's semaphores.
+"""The classes that stand in for semlock's own where those are missing, on this system's semaphores.
 
 Each test is a program of its own: the stdlib's barriers and named semaphores leave memory and a
-resource tracker to the process that makes them. What the classes have on Windows alone is tested
-there: see `tests/windows`.
+resource tracker to the process that makes them. `tests/windows` tests what the classes have on
+Windows alone.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def check_what_cannot_be_had_is_refused(context: Any) -> None:
             cls(ctx=context, on_owner_died="no")
         with pytest.raises(TypeError, match=refusal + "int$"):
             cls(ctx=context, on_owner_died=1)
-        # They are sent while a child is started, and nowhere else.
+        # They can be sent only while a child is started.
         lock = cls(ctx=context, on_owner_died="ignore")
         with pytest.raises(RuntimeError, match="inheritance"):
             pickle.dumps(lock)

@@ -1,4 +1,4 @@
-"""Nothing is left in memory, whether a call succeeds or fails."""
+"""A call leaves nothing in memory, whether it succeeds or fails."""
 
 import gc
 import itertools
@@ -9,7 +9,7 @@ import pytest
 from semlock._multiprocessing import SemLock, sem_unlink
 
 CALLS = 5_000
-# What the interpreter itself may keep: caches that fill up, free lists.
+# Blocks that the interpreter itself may keep: caches that fill up, free lists.
 BLOCKS = CALLS // 10
 
 
@@ -68,7 +68,7 @@ KEPT = (None, True, False, SemLock, Subclass, ValueError, TypeError, OSError, As
 def held():
     """References to what every call touches, and blocks of memory."""
     gc.collect()
-    # Immortal objects have a count that means nothing.
+    # Immortal objects have a meaningless reference count.
     counts = [sys.getrefcount(kept) if sys.version_info < (3, 12) else 0 for kept in KEPT[:3]]
     counts += [sys.getrefcount(kept) for kept in KEPT[3:]]
     return counts, sys.getallocatedblocks()

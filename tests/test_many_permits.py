@@ -1,4 +1,4 @@
-"""Semaphores of very many permits: no look through them all keeps other threads from running.
+"""Semaphores of very many permits: a scan of all permits does not keep other threads from running.
 
 Each program has a process of its own, because the segment of so large a semaphore stays.
 """
@@ -25,8 +25,7 @@ def held_by_another(semaphore, permits):
     return forked(hold)
 """
 
-# The other thread gets the interpreter's lock only when it is given up: a switch by force comes
-# after an hour.
+# The other thread gets the GIL only when this one gives it up: a forced switch comes after an hour.
 RUNS_MEANWHILE = (
     HOLDER
     + """

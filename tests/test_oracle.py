@@ -1,6 +1,6 @@
-"""Random calls, in a child process that may crash: stock says what is right.
+"""Makes random calls in a child process, which may crash. The stdlib shows what is right.
 
-To look for longer, at each: SEMLOCK_FUZZ_SECONDS=600 pytest tests/test_oracle.py
+To search for longer, in each test: SEMLOCK_FUZZ_SECONDS=600 pytest tests/test_oracle.py
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ short = st.sampled_from(["0", "-1", "0.0005", "-0.0", "-1e300", "-float('inf')",
 timeouts = st.one_of(
     short, short, st.sampled_from(["'x'", "b'x'", "[]", "Raising", "Float", "10**400", "1j", "S"])
 )
-# What stock has no defined behaviour for.
+# Calls for which the stdlib has no defined behaviour.
 wild = st.sampled_from(
     ["float('nan')", "-float('nan')", "float('inf')", "1e308", "2**63", "2**62", "1e19", "10**300"]
 )
@@ -124,7 +124,7 @@ others = [
     call("lock({i}) == {v}", i=locks, v=odd),
     call("bool(weakref.ref(lock({i})))", i=locks),
 ]  # fmt: skip
-# Not on stock: undefined there, or a difference on purpose.
+# Not on the stdlib: undefined there, or different on purpose.
 ours_alone = [
     call("lock({i}).acquire(False, {t})", i=locks, t=wild),
     call("guarded({i}, 'acquire', True, {t})", i=locks, t=wild),
@@ -182,7 +182,7 @@ bad_arguments = [
     call("{c}({j}, {k})", c=st.sampled_from(["Lock", "RLock", "Event"]), j=junk.filter(bool),
          k=keywords),
 ]  # fmt: skip
-# Not on stock: it has nothing of the kind, or behaves otherwise there for a reason.
+# Not on the stdlib: it has nothing of the kind, or behaves otherwise there for a reason.
 classes = st.sampled_from(
     ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier"]
 )
@@ -292,7 +292,7 @@ def oracle(request: pytest.FixtureRequest) -> Iterator[Oracle]:
 
 SECONDS = float(os.environ.get("SEMLOCK_FUZZ_SECONDS", 0))
 
-# Without shrinking, which takes many minutes where each try crashes a child.
+# Without shrinking, which takes many minutes if each try crashes a child.
 beside_a_child = settings(
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
@@ -300,7 +300,7 @@ beside_a_child = settings(
 
 
 def fuzz(oracle: Oracle, strategy: st.SearchStrategy[list[str]]) -> None:
-    """Checks many scripts: as many as a profile says, or other ones until the time is over."""
+    """Checks many scripts: as many as the profile says, or new ones until the time is over."""
     checked = 0
 
     def check(calls: list[str]) -> None:

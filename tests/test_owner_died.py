@@ -1,6 +1,6 @@
-"""A lock whose holder dies goes to the next, who is told; one whose holder lives never does.
+"""A lock whose holder dies goes to the next acquirer, who is told. A living holder keeps its lock.
 
-The kernel is made to lie about who lives as far as it can: see `kernel_features`.
+The tests make the kernel lie about who lives, as far as it can: see `kernel_features`.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def test_a_holder_that_dies_while_everybody_polls_is_replaced_by_exactly_one(
         assert winner.hear() == recovered_from(first.pid)
         let_go(winner)
         pollers.remove(winner)
-        # The others find it free.
+        # The other processes find it free.
         for _ in range(2):
             wait_until(lambda: any(child.says_something() for child in pollers), "one gets it")
             (winner,) = (child for child in pollers if child.says_something())
@@ -242,7 +242,7 @@ def test_killed_waiters_take_nothing_with_them(make: Make) -> None:
     assert take(lock, False) == TAKEN
 
 
-# ---- What is told, to whom, and for how long ----
+# ---- Who is told what, and for how long ----
 
 
 @robust_locks
@@ -321,7 +321,7 @@ def test_if_the_warning_is_an_error_the_next_is_told_too(make: Make) -> None:
                 pytest.fail("the lock is not held")
             assert (lock._semlock._is_mine(), lock._semlock._count()) == (False, 0)
             assert lock.recovered is None
-    # In another process, and then here.
+    # First in another process, and then here.
     with forked(lambda _: take(lock)) as other:
         assert other.result() == recovered_from(pid)
     assert take(lock) == recovered_from(other.pid)
@@ -558,12 +558,12 @@ def pidfd_open_denied(error: str) -> str:
 
 
 def a_living_holder_keeps_its_lock_and_a_dead_one_does_not(kind: str, user: int = 0) -> None:
-    """With a waiter that cannot learn all about the holder."""
+    """Tried with a waiter that cannot learn all about the holder."""
     lock = getattr(semlock, kind)()
 
     def look(line: Line) -> None:
         if user:
-            # Of root's group too, one would be shown what hidepid hides.
+            # hidepid hides nothing from a member of root's group.
             os.setgroups([])
             os.setgid(user)
             os.setuid(user)
@@ -588,7 +588,7 @@ def a_living_holder_keeps_its_lock_and_a_dead_one_does_not(kind: str, user: int 
 def test_the_proc_of_another_pid_namespace_does_not_take_a_lock_from_the_living(
     kind: str,
 ) -> None:
-    # There the holder's number is somebody else's, or nobody's.
+    # There, the holder's pid names another process, or none.
     in_a_pid_namespace(
         lambda: a_living_holder_keeps_its_lock_and_a_dead_one_does_not(kind), own_proc=False
     )
@@ -627,7 +627,7 @@ def in_another_pid_namespace(body: Callable[[Line], Any]) -> Callable[[Line], An
 
 
 def a_number_that_means_two_processes(kind: str) -> None:
-    """What one judges whose own number is the same in `/proc`, which is another namespace's."""
+    """A process checks a holder, and `/proc` is a foreign one in which its own pid is the same."""
     ambiguous, own = 5_000, 6_000
 
     def idle(line: Line) -> None:
@@ -703,7 +703,7 @@ def test_a_holder_in_another_pid_namespace_is_foreign_and_never_recovered_from(
 
 @contextmanager
 def foreign_process(body: Callable[[Line], Any]) -> Iterator[Callable[[], None]]:
-    """A process of another pid namespace that has said that it waits, and what kills it."""
+    """A process of another pid namespace that has said that it waits. Yields what kills it."""
     with forked(in_another_pid_namespace(body)) as child:
         assert child.hear() == "waits"
 
@@ -860,7 +860,7 @@ def test_where_pidfd_open_is_denied_a_process_whose_main_thread_has_ended_lives(
     [errno.EPERM, errno.ENOSYS, errno.EMFILE, errno.ENOMEM, errno.EINVAL, errno.ENOENT],
 )
 def test_a_pidfd_open_that_fails_later_on_takes_nothing_from_the_living(error: int) -> None:
-    # What semlock found out about its process before does not hold any more.
+    # What semlock found out about its own process before no longer holds.
     lock = semlock.Lock()
 
     def look() -> bool:
@@ -978,7 +978,7 @@ def a_fork_of_the_holder_is_not_the_holder(kind: str, fork: Callable[[], int] = 
             assert take(lock, False) == NOT_TAKEN
             assert not lock._semlock._is_mine()
             child.kill()
-            # It held the lock in its own name, though no handler had told it who it is.
+            # It held the lock in its own name, though no handler had told it its pid.
             assert take(lock) == recovered_from(child.pid)
 
     in_a_child(body)
@@ -997,7 +997,7 @@ def test_where_the_kernel_wipes_nothing_a_fork_of_the_holder_is_not_the_holder(k
         a_fork_of_the_holder_is_not_the_holder,
         kind,
         first="from kernel_features import Denied, deny\n"
-        # Of the advice, MADV_WIPEONFORK (18) and its neighbours have this bit.
+        # This bit filters MADV_WIPEONFORK (18) and its neighbours among the kinds of advice.
         f"deny(Denied('madvise', {errno.EINVAL}, 2, 16))",
     )
 
@@ -1076,7 +1076,7 @@ def test_a_daemon_that_forked_while_it_held_a_lock_holds_it_after_its_parent_end
 
 
 def test_a_lock_that_was_taken_after_a_fork_is_robust() -> None:
-    # Only what was held during the fork is perhaps its child's.
+    # Only a lock that was held during the fork may be the child's.
     lock = semlock.Lock()
 
     def body(line: Line) -> None:
@@ -1105,7 +1105,7 @@ def test_a_recovered_lock_that_another_released_tells_of_no_death_any_more() -> 
 
 
 def test_an_rlock_of_a_parent_that_ended_is_not_its_childs() -> None:
-    # Only the thread that took it could release it, and a fork has no such thread.
+    # Only the thread that acquired it could release it, and a fork has no such thread.
     lock = semlock.RLock()
 
     def body(line: Line) -> None:
@@ -1372,7 +1372,7 @@ def test_a_lock_of_a_dead_holder_may_be_released_by_anyone() -> None:
     assert lock.acquire(False)
 
 
-# ---- Looking on changes nothing ----
+# ---- Reading the state changes nothing ----
 
 
 @robust_locks
@@ -1485,7 +1485,7 @@ def test_a_warning_shows_where_the_program_used_what_has_the_lock(use: str) -> N
     assert [warning.filename for warning in caught] == [__file__]
 
 
-# ---- What the warning runs ----
+# ---- Code that the warning runs ----
 
 ONE_PERMIT: dict[str, Callable[[], Any]] = {
     "Lock": semlock.Lock,
@@ -1543,7 +1543,7 @@ def test_what_the_warning_runs_may_take_the_lock_and_nobody_comes_between(
     seen = []
 
     def hook() -> None:
-        # A use returns what its release does: it was taken.
+        # `use` returns what its release returns: the hook acquired the lock.
         seen.append((use(lock), in_another_thread(lambda: lock.acquire(False)), lock.recovered))
 
     with warnings_run(hook):

@@ -1,4 +1,4 @@
-"""The pages: their examples run, their links lead somewhere, and they leave out nothing public."""
+"""The pages: their examples run, their links lead somewhere, and they describe all public names."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 DOCTESTS = ROOT / "crates" / "semlock" / "src" / "lib.rs"
 
-# A block without a language is Rust to rustdoc.
+# rustdoc takes a block without a language as Rust.
 LANGUAGES = {"python", "rust", "sh", "text"}
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 
-# What an example's `sh` lines run on.
+# The shell that an example's `sh` lines run in.
 SCRIPT = """\
 from multiprocessing import synchronize
 
 assert synchronize._multiprocessing.__name__ == "semlock._multiprocessing"
 """
 
-# By how many columns a line ends, but for tables and what stands in a block.
+# The most columns of a line, but for tables and blocks.
 COLUMNS = 100
 MOST_LINES_OF_README = 150
 
@@ -81,7 +81,7 @@ def test_an_example_runs_and_prints_what_its_comments_say(example: str, tmp_path
     script = tmp_path / "example.py"
     script.write_text(example)
     printed = re.findall(r"^ *print\(.*\)  # (.*)$", example, re.MULTILINE)
-    # What an example warns of, it says.
+    # An example says what it warns of.
     warns = "# OwnerDiedWarning" in example
     filters = ["-W", "error", *(["-W", "default:process:RuntimeWarning"] if warns else [])]
     result = subprocess.run(
@@ -139,7 +139,7 @@ def without_numbers_and_lines(text: str) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub makes of a page's headings."""
+    """The anchors that GitHub makes from a page's headings."""
     found: set[str] = set()
     for heading in re.findall(r"^#+ +(.*)$", prose(page), re.MULTILINE):
         text = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading).replace("`", "")
@@ -198,7 +198,7 @@ def test_each_public_name_has_its_section(name: str) -> None:
     assert section(name)
 
 
-# What a class has as another has it, that one's section describes.
+# If two classes share a method, one class's section describes it.
 CLASSES = {
     "Lock": "",
     "RLock": "Lock",

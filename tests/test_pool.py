@@ -608,7 +608,7 @@ def body():
     return int(number)
 """
     )
-    # Three, perhaps one more each before it was known, and the one that was asked.
+    # Three, perhaps one more each before the pool was known to be broken, and the one asked for.
     assert program(source, "fork", "get_context", side) <= 3 + 3 + 1
 
 

@@ -1,4 +1,4 @@
-"""Queues bring whole messages or say that they are broken, whoever is killed in their use."""
+"""Queues bring whole messages or say that they are broken, whoever is killed while using them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`python -m semlock` runs a program as the interpreter itself would, but on semlock.
 
-Each program is run both ways, and its output, errors and exit code have to be the same.
+Each program runs both ways, and its output, errors and exit code must be the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from children import NAMES_SEMAPHORES, run
 
-# Says all that a program can know of how it was started.
+# Prints all that a program can know of how it was started.
 REPORT = '''
 """The program's documentation."""
 import sys
@@ -130,7 +130,7 @@ thread.start()
 thread.join()
 """
 
-# A module beside the program. (Of a program that is called __main__.py, children import nothing.)
+# A module beside the program. (If a program is called __main__.py, children import nothing.)
 BESIDE = """
 import os, sys
 
@@ -227,7 +227,7 @@ if sys.version_info >= (3, 11):
 
 Both = Callable[..., "subprocess.CompletedProcess[str]"]
 
-# What cannot be as without: these words come from the interpreter's own reading of a file.
+# What differs from a run without semlock: the interpreter's own messages as it reads a file.
 COMPILE_WORDS_IT_OTHERWISE = (
     "null-byte",
     *(["bad-encoding"] if sys.version_info < (3, 14) else []),
@@ -238,7 +238,7 @@ COMPILE_WORDS_IT_OTHERWISE = (
 def both(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs Python without and with semlock, compares, and gives back the second."""
+    """Runs Python without and with semlock, compares, and returns the outcome with semlock."""
     (tmp_path / "beside.py").write_text(BESIDE)
     if request.node.name.endswith(tuple(f"[{name}]" for name in COMPILE_WORDS_IT_OTHERWISE)):
         reason = "compile() words this otherwise than the interpreter"
@@ -478,7 +478,7 @@ if __name__ == "__main__":
     print(queue.__file__)
 """
     )
-    # semlock imports that of the standard library, and a program that has locks alone does not.
+    # semlock imports this module of the standard library; a program with locks alone does not.
     program = form(tmp_path, source)
     (tmp_path / "queue.py").write_text("")
     own = form is as_script or form is as_module

@@ -1,6 +1,6 @@
 """Addresses, descriptors and segments that are wrong, and a system that has run out of something.
 
-Each is an error that says so, and never undefined behaviour, SIGBUS or a hang.
+Each causes an error that says so, and never undefined behaviour, SIGBUS or a hang.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ SEM_VALUE_MAX = synchronize.SEM_VALUE_MAX
 
 Segment = bytes
 
-# What says no to nonsense. A number that fits no integer of the machine is refused before.
+# The errors that refuse nonsense. A number that fits no integer of the machine fails earlier.
 NONSENSE = (ValueError, OverflowError, TypeError)
 
 
-# What says that a segment cannot be reached, or be sent.
+# The errors that say that a segment cannot be reached, or be sent.
 NOT_REACHED = (OSError, LookupError, ValueError, RuntimeError)
 
 
@@ -79,7 +79,7 @@ def is_refused(*arguments: Any) -> bool:
 
 
 def usable(lock: Any) -> None:
-    """A lock that was accepted works: never a crash."""
+    """A lock that was accepted works: it never crashes."""
     if lock.acquire(True, 0.01):
         lock.release()
     repr(lock)
@@ -154,7 +154,7 @@ def test_a_tag_with_any_other_bit_is_refused() -> None:
 def test_what_is_of_another_kind_is_refused(made: str, asked: str) -> None:
     thing = CLASSES[made]()
     thing._mark_shared()
-    # The one is a case of the other.
+    # A bounded semaphore is a kind of semaphore.
     semaphores = {"Semaphore", "BoundedSemaphore"}
     if type(thing).__name__ == asked or {type(thing).__name__, asked} == semaphores:
         assert rebuild(asked, *thing._address())._address() == thing._address()
@@ -268,7 +268,7 @@ def a_copy_of(content: bytes, *, in_memory: bool = True) -> int:
 
 
 def outcome_of(segment: bytes, slot: int, tag: int, content: bytes, **options: Any) -> str:
-    """What comes of opening a lock in a segment with this content."""
+    """The outcome of opening a lock in a segment with this content."""
     descriptor = a_copy_of(content, **options)
     try:
         before = len(os.listdir("/proc/self/fd"))
@@ -276,7 +276,7 @@ def outcome_of(segment: bytes, slot: int, tag: int, content: bytes, **options: A
             lock = semlock.Lock._rebuild(segment, slot, tag, descriptor)
         except ValueError as error:
             gc.collect()
-            # Neither was the descriptor closed nor is another left.
+            # The descriptor was not closed, and no other is left.
             assert len(os.listdir("/proc/self/fd")) == before
             return f"refused: {error}"
         usable(lock)
@@ -334,12 +334,12 @@ def wrong_headers_are_refused(segment: str, slot: int, tag: int, descriptor: int
         changed = bytearray(content)
         changed[byte] ^= 0x40
         assert outcome_of(identity, slot, tag, bytes(changed)).startswith("refused"), byte
-    # The magic: it comes first.
+    # The magic, which comes first.
     for byte in range(4):
         changed = bytearray(content)
         changed[byte] ^= 1
         assert outcome_of(identity, slot, tag, bytes(changed)).startswith("refused"), byte
-    # The size, wherever it stands, larger and smaller.
+    # The size, wherever it stands: too large and too small.
     size = len(content)
     for width, code in ((8, "<Q"), (4, "<I")):
         at = content.find(struct.pack(code, size), 0, 256)
@@ -350,7 +350,7 @@ def wrong_headers_are_refused(segment: str, slot: int, tag: int, descriptor: int
             changed[at : at + width] = struct.pack(code, wrong)
             assert outcome_of(identity, slot, tag, bytes(changed)).startswith("refused"), wrong
         break
-    # Any byte at all, the version's among them: refused, or it did not matter.
+    # Any byte at all, also of the version: it is refused, or the change does not matter.
     outcomes = {}
     for byte in range(256):
         for flip in (0x01, 0xFF):
@@ -369,7 +369,7 @@ def wrong_sizes_are_refused(segment: str, slot: int, tag: int, descriptor: int) 
             if length < len(content):
                 said = outcome_of(identity, slot, tag, content[:length], in_memory=in_memory)
                 assert said.startswith("refused"), length
-        # What is behind the end that the header tells, nobody reads.
+        # Nobody reads what lies behind the end that the header names.
         for longer in (content + b"\0", content + b"\0" * 4096, content * 2):
             outcome_of(identity, slot, tag, longer, in_memory=in_memory)
 
@@ -406,7 +406,7 @@ def test_a_segment_that_is_not_what_it_says_is_refused(refused: Callable[..., No
 
 
 def test_a_pickle_that_was_cut_or_changed_is_an_error_or_the_lock() -> None:
-    # Only in the bytes of the address: elsewhere a pickle can name any function there is.
+    # Only in the bytes of the address: elsewhere, a pickle can name any function.
     lock = semlock.Lock()
     segment, _, _ = lock._address()
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
@@ -437,7 +437,7 @@ def test_bytes_whose_segment_is_gone_are_a_clear_error() -> None:
     def body() -> str:
         return pickle.dumps(semlock.Lock()).hex()
 
-    # The child's segment ended with it.
+    # The child's segment ended with the child.
     in_a_fresh_interpreter(unpickling_says_that_it_is_gone, in_a_child(body))
 
 
@@ -539,7 +539,7 @@ def reach_a_child(method: str, things: list[Any]) -> None:
 
 @contextmanager
 def all_descriptors_closed(reused: bool) -> Iterator[None]:
-    """By a daemon, say; and their numbers may be others' then, which stay as they are."""
+    """As a daemon does. Others may then get the numbers, and their descriptors stay as they are."""
     os.closerange(3, 256)
     others = [os.memfd_create("another's") for _ in range(20 if reused else 0)]
     files = [os.fstat(other).st_ino for other in others]
@@ -728,7 +728,7 @@ def file_size_limit(limit: int) -> None:
 
 
 def least_file_size(make: Callable[[], Any]) -> int:
-    """The limit that the error asks for, in a process that may make no files."""
+    """The limit that the error asks for, in a process that must not make files."""
     file_size_limit(0)
     with pytest.raises(OSError, match="RLIMIT_FSIZE") as caught:
         make()
@@ -794,14 +794,14 @@ def wait_at(condition: Any) -> None:
 def test_a_limit_of_file_size_that_is_reached_later_leaves_the_others_alone() -> None:
     def body() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
-        # There may be no large segments any more, but there are small ones.
+        # Large segments are no longer possible, but small ones are.
         locks = []
         with suppress(OSError):
             while len(locks) < 100_000:
                 locks.append(semlock.Lock())
         assert len(locks) > 100
         all_of_them_work(locks)
-        # What is given back is there again.
+        # What is given back can be used again.
         del locks[: len(locks) // 2]
         gc.collect()
         locks.append(semlock.Lock())
@@ -821,7 +821,7 @@ def locks_in_a_small_file_system(where: str) -> None:
     assert "No space left on device" in str(error)
     all_of_them_work(locks)
     in_a_child(lambda: all_of_them_work(locks))
-    # All that was made has its memory: also what nobody has touched.
+    # Every lock has its memory, also one that nobody has touched.
     for lock in locks:
         lock.acquire()
         lock.release()
@@ -891,7 +891,8 @@ def no_descriptors_left() -> None:
     all_of_them_work([first, *locks])
     pid = fork(lambda: first.acquire(False))  # and dies with it
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
-    # Without a descriptor one may not be sure of that, and does no harm; with one it shows.
+    # Without a free descriptor, semlock may not be sure of the death, and then takes nothing.
+    # With one it is sure.
     early = take(first, True, 0.2)
     for descriptor in used:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""semlock's classes are used as those of multiprocessing.synchronize, which are the oracle here."""
+"""semlock's classes are used like those of multiprocessing.synchronize, which are the oracle."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def make(family: Any, name: str, **options: Any) -> Any:
 
 # ---- Every call's result and exception, beside stock's ----
 
-# Each in a family whose names stand for themselves: `lock`, `rlock`, `condition` and `event` are
-# new, `held` and `rheld` are held by this thread, `twice` too and twice, `alien` by another thread.
+# The calls are made on a family of objects, by name: `lock`, `rlock`, `condition` and `event` are
+# new. This thread holds `held` and `rheld`, and `twice` two times. Another thread holds `alien`.
 CALLS = """\
 lock.acquire()
 lock.acquire(True)
@@ -293,7 +293,7 @@ if sys.version_info >= (3, 14):
 
 
 def outcome(family: Any, call: str) -> Any:
-    """What a call gives: its value, or its exception."""
+    """The outcome of a call: its value, or its exception."""
     kit = {name: getattr(family, name) for name in CLASSES}
     kit |= {
         "math": math,
@@ -320,7 +320,7 @@ def outcome(family: Any, call: str) -> Any:
     try:
         value = eval(call, kit)
     except Exception as error:
-        # What the interpreter says of arguments is its own affair; the rest are our words.
+        # The interpreter words the errors of arguments itself; all other messages are ours.
         said = "" if isinstance(error, TypeError | OverflowError) else plain(str(error))
         return type(error), said
     return plain(repr(value))
@@ -332,7 +332,7 @@ def plain(text: str) -> str:
 
 
 def in_another_thread(call: Callable[[], Any]) -> Any:
-    """What a call in another thread returned or raised."""
+    """What a call returns or raises in another thread."""
     results = []
 
     def body() -> None:
@@ -1068,7 +1068,7 @@ def test_what_is_unpickled_where_it_was_pickled_is_the_same_lock(name: str, prot
 
 
 def test_two_unpickled_copies_of_an_rlock_in_one_thread_are_one_lock() -> None:
-    # On stock they dead-lock: each has its own count.
+    # On the stdlib they dead-lock: each has its own count.
     lock = semlock.RLock()
     pickled = pickle.dumps(lock)
     one, two = pickle.loads(pickled), pickle.loads(pickled)
@@ -1081,7 +1081,7 @@ def test_two_unpickled_copies_of_an_rlock_in_one_thread_are_one_lock() -> None:
 
 
 def among_many_others(lock: Any) -> bool:
-    """Whether none of many new locks is this one."""
+    """Whether this lock is none of many new ones."""
     address = lock._address()
     others = [semlock.Lock() for _ in range(1000)]
     return not any(other.locked() or other._address() == address for other in others)
@@ -1212,7 +1212,7 @@ Special = types.SimpleNamespace(**SUBCLASSES)
 Talking = types.SimpleNamespace(**_subclasses("Talking", __getstate__=_says, __setstate__=_hears))
 
 
-# ---- What is private, but agreed ----
+# ---- Private, but agreed between the package and the extension ----
 
 
 @classes
@@ -1286,7 +1286,7 @@ def test_many_locks_cost_few_descriptors() -> None:
             assert [lock.locked() for lock in locks].count(True) == 3
         locks.clear()
         gc.collect()
-        # Of all the segments, one may be kept for what comes.
+        # Of all the segments, one may be kept for later locks.
         assert len(os.listdir("/proc/self/fd")) - before <= 1
 
     in_a_child(body)
@@ -1300,7 +1300,7 @@ def test_robust_is_what_the_class_is_by_default_where_it_is_none() -> None:
         assert take(lock) == recovered_from(pid)
         lock.release()
     semaphore = semlock.Semaphore(robust=None)
-    # A robust one is only for those that have a permit to release.
+    # Only a process that has a permit of a robust semaphore can release it.
     semaphore.release()
     assert semaphore.get_value() == 2
 

@@ -1,4 +1,4 @@
-"""Locks can be sent wherever a pickle goes, and leave no descriptor behind on either side."""
+"""Locks can be sent wherever a pickle can go. They leave no descriptor behind on either side."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ def body():
     assert program(source, method) == [False, True, False, False]
 
 
-# Writes plain pickles of a lock, then does as it is told, line by line.
+# Writes plain pickles of a lock, and then does what each line that it reads says.
 SENDER = """if True:
     import os, pickle, sys
     import semlock
@@ -546,7 +546,7 @@ def body():
     assert program(source, method, tests) == [True, False, False, False, 0]
 
 
-# A program whose /proc/PID/fd nobody else enters, as in a sandbox.
+# A program whose /proc/PID/fd no other process can enter, as in a sandbox.
 NO_PROC = """
 from semlock import sharing
 

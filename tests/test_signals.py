@@ -1,6 +1,6 @@
 """Signals during a wait: Ctrl-C ends it, a handler that returns does not, and no permit is lost.
 
-Each program runs on semlock and on the interpreter's own module, which has to behave the same.
+Each program runs on semlock and on the interpreter's own module. Both must behave the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import semlock
 from children import PATIENCE, Line, forked, started, wait_until, wait_until_asleep
 from families import Taken, die, holder, recovered_from, take
 
-# A child of one thread. It says "waiting" when it waits next, and ends when told.
+# A child of one thread. It says "waiting" before it waits, and ends when told.
 HEAD = """if True:
     import os, signal, sys, time
     from {module} import SemLock
@@ -45,7 +45,7 @@ Start = Callable[[str], AbstractContextManager["Child[str]"]]
 
 @pytest.fixture(params=["semlock._multiprocessing", "_multiprocessing"])
 def waiting(request: pytest.FixtureRequest, name: str) -> Start:
-    """Starts a child and comes back when it is asleep in a wait."""
+    """Starts a child, and returns when it sleeps in a wait."""
 
     @contextmanager
     def waiting(body: str) -> Iterator[Child[str]]:
@@ -129,7 +129,7 @@ def test_a_handler_that_returns_lets_the_wait_go_on_to_the_same_deadline(waiting
     sys.stdin.read()
     """
     with waiting(body) as child:
-        # Were each signal to start the second anew, it would never be over.
+        # If each signal started the second anew, it would never be over.
         give_up = time.monotonic() + PATIENCE
         while not select.select([child.stdout], [], [], 0.02)[0]:
             assert time.monotonic() < give_up, "the deadline moves away"
@@ -227,7 +227,7 @@ def test_a_signal_that_comes_while_another_thread_waits_is_handled_by_the_main_t
 
 
 def test_a_signal_at_any_moment_loses_no_permit(waiting: Start) -> None:
-    # Many releases and signals at once. Every release is one acquire that says True.
+    # Many releases and signals at once. For every release, one acquire returns True.
     body = """
     acquired = 0
 
@@ -307,7 +307,7 @@ CLASSES = {
 
 @pytest.mark.parametrize("wait", CLASSES.values(), ids=CLASSES)
 def test_a_signal_that_interrupts_no_sleep_is_handled_soon(wait: Callable[[], None]) -> None:
-    # As one does that arrives just before the sleep: Python knows of it, the sleep does not.
+    # So does one that arrives just before the sleep: Python knows of it, the sleep does not.
     def body(line: Line) -> None:
         def interrupt() -> None:
             line.hear()
@@ -325,7 +325,7 @@ def test_a_signal_that_interrupts_no_sleep_is_handled_soon(wait: Callable[[], No
         assert child.hear() == "handled"
 
 
-# ---- Signals that come more often than a watcher looks ----
+# ---- Signals that come more often than a watcher checks ----
 
 
 def be_interrupted_all_the_time() -> None:

@@ -1,7 +1,7 @@
-"""The soak finds what it is to find, and nothing where there is nothing.
+"""The soak finds each leak that it must find, and none where there is none.
 
-Its drivers that start fresh interpreters take minutes of a processor, and are for
-`cargo xtask soak`.
+`cargo xtask soak` alone runs the drivers that start fresh interpreters: those take minutes of a
+processor.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ fit = pytest.mark.skipif(UNFIT is not None, reason=str(UNFIT))
 HAS_MALLINFO2 = hasattr(ctypes.CDLL(None), "mallinfo2")
 
 
-# Seconds: less than pytest's own watchdog has.
+# Seconds: less than pytest's own watchdog.
 PATIENCE = 110
 
 
@@ -43,7 +43,7 @@ def test_nothing_grows(kind: str) -> None:
     assert "Nothing grows, and everything came out right." in done.stdout
 
 
-# Each of these has a name of its own. The others are numbers, to which one leak adds another's.
+# Each of these kinds has a name of its own. The others are numbers, which one leak adds to.
 NAMED = {
     "descriptors": "driver: descriptors, /dev/null",
     "mapping": "driver: mappings, /dev/zero (deleted)",

@@ -1,6 +1,6 @@
-"""Many threads use one object at once, with and without the GIL, and it stays what it is.
+"""Many threads use one object at once, with and without the GIL, and it stays consistent.
 
-Without the GIL they run at the same time, so each test is run with many seeds, of which come the
+Without the GIL they run at the same time, so each test runs with many seeds. A seed decides the
 order in which threads start and what they do.
 """
 
@@ -36,7 +36,7 @@ seeds = pytest.mark.parametrize("seed", range(25 if FREE_THREADED else 2))
 
 @pytest.fixture
 def switches_threads_all_the_time() -> Iterator[None]:
-    """Where there is a GIL, it goes from thread to thread in the midst of everything."""
+    """Where there is a GIL, threads switch in the middle of everything."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -49,7 +49,7 @@ def hammer(
     look: Callable[[], None] | None = None,
     threads: int = THREADS,
 ) -> None:
-    """Runs ``work`` in many threads at once, with their numbers, while this one looks on."""
+    """Runs ``work`` in many threads, with their numbers, while this thread calls ``look``."""
     errors: list[BaseException] = []
     ready = threading.Barrier(threads)
 
@@ -63,13 +63,13 @@ def hammer(
 
     numbers = list(range(threads))
     Random(seed).shuffle(numbers)
-    # Daemons, so that an interpreter with one that hangs can end.
+    # Daemons, so that the interpreter can end if one hangs.
     workers = [threading.Thread(target=run, args=(number,), daemon=True) for number in numbers]
     for worker in workers:
         worker.start()
     while look and not errors and (alive := [it for it in workers if it.is_alive()]):
         look()
-        # One that looks all the time keeps the others from getting on.
+        # A thread that checks all the time keeps the others from running.
         alive[0].join(0.001)
     for worker in workers:
         worker.join(PATIENCE)
@@ -129,15 +129,15 @@ MUTEXES: dict[str, Callable[[str], Raw | Native]] = {
 }
 
 
-# Seen on 3.13: a thread that has just released reads the count that the next one has set, and then,
-# as the owner, itself.
+# Seen on 3.13: a thread that has just released reads the count that the next owner has set, and
+# then reads that it is the owner itself.
 of_the_gil = pytest.mark.skipif(
     FREE_THREADED, reason="the stdlib's own _is_mine needs the GIL to tell whose a lock is"
 )
 
 
 def take(lock: Any, random: Random) -> None:
-    """Acquires it in one of the ways there are."""
+    """Acquires it in one of several ways."""
     way = random.randrange(4)
     if way == 0:
         assert lock.acquire()
@@ -259,7 +259,7 @@ def test_however_many_release_at_once_the_greatest_value_is_kept(
 @pytest.mark.parametrize("make", [semlock.Lock, semlock.RLock], ids=["Lock", "RLock"])
 def test_no_notification_of_a_condition_is_lost(make: Any, seed: int) -> None:
     condition = semlock.Condition(make())
-    # Read and written by whoever has the lock, in more steps than one.
+    # The lock's holder reads and writes these, in more than one step.
     items: list[int] = []
     room = 3
     consumed: list[int] = []
@@ -271,7 +271,7 @@ def test_no_notification_of_a_condition_is_lost(make: Any, seed: int) -> None:
                     condition.wait()
                 items.insert(0, number * ROUNDS + turn)
                 assert len(items) <= room
-                # A putter and a getter wait for the same condition, so that one is not enough.
+                # Putters and getters wait for the same condition: one notification is not enough.
                 condition.notify_all()
 
     def get(random: Random) -> None:
@@ -318,7 +318,7 @@ def test_as_many_waiters_are_woken_as_are_notified(seed: int) -> None:
         left = waiters * (ROUNDS // 4)
         while left:
             with condition:
-                # Each of these is one that waits now, or has been notified before and still sleeps.
+                # Each of these waits now, or was notified before and still sleeps.
                 n = min(condition._sleeping_count.get_value(), left, random.randint(1, 3))
                 condition.notify(n)
             with condition:
@@ -340,12 +340,12 @@ def test_all_who_wait_for_an_event_get_it(seed: int) -> None:
                 event.set()
                 assert event.is_set()
             assert event.wait(random.choice([None, PATIENCE]))
-            # All have seen it set, and none waits for the next before it is cleared.
+            # All have seen it set, and none waits for the next one before it is cleared.
             if here.wait(PATIENCE) == 0:
                 event.clear()
                 assert not event.is_set()
             here.wait(PATIENCE)
-        # No order at all any more.
+        # There is no order any more.
         for _ in range(ROUNDS):
             random.choice([event.set, event.clear, event.is_set])()
             assert event.wait(random.random() / 10_000) in (True, False)
@@ -379,13 +379,13 @@ def test_a_barrier_gives_each_thread_its_own_number(seed: int) -> None:
 
     hammer(seed, work, look)
     assert Counter(numbers) == dict.fromkeys(range(THREADS), ROUNDS)
-    # The action is done while all are there: nobody of that round has gone on.
+    # The action runs while all are there: nobody of that round has gone on.
     assert len(actions) == ROUNDS
     assert all(seen <= THREADS * turn for turn, seen in enumerate(actions))
 
 
 class Subclass(semlock.Lock):
-    """Has a dictionary, and so is one of the collector's."""
+    """Has a dictionary, so the collector knows it."""
 
 
 MAKERS: dict[str, Callable[[], Any]] = {
@@ -415,7 +415,7 @@ def test_objects_end_while_others_look_at_them_through_weak_references(
             if random.random() < 0.3:
                 places[place] = make()
                 made[number] += 1
-                # Called once, by whoever ends it.
+                # Called once, by the thread that ends it.
                 weakref.finalize(places[place], ended.append, None).atexit = False
             found = reference()
             if found is not None:
@@ -444,7 +444,7 @@ def test_one_of_many_initialises_an_object(seed: int) -> None:
                 results.append("refused")
             else:
                 results.append("made")
-            # Whoever comes while it is made is told that it is not yet there.
+            # A thread that comes while it is made is told that it does not exist yet.
             with suppress(RuntimeError):
                 take(lock, random)
                 lock.release()
@@ -469,7 +469,7 @@ def test_semaphores_are_opened_and_closed_by_many_threads(
             del by_name
             by_handle.release()
             handle = ours.SemLock(1, 1, 1, "/of-nobody", True).handle
-            # Another thread may have been given the address by now.
+            # Another thread may have got the address by now.
             with suppress(ValueError):
                 ours.SemLock._rebuild(handle, 1, 1, None).acquire(False)
 

@@ -1,4 +1,4 @@
-"""Of those who wait for a lock one watches its holder; another does when that one goes."""
+"""One of a lock's waiters watches the holder. When that waiter goes, another watches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("a_segment")
 
 
 def waits_until_told(lock: Any) -> Any:
-    """Waits for the lock; says "gave up" where a signal ends that."""
+    """Waits for the lock; says "gave up" if a signal ends the wait."""
 
     def body(line: Line) -> None:
         def handler(*_: Any) -> None:
@@ -39,8 +39,8 @@ def waits_until_told(lock: Any) -> Any:
 
 @pytest.mark.parametrize("make", [semlock.Lock, semlock.RLock], ids=["Lock", "RLock"])
 def test_a_watcher_that_gives_up_wakes_another_to_watch(make: Any) -> None:
-    # The other would see by itself that nobody watches, but only at the end of a long sleep: so
-    # what is asked for is not when it sees that, but that it is woken.
+    # The other waiter would notice by itself that nobody watches, but only after a long sleep. So
+    # the test asks whether it is woken, and not when it notices.
     lock = make()
     words = Words(lock)
     with (
@@ -58,7 +58,7 @@ def test_a_watcher_that_gives_up_wakes_another_to_watch(make: Any) -> None:
             assert watcher.hear() == "gave up"
             assert words.wake_ups() == before + 1
             wait_until(words.is_watched, "the other watches")
-            # Who is the watcher now finds the holder dead.
+            # The new watcher finds the holder dead.
             first.kill()
             assert other.hear() == recovered_from(first.pid)
             let_go(other)
@@ -66,13 +66,13 @@ def test_a_watcher_that_gives_up_wakes_another_to_watch(make: Any) -> None:
 
 
 def test_a_watcher_without_a_descriptor_to_look_with_leaves_it_to_another() -> None:
-    # A zombie is told from the living by a descriptor alone.
+    # Only a descriptor tells a zombie from a living process.
     lock = semlock.Lock()
     words = Words(lock)
 
     def at_its_limit(line: Line) -> None:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # Not the first thread, which leaves off watching now and then.
+        # Not the first thread: that one stops watching now and then.
         thread = threading.Thread(target=lock.acquire, daemon=True)
         assert not lock.acquire(False)
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))
@@ -125,12 +125,12 @@ def test_descriptors_that_others_closed_tell_a_watcher_nothing(dies: bool) -> No
         wait_until(words.is_watched, "it watches")
         began = words.watch()
         wait_until(lambda: words.watch() != began, "it has looked once")
-        # As daemons do; and what is opened then gets the numbers.
+        # As daemons do. What is opened next gets the numbers.
         kept = line.connection.fileno()
         os.closerange(3, kept)
         os.closerange(kept + 1, 100)
         if dies:
-            # Never readable, as the descriptor of a process that lives.
+            # It never becomes readable, like the descriptor of a process that lives.
             opened = [end for _ in range(8) for end in os.pipe()]
         else:
             opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(16)]
