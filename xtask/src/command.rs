@@ -1,4 +1,4 @@
-//! Running other programs, visibly and not for ever.
+//! Runs other programs, shows which, and ends those that take too long.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub fn run<I: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = 
     run_within(LIMIT, program, arguments, &[])
 }
 
-/// The same with more in its environment.
+/// The same, with more environment variables.
 pub fn run_with<I: AsRef<OsStr>>(
     program: &Path,
     arguments: impl IntoIterator<Item = I>,
@@ -55,7 +55,7 @@ pub fn run_with<I: AsRef<OsStr>>(
     run_within(LIMIT, program, arguments, variables)
 }
 
-/// The same for a program that was told to run so long.
+/// The same, for a program that was told to run for this long.
 pub fn run_for<I: AsRef<OsStr>>(
     time: Duration,
     program: &Path,
@@ -100,7 +100,7 @@ pub fn output(program: &Path, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// What a program says on its standard error that has to fail.
+/// The standard error of a program that has to fail.
 pub fn refusal(
     program: &Path,
     arguments: &[&str],

@@ -1,6 +1,6 @@
-//! Compiles semlock for systems that are not at hand, as far as a compiler without their libraries
-//! can: `cargo check`, with a standard library that it builds itself. What is for musl is linked
-//! statically and run, where the usual compiler has its library.
+//! Compiles semlock for other systems, as far as a compiler without their libraries can: by `cargo
+//! check`, with a standard library that it builds itself. The musl build is linked statically and
+//! run, where the usual compiler has musl's library.
 
 use std::path::Path;
 
@@ -10,17 +10,17 @@ use crate::command::{cargo, output, run, say};
 use crate::tools::Tools;
 
 const MUSL: &str = "x86_64-unknown-linux-musl";
-/// NetBSD for all Unixes that semlock has nothing of their own for.
+/// NetBSD stands for all Unixes that have no folder of their own in `os/`.
 const CHECKED: [&str; 4] = [
     "aarch64-apple-darwin",
     "x86_64-unknown-freebsd",
     "x86_64-unknown-netbsd",
     "aarch64-unknown-linux-gnu",
 ];
-/// What is for users: these tasks need the Linux that they run on.
+/// Only the packages for users: xtask itself needs Linux.
 const CHECK: [&str; 3] = ["check", "--package=semlock", "--package=semlock-python"];
 const FOLDER: &str = "target/cross";
-/// An extension is a shared library, which musl's target makes only if it is told to.
+/// An extension is a shared library. The target for musl makes one only with this flag.
 const SHARED_LIBRARIES: &str = "-Ctarget-feature=-crt-static";
 
 pub fn cross(folder: Option<&Path>) -> Result<()> {

@@ -45,13 +45,12 @@ enum Task {
         /// on free-threaded ones; not only on the oldest and the newest.
         #[arg(long, conflicts_with = "quick")]
         all_pythons: bool,
-        /// An interpreter, or the folder that it is installed in, that is found as well; can be
-        /// repeated.
+        /// One more interpreter, or the folder that it is installed in. Can be repeated.
         #[arg(long, value_name = "PATH", conflicts_with = "quick")]
         also: Vec<PathBuf>,
-        /// Kills, stops and forks at every instruction, and kills ten thousand times at random, not
-        /// only a sample of that; with `--windows`, runs all of CPython's suite, and not only what
-        /// is about locks.
+        /// Kills, stops and forks at every instruction and not only at a sample of them, and kills
+        /// ten thousand times at random. With `--windows`: runs all of CPython's suite, and not
+        /// only its tests of locks.
         #[arg(long, conflicts_with = "quick")]
         full: bool,
         /// Tests Windows instead, under Wine, with the tools in this folder [default:
@@ -78,11 +77,11 @@ enum Task {
         #[arg(long, value_name = "FOLDER")]
         cross: Option<PathBuf>,
     },
-    /// Measures semlock beside what it stands in for.
+    /// Measures semlock beside the stdlib and other rivals.
     Bench {
         #[command(flatten)]
         python: Python,
-        /// What `python benches` takes: after `--`, for instance `-- --rounds 1`.
+        /// Arguments for `python benches`: after `--`, for instance `-- --rounds 1`.
         #[arg(last = true)]
         arguments: Vec<String>,
     },
@@ -90,21 +89,22 @@ enum Task {
     Soak {
         #[command(flatten)]
         python: Python,
-        /// How long: a fraction will do [default: 10]
+        /// How long; fractions are allowed [default: 10]
         #[arg(long, value_name = "N")]
         minutes: Option<f64>,
-        /// What `python soak` takes besides: after `--`, for instance `-- --seed 3`.
+        /// More arguments for `python soak`: after `--`, for instance `-- --seed 3`.
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Breaks one thing at a time, and sees whether a test notices.
+    /// Breaks one thing at a time, and checks that a test fails.
     Mutants {
         /// Only those of this suite [default: all].
         suite: Option<Suite>,
-        /// Only models' whose line contains this, `eventcount.rs` for instance or `Relaxed`, and rules whose name does.
+        /// Only orderings whose line contains this text (a file's name or `Relaxed`, for instance),
+        /// and rules whose name contains it.
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
-        /// How many to try at a time, where that disturbs nobody.
+        /// How many to try at a time, where they do not disturb each other.
         #[arg(long, default_value_t = 2)]
         jobs: usize,
         #[command(flatten)]
@@ -120,7 +120,7 @@ enum Task {
 enum Suite {
     /// The algorithms on shared words, which models check.
     Models,
-    /// The rules by which a death or a fork is survived.
+    /// The rules that let the others survive a death or a fork.
     Protocol,
 }
 
@@ -160,7 +160,7 @@ fn main() -> ExitCode {
                 None => models().and_then(|tried| Ok(tried + protocol()?)),
             };
             tried.and_then(|tried| {
-                ensure!(tried > 0, "nothing that is broken is called so");
+                ensure!(tried > 0, "no mutant has such a name");
                 Ok(())
             })
         }

@@ -1,4 +1,4 @@
-//! Breaks one thing at a time, and sees whether a test notices.
+//! Breaks one thing at a time, and checks that a test fails.
 //!
 //! A *mutant* is a memory ordering that is weaker than what the code says, or a rule (see
 //! `mutation.rs`) that is not kept. The tests are built once; the environment tells them what to
@@ -34,7 +34,7 @@ use crate::sources;
 
 /// Where the code is that the models check.
 const SOURCES: &str = "crates/semlock/src/word";
-/// Of the tests only those whose names begin so.
+/// Only the tests whose names begin with this.
 const MODELS: &str = "word::loom::";
 const FOLDER: &str = "target/loom-mutants";
 
@@ -61,7 +61,7 @@ enum Outcome {
         in_time: bool,
     },
     Survived,
-    /// No test comes there.
+    /// No test reaches it.
     Unmet,
 }
 
@@ -328,7 +328,7 @@ fn in_parallel<T: Sync, R: Send>(
                 } {
                     let result = work(item.1);
                     if result.is_err() {
-                        // The others need not go on.
+                        // The other threads can stop.
                         next.store(all.len(), Ordering::Relaxed);
                     }
                     done.lock().unwrap_or_else(PoisonError::into_inner).insert(item.0, result);

@@ -1,4 +1,4 @@
-//! Takes one rule of the crash protocol out at a time, and sees whether a test notices.
+//! Leaves out one rule of the crash protocol at a time, and checks that a test fails.
 //!
 //! A rule is what the code asks `rule("area/name")` about (see `mutation.rs` of the core). The
 //! models test those of `word/`; for each other one the table below names the test. That test runs
@@ -23,14 +23,14 @@ use crate::command::{cargo, root};
 use crate::python::{Environment, Interpreter};
 use crate::sources;
 
-/// Who notices that a rule is not kept.
+/// The test that fails if a rule is not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Test {
-    /// Beside the code.
+    /// A unit test of the core, by its path.
     Unit(&'static str),
-    /// In `tests/shared.rs`.
+    /// A test of `crates/semlock/tests/shared.rs`.
     Shared(&'static str),
-    /// In this file, of this name.
+    /// A Python test: its file in `tests/`, and its name.
     Pytest(&'static str, &'static str),
 }
 
@@ -299,8 +299,8 @@ const RULES: &[(&str, Test)] = &[
     ),
 ];
 
-/// What cargo is told, also by maturin, to build what rules can be taken out of; and the folder for
-/// that.
+/// The flags and the folder for builds whose rules can be left out. Maturin passes the flags on to
+/// cargo.
 pub const FLAGS: &str = "--config=build.rustflags=['--cfg', 'semlock_mutation']";
 pub const FOLDER: &str = "target/mutation";
 
@@ -376,7 +376,7 @@ fn ensure_table_is_whole() -> Result<()> {
     Ok(())
 }
 
-/// The names that a source asks about.
+/// The names of the rules in a source.
 fn rules_in(source: &str) -> Result<Vec<String>> {
     let asked = source.split("rule(\"").skip(1);
     asked.map(|rest| Ok(rest.split_once('"').context("a rule's name")?.0.to_owned())).collect()
@@ -406,8 +406,8 @@ fn ensure_tests_exist() -> Result<()> {
     Ok(())
 }
 
-/// Whether the test of a source is called so. `os::system` is the folder of whatever system this
-/// is.
+/// Whether a unit test has this name. `os::system` in a name means the folder of the system that
+/// this is.
 fn is_called(known: &str, name: &str) -> bool {
     let (known, name) = (known.split("::"), name.split("::"));
     known.clone().count() == name.clone().count()
@@ -519,7 +519,7 @@ impl Programs {
 }
 
 impl Test {
-    /// What it came to; an error if it did not run.
+    /// How it ended; an error if it did not run.
     fn end(self, status: ExitStatus, said: &str) -> Result<End> {
         let failed = match self {
             Unit(_) | Shared(_) => 101,

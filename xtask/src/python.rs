@@ -58,7 +58,7 @@ impl Interpreter {
         suits.then(|| Self { version, is_free_threaded, path: path.to_owned(), home: home.into() })
     }
 
-    /// The one that was asked for, or the first on PATH that will do, or pyenv's newest.
+    /// The interpreter that was asked for, or the first usable one on PATH, or pyenv's newest.
     pub fn choose(wanted: Option<&Path>) -> Result<Self> {
         if let Some(path) = wanted {
             // A name is looked up on PATH; a path is meant from here, not from the root.
@@ -213,7 +213,7 @@ impl Environment {
 
     fn new(interpreter: Interpreter, folder: PathBuf, requirements: &str) -> Result<Self> {
         let new = Self { interpreter, folder };
-        // What it was set up from; it is set up anew where that has changed.
+        // The note says what it was set up from. If that has changed, it is set up anew.
         let made_of = ["requirements-test.txt", requirements]
             .iter()
             .map(|file| fs::read_to_string(root().join(file)).map_err(Into::into))
@@ -283,7 +283,7 @@ impl Environment {
     }
 }
 
-/// Which of the interpreters that can be found are wanted beside the main one.
+/// Which interpreters are wanted beside the main one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Others {
     None,
@@ -293,8 +293,8 @@ pub enum Others {
 }
 
 /// Builds the wheel, and installs it in `.venv` and one environment for each other interpreter that
-/// is wanted; `also` names more that can be found. One wheel is for all that have the GIL, and each
-/// of those without has its own.
+/// is wanted; `also` names more interpreters. All those with the GIL share one wheel, and each of
+/// those without has its own.
 pub fn set_up(wanted: Option<&Path>, others: Others, also: &[PathBuf]) -> Result<Vec<Environment>> {
     let main = Interpreter::choose(wanted)?;
     let mut interpreters = match others {

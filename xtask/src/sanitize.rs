@@ -1,5 +1,5 @@
-//! Runs the Rust tests where undefined behaviour is an error: under Miri, what makes no system
-//! calls; with the compiler's sanitizers, what one process can show.
+//! Runs the Rust tests where undefined behaviour is an error: under Miri, the tests that make no
+//! system calls; with the compiler's sanitizers, the tests that need one process only.
 
 use anyhow::{Context, Result, bail};
 

@@ -33,8 +33,8 @@ pub fn test(
     let versions = environments.iter().map(|environment| environment.interpreter.version);
     let ends = [versions.clone().min(), versions.max()];
     let is_end = |environment: &&Environment| ends.contains(&Some(environment.interpreter.version));
-    // Between the oldest and the newest only what was asked for: the tasks' own is not, unless it
-    // was named.
+    // By default the oldest and the newest are tested. The interpreter that the tasks themselves
+    // run on is neither, perhaps: then it is tested only if `--python` names it.
     let tested: Vec<_> = environments
         .iter()
         .filter(|it| others != Others::OldestAndNewest || python.is_some() || is_end(it))
@@ -54,7 +54,7 @@ pub fn test(
     Ok(())
 }
 
-/// What stands in for Linux's own on other systems. Built with another flag, and so elsewhere.
+/// Tests, on Linux, the code that other systems use. Another flag needs another folder.
 const PORTABLE: [&str; 2] =
     ["--target-dir=target/portable", "--config=build.rustflags=['--cfg', 'semlock_portable']"];
 
@@ -63,8 +63,8 @@ fn portable() -> Result<()> {
     run(&cargo(), test.iter().chain(&["--test=process"]).chain(&PORTABLE))
 }
 
-/// The models of what processes do at the same time. They are built with other flags, and so
-/// elsewhere; what they run for minutes is optimised, and nothing else.
+/// Runs the models. Other flags need another folder. Only the code that runs for minutes is
+/// optimised.
 fn models() -> Result<()> {
     let elsewhere = ["--target-dir=target/loom", "--config=build.rustflags=['--cfg', 'loom']"];
     let optimised = [
@@ -76,15 +76,15 @@ fn models() -> Result<()> {
     run(&cargo(), test.iter().chain(&optimised).chain(&elsewhere))
 }
 
-/// Every death, stop and fork that the ordinary tests try a sample of: of optimised code, as it is
-/// used.
+/// Tries every death, stop and fork of which the ordinary tests try a sample. The code is
+/// optimised, as users have it.
 fn deaths() -> Result<()> {
     for test in ["crash", "stress"] {
         let test = ["test", "--package=semlock", "--test", test];
         run(&cargo(), test.iter().chain(&QUICKLY_LINKED).chain(&["--", "--full"]))?;
     }
-    // A wake-up that is lost is only a delay, because no sleep is endless: without that rule it
-    // shows.
+    // No sleep is endless, so a lost wake-up is only a delay. Without that rule it is a hang, which
+    // the test notices.
     let test = ["test", "--package=semlock", "--test=crash"];
     let build = ["--target-dir", protocol::FOLDER, protocol::FLAGS];
     let build = test.iter().chain(&build).chain(&QUICKLY_LINKED);
@@ -161,9 +161,9 @@ pub fn soak(python: Option<&Path>, minutes: Option<f64>, arguments: &[String]) -
     run_for(time, &environments[0].python(), soak)
 }
 
-/// The core takes its atomics from one place, so that a model checker can take std's. (Clippy's
-/// `disallowed-types` sees through re-exports, and would forbid that place's too.) An `Ordering` alone
-/// is no atomic, and `mutation`, which that place uses, needs it.
+/// Checks that the core takes its atomics from `atomic.rs`, so that a model checker can replace
+/// them. (Clippy's `disallowed-types` sees through re-exports, and would forbid `atomic.rs`'s too.)
+/// An `Ordering` alone is no atomic, and `mutation.rs`, which `atomic.rs` uses, needs it.
 fn check_atomics() -> Result<()> {
     let mut found = Vec::new();
     for path in sources::files(&root().join("crates/semlock/src"), "rs")? {
@@ -178,7 +178,7 @@ fn check_atomics() -> Result<()> {
     Ok(())
 }
 
-/// The tests that `SAFETY.md` names exist.
+/// Checks that the tests that `SAFETY.md` names exist.
 fn check_safety() -> Result<()> {
     let mut sources = String::new();
     for (folder, extension) in [("crates/semlock", "rs"), ("tests", "py"), ("soak", "py")] {
