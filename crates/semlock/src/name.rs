@@ -7,7 +7,7 @@ use crate::Error;
 
 /// A semaphore's name, as `sem_open(3)` takes it.
 ///
-/// The operating system judges it when it is used: Linux takes any name of 1 to 251 bytes with no
+/// The operating system checks it when it is used: Linux takes any name of 1 to 251 bytes with no
 /// slash but leading ones; elsewhere a leading slash is needed. On macOS a name has 30 bytes at most.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Name(CString);

@@ -181,7 +181,7 @@ fn a_short_wait_looks_after_the_holder_once_more_at_its_deadline() {
     let pid = peer.child.id();
     peer.kill();
     peer.child.wait().unwrap();
-    // Too short for a watcher's nap.
+    // Too short for a watcher's sleep.
     let deadline = Deadline::after(Duration::from_millis(60));
     assert_eq!(mutex.acquire_until(deadline), Wait::OwnerDied(pid));
     mutex.release().unwrap();

@@ -21,8 +21,8 @@
 //!                   windows            what only Windows has
 //! ```
 //!
-//! "Exception set" in a comment means: the function has set a Python exception, and says so by null,
-//! `None`, or false.
+//! "Exception set" in a comment means: the function has set a Python exception, and says so by
+//! null, `None`, or false.
 //!
 //! # Safety
 //! Every function in the types' tables of methods and slots relies on what Python promises to those

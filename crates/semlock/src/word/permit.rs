@@ -34,7 +34,7 @@ use crate::mutation::rule;
 
 const STATUS: u64 = 0b11;
 const HELD: u64 = 0;
-/// The mark of a permit that is free, and whose last holder died.
+/// The status of a permit that is free, and whose last holder died.
 pub const DIED: u64 = 1;
 const INHERITED: u64 = 2;
 const UNCHECKED: u64 = 3;

@@ -45,8 +45,8 @@
 //! all changes of the eventcount are exchanges, which keep what was released.
 //!
 //! A releaser sets WOKEN or GRANTED after it has freed the permit (Release). The waiter loads or
-//! exchanges that (Acquire) when it waits again. So its next try finds the permit, or an acquirer was
-//! faster.
+//! exchanges that (Acquire) when it waits again. So its next try finds the permit, or an acquirer
+//! was faster.
 //!
 //! The other changes of a state are Relaxed. The node's process orders them: it is set to 0 after
 //! the state was cleared (Release), and claimed (Acquire) before the state is used.
@@ -126,9 +126,9 @@ impl Places<'_> {
     /// eventcount before its next try.
     pub(crate) fn wait_again(&self, place: &Place) {
         let state = self.table.state(place.index);
-        // A releaser may be changing WOKEN to GRANTED. Overwriting that loses nothing if the waiter sees
-        // what the releaser did before: its next try finds the permit that is reserved for it. So this
-        // is a swap, which acquires, and no store.
+        // A releaser may be changing WOKEN to GRANTED. Overwriting that loses nothing if the waiter
+        // sees what the releaser did before: its next try finds the permit that is reserved for it.
+        // So this is a swap, which acquires, and no store.
         if state.load(Ordering::Acquire) != place.waiting {
             // No test needs more than Relaxed here: the model has a fence where the waiter prepares
             // to wait, right after this, and that acquires too.

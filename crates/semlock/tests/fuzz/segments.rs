@@ -63,8 +63,8 @@ impl Segments {
         Patch { word, value, flips: region & 0x80 != 0 }
     }
 
-    /// A barrier's own lock, which some of its calls wait for without a deadline: who writes there that a living process
-    /// holds it takes it for good.
+    /// Whether this word is the permit of a barrier's own lock. Some calls of a barrier wait for
+    /// that lock without a deadline. So if the word names a living process, they never return.
     fn is_waited_for(&self, word: usize) -> bool {
         let mut barriers = self.objects.iter().filter(|it| matches!(it, Object::Barrier(_)));
         barriers.any(|it| word == self.slot_of(it.address()) + barrier::PERMIT)

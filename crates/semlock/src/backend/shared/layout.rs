@@ -147,7 +147,7 @@ pub mod permit {
 /// The word of a slot that says what lives there. All objects have it.
 pub const TAG: usize = 4;
 
-/// Words of the slot of a mutex, reentrant mutex or semaphore.
+/// Words of the slot of a mutex, recursive mutex or semaphore.
 pub mod lock {
     /// A mutex's permit.
     pub const PERMIT: usize = 0;

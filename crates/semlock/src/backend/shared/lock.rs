@@ -743,7 +743,7 @@ fn acquirer(place: Option<&Place>) -> Acquirer {
 impl Permits for Lock {
     type Refused = Error;
 
-    /// The caller has made sure that the calling thread holds a reentrant mutex.
+    /// The caller has made sure that the calling thread holds a recursive mutex.
     fn free(&self, next: Option<Reservation>) -> Result<Freed, Error> {
         let me = self.object.me();
         match self.tag {
