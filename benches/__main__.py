@@ -1,4 +1,4 @@
-"""Measures semlock beside what it stands in for, in one run: `cargo xtask bench`.
+"""Measures semlock beside its rivals, in one run: `cargo xtask bench`.
 
 Prints each table as soon as it is measured, and keeps all of them as JSON and as a chart. What has
 a bound passes or misses it; a miss does not make the run fail, since it may be the machine's.

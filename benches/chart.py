@@ -40,7 +40,7 @@ def plain(text: str) -> str:
 def bars(
     axes: Axes, rows: list[dict[str, Any]], lengths: list[float], bounds: list[float], unit: str
 ) -> None:
-    """Bars from the left, their bounds as upright lines, and what they say at the right."""
+    """Bars from the left, their bounds as upright lines, and their texts at the right."""
     places = range(len(rows))
     axes.barh(places, lengths, color=[PASS if row["pass"] else MISS for row in rows], height=0.6)
     axes.vlines(bounds, [p - 0.42 for p in places], [p + 0.42 for p in places], BOUND, lw=2)
@@ -90,7 +90,7 @@ def share_of_bound(row: dict[str, Any]) -> float:
     judged = row["ours"] if row["ratio"] is None else row["ratio"]
     if row["bound"]:
         return judged / row["bound"]
-    # It has to be nothing at all.
+    # The bound is 0.
     return float("inf") if judged else 0.0
 
 

@@ -30,9 +30,9 @@ from rounds import Row, Table, interleaved, row_of
 PROCESSES = 3, 8, 16, 32
 HOLDS = 0.001, 0.02, 0.2
 PAUSE = 0.005
-# What holds for less runs alone.
+# Contests in which a holder holds for less than this run alone.
 BESIDE_OTHERS = 0.02
-# What each process gets at least, where all get the same.
+# The fewest turns that each process gets, where all get the same.
 TURNS = 4
 # One round only shows that everything can be measured: with a part of a turn, of few.
 TURNS_OF_ONE_ROUND = 0.25
@@ -201,7 +201,7 @@ def groups(numbers: Sequence[int]) -> Iterator[list[Contest]]:
 
 
 def run(contests: list[Contest], side: int, turns: float) -> list[Outcome]:
-    """What contests came to that began and ended together."""
+    """The results of contests that began and ended together."""
     seconds = max(contest.seconds(turns) for contest in contests)
     with contextlib.ExitStack() as stack:
         ends = stack.enter_context(Numbers())

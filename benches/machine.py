@@ -1,4 +1,4 @@
-"""What a run was made on, without which its figures say little."""
+"""The machine and the versions of a run. Its figures say little without them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def processors() -> int:
-    """Those that this process may use."""
+    """The processors that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -21,7 +21,7 @@ def model() -> str:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Those of what is installed."""
+    """The versions of the installed packages."""
     found = {}
     for package in packages:
         try:

@@ -35,7 +35,7 @@ def die(pid: int) -> int:
 
 
 def recoveries(waiters: int, chance: random.Random) -> list[float]:
-    """Milliseconds from each death's being visible to the first waiter's owning the lock."""
+    """Milliseconds from the moment when a death is visible until the first waiter owns the lock."""
     lock = semlock.Lock(on_owner_died="ignore")
     with Numbers() as start, Numbers() as held, Numbers() as owned:
 

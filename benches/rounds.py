@@ -1,4 +1,4 @@
-"""Measuring side by side: rounds in which measures take turns, and the rows that come of them.
+"""Measuring side by side: rounds in which measures take turns, and the rows of results.
 
 What disturbs a machine for a while disturbs all that is measured in that while. So measures take
 turns, each figure is the median over the rounds, and each ratio the median of the rounds' ratios.
@@ -24,7 +24,7 @@ CALLS = 50_000
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: what was done, how it went, and how it had to go."""
+    """One line of a table: what was measured, the results, and the bound."""
 
     work: str
     unit: str
@@ -87,7 +87,7 @@ def row_of(
 ) -> Row:
     """A row of two sides' figures, those of one round at the same place in each.
 
-    There is no ratio where theirs can be nothing at all.
+    There is no ratio if one of theirs is 0.
     """
     ratio = None
     if all(theirs):
