@@ -140,7 +140,7 @@ fn files() -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(root().join(SOURCES))? {
         let path = entry?.path();
-        // The models themselves are not what they test.
+        // The models test the algorithms, and not themselves.
         if path.extension().is_some_and(|it| it == "rs") && !path.ends_with("loom.rs") {
             files.push(path);
         }
@@ -189,7 +189,7 @@ fn read(path: &Path, mutants: &mut Vec<Mutant>) -> Result<()> {
     mutants[before..].sort_by_key(|mutant| {
         mutant.place.rsplit_once(':').and_then(|(_, line)| line.parse::<u32>().ok())
     });
-    // What explains nothing was meant for something that is not there any more.
+    // A comment that explains no mutant belongs to code that is gone.
     for (number, line) in source.lines().enumerate() {
         let line = line.trim_start();
         ensure!(
@@ -226,7 +226,7 @@ fn build() -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
-/// Runs each test unbroken, to see how long it takes and what it meets; quickest first.
+/// Runs each test unbroken, to find out how long it takes and what it meets; quickest first.
 fn tests(programs: &[PathBuf], jobs: usize) -> Result<Vec<Test>> {
     let mut names = Vec::new();
     for program in programs {
@@ -312,7 +312,7 @@ fn try_mutant(mutant: &Mutant, tests: &[Test]) -> Result<Outcome> {
     Ok(if is_met { Outcome::Survived } else { Outcome::Unmet })
 }
 
-/// The results of doing the same with all, so many at a time.
+/// Calls a function for each item, so many at a time, and returns the results.
 fn in_parallel<T: Sync, R: Send>(
     jobs: usize,
     all: &[T],
@@ -414,7 +414,7 @@ fn weaker(part: &str, order: &str) -> &'static [&'static str] {
 
 const MARKER: &str = "// No test needs ";
 
-/// What the comment directly above a statement says of something in it.
+/// The explanation, in the comment directly above a statement, of something in that statement.
 fn explanation(
     source: &str,
     line: usize,

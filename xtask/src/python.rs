@@ -107,14 +107,14 @@ impl Interpreter {
             let interpreter = Self::at(&path);
             found.push(interpreter.with_context(|| format!("{} does not suit", path.display()))?);
         }
-        // Newest first, so that of those of one kind, which are side by side, the newest stays.
+        // Newest first: those of one kind are side by side, and the first of them stays.
         found.sort_by_key(|interpreter| Reverse((interpreter.kind(), interpreter.version)));
         found.dedup_by_key(|interpreter| interpreter.kind());
         found.reverse();
         Ok(found)
     }
 
-    /// Whether it has what the tests need of it. (Debian's have it in packages of their own.)
+    /// Whether it has the modules that the tests need. (Debian has them in packages of their own.)
     fn is_whole(&self) -> bool {
         const ASK: &str = "import importlib.util, ensurepip; \
                            assert importlib.util.find_spec('test._test_multiprocessing')";
@@ -143,7 +143,7 @@ impl fmt::Display for Interpreter {
     }
 }
 
-/// Names on PATH, oldest first.
+/// The names of interpreters on PATH, oldest first.
 fn numbered() -> impl DoubleEndedIterator<Item = String> {
     let minors = OLDEST.1..OLDEST.1 + 10;
     minors.flat_map(|minor| ["", "t"].map(|suffix| format!("python3.{minor}{suffix}")))
@@ -154,7 +154,7 @@ fn in_folder(folder: &Path) -> PathBuf {
     folder.join("bin").join("python3")
 }
 
-/// Those that pyenv has installed, of all versions.
+/// The interpreters that pyenv has installed, of all versions.
 fn pyenv() -> Vec<PathBuf> {
     let folder = std::env::var_os("PYENV_ROOT")
         .map(PathBuf::from)
@@ -162,12 +162,12 @@ fn pyenv() -> Vec<PathBuf> {
     folder.map_or_else(Vec::new, |folder| installed(&folder.join("versions"), ""))
 }
 
-/// Those that are kept for testing semlock, as `semlock/python3.14` in the user's cache.
+/// The interpreters in the user's cache that are kept for testing, such as `semlock/python3.14`.
 fn cached() -> Vec<PathBuf> {
     cache().map_or_else(Vec::new, |folder| installed(&folder, "python"))
 }
 
-/// The interpreters of installations side by side in a folder, whose names begin so.
+/// The interpreters of the installations in a folder whose names begin with this.
 fn installed(side_by_side: &Path, prefix: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(side_by_side).into_iter().flatten().filter_map(Result::ok);
     entries
@@ -190,18 +190,18 @@ impl Environment {
         Self::new(interpreter, root().join(".venv"), "requirements-dev.txt")
     }
 
-    /// A folder below `target`, with what running the tests needs.
+    /// A folder below `target`, with the packages that the tests need.
     pub fn other(interpreter: Interpreter) -> Result<Self> {
         Self::below_target(interpreter, "venv", "requirements-test.txt")
     }
 
-    /// A folder below `target`, with what measuring needs.
+    /// A folder below `target`, with the packages that the benchmarks need.
     pub fn bench(interpreter: Interpreter) -> Result<Self> {
         Self::below_target(interpreter, "venv-bench", "requirements-bench.txt")
     }
 
-    /// A folder below `target`, with what running the tests needs, for a wheel whose rules can be
-    /// taken out.
+    /// A folder below `target`, with the packages that the tests need, for a wheel whose rules can
+    /// be left out.
     pub fn mutation(interpreter: Interpreter) -> Result<Self> {
         Self::below_target(interpreter, "venv-mutation", "requirements-test.txt")
     }

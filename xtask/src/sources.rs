@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::command::root;
 
-/// All files below a folder whose names end so.
+/// All files below a folder that have this extension.
 pub fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {

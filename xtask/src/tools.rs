@@ -14,13 +14,14 @@ use crate::command::{cache, cargo, folder_in, run_with};
 #[derive(Debug)]
 pub struct Tools {
     folder: PathBuf,
-    /// What `env.sh` sets.
+    /// The environment variables that `env.sh` sets.
     variables: Vec<(OsString, OsString)>,
 }
 
 impl Tools {
-    /// In this folder, where they must be; or else where they are by default: `$SEMLOCK_WINDOWS`,
-    /// or `semlock/windows` in the user's cache. `None` if they are not there, which it says.
+    /// Finds the tools in this folder, where they must be. Without a folder, it finds them in
+    /// `$SEMLOCK_WINDOWS`, or else in `semlock/windows` in the user's cache. If they are not there,
+    /// it prints that and returns `None`.
     pub fn find(folder: Option<&Path>, what_for: &str) -> Result<Option<Self>> {
         if let Some(folder) = folder {
             return Self::at(folder).map(Some);
@@ -66,7 +67,7 @@ impl Tools {
         let (task, arguments) = arguments.split_first().context("no task for cargo")?;
         let common = ["-Zbuild-std=std,panic_unwind", "--target-dir", folder];
         let targets = targets.iter().flat_map(|target| ["--target", target]);
-        // A warning is an error in what is ours.
+        // A warning in our packages is an error.
         let strict = ["-Zwarnings", "--config=build.warnings='deny'"];
         let own = arguments.iter().copied();
         let all = [*task].into_iter().chain(common).chain(targets).chain(strict).chain(own);

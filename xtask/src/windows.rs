@@ -77,7 +77,7 @@ fn install_pytest(environment: &Environment) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// What Wine calls a path.
+/// A path as a Windows program under Wine has it.
 fn on_drive(path: &Path) -> String {
     format!("Z:{}", path.display()).replace('/', "\\")
 }
