@@ -66,7 +66,7 @@ def compiled(library, title, arguments):
     print(f"   {title:<36}", end="", flush=True)
     notes = library.with_name("notes")
     notes.write_text("")
-    # Has every process note the SemLocks that it makes, and changes nothing else.
+    # Makes every process note the SemLocks that it makes, and changes nothing else.
     environment = dict(os.environ, PYTHONPATH=str(NOTES), SEMLOCK_NOTES=str(notes))
     start = time.monotonic()
     subprocess.run([sys.executable, *arguments], check=True, timeout=SECONDS, env=environment)
