@@ -1,11 +1,11 @@
-"""Cross-process semaphores and locks: a drop-in for what ``multiprocessing`` stands on.
+"""Cross-process semaphores and locks: a drop-in replacement for those of ``multiprocessing``.
 
-* :class:`Lock` and its siblings have the interface of ``multiprocessing``'s, and can be sent
-  wherever a pickle goes. A lock whose holder dies is recovered.
-* :func:`get_context` gives a ``multiprocessing`` context that runs on them.
-* :func:`install` puts them in the place of ``multiprocessing``'s, in this process and in every
-  child that ``multiprocessing`` starts from it; :func:`uninstall` undoes that.
-* ``python -m semlock script.py ...`` runs an unmodified program so.
+* :class:`Lock` and the other classes have the interface of ``multiprocessing``'s. They can be sent
+  in any pickle. A lock whose holder dies is recovered.
+* :func:`get_context` returns a ``multiprocessing`` context that uses these classes.
+* :func:`install` replaces the classes of ``multiprocessing`` with these, in this process and in
+  every child that ``multiprocessing`` starts from it; :func:`uninstall` undoes that.
+* ``python -m semlock script.py ...`` runs an unmodified program on semlock.
 * ``semlock._multiprocessing`` has the names of CPython's ``_multiprocessing``.
 """
 
@@ -13,14 +13,14 @@ import sys
 
 from .startup import StandardLibraryFirst
 
-# sys.argv begins so while `python -m` looks for what it is to run.
+# sys.argv begins with "-m" while `python -m` looks for the module that it runs.
 with StandardLibraryFirst(sys.argv[:1] == ["-m"]):
     from typing import TYPE_CHECKING, Any
 
     from . import _native
 
     # isort: split
-    # _native has made this module.
+    # Importing _native has made this module.
     from ._multiprocessing import SemLock as _SemLock
     from .context import get_context
     from .errors import OwnerDiedWarning, QueueBrokenError, WorkerDied
@@ -52,14 +52,14 @@ __all__ = [
 
 
 def _rebuild_semlock(handle: int, kind: int, maxvalue: int, name: str | None) -> _SemLock:
-    """What a pickled ``SemLock`` unpickles by, whichever ``_multiprocessing`` is in place."""
+    """Unpickles a ``SemLock``, whichever ``_multiprocessing`` is installed."""
     return _SemLock._rebuild(handle, kind, maxvalue, name)
 
 
 def _reduce_semlock(lock: _SemLock) -> tuple[Any, ...]:
-    """``SemLock.__reduce__``: by name, with what a subclass has added.
+    """``SemLock.__reduce__``: pickles the name, and the state that a subclass has added.
 
-    On Windows by a handle, which a child gets while it is started.
+    On Windows it pickles a handle instead, which a child gets while it is started.
     """
     cls = type(lock)
     handle = lock.handle
@@ -81,7 +81,7 @@ def _reduce_semlock(lock: _SemLock) -> tuple[Any, ...]:
     return rebuild, (handle, lock.kind, lock.maxvalue, lock.name), added_state(lock)
 
 
-if not TYPE_CHECKING:  # which takes whatever is asked for to be there
+if not TYPE_CHECKING:  # a type checker that sees __getattr__ accepts every name
 
     def __getattr__(name: str) -> Any:
         if name == "__version__":
@@ -90,11 +90,11 @@ if not TYPE_CHECKING:  # which takes whatever is asked for to be there
             try:
                 return metadata.version("semlock")
             except metadata.PackageNotFoundError as error:
-                # It lies somewhere without having been installed.
+                # The package is importable, but was never installed.
                 raise AttributeError(f"semlock has no version here: {error}") from None
         if name in __all__:
-            # What stands in for semlock's own classes is imported when it is asked for. (_native
-            # would do that alone, where no tool sees it that freezes programs.)
+            # The classes of `kernel` are imported at their first use. (_native alone would import
+            # them too, but then the tools that freeze programs would not see the import.)
             from . import kernel  # noqa: F401
 
             return getattr(_native, name)

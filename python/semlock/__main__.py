@@ -3,10 +3,10 @@
     python -m semlock script.py args...
     python -m semlock -m module args...
 
-``--backend kernel`` before that has it use the operating system's semaphores.
+``--backend kernel`` before the program makes it use the operating system's semaphores.
 
-The program finds everything as if it had been started without semlock: ``sys.argv``,
-``sys.path``, ``__main__``, its tracebacks and its exit code.
+``sys.argv``, ``sys.path``, ``__main__``, tracebacks and the exit code are the same as when the
+program is started without semlock.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ USAGE = "usage: python -m semlock [--backend BACKEND] [-m MODULE | SCRIPT] ARGS.
 HELP = f"""\
 {USAGE}
 
-Run an unmodified program whose multiprocessing locks and semaphores are semlock's, in it and in
-every process that it starts through multiprocessing.
+Run an unmodified program on semlock: its multiprocessing locks and semaphores are semlock's, in
+the program and in every process that it starts through multiprocessing.
 
   --backend BACKEND  shared (robust locks in shared memory, the default) or kernel (the operating
                      system's semaphores, as in CPython)
   -m MODULE          a module to run as a program, as python -m does
   SCRIPT             a script, or a directory or zip file with a __main__.py in it
-  ARGS               the program's own
+  ARGS               the program's own arguments
 """
 
 
@@ -60,13 +60,13 @@ def main() -> None:
     except SystemExit:
         raise
     except BaseException:
-        # The interpreter ends as it does for any program, but for the frames above.
+        # The interpreter ends as for any program, but the traceback leaves out the frames above.
         sys.excepthook = Excepthook(getattr(sys, "excepthook", MISSING))
         raise
 
 
 def backend_option(given: list[str]) -> tuple[str, list[str]]:
-    """The backend, and the arguments after it."""
+    """Returns the backend, and the arguments after it."""
     option, equals, backend = given[0].partition("=") if given else ("", "", "")
     if option != "--backend":
         return "shared", given
@@ -83,9 +83,10 @@ def refuse(problem: str) -> NoReturn:
 
 
 def arguments(given: list[str]) -> tuple[str | None, list[str]]:
-    """The module, if one is to be run, and the program's ``sys.argv``.
+    """Returns the module to run, or None for a script, and the program's ``sys.argv``.
 
-    By hand, because nothing after the program's name is ours, whatever it looks like.
+    There is no ``argparse`` here, because all arguments after the program's name are the program's,
+    even those that look like semlock's options.
     """
     first = given[0] if given else "-m"
     if first in ("-h", "--help"):
@@ -105,10 +106,10 @@ def arguments(given: list[str]) -> tuple[str | None, list[str]]:
 
 
 def new_main() -> ModuleType:
-    """Puts an empty ``__main__`` in the place of this one."""
+    """Replaces this ``__main__`` with an empty one."""
     this = sys.modules["__main__"]
     module = sys.modules["__main__"] = ModuleType("__main__")
-    # multiprocessing, when it was imported, took this one for the program's.
+    # When multiprocessing was imported, it took this module for the program's main module.
     if sys.modules.get("__mp_main__") is this:
         sys.modules["__mp_main__"] = module
     vars(module)["__builtins__"] = builtins
@@ -120,20 +121,20 @@ def new_main() -> ModuleType:
 def run_module(name: str, alter_argv: bool = True) -> None:
     forget_shadowed(before_standard_library(sys.path))
     new_main()
-    # What the interpreter itself calls for -m.
+    # The interpreter itself calls this function for -m.
     runpy._run_module_as_main(name, alter_argv)  # type: ignore[attr-defined]
 
 
 def run_file(path: str) -> None:
     if is_importable(path):
-        # A directory or zip file with a __main__ in it.
+        # This is a directory or zip file with a __main__.py in it.
         replace_first_path(path, always=True)
         run_module("__main__", alter_argv=False)
         return
     replace_first_path(os.path.dirname(os.path.realpath(path)))
     forget_shadowed(before_standard_library(sys.path))
     try:
-        # Read at once: it can be a pipe.
+        # Read it once, as a whole: it can be a pipe.
         with io.open_code(path) as file:
             content = file.read()
     except OSError as error:
@@ -143,7 +144,7 @@ def run_file(path: str) -> None:
     loader: type = importlib.machinery.SourcelessFileLoader
     code = pkgutil.read_code(io.BytesIO(content))
     if code is None:
-        # Not compiled yet.
+        # The file is source code.
         loader = importlib.machinery.SourceFileLoader
         code = compile(content, path, "exec", dont_inherit=True)
     namespace: dict[str, Any] = vars(new_main())
@@ -161,7 +162,7 @@ def is_importable(path: str) -> bool:
 
 
 def replace_first_path(path: str, always: bool = False) -> None:
-    """Where python -m had put the current directory, a script's directory belongs."""
+    """Puts a script's directory where ``python -m`` has put the current directory."""
     has_first_path = not (getattr(sys.flags, "safe_path", False) or sys.flags.isolated)
     if has_first_path:
         sys.path[0] = path
@@ -169,14 +170,14 @@ def replace_first_path(path: str, always: bool = False) -> None:
         sys.path.insert(0, path)
 
 
-# For a program that has deleted its sys.excepthook.
+# Stands for the hook of a program that has deleted its sys.excepthook.
 MISSING = object()
 
 
 class Excepthook:
-    """Shows a program's last exception from the program's own first frame on.
+    """Shows the exception that ends a program, from the program's own first frame on.
 
-    It does what the interpreter does with the program's own hook.
+    It then calls the program's own hook, as the interpreter does.
     """
 
     def __init__(self, programs: Any) -> None:
@@ -203,7 +204,7 @@ class Excepthook:
             raise
         except BaseException as failure:
             print("Error in sys.excepthook:", file=sys.stderr)
-            # Without the frame of this call.
+            # Leave out the frame of this call.
             in_hook = failure.__traceback__ and failure.__traceback__.tb_next
             failure.__traceback__, failure.__context__ = in_hook, None
             sys.__excepthook__(type(failure), failure, in_hook)

@@ -55,7 +55,7 @@ class Context(context.BaseContext):
     """
 
     if TYPE_CHECKING:
-        # Each has one of its own.
+        # Each subclass has a Process class of its own.
         Process: ClassVar[type[Any]]
 
     def __reduce__(self) -> tuple[Callable[[str], Context], tuple[str]]:
@@ -83,7 +83,7 @@ class Context(context.BaseContext):
         """
         caller = sys._getframe(1)
         if caller.f_globals.get("__name__") == "multiprocessing.queues":
-            # A queue of the stdlib's own class is being made: it asks for its two locks.
+            # The __init__ of a queue of the stdlib's own class makes its two locks by this call.
             if _native.HAS_SHARED:
                 from .executor import lock_for
 
@@ -179,7 +179,8 @@ class Context(context.BaseContext):
         """
         return _native.Barrier(parties, action, timeout, ctx=self)
 
-    # These are the stdlib's, in its heap, which gets memory of ours where it has none.
+    # These four make the stdlib's objects in the stdlib's heap. Where that has no memory, semlock
+    # lends it some.
 
     def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:  # noqa: N802
         """Make a ctypes object in shared memory, without a lock.
@@ -238,7 +239,8 @@ class Context(context.BaseContext):
         return _in_heap(make, typecode_or_type, size_or_initializer)
 
     # Queues and pools are imported where they are made, as in the stdlib: many programs need none.
-    # Where no lock is robust, nobody goes on where another was killed, and they are the stdlib's.
+    # Without HAS_SHARED they are the stdlib's: no lock is robust there, so no process reads on where
+    # another was killed.
 
     def Queue(self, maxsize: int = 0) -> queues.Queue:  # noqa: N802
         """Make a queue with the stdlib's methods: see :class:`semlock.queues.Queue`.
@@ -307,7 +309,7 @@ class Context(context.BaseContext):
 
 
 def _in_heap(make: Callable[[], Any], typecode_or_type: Any, size_or_initializer: Any) -> Any:
-    """What the stdlib makes in its heap, which is lent memory of ours as long as it has none."""
+    """Calls ``make``, and lends the stdlib's heap memory of ours as long as it has none."""
     while True:
         try:
             return make()
@@ -316,18 +318,18 @@ def _in_heap(make: Callable[[], Any], typecode_or_type: Any, size_or_initializer
                 raise
             from .heap import lend_if_short
 
-            # Not twice, unless another thread was quicker to use it.
+            # It ends after one round, unless another thread is quicker to use the lent memory.
             if not lend_if_short(error, typecode_or_type, size_or_initializer):
                 raise
 
 
 def _given(robust: bool | None) -> dict[str, bool]:
-    """What a class has as its default where nobody has said."""
+    """Returns ``robust`` as a keyword argument, or none, so that the class's default applies."""
     return {} if robust is None else {"robust": robust}
 
 
 class SpawnContext(Context, context.SpawnContext):
-    """For children that are fresh interpreters."""
+    """Starts children as fresh interpreters."""
 
 
 _contexts: dict[str, Context] = {"spawn": SpawnContext()}
@@ -335,9 +337,9 @@ _contexts: dict[str, Context] = {"spawn": SpawnContext()}
 if sys.platform != "win32":
 
     class ForkContext(Context, context.ForkContext):
-        """For children that are forked."""
+        """Forks children."""
 
     class ForkServerContext(Context, context.ForkServerContext):
-        """For children that a server forks."""
+        """Makes a server fork children."""
 
     _contexts |= {"fork": ForkContext(), "forkserver": ForkServerContext()}

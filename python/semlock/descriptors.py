@@ -1,11 +1,14 @@
-"""Descriptors by their numbers, which anybody can close, and which are something else's then.
+"""Descriptors whose numbers may refer to another file by now.
 
-Two things must not happen to what is not ours. Opening it: a device or a FIFO may react to that.
-And closing it, even if we have just opened it ourselves: a process that closes any descriptor of a
-file loses all record locks (``fcntl``) that it has on the file, without a word.
+Any code of a process can close a descriptor. Its number may then refer to a file that is not
+semlock's. semlock must do two things to no such file:
 
-So every file of ours is known by its :data:`FileId`, and that is compared before anything is opened
-or closed.
+* Open it: a device or a FIFO may react to that.
+* Close it, even if semlock has just opened it itself: a process that closes any descriptor of a
+  file silently loses all record locks (``fcntl``) that it has on the file.
+
+So semlock knows each of its files by a :data:`FileId`, and compares that before it opens or closes
+anything.
 """
 
 from __future__ import annotations
@@ -19,22 +22,22 @@ from . import _native
 
 __all__ = ["FileId", "Owned", "can_open_of_others", "is_file_id", "is_open_as", "open_of"]
 
-# Device, inode, mode, number of names and length, and when it was made (0: nobody can tell).
+# Device, inode, mode, number of names, length, and the time it was made (0: unknown).
 FileId: TypeAlias = tuple[int, int, int, int, int, int]
 
 
 def is_file_id(thing: Any) -> bool:
-    """Whether this, which came out of a pickle, is a ``FileId`` at all."""
+    """Whether this object, which came out of a pickle, is a ``FileId``."""
     return type(thing) is tuple and len(thing) == 6 and all(type(part) is int for part in thing)
 
 
-# Whether this process has this file open under a number. Where there is no such function, on
-# Windows, nobody calls it.
+# Whether this process has this file open under a number. On Windows there is no such function, and
+# nothing calls it.
 is_open_as: Callable[[int, FileId], bool] = getattr(_native, "_is_open_as", None)  # type: ignore[assignment]
 
 
 class Owned:
-    """A descriptor of this process that is to be closed, if it still is what it was then."""
+    """A descriptor that ``close`` closes only if its number still refers to the same file."""
 
     def __init__(self, number: int, file: FileId) -> None:
         self.number = number
@@ -43,7 +46,7 @@ class Owned:
     def is_there(self) -> bool:
         return is_open_as(self.number, self.file)
 
-    # It can be called when the interpreter ends and globals are gone. Defaults stay.
+    # It can be called while the interpreter ends, when globals are gone. Defaults stay.
     def close(self, _is_open_as: Any = is_open_as, _close: Any = os.close) -> None:
         """Closes it, once."""
         number, self.number = self.number, -1
@@ -52,17 +55,19 @@ class Owned:
 
 
 def can_open_of_others() -> bool:
-    """Whether this system has what :func:`open_of` needs."""
+    """Whether this system has ``O_PATH``, which :func:`open_of` needs."""
     return hasattr(os, "O_PATH")
 
 
 def open_of(process: int, number: int, file: FileId) -> Owned:
-    """Opens, to read and to write, what a process has open under a number, if it is this file.
+    """Opens, to read and write, the file that a process has open under a number, if it is ``file``.
 
-    The number can become something else's between any two steps. So the file is looked at by that
-    name first, without opening anything; then through a descriptor that only refers to it
-    (``O_PATH``: the file is not open by that, and its end drops no locks), which stays at what it
-    is; and through this it is opened.
+    Between any two steps the number can come to refer to another file. So there are three steps:
+
+    1. Check the file by its path in ``/proc``. That opens nothing.
+    2. Open an ``O_PATH`` descriptor, and check again. It always refers to the same file. It does
+       not open the file, and closing it drops no record locks.
+    3. Open the file through that descriptor.
 
     Raises ``OSError``.
     """

@@ -1,20 +1,21 @@
-"""Whether this process ends well, or dies with what it holds.
+"""Whether this process ends well, or dies while it holds locks.
 
-A process ends well if its target or its main module returns, or by ``sys.exit(0)``. Then another is
-perhaps to release the plain locks that it holds, as the stdlib allows: they stay held. Every other
-end is a death: by an exception, a status that is not 0, a signal, or ``os._exit``.
+A process ends well if its target or its main module returns, or if it calls ``sys.exit(0)``. The
+plain locks that it holds then stay held, because the stdlib allows another process to release them.
+Every other end is a death: an exception, a status that is not 0, a signal, or ``os._exit``.
 
-Two ways lead to the end:
+A process ends in one of two ways:
 
-* What ``multiprocessing`` forks ends by ``os._exit``, with a status that nothing else is told. So
-  the ``run`` of such a process is watched, and the locks are left when ``multiprocessing`` has run
-  its last finalizer.
-* Everything else, children by spawn among them, ends by C's ``exit``. It tells its status, which is
-  right whatever happened on the way there: an exception that nobody caught, a ``SystemExit``, or
-  standard output that could not be flushed. The locks are left then, after all of Python.
+* A process that ``multiprocessing`` forks ends by ``os._exit``, and nothing else in it learns the
+  status. So semlock watches the ``run`` of such a process, and leaves its locks held when
+  ``multiprocessing`` has run its last finalizer.
+* Every other process, children by spawn included, ends by C's ``exit``. That knows the status,
+  which accounts for everything that happened before: an uncaught exception, a ``SystemExit``, or
+  standard output that could not be flushed. semlock leaves the locks held at that point, after all
+  of Python.
 
-What a thread holds that still runs by then (a daemon) is in use, and the end cuts that short: those
-locks are recovered.
+A thread that still runs then (a daemon) is still using the locks that it holds, and the end of the
+process interrupts it. So those locks are recovered.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from . import _native
 
 __all__ = ["watch"]
 
-# multiprocessing finalizes in the order of priorities, and then nothing more.
+# multiprocessing runs its finalizers in the order of their priorities. This one is the last.
 _LAST = -sys.maxsize
 
 
 def watch() -> None:
-    """Watch how this process ends, and those that are forked from it."""
+    """Watch how this process ends, and how the processes end that it forks."""
     atexit.register(_leave_held_at_exit)
-    # Called in each child that multiprocessing starts, before it runs.
+    # multiprocessing calls this in each child that it starts, before the child runs.
     util.register_after_fork(_native, _watch_run)
 
 
@@ -52,8 +53,8 @@ def _watch_run(_: object) -> None:
 
 def _leave_held(run: _native._Run) -> None:
     if run.ended_well:
-        # What multiprocessing calls next, or, since Python 3.13, has called: threads that are no
-        # daemons come to their ends.
+        # It waits until all threads that are no daemons have ended. multiprocessing calls it next
+        # or, since Python 3.13, has called it already.
         threading._shutdown()  # type: ignore[attr-defined]
         _native._leave_held(_running())
 

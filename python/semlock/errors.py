@@ -1,4 +1,4 @@
-"""What semlock's own warnings and exceptions are."""
+"""semlock's own warnings and exceptions."""
 
 import sys
 import warnings
@@ -86,9 +86,9 @@ class WorkerDied(RuntimeError):  # noqa: N818
     def __str__(self) -> str:
         lost = "1 task" if self.tasks == 1 else f"{self.tasks} tasks"
         return (
-            f"{lost} of this queue can never be done: a process ended that had taken, but not done "
-            "them, or put, but not sent them. (They count as done now: put again what is to be "
-            "done, and join again.)"
+            f"{lost} of this queue can never be done: a process ended after it had taken tasks and "
+            "before it had done them, or after it had put tasks and before it had sent them. (They "
+            "count as done now: put again what is to be done, and join again.)"
         )
 
 
@@ -103,9 +103,11 @@ def warn_that_owner_died(pid: int, name: str) -> None:
 
 
 def level_of_caller() -> int:
-    """The stack level, for ``warnings.warn`` in the function that asks, of who called semlock.
+    """Returns the stack level of the code that called semlock.
 
-    What ``multiprocessing.sharedctypes`` generates runs in a namespace without a name.
+    It is meant for ``warnings.warn`` in the function that calls this one. A namespace without a
+    ``__name__`` counts as semlock's: code that ``multiprocessing.sharedctypes`` generates runs in
+    such a one.
     """
     level, frame = 1, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "semlock").split(".")[0] in _PACKAGES:
