@@ -239,8 +239,8 @@ class Context(context.BaseContext):
         return _in_heap(make, typecode_or_type, size_or_initializer)
 
     # Queues and pools are imported where they are made, as in the stdlib: many programs need none.
-    # Without HAS_SHARED they are the stdlib's: no lock is robust there, so no process reads on where
-    # another was killed.
+    # Without HAS_SHARED they are the stdlib's: no lock is robust there, so no process reads on
+    # where another was killed.
 
     def Queue(self, maxsize: int = 0) -> queues.Queue:  # noqa: N802
         """Make a queue with the stdlib's methods: see :class:`semlock.queues.Queue`.

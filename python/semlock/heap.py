@@ -1,9 +1,9 @@
-"""Memory of ours for the stdlib's heap, which ``Value``, ``Array`` and the like live in.
+"""semlock's memory for the stdlib's heap, which holds ``Value``, ``Array`` and the like.
 
-The stdlib makes its arenas of files in ``/dev/shm``, or in the temporary directory. Where it cannot
-(there is no ``/dev/shm``, or everything is read-only), an arena is made of memory as locks live in.
-It is of the stdlib's own class, over another descriptor: so it reaches children as any does, and
-they need nothing of semlock for it.
+The stdlib makes its arenas from files in ``/dev/shm``, or in the temporary directory. Where it
+cannot (there is no ``/dev/shm``, or all is read-only), semlock makes an arena from memory of the
+kind that locks live in. The arena is of the stdlib's own class, over another descriptor. So it
+reaches children as any arena does, and they need no semlock for it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from .descriptors import Owned
 
 __all__ = ["Arena", "lend_if_short"]
 
-# Under names of our own, because install() puts ours in the place of the one.
+# These names are our own, because install() replaces the stdlib's `__init__` with ours.
 _StockArena: Any = heap.Arena
 _stocks_init: Any = _StockArena.__init__
 
 
 def _fill(arena: Any, size: int) -> None:
-    """Gives an arena that has none memory of ours."""
+    """Gives memory of ours to an arena that has none."""
     number = _native._new_memory(size)
     memory = Owned(number, _native._file_id(number))
     util.Finalize(arena, memory.close)
@@ -32,7 +32,7 @@ def _fill(arena: Any, size: int) -> None:
 
 
 class Arena(_StockArena):  # type: ignore[misc]
-    """What :func:`~semlock.install` makes of the stdlib's, by its ``__init__``."""
+    """An arena whose ``__init__`` :func:`~semlock.install` gives to the stdlib's class."""
 
     def __init__(self, size: int, fd: int = -1) -> None:
         try:
@@ -44,14 +44,14 @@ class Arena(_StockArena):  # type: ignore[misc]
 
 
 def lend_if_short(error: OSError, typecode_or_type: Any, size_or_initializer: Any) -> bool:
-    """Whether an error means that the stdlib's heap had no memory for so many of these.
+    """Lends the stdlib's heap an arena of ours if the error says that the heap had no memory.
 
-    Then it has an arena of ours now, but another thread may be quicker to use that. Raises
-    ``OSError`` where there is no memory at all.
+    Returns whether it did. The arena is large enough for so many elements of the type, but another
+    thread may be quicker to use it. Raises ``OSError`` where there is no memory at all.
     """
     if not _comes_from_the_heap(error.__traceback__):
         return False
-    # install() has no need of them.
+    # Imported here, because install() does not need them.
     import ctypes
     from multiprocessing import sharedctypes
 
@@ -59,7 +59,7 @@ def lend_if_short(error: OSError, typecode_or_type: Any, size_or_initializer: An
     is_size = isinstance(size_or_initializer, int)
     count = size_or_initializer if is_size else len(size_or_initializer)
     stocks: Any = vars(heap.BufferWrapper)["_heap"]
-    # As large as its next one.
+    # The arena is as large as the next one that the heap would make.
     length = stocks._roundup(max(stocks._size, ctypes.sizeof(kind) * count), mmap.PAGESIZE)
     arena = _StockArena.__new__(_StockArena)
     _fill(arena, length)
@@ -70,7 +70,7 @@ def lend_if_short(error: OSError, typecode_or_type: Any, size_or_initializer: An
 
 
 def _comes_from_the_heap(traceback: TracebackType | None) -> bool:
-    """Whether it is no error of what was to be made there."""
+    """Whether the heap raised the error, and not the object that was being made in it."""
     while traceback is not None:
         if traceback.tb_frame.f_code is heap.BufferWrapper.__init__.__code__:
             return True

@@ -1,12 +1,13 @@
-"""What stands in the place of semlock's own classes where the memory they live in is missing.
+"""The classes that stand for semlock's own where there is no shared memory for these.
 
-These are ``multiprocessing``'s own classes over semlock's ``SemLock``, with what semlock's have
-besides. They do as the stdlib's: a process that dies with a permit takes it along, and they are
-sent to a child while it is started, and nowhere else. The first that is made of a kind that is
-robust elsewhere says so.
+They are ``multiprocessing``'s own classes over semlock's ``SemLock``, with the attributes that only
+semlock's have. They do as the stdlib's do: the permits of a process that dies are lost, and an
+object can be sent only to a child, while that is started. The first object that would be robust on
+another system warns that it is not.
 
-``robust=True`` is for ``RLock`` alone, and on Windows: a mutex there belongs to a thread, and is
-recovered when that ends. Anybody may release the others, so no mutex can stand in for them.
+``robust=True`` works for ``RLock`` alone, and only on Windows: a mutex there belongs to a thread,
+and the next owner recovers it when that thread ends. Any thread may release the other locks, so no
+mutex can stand for them.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     _OnOwnerDied = Literal["warn", "ignore"]
 
-# Under names of our own, because install() puts ours in the place of the stdlib's.
+# These names are our own, because install() replaces the stdlib's classes with ours.
 _StockSemLock: Any = synchronize.SemLock
 _StockLock: Any = synchronize.Lock
 _StockRLock: Any = synchronize.RLock
@@ -51,13 +52,13 @@ _StockCondition: Any = synchronize.Condition
 _StockEvent: Any = synchronize.Event
 _StockBarrier: Any = synchronize.Barrier
 
-# Unwrapped, because install() may have others in the place of the stdlib's own.
+# Unwrapped, because install() may have replaced the stdlib's own functions.
 _init: Any = over_our_semlock(inspect.unwrap(_StockSemLock.__init__))
 _set_state: Any = over_our_semlock(inspect.unwrap(_StockSemLock.__setstate__))
 
 
 class SemLock(_StockSemLock):  # type: ignore[misc]
-    """What the locks and semaphores have in common."""
+    """The base class of the locks and semaphores."""
 
     def __init__(self, kind: int, value: int, maxvalue: int, *, ctx: Any = None) -> None:
         _init(self, kind, value, maxvalue, ctx=ctx)
@@ -94,7 +95,7 @@ class Lock(SemLock, _StockLock):  # type: ignore[misc]
 
 
 class RLock(SemLock, _StockRLock):  # type: ignore[misc]
-    """``multiprocessing.RLock``; if it is asked for, one that is recovered when its owner dies."""
+    """``multiprocessing.RLock``. With ``robust=True`` it is recovered when its owner dies."""
 
     def __init__(
         self,
@@ -113,9 +114,9 @@ class RLock(SemLock, _StockRLock):  # type: ignore[misc]
         super().__init__(_RECURSIVE_MUTEX, 1, 1, ctx=ctx)
 
     def holder(self) -> int | None:
-        """This process, if it is; None where it is another, or the system does not tell.
+        """The pid of this process if it holds the lock; else None: the system tells no other.
 
-        With ``robust=True``, also where it is another thread of this process.
+        With ``robust=True`` it is None while another thread of this process holds the lock, too.
         """
         return os.getpid() if self._semlock._count() > 0 else None
 
@@ -170,7 +171,7 @@ class BoundedSemaphore(Semaphore, synchronize.BoundedSemaphore):
 
 
 class _Parts:
-    """What the stdlib's classes are made of, in the place of the context that they ask for it."""
+    """Makes the parts of the stdlib's classes, which take it for their context."""
 
     def __init__(self, ctx: Any) -> None:
         self._ctx = ctx
@@ -204,7 +205,8 @@ class Condition(_StockCondition):  # type: ignore[misc]
             try:
                 return bool(super().wait(timeout))
             except OwnerDiedWarning:
-                # The one who waits holds the lock, and is to let go of it, whatever comes out.
+                # The caller of wait() holds the lock again, whatever wait() raises: it is going to
+                # release the lock as often as it has acquired it.
                 while mutex._count() < held:
                     mutex._acquire(True, None)
                 raise
@@ -234,7 +236,7 @@ class Barrier(_StockBarrier):  # type: ignore[misc]
 if sys.platform == "win32":
 
     class _RecoveredMutex(_native._RobustMutex):
-        """A mutex with a ``SemLock``'s interface, which warns who has it from a dead owner."""
+        """A mutex with a ``SemLock``'s interface. It warns who acquires it from a dead owner."""
 
         ignores_dead_owners: bool
 
@@ -270,7 +272,7 @@ _OWNER_DIED = (
 
 
 def _check(lock: object, robust: bool | None, on_owner_died: _OnOwnerDied) -> None:
-    """Says what cannot be had."""
+    """Raises or warns if this system cannot give the lock what the caller asks for."""
     _native._ignores_dead_owners(on_owner_died)
     if robust:
         _refuse(lock)
@@ -297,9 +299,9 @@ _has_said = False
 
 
 def _say_once() -> None:
-    """Warns that locks are not robust, in the process that the program began with."""
+    """Warns once that locks are not robust, and only in the program's first process."""
     global _has_said
-    # A child that imports the main module, or what it was started with, has no parent yet.
+    # A child that still imports the main module, or unpickles its target, has no parent yet.
     is_child = getattr(process.current_process(), "_inheriting", False)
     if _has_said or is_child or process.parent_process() is not None:
         return

@@ -1,4 +1,4 @@
-"""Functions of the standard library's that run over semlock."""
+"""Functions of the standard library, made to run over semlock."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["over_our_semlock"]
 
 
 def over_our_semlock(function: FunctionType) -> FunctionType:
-    """The same function of ``multiprocessing.synchronize``'s, with our ``_multiprocessing``.
+    """Copies a function of ``multiprocessing.synchronize``, with our ``_multiprocessing``.
 
-    All other names keep what they name now, whatever ``install()`` puts in its place later: the
-    stdlib's locks say ``SemLock``, and mean their own base class.
+    All its other globals keep the values that they have at this moment, whatever ``install()``
+    replaces later: the stdlib's locks say ``SemLock``, and mean their own base class.
     """
     names = {**function.__globals__, "_multiprocessing": _multiprocessing}
     same = FunctionType(
