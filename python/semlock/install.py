@@ -1,17 +1,18 @@
-"""Putting semlock in the place of what ``multiprocessing`` stands on, here and in every child.
+"""Makes ``multiprocessing`` use semlock, in this process and in every child.
 
-In this process: ``sys.modules`` and the modules that have already imported ``_multiprocessing``
-are pointed at ``semlock._multiprocessing``. With ``backend="shared"``, so are those that hold the
-classes of ``multiprocessing.synchronize`` and ``multiprocessing.queues``: these two modules first
-of all, in which ``multiprocessing.Lock()`` and the like look them up at each call. Children by fork
-inherit that. Children by spawn and forkserver are fresh interpreters, and two things reach them:
+In this process, ``install()`` puts ``semlock._multiprocessing`` into ``sys.modules``, and into each
+module that has already imported ``_multiprocessing``. With ``backend="shared"`` it also replaces
+the classes of ``multiprocessing.synchronize`` and ``multiprocessing.queues`` in each module that
+has them: in these two modules first of all, where ``multiprocessing.Lock()`` and the like look them
+up at each call. Forked children inherit all of that. Children by spawn and forkserver are fresh
+interpreters. semlock reaches them in two ways:
 
-* The *preparation data*, which a child unpickles first of all. One entry is added to it, whose
-  unpickling installs. It is made of builtins alone, because the child's ``sys.path`` is not set up
-  yet by then.
-* A fork server imports ``__main__`` before it sees any preparation data, so its command line is
-  made to install first. It may outlive an ``uninstall()``: a child whose preparation data lacks the
-  entry undoes what it inherited.
+* A child first unpickles its *preparation data*. ``install()`` adds one entry, which installs when
+  it is unpickled. The entry consists of builtins alone, because the child's ``sys.path`` is not set
+  up yet.
+* A fork server imports ``__main__`` before it gets any preparation data. So ``install()`` changes
+  its command line, which then installs first. The server may outlive an ``uninstall()``: a child
+  whose preparation data lacks the entry uninstalls what it inherited.
 """
 
 from __future__ import annotations
@@ -34,21 +35,21 @@ __all__ = ["install", "uninstall"]
 
 _BACKENDS = ("shared", "kernel")
 
-# What other modules import, or import from, under these names.
+# The names under which other modules may have imported what is replaced.
 _NAMES = ("SemLock", "sem_unlink", "flags")
 _NAMES_OF_QUEUES = ("Queue", "JoinableQueue", "SimpleQueue")
 
-# The key in the preparation data.
+# The key of our entry in the preparation data.
 _KEY = "semlock"
 
-# How a fork server's program begins, on all versions, but for another import before it on some. It
-# has to stay first: by it a frozen program knows that it is started as a fork server.
+# A fork server's program begins with this, on all versions; on some, another import comes before
+# it. Our code goes behind it, because a frozen program knows by it that it starts as a fork server.
 _FORK_SERVER = "from multiprocessing.forkserver import main; "
 
-# Run in a fresh interpreter. It loads this very package by its place, because nothing is on
-# `sys.path` yet but the current directory, which is none of its business (see `startup`). In a
-# frozen program it has no place, and is imported. A child that cannot have it still works, on the
-# interpreter's own module.
+# A fresh interpreter runs this. It loads this package from its file, because `sys.path` has nothing
+# but the current directory yet, whose modules are the program's (see `startup`). In a frozen
+# program the package has no file, and is imported. A child that cannot load the package goes on
+# with the interpreter's own module.
 _BOOTSTRAP = """\
 import importlib.util, sys
 path = sys.path[:]
@@ -79,7 +80,7 @@ finally:
 
 
 class _Change(NamedTuple):
-    """A global that was made to name something else."""
+    """The replacement of a global of a module."""
 
     namespace: dict[str, Any]
     name: str
@@ -90,13 +91,13 @@ class _Change(NamedTuple):
         self.namespace[self.name] = self.after
 
     def undo(self) -> None:
-        # Somebody may have put something else there meanwhile: then that stays.
+        # If other code has replaced it meanwhile, that stays.
         if self.namespace.get(self.name) is self.after:
             self.namespace[self.name] = self.before
 
 
 class _MethodChange(NamedTuple):
-    """A method that was made to do something else."""
+    """The replacement of a method of a class."""
 
     owner: type
     name: str
@@ -112,9 +113,10 @@ class _MethodChange(NamedTuple):
 
 
 class _ReducerChange(NamedTuple):
-    """A way of its own in which a class pickles for children.
+    """A reducer that pickles the instances of a replaced class for children.
 
-    What was made by a class that is not found under its name any more can be sent all the same.
+    Pickle does not find such a class under its name any more. Its instances can be sent all the
+    same.
     """
 
     cls: type
@@ -130,15 +132,15 @@ class _ReducerChange(NamedTuple):
 
 
 class _Replacement(NamedTuple):
-    """What a global of this name is to be, where it was ``before``."""
+    """Puts ``after`` in each global of this name that is ``before``."""
 
     name: str
     before: object
     after: object
 
 
-# Held while anything changes, and across a fork, so that a child finds everything whole. A signal
-# handler that installs or forks can come in between in the same thread, and must not wait for it.
+# Held while anything changes, and across a fork, so that a child finds every change complete. It is
+# reentrant, because a signal handler that installs or forks can interrupt the thread that holds it.
 _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(
@@ -180,7 +182,7 @@ def install(backend: str = "shared") -> None:
             try:
                 stock: ModuleType | None = importlib.import_module("_multiprocessing")
             except ImportError:
-                # An interpreter that was built without.
+                # The interpreter was built without it.
                 stock = None
             _installation = _Installation(backend, stock)
             _installation.make()
@@ -199,18 +201,19 @@ def uninstall() -> None:
 
 
 class _Installation:
-    """All that one install() has changed."""
+    """Everything that one install() has changed."""
 
     def __init__(self, backend: str, stock: ModuleType | None) -> None:
         self.backend = backend
         self.stock = stock
         self.active = True
         if stock is None:
-            # Or multiprocessing's own modules could not be imported below.
+            # Without it, multiprocessing's own modules could not be imported below.
             sys.modules["_multiprocessing"] = _ours
-        # All that is to be changed is known before anything is.
+        # All changes are known before the first is made.
         self.replacements = _replacements(backend, stock)
-        # The methods first: those of the stdlib's locks keep what they name, for whoever has them.
+        # The methods come first: those of the stdlib's locks keep the globals that they have now,
+        # for code that has these classes already.
         self.changes: list[_Change | _MethodChange | _ReducerChange] = [
             *(self.redirected(method) for method in _methods(backend)),
             *_globals_to_replace(self.replacements, list(sys.modules.values())),
@@ -220,7 +223,7 @@ class _Installation:
         ]
 
     def stocks_classes(self) -> dict[tuple[str, str], type]:
-        """The classes of multiprocessing that are not found under their names any more."""
+        """Returns the classes of multiprocessing that are replaced under their names."""
         return {
             (before.__module__, name): before
             for name, before, _ in self.replacements
@@ -233,8 +236,8 @@ class _Installation:
             change.make()
 
     def undo(self) -> None:
-        # Parts of multiprocessing that were imported since are changed too. (Of other modules
-        # nobody knows which of the two they meant to have.)
+        # Modules of multiprocessing that were imported since install() are changed back too. (A
+        # module of other code may have imported ours on purpose.)
         since = [
             module
             for name, module in list(sys.modules.items())
@@ -253,13 +256,13 @@ class _Installation:
         self.active = False
 
     def wrapped(self, module: ModuleType, name: str, wrapper: Callable[..., Any]) -> _Change:
-        """Has a function called through one of the methods below."""
+        """Makes the calls of a function go through one of the methods below."""
         before = getattr(module, name)
         after = self.while_active(functools.partial(wrapper, before), before)
         return _Change(vars(module), name, before, after)
 
     def redirected(self, method: _Replacement) -> _MethodChange:
-        """Has a method of a class do what that of another does."""
+        """Makes a method of a class do what the method of another class does."""
         owner: Any = method.before
         ours: Any = method.after
         before = vars(owner)[method.name]
@@ -271,9 +274,9 @@ class _Installation:
     def while_active(
         self, function: Callable[..., Any], otherwise: Callable[..., Any]
     ) -> Callable[..., Any]:
-        """A function in the place of another.
+        """Returns a function that calls ``function``, and ``otherwise`` after uninstall().
 
-        If somebody wraps it in turn, it stays in use after uninstall(), and then only passes on.
+        If other code wraps it in turn, it stays in use after uninstall().
         """
 
         @functools.wraps(otherwise)
@@ -303,7 +306,7 @@ _installation: _Installation | None = None
 
 
 def _replacements(backend: str, stock: ModuleType | None) -> list[_Replacement]:
-    """All that a backend puts in the place of something."""
+    """Returns everything that a backend replaces."""
     found = []
     if stock is not None:
         found.append(_Replacement("_multiprocessing", stock, _ours))
@@ -329,13 +332,14 @@ def _renamed(names: Iterable[str], before: ModuleType, after: ModuleType) -> Ite
 
 
 def _methods(backend: str) -> list[_Replacement]:
-    """The methods that are to do what another class's do.
+    """Returns the methods of the stdlib's classes that install() replaces.
 
-    Subclasses of the stdlib's queues that somebody has defined already (``ProcessPoolExecutor``'s
-    among them) would be on robust locks and without marks, and then read on where another was
-    killed. Made by our ``__init__``, they have everything that they need. So have pools.
+    Other code may have defined subclasses of the stdlib's queues already (``ProcessPoolExecutor``
+    does). Their instances would get robust locks without marks, and a process would then read on
+    where another was killed. Our ``__init__`` gives them everything that they need. The same is
+    true of pools.
 
-    Subclasses of the stdlib's locks go on as what they are.
+    Subclasses of the stdlib's locks stay what they are.
     """
     if backend != "shared":
         return []
@@ -361,7 +365,7 @@ def _methods_of_queues() -> list[_Replacement]:
     names = "Queue", "SimpleQueue", "JoinableQueue"
     classes = ((vars(stocks_queues)[name], vars(queues)[name]) for name in names)
     methods = [_Replacement("__init__", stocks, ours) for stocks, ours in classes]
-    # The stdlib's `join` would wait for ever.
+    # The stdlib's `join` would wait for ever for the tasks of a dead process.
     stocks_joinable: Any = vars(stocks_queues)["JoinableQueue"]
     methods.append(_Replacement("join", stocks_joinable, queues.JoinableQueue))
     methods.append(_Replacement("_repopulate_pool", stocks_pool.Pool, pool.Pool))
@@ -369,7 +373,8 @@ def _methods_of_queues() -> list[_Replacement]:
 
 
 def _methods_of_heap() -> list[_Replacement]:
-    # Of the class that there is, so that arenas stay what the stdlib sends to children.
+    # A method of the stdlib's class changes, not the class, so that the stdlib can send the arenas
+    # to children.
     from multiprocessing import heap as stocks_heap
 
     from . import heap
@@ -380,11 +385,11 @@ def _methods_of_heap() -> list[_Replacement]:
 def _globals_to_replace(
     replacements: Sequence[_Replacement], modules: Iterable[object]
 ) -> list[_Change]:
-    """The globals of these modules that name something that is to be replaced.
+    """Returns the changes of those globals of these modules that are to be replaced.
 
-    Modules can be lazy or anything else: their namespaces are read without running their code.
+    A module can be lazy, or of any subclass: its namespace is read without running its code.
     """
-    # Both `_multiprocessing` keep what is theirs.
+    # Both modules `_multiprocessing` keep their own globals.
     ends = [end for _, *both in replacements for end in both if isinstance(end, ModuleType)]
     changes = []
     for module in modules:
@@ -402,7 +407,7 @@ def _namespace_of(module: object) -> dict[str, Any]:
     return descriptor.__get__(module) or {}
 
 
-# ---- What multiprocessing's own classes made before ----
+# ---- Instances of multiprocessing's own classes, made before install() ----
 
 
 def _reduce_stocks(made: object) -> tuple[Any, ...]:
@@ -413,7 +418,7 @@ def _reduce_stocks(made: object) -> tuple[Any, ...]:
 
 
 def _new_of_stocks(module: str, name: str) -> object:
-    """An empty instance of a class of multiprocessing, whether or not it is replaced here."""
+    """Makes an empty instance of a class of multiprocessing, whether or not it is replaced here."""
     with _lock:
         replaced = {} if _installation is None else _installation.stocks_classes()
     cls: Any = replaced.get((module, name)) or getattr(importlib.import_module(module), name)
@@ -424,18 +429,18 @@ def _new_of_stocks(module: str, name: str) -> object:
 
 
 class _InstallsWhenUnpickled:
-    """Something to pickle that installs where it is unpickled, and is ``None`` there."""
+    """An object that installs semlock where it is unpickled, and becomes ``None`` there."""
 
     def __init__(self, backend: str, path: Sequence[str]) -> None:
         self.code = _bootstrap(install, backend, path)
 
     def __reduce__(self) -> tuple[Callable[..., None], tuple[str, dict[str, Any]]]:
-        # A namespace of its own, or the code would run in that of whoever unpickles it.
+        # The code gets a namespace of its own, or it would run in that of the unpickling code.
         return exec, (self.code, {})
 
 
-# Absolute, whatever becomes the current directory; a .pyc where there is no source, and None in a
-# frozen program, which has the package in itself.
+# The file of the package: an absolute path, because the current directory may change. It is a .pyc
+# where there is no source. It is None in a frozen program, which contains the package.
 _PLACE = os.path.abspath(vars(sys.modules[__package__])["__file__"])
 _INIT = _PLACE if os.path.exists(_PLACE) else None
 
@@ -451,7 +456,7 @@ def _install_in_fork_server(backend: str) -> None:
 
     def prepare_in_its_child(data: Mapping[str, Any]) -> None:
         if _KEY not in data:
-            # The process that this one works for is not installed any more.
+            # The process that asks for this child has called uninstall().
             uninstall()
         prepare(data)
 
