@@ -1,28 +1,29 @@
-"""Queues whose messages arrive whole, and that say so when they cannot any more.
+"""Queues whose messages arrive whole, or that raise an error when they cannot any more.
 
 They are the stdlib's, over a pipe whose two ends are :class:`_ReadingEnd` and :class:`_WritingEnd`.
-A reader or writer that is killed while it moves a message leaves the pipe in the middle of it, and
-its lock is recovered by the next, who must not go on from there. So each side's lock has a mark
-beside it, which is set before the first byte of a message moves and cleared after the last. Where
-nobody holds a lock and its mark is set, the queue is broken, and everybody gets a
-:class:`~semlock.QueueBrokenError` from then on.
+A reader or writer that is killed while it moves a message leaves the pipe in the middle of that
+message. The next process recovers its lock, but must not go on from there. So each side's lock has
+a mark beside it. The mark is set before the first byte of a message moves, and cleared after the
+last. When a mark is set and no process holds its lock, the queue is broken: from then on every user
+gets a :class:`~semlock.QueueBrokenError`.
 
-* A process that only waits, for a message or for room, has marked nothing: it can be killed.
-* Nobody waits for a peer without looking, now and then, whether it has died in the middle: neither
-  a reader for the rest of a message, nor a writer for room in the pipe, nor a putter for its place
-  in a bounded queue. For that the pipe does not block.
-* An exception in the middle of a message (a signal handler's, mostly) breaks the queue too, unless
-  nothing had moved yet.
-* Bytes in the pipe are framed as by the stdlib, and the ends can be used directly, as ``Pool`` and
-  ``ProcessPoolExecutor`` do: they take their side's lock unless the thread that calls holds it.
+* A process that only waits, for a message or for room, has set no mark. Its death breaks nothing.
+* A process that waits for another checks now and then whether that one has died in the middle of a
+  message: a reader that waits for the rest of a message, a writer for room in the pipe, and a
+  putter for its place in a bounded queue. So the pipe does not block.
+* An exception in the middle of a message (mostly a signal handler's) breaks the queue too, unless
+  nothing has moved yet.
+* Messages are framed in the pipe as the stdlib frames them. The ends can be used directly, as
+  ``Pool`` and ``ProcessPoolExecutor`` do: an end acquires its side's lock unless the calling thread
+  holds it.
 
-As in the stdlib, what a killed process had taken, or had put and not yet sent, is lost. Its place
-in a bounded queue is not. A place is either a permit of a robust semaphore, held by the process
-that has put a message and not sent it yet, or counted among the messages in the pipe. It goes from
-one to the other, and back to all, under the mark of whoever moves the message: who dies in between
-leaves a broken queue, and who dies otherwise leaves permits, which are recovered as any are. The
-tasks of a ``JoinableQueue`` are counted in the same way, so that ``join()`` waits for none that a
-dead process had.
+As in the stdlib, a message that a killed process had taken, or had put and not yet sent, is lost.
+Its place in a bounded queue is not. While a message is put and not sent, the process that put it
+holds a permit of a robust semaphore for its place. While the message is in the pipe, the place is
+counted among the sent ones. After that it is free. Both steps happen under the mark of the process
+that moves the message: if it dies between two steps of one move, the queue is broken. If it dies at
+any other moment, its permits are recovered like any others. The tasks of a ``JoinableQueue`` are
+counted in the same way, so ``join()`` does not wait for a task that a dead process had.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ from .errors import QueueBrokenError, WorkerDied
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
-# Seconds between two looks at the others: while a message is moving, and while none is.
+# Seconds between two checks of the other users: while a message is moving, and while none is.
 _WHILE_MOVING = 0.1
 _WHILE_IDLE = 1.0
 
-# A joinable queue has permits for so many tasks that processes have taken, and so many that they
-# have put and not sent. Each costs memory, and time with each task.
+# A joinable queue has this many permits for tasks that processes have taken, and this many for
+# tasks that they have put and not sent. Each permit costs memory, and time at each task.
 _MOST_HELD = 512
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     _StockJoinableQueue = queues.JoinableQueue[Any]
     _StockSimpleQueue = queues.SimpleQueue[Any]
 else:
-    # Under names of our own, because install() puts ours in the place of the stdlib's.
+    # These names are our own, because install() replaces the stdlib's classes with ours.
     _Connection = connection.Connection
     _StockQueue = queues.Queue
     _StockJoinableQueue = queues.JoinableQueue
@@ -66,23 +67,23 @@ _stocks_init: Any = _StockQueue.__init__
 
 
 class _Stream:
-    """What the users of a queue share besides the pipe: both sides' locks, and whether it broke."""
+    """What a queue's users share beside the pipe: both locks, and whether the queue is broken."""
 
     def __init__(self, ctx: Any) -> None:
-        # Without warnings: what a dead holder left behind is known from the mark.
+        # They do not warn, because the mark tells what a dead holder left behind.
         self.reading = _native.Lock(ctx=ctx, on_owner_died="ignore")
         self.writing = _native.Lock(ctx=ctx, on_owner_died="ignore")
         for lock in (self.reading, self.writing):
             lock._guard_messages()
-        # Once somebody has found out, all others know.
+        # The first process that finds the queue broken sets it, for all others.
         self.broken = _native.Event(ctx=ctx)
-        # What changes with each message, beside the pipe.
+        # The counters that change with each message.
         self.counters: list[_Places | _Tasks] = []
 
     def check(self, moving: _native.Lock | None = None) -> None:
-        """Raises ``QueueBrokenError`` if somebody was lost in the middle of a message.
+        """Raises ``QueueBrokenError`` if a process was lost in the middle of a message.
 
-        ``moving`` is the lock under whose mark the caller itself is just moving one.
+        ``moving`` is the lock under whose mark the caller itself is moving a message.
         """
         if self.broken.is_set():
             raise self.breaks()
@@ -91,8 +92,8 @@ class _Stream:
                 raise self.breaks()
 
     def receive_from(self, sent: _native.Semaphore) -> None:
-        """Counts the message that is being read among those that were sent no longer."""
-        # The writer may not have counted it yet.
+        """Takes the message that is being read out of the count of sent ones."""
+        # If the writer has not counted it yet, wait for that.
         while not sent.acquire(True, _WHILE_MOVING):
             self.check(self.reading)
 
@@ -104,15 +105,15 @@ class _Stream:
 
 
 def _is_left_marked(lock: _native.Lock) -> bool:
-    """Whether nobody is there any more who could have set the mark of a lock."""
+    """Whether a lock's mark was set by a process that is gone."""
     if lock._semlock._is_mine():
-        # Unless it was this thread, which a signal's handler has interrupted to look here, it was
-        # the one whom the caller recovered the lock from.
+        # Either this thread set the mark, and a signal handler that interrupted it calls this; or
+        # the dead process did, from which the caller recovered the lock.
         return not lock._is_moving_message()
     try:
         return lock.acquire(False) and lock._is_mid_message()
     finally:
-        # A signal's handler may have raised as soon as it was taken.
+        # A signal handler may have raised as soon as the lock was acquired.
         if lock._semlock._is_mine():
             lock.release()
 
@@ -123,7 +124,7 @@ class _End(_Connection):
     A message moves through it whole, or breaks the queue.
     """
 
-    # What poll() is to wait for.
+    # The event that poll() waits for.
     _event: int
 
     def __init__(self, handle: int, stream: _Stream, lock: _native.Lock) -> None:
@@ -133,24 +134,24 @@ class _End(_Connection):
         )
         self._stream = stream
         self._lock = lock
-        # Whether something of the present message has moved, or may have: if a signal handler's
-        # exception comes out of a system call, it is not known.
+        # Whether a part of this message has moved or may have moved: when a signal handler's
+        # exception comes out of a system call, that is unknown.
         self._moved = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         descriptor = reduction.DupFd(self.fileno())
         return _rebuild_end, (type(self), descriptor, self._stream, self._pipe)
 
-    # With a default: globals can have gone when the interpreter ends.
+    # The default argument stays when the interpreter ends and globals are gone.
     def _close(self, _is_open_as: Any = is_open_as) -> None:
-        # Others can have closed it behind our back: then the number is theirs.
+        # Other code can have closed it, and opened something else under its number.
         if _is_open_as(self.fileno(), self._pipe):
             super()._close()  # type: ignore[misc]
 
     def _whole(self, move: Any, argument: Any) -> Any:
         """Moves a message, under this side's lock and mark."""
         lock = self._lock
-        # Not ``with``: this is the path of every message.
+        # No ``with``, because every message takes this path, and this is faster.
         is_ours_to_release = not lock._semlock._is_mine()
         try:
             if is_ours_to_release:
@@ -167,7 +168,7 @@ class _End(_Connection):
                     if self._moved:
                         self._stream.breaks()
                         raise
-                    # Not one that a dead process has left.
+                    # Clear our own mark, but not one that a dead process has left.
                     if lock._is_moving_message():
                         lock._end_message()
                     if not isinstance(error, BlockingIOError):
@@ -177,7 +178,7 @@ class _End(_Connection):
                     return result
                 self._wait(None)
         finally:
-            # A signal's handler may have raised before it was taken.
+            # A signal handler may have raised before the lock was acquired.
             if is_ours_to_release and lock._semlock._is_mine():
                 lock.release()
 
@@ -185,14 +186,14 @@ class _End(_Connection):
         raise NotImplementedError
 
     def _is_ready(self, seconds: float) -> bool:
-        """Whether something can move, or never will again."""
+        """Whether bytes can move, or the other side of the pipe is gone."""
         poll = select.poll()
         poll.register(self.fileno(), self._event)
-        # In whole milliseconds, not less than asked for.
+        # Round up to whole milliseconds.
         return bool(poll.poll(-int(-seconds * 1000 // 1)))
 
     def _wait(self, timeout: float | None) -> bool:
-        """Waits, with nothing marked, until a message can begin to move."""
+        """Waits, without a mark, until a message can begin to move. Returns False if time is up."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             self._stream.check()
@@ -203,7 +204,7 @@ class _End(_Connection):
                 return False
 
     def _wait_in_the_middle(self, had_moved: bool) -> None:
-        """Waits where a message cannot go on, or raises ``BlockingIOError`` if none has begun."""
+        """Waits until a message can move on, or raises ``BlockingIOError`` if none has begun."""
         if not had_moved:
             raise BlockingIOError
         while not self._is_ready(_WHILE_MOVING):
@@ -216,14 +217,15 @@ class _ReadingEnd(_End):
     def _recv_bytes(self, maxsize: int | None = None) -> io.BytesIO | None:
         message: io.BytesIO | None = self._whole(super()._recv_bytes, maxsize)  # type: ignore[misc]
         if message is None:
-            # Its header said that it is too long. What follows that cannot be told from a header.
+            # The header says that the message is too long. Its body stays in the pipe, and the next
+            # reader would take that for a header.
             self._stream.breaks()
         return message
 
     def _recv(self, size: int) -> io.BytesIO:
         received = io.BytesIO()
         while size > 0:
-            handle = self.fileno()  # if another thread has not closed it
+            handle = self.fileno()  # raises if another thread has closed it
             had_moved, self._moved = self._moved, True
             try:
                 piece = os.read(handle, min(size, 65536))
@@ -233,7 +235,7 @@ class _ReadingEnd(_End):
                 continue
             if not piece:
                 if had_moved:
-                    # Whoever wrote the beginning was the last writer.
+                    # The process that wrote the beginning is gone, and so is every other writer.
                     raise self._stream.breaks()
                 self._moved = False
                 raise EOFError
@@ -245,7 +247,7 @@ class _ReadingEnd(_End):
         counter.receive()
 
     def _poll(self, timeout: float | None) -> bool:
-        """For ``poll()``: whether reading would not wait. There is a message, or an error."""
+        """For ``poll()``: whether a read would not wait, because of a message or an error."""
         try:
             return self._wait(timeout)
         except QueueBrokenError:
@@ -260,7 +262,7 @@ class _WritingEnd(_End):
 
     def _send(self, piece: Any) -> None:
         while True:
-            handle = self.fileno()  # if another thread has not closed it
+            handle = self.fileno()  # raises if another thread has closed it
             had_moved, self._moved = self._moved, True
             try:
                 count = os.write(handle, piece)
@@ -269,7 +271,7 @@ class _WritingEnd(_End):
                 self._wait_in_the_middle(had_moved)
                 continue
             except BrokenPipeError:
-                # Of this piece nothing did.
+                # Nothing of this piece has moved.
                 self._moved = had_moved
                 raise
             if count == len(piece):
@@ -286,9 +288,9 @@ def _rebuild_end(
     number = descriptor.detach()
     if not is_open_as(number, pipe):
         raise RuntimeError(
-            "cannot receive this queue: what was passed on is not its pipe. These bytes were for "
-            "another process, or this one has received and dropped the queue before. Start the "
-            "receiver with the queue, as an argument of its process."
+            "cannot receive this queue: the descriptor that came with it is not its pipe. These "
+            "bytes were for another process, or this process has received and dropped the queue "
+            "before. Start the receiver with the queue, as an argument of its process."
         )
     return _new_end(cls, number, stream)
 
@@ -299,11 +301,11 @@ def _new_end(cls: type[_ReadingEnd | _WritingEnd], handle: int, stream: _Stream)
 
 
 class _Counter:
-    """What stands where the stdlib's queues have a semaphore, and is not one."""
+    """The base of what our queues have in place of a semaphore of the stdlib's queues."""
 
     @property
     def _semlock(self) -> _Counter:
-        # For full(), qsize(), task_done() and join().
+        # The stdlib's full(), qsize(), task_done() and join() read this attribute.
         return self
 
     def _is_zero(self) -> bool:
@@ -317,22 +319,22 @@ class _Counter:
 
 
 class _Places(_Counter):
-    """The places of a bounded queue, in the place of the stdlib's semaphore.
+    """Counts the places of a bounded queue, instead of the stdlib's semaphore.
 
-    Those whose message is in nobody's hands any more are found by who needs one. Nobody waits for
-    one in a queue that is broken.
+    A putter that finds no free place frees the places of dead processes. In a broken queue it does
+    not wait, but raises.
     """
 
     def __init__(self, count: int, *, ctx: Any, stream: _Stream) -> None:
         self._stream = stream
-        # Held by who has put a message and not yet sent it.
+        # A process holds one of its permits for each message that it has put and not yet sent.
         self._unsent = _robust_semaphore(count, ctx)
         # Messages in the pipe.
         self._sent = _native.Semaphore(0, ctx=ctx)
-        # Whoever reads both of these holds it, and whoever adds to one and takes from the other.
-        # Nothing is left half-done under it that is not also under a mark.
+        # A thread holds it while it reads both of these, or adds to one and takes from the other.
+        # Whatever a death can leave half-done under it is under a mark, too.
         self._guard = _native.RLock(ctx=ctx, on_owner_died="ignore")
-        # Set by who gives a place back.
+        # Each thread that frees a place sets it.
         self._given_back = _native.Event(ctx=ctx)
         self._here = threading.local()
 
@@ -344,7 +346,7 @@ class _Places(_Counter):
 
     def get_value(self) -> int:
         with self._guard:
-            # Nobody keeps out who writes to the pipe directly.
+            # Code that writes to the pipe directly takes no place, so there can be more messages.
             return max(self._unsent.get_value() - self._sent.get_value(), 0)
 
     def acquire(self, block: object = True, timeout: Any = None) -> bool:
@@ -359,7 +361,7 @@ class _Places(_Counter):
             self._given_back.clear()
             self._recover()
             if self._take():
-                # Others may have waited for the same event, of which only one is left.
+                # Several places may have become free, and others may wait for the same event.
                 self._given_back.set()
                 return True
             left = _WHILE_IDLE if deadline is None else deadline - time.monotonic()
@@ -368,7 +370,10 @@ class _Places(_Counter):
             self._given_back.wait(min(left, _WHILE_IDLE))
 
     def release(self) -> None:
-        """For a feeder thread that could not send, and for ``get()``, which is not to do more."""
+        """For a feeder thread that could not send. For ``get()`` it does nothing.
+
+        ``receive`` has already freed the place of a message that ``get()`` has read.
+        """
         if not hasattr(self._here, "gave_back"):
             with self._guard:
                 self._unsent.release()
@@ -377,7 +382,7 @@ class _Places(_Counter):
     def send(self) -> None:
         with self._guard:
             self._sent.release()
-            with suppress(ValueError):  # written to the pipe directly
+            with suppress(ValueError):  # the message was written to the pipe directly
                 self._unsent.release()
 
     def receive(self) -> None:
@@ -390,17 +395,17 @@ class _Places(_Counter):
             return self.get_value() > 0 and self._unsent.acquire(False)
 
     def _recover(self) -> None:
-        """Frees places of the dead.
+        """Frees the places of dead processes.
 
-        In one step: an exception in the midst of it must not take a living process's places along.
-        Without the guard, for that can take long: whoever reads both counts meanwhile finds places
-        freed, or finds them freed later.
+        It is one step, because an exception in the middle of several must not lose the places of a
+        living process. It runs without the guard, because it can take long. A thread that reads
+        both counts meanwhile finds these places free at once or a moment later.
         """
         self._unsent._free_those_of_the_dead()
 
 
 class _UncountedPlaces(_native.BoundedSemaphore):
-    """The places of a queue that has more of them than can be recovered."""
+    """The places of a queue that has more of them than a robust semaphore has permits."""
 
     def __init__(self, value: int, *, ctx: Any, stream: _Stream) -> None:
         super().__init__(value, ctx=ctx)
@@ -424,11 +429,11 @@ class _UncountedPlaces(_native.BoundedSemaphore):
 
 
 class _Tasks(_Counter):
-    """The unfinished tasks of a ``JoinableQueue``, in the place of the stdlib's semaphore.
+    """Counts the unfinished tasks of a ``JoinableQueue``, instead of the stdlib's semaphore.
 
-    A task is held by the process that has put it and not sent it yet; then it is in the pipe; then
-    it is held by the process that took it, until that one, or any other, calls ``task_done()``.
-    What a dead process held is found by who joins the queue.
+    The process that has put a task holds it until it sends it. Then the task is in the pipe. Then
+    the process that took it holds it, until that process, or another one, calls ``task_done()``.
+    ``join()`` finds the tasks that a dead process held.
     """
 
     def __init__(self, *, ctx: Any, stream: _Stream) -> None:
@@ -436,16 +441,16 @@ class _Tasks(_Counter):
         # A process holds a permit for each task.
         self._unsent = _robust_semaphore(_MOST_HELD, ctx)
         self._taken = _robust_semaphore(_MOST_HELD, ctx)
-        # Tasks that are held, and that there was no permit for.
+        # Tasks that a process holds without a permit, because none was free.
         self._without_permit = _native.Semaphore(0, ctx=ctx)
         self._in_pipe = _native.Semaphore(0, ctx=ctx)
-        # Messages that are no unfinished task (any more), though counted above: another process has
-        # done it than the one that took it.
+        # Messages that are counted above, but are no unfinished task: a process that did not take
+        # the task has done it, or the message was written to the pipe directly.
         self._done_by_others = _native.Semaphore(0, ctx=ctx)
-        # All tasks that dead processes were found to have held.
+        # All tasks found so far that dead processes held.
         self._lost = _native.Semaphore(0, ctx=ctx)
-        # Held by who changes two of these, or reads several. A process that is killed between two
-        # changes leaves a broken queue, except in count_lost().
+        # A thread holds it while it changes two of these, or reads several. A process that is
+        # killed between two changes leaves a broken queue, except in count_lost().
         self._guard = _native.RLock(ctx=ctx, on_owner_died="ignore")
 
     def get_value(self) -> int:
@@ -472,17 +477,17 @@ class _Tasks(_Counter):
         with self._guard:
             self._in_pipe.release()
             if not self._let_go(self._unsent):
-                # It was written to the pipe directly, and is no task.
+                # The message was written to the pipe directly, and is no task.
                 self._done_by_others.release()
 
     def receive(self) -> None:
         with self._guard:
             self._hold(self._taken)
-        # Only now, and so nobody sees a task too few.
+        # This comes second, so that no process sees a task too few.
         self._stream.receive_from(self._in_pipe)
 
     def count_lost(self) -> int:
-        """How many tasks have been lost until now. They do not count as unfinished any more."""
+        """Returns how many tasks have been lost so far. They no longer count as unfinished."""
         with self._guard:
             for _ in range(_free_those_of_the_dead(self._unsent)):
                 self._lost.release()
@@ -492,7 +497,8 @@ class _Tasks(_Counter):
             return self._lost.get_value()
 
     def _hold(self, tasks: _native.Semaphore) -> None:
-        # No permit of a dead process, which is to be counted.
+        # Without a free permit it does not try: acquire() would recover a dead process's permit,
+        # and count_lost() has to count that.
         if tasks.get_value() == 0 or not tasks.acquire(False):
             self._without_permit.release()
 
@@ -515,12 +521,12 @@ def _robust_semaphore(count: int, ctx: Any) -> _native.Semaphore:
 
 
 def _open_pipe(queue: Any, ctx: Any) -> _Stream:
-    """Gives a queue its pipe, as the fields that the stdlib's methods work on."""
+    """Gives a queue its pipe, in the fields that the stdlib's methods use."""
     stream = _Stream(ctx)
     reader, writer = os.pipe()
     queue._reader = _ReadingEnd(reader, stream, stream.reading)
     queue._writer = _WritingEnd(writer, stream, stream.writing)
-    # Of the pipe, so for every process that has it.
+    # This is a setting of the pipe, so it holds for every process that has the pipe.
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
     queue._rlock = stream.reading
@@ -554,12 +560,13 @@ class Queue(_StockQueue):
     """
 
     def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
-        # In the place of the stdlib's, which opens a pipe of its own. `self` can be an instance of
-        # a subclass of the stdlib's queue that was there before install(), so nothing but the
-        # stdlib's fields and methods is relied on.
+        # It does not call the stdlib's, which opens a pipe of its own. `self` can be an instance of
+        # a subclass of the stdlib's queue that was defined before install(). So this relies on
+        # nothing but the stdlib's fields and methods.
         if executor.is_call_queue(self):
-            # An executor expects no error of its queue, and ends all its workers when one is
-            # killed. (A context of ours has protected it by now.)
+            # An executor expects no error from its queue, and ends all its workers when one is
+            # killed. (If the context is ours, the stdlib's __init__ has protected the queue, and
+            # the second call does nothing.)
             _stocks_init(self, maxsize, ctx=ctx)
             executor.protect(self, ctx)
             return
@@ -570,7 +577,7 @@ class Queue(_StockQueue):
         stream = _open_pipe(self, ctx)
         self._opid = os.getpid()
         self._sem: _Places | _UncountedPlaces
-        # The places of a larger queue are not recovered.
+        # Nothing recovers the places of a larger queue.
         if is_bounded and maxsize <= _native._MOST_PERMITS:
             self._sem = _Places(maxsize, ctx=ctx, stream=stream)
             stream.counters.append(self._sem)
@@ -603,12 +610,12 @@ class JoinableQueue(Queue, _StockJoinableQueue):
     """
 
     def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
-        # `self` can be one of the stdlib's.
+        # `self` can be an instance of the stdlib's class.
         Queue.__init__(self, maxsize, ctx=ctx)
         stream: _Stream = vars(self)["_reader"]._stream
         self._unfinished_tasks = _Tasks(ctx=ctx, stream=stream)
         stream.counters.append(self._unfinished_tasks)
-        # What it guards is one counter, which is whole at any time.
+        # Its owner's death needs no warning: it guards one counter, which is whole at any time.
         lock = _native.RLock(ctx=ctx, on_owner_died="ignore")
         self._cond = _native.Condition(lock, ctx=ctx)
 
@@ -620,7 +627,7 @@ class JoinableQueue(Queue, _StockJoinableQueue):
             others.
         :raises QueueBrokenError: the queue is broken.
         """
-        # `self` can be one of the stdlib's, or have its pipe from a process without semlock.
+        # `self` can be an instance of the stdlib's class, or come from a process without semlock.
         tasks, reader = self._unfinished_tasks, vars(self)["_reader"]
         counts_lost = isinstance(tasks, _Tasks)
         with self._cond:
@@ -632,7 +639,7 @@ class JoinableQueue(Queue, _StockJoinableQueue):
                     return
                 if isinstance(reader, _End):
                     reader._stream.check()
-                # A process that finished the last task can have died before it notified.
+                # Wake now and then: a process can do the last task and die before it notifies.
                 self._cond.wait(_WHILE_IDLE)
 
 
