@@ -10,10 +10,10 @@ _T = TypeVar("_T")
 _Timeout = SupportsFloat | SupportsIndex | None
 _OnOwnerDied = Literal["warn", "ignore"]
 
-# Whether there is the memory that these classes live in; without, those of semlock.kernel are here.
+# Whether there is shared memory for these classes. Without it, those of semlock.kernel are here.
 HAS_SHARED: Final[bool]
 
-# The names of the classes of multiprocessing.synchronize, which are those of ours.
+# The names of the classes of multiprocessing.synchronize. Ours have the same names.
 _NAMES_OF_SYNCHRONIZE: Final[tuple[str, ...]]
 
 def _ignores_dead_owners(on_owner_died: _OnOwnerDied, /) -> bool: ...
@@ -29,7 +29,7 @@ if sys.platform != "win32":
         @property
         def ended_well(self) -> bool: ...
 
-# Where HAS_SHARED is true. The permits of a robust semaphore are so many at most.
+# From here on, only where HAS_SHARED is true. This is the most permits a robust semaphore can have.
 _MOST_PERMITS: Final[int]
 
 def _file_id(fd: int, /) -> tuple[int, int, int, int, int, int]: ...

@@ -1,16 +1,16 @@
 """A ``multiprocessing.Pool`` that finds out when a worker was killed in the middle of a message.
 
-It is the stdlib's. When one of the two pipes that its workers share breaks (see
-:mod:`semlock.queues`), it can do no more: pending jobs fail with a
-:class:`~semlock.QueueBrokenError`, what is submitted from then on is refused with one, and the
-workers end and are not replaced. ``close()``, ``terminate()``, ``join()`` and ``with`` do as ever.
+It is the stdlib's pool. When one of the two pipes that its workers share breaks (see
+:mod:`semlock.queues`), the pool can do no more. Pending jobs fail with a
+:class:`~semlock.QueueBrokenError`, and so does each new one. The workers end, and no others take
+their places. ``close()``, ``terminate()``, ``join()`` and ``with`` work as ever.
 
-Both pipes are said to be broken by the same event, so that what breaks one of them ends all who
-wait for the other too. What is left to do is done by the thread that reads results, which looks at
-that event about once a second while there are none.
+Both pipes share one event that says that they are broken. So a break of one of them also ends the
+processes and threads that wait for the other. The thread that reads results does the rest. While
+there are no results, it checks that event about once a second.
 
-All of this hangs on what a pool is given when it is made, and none of it on its class: a pool stays
-what it is when ``uninstall()`` gives the stdlib's class its method back.
+All of this depends on what a pool gets when it is made, and not on its class. So a pool stays what
+it is when ``uninstall()`` gives the stdlib's class its method back.
 
 A task that a killed worker had taken is lost, as in the stdlib, and its job never ends.
 """
@@ -34,7 +34,7 @@ from .queues import SimpleQueue, _End, _ReadingEnd, _Stream
 
 __all__ = ["Pool"]
 
-# Under names of their own, because install() has the stdlib's pools do as ours.
+# These names are our own, because install() makes the stdlib's pools do as ours do.
 _StockPool: Any = vars(pool)["Pool"]
 _StockCache: Any = vars(pool)["_PoolCache"]
 _IMapIterator: Any = pool.IMapIterator
@@ -42,7 +42,7 @@ _MapResult: Any = pool.MapResult
 _TERMINATE: Any = vars(pool)["TERMINATE"]
 _stocks_repopulate_pool: Callable[[Any], None] = _StockPool._repopulate_pool
 
-# What _watch() gives a pool other things in the place of.
+# The attributes of a pool that _watch() uses, replaces or changes.
 _FIELDS = (
     "_cache",
     "_inqueue",
@@ -59,8 +59,8 @@ class Pool(_StockPool):  # type: ignore[misc]
     """``multiprocessing.Pool``, whose jobs fail when its pipes break."""
 
     def _repopulate_pool(self) -> None:
-        # Called by the stdlib's __init__, when it has made everything but processes and threads.
-        # `self` can be any pool: a ThreadPool, one of a subclass that was there before install().
+        # The stdlib's __init__ calls this when it has made everything but processes and threads.
+        # `self` can be any pool: a ThreadPool, or one of a subclass defined before install().
         notifier = getattr(self, "_change_notifier", None)
         if type(notifier) is SimpleQueue:
             notifier.__class__ = _Notifier
@@ -69,7 +69,7 @@ class Pool(_StockPool):  # type: ignore[misc]
             _watch(self)
         _stocks_repopulate_pool(self)
         if is_watched:
-            # For those that replace the first ones.
+            # It starts the workers that replace the first ones.
             self.Process: Any = partial(_start, self.Process, self._taskqueue)
 
 
@@ -83,7 +83,7 @@ def _is_on_our_queues(pool: Any) -> bool:
 
 
 def _watch(pool: Any) -> None:
-    """Comes between a pool and its pipes, at every place where the pool uses one."""
+    """Puts itself between a pool and its pipes, wherever the pool uses one."""
     for pipe in pool._inqueue, pool._outqueue:
         pipe.__class__ = _Pipe
     pool._inqueue._reader.__class__ = _TaskReader
@@ -91,7 +91,7 @@ def _watch(pool: Any) -> None:
     results.broken = tasks.broken
     pool._taskqueue = _Submitted((tasks, results))
     pool._cache = _Cache(pool._taskqueue, notifier=pool._change_notifier)
-    # A pool must not refer to itself, or it would be there until the garbage collector came.
+    # A pool must not refer to itself, or it would stay until the garbage collector runs.
     reference = weakref.ref(pool)
     pool._map_async = partial(_map_async, type(pool)._map_async, reference)
     pool._quick_put = pool._inqueue.put
@@ -99,10 +99,10 @@ def _watch(pool: Any) -> None:
 
 
 class _Notifier(SimpleQueue):
-    """What wakes the thread that looks after the workers.
+    """Wakes the thread that checks and replaces the workers.
 
-    Only threads of this process use it, and not how often they did counts. So it needs no marks,
-    and an exception that a signal's handler raises in the midst does not break it.
+    Only threads of this process use it, and the number of wake-ups does not matter. So it needs no
+    marks, and an exception that a signal handler raises in the middle does not break it.
     """
 
     def empty(self) -> bool:
@@ -112,32 +112,35 @@ class _Notifier(SimpleQueue):
         os.read(self._reader.fileno(), 65536)
 
     def put(self, obj: object) -> None:
-        with suppress(BlockingIOError):  # it has been woken often enough
+        with suppress(BlockingIOError):  # the pipe is full of wake-ups: one is enough
             os.write(self._writer.fileno(), b".")
 
 
 class _Pipe(SimpleQueue):
-    """One of a pool's pipes. Who finds it broken ends without a traceback."""
+    """One of a pool's pipes. A worker or thread that finds it broken ends without a traceback."""
 
     def get(self) -> Any:
         try:
             return super().get()
         except QueueBrokenError:
-            # To a worker it is as if the pool were gone.
+            # The worker ends, as if the pool were gone.
             raise EOFError from None
 
     def put(self, obj: Any) -> None:
         try:
             super().put(obj)
         except QueueBrokenError:
-            # None is to end who reads it, and that it finds out by itself.
+            # None would end its reader, which ends anyway when it finds the pipe broken.
             if obj is not None:
-                # A worker, or the thread that hands out the tasks.
+                # The caller is a worker, or the thread that hands out the tasks.
                 raise SystemExit from None
 
 
 class _TaskReader(_ReadingEnd):
-    """Where terminate() takes tasks away, for who waits for room. In a broken pipe nobody does."""
+    """The end from which terminate() reads tasks, to make room for a thread that waits for it.
+
+    No thread waits for room in a broken pipe, so a broken pipe looks empty.
+    """
 
     def _poll(self, timeout: float | None) -> bool:
         try:
@@ -153,7 +156,7 @@ class _TaskReader(_ReadingEnd):
 
 
 class _Submitted(queue.SimpleQueue[Any]):
-    """Where jobs wait to be handed out, and where those that come too late are refused."""
+    """The queue in which jobs wait until they are handed out. A broken pool's refuses new jobs."""
 
     def __init__(self, streams: tuple[_Stream, ...]) -> None:
         super().__init__()
@@ -171,19 +174,19 @@ class _Submitted(queue.SimpleQueue[Any]):
         return False
 
     def put(self, job: Any, block: bool = True, timeout: float | None = None) -> None:
-        # Also one that was taken out of the cache when it was not whole yet.
+        # This also refuses a job that take_out() removed from the cache while it was being made.
         if job is not None:
             self.check()
         super().put(job, block, timeout)
 
 
 class _Cache(_StockCache):  # type: ignore[misc]
-    """The pending jobs of a pool. Once they have been taken out, none comes any more."""
+    """The pending jobs of a pool. After take_out() it refuses new ones."""
 
     def __init__(self, submitted: _Submitted, **keywords: Any) -> None:
         super().__init__(**keywords)
         self._submitted = submitted
-        # Reentrant, for signal handlers that submit something.
+        # It is reentrant, because a signal handler may submit a job.
         self._lock = threading.RLock()
 
     def __setitem__(self, number: int, job: Any) -> None:
@@ -192,11 +195,11 @@ class _Cache(_StockCache):  # type: ignore[misc]
             super().__setitem__(number, job)
 
     def __delitem__(self, number: int) -> None:
-        with suppress(KeyError):  # it has been taken out
+        with suppress(KeyError):  # take_out() has removed it
             super().__delitem__(number)
 
     def take_out(self) -> list[Any]:
-        """Of a broken pool."""
+        """Removes and returns the jobs of a broken pool."""
         with self._lock:
             jobs = list(self.values())
             self.clear()
@@ -204,7 +207,7 @@ class _Cache(_StockCache):  # type: ignore[misc]
 
 
 class _LastItems(deque[Any]):
-    """What an iterator has left to give, and then its end."""
+    """The last items of an iterator, and then its end."""
 
     def popleft(self) -> Any:
         try:
@@ -214,9 +217,9 @@ class _LastItems(deque[Any]):
 
 
 def _start(process: Callable[..., Any], submitted: _Submitted, *args: Any, **kwargs: Any) -> Any:
-    """Makes a worker, unless it would have nothing to do but to end."""
+    """Makes a worker, unless the pool is broken and the worker would end at once."""
     if submitted.is_refused():
-        # This is the thread that replaces workers, and what it does at its end.
+        # The caller is the thread that replaces workers. End it, with the None that it puts last.
         submitted.put(None)
         raise SystemExit
     return process(*args, **kwargs)
@@ -229,7 +232,7 @@ def _map_async(
     try:
         return map_async(pool, *args, **kwargs)
     except ZeroDivisionError:
-        # It shares the items out among the workers, of which a broken pool has none.
+        # It divides the items by the number of workers, and a broken pool has none.
         if pool._taskqueue.is_refused():
             raise pool._inqueue._reader._stream.breaks() from None
         raise
@@ -240,10 +243,10 @@ def _get(receive: Callable[[], Any], reference: Callable[[], Any]) -> Any:
     try:
         return receive()
     except QueueBrokenError as error:
-        # A pool that has pending jobs is referred to by them.
+        # Pending jobs refer to their pool. So if it is gone, there are none to fail.
         pool = reference()
         if pool is not None:
-            # Jobs are kept, and are not to keep the pool by the traceback.
+            # Users keep jobs, and jobs keep the error: its traceback must not keep the pool.
             _break(pool, error.with_traceback(None))
         raise EOFError from None
 
@@ -251,11 +254,11 @@ def _get(receive: Callable[[], Any], reference: Callable[[], Any]) -> Any:
 def _break(pool: Any, error: QueueBrokenError) -> None:
     for job in pool._cache.take_out():
         _fail(job, error)
-    # Not terminate(), which is still the user's to call, and then ends when all has. Nor is the
-    # thread that hands out tasks waited for: it can be in an iterable of theirs.
+    # This does not call terminate(): the user may still call it, and it then waits until all has
+    # ended. Nor does it wait for the thread that hands out tasks: that can be in a user's iterable.
     pool._task_handler._state = pool._worker_handler._state = _TERMINATE
     pool._change_notifier.put(None)
-    # close() may contradict that, but without jobs this thread ends all the same.
+    # close() may overwrite that state, but without jobs this thread ends all the same.
     pool._worker_handler.join()
     for worker in pool._pool:
         if worker.exitcode is None:
@@ -263,22 +266,22 @@ def _break(pool: Any, error: QueueBrokenError) -> None:
 
 
 def _fail(job: Any, error: QueueBrokenError) -> None:
-    """Has a job end with an error in the place of all that it still waits for."""
+    """Ends a job, with an error in place of each result that it still waits for."""
     if isinstance(job, _IMapIterator):
-        # One for each item that is missing, so far as it is known how many are.
+        # Set the error for each missing item, or for one if their number is unknown.
         length = job._index + 1 if job._length is None else job._length
         while job._index < length:
             job._set(job._index, (False, error))
-        # Its length may be told yet, when the iterable of tasks ends.
+        # The job may still get its length, when the iterable of tasks ends.
         with job._cond:
             job._items = _LastItems(job._items)
             job._cond.notify_all()
         job._pool = None
         return
     if job.ready() or (isinstance(job, _MapResult) and not hasattr(job, "_number_left")):
-        # It has just ended, or is not whole yet and is going to be refused.
+        # It has just ended, or it is still being made, and put() will refuse it.
         return
-    # Not _set(): nobody is to wait for ever because a callback raises.
+    # This does not call _set(): if a callback raises there, a waiter waits for ever.
     if getattr(job, "_success", True):
         job._success, job._value = False, error
     if job._error_callback:

@@ -1,21 +1,22 @@
 """How a pickled lock reaches the memory that it lives in.
 
-A lock pickles as the id of its segment, its slot there, and ways to the segment. A process that has
-the segment mapped already uses that, and opens nothing. Of the others:
+A lock pickles as the id of its segment, its slot there, and ways to the segment. A receiver that
+has mapped the segment already uses its mapping, and opens nothing. For others there are three ways:
 
-* A child that is being spawned is handed a descriptor, one for each segment, however many locks
-  come with it. It takes that over once, and closes it.
+* A child that is being spawned gets a descriptor from its parent, one for each segment, however
+  many locks come with it. The child takes it over once, and closes it.
 * A process that runs already opens the descriptor of the sender, or else that of the segment's
-  maker, through ``/proc``. Nothing is kept open for it, so bytes that nobody unpickles leak
-  nothing; but one of the two must still have the segment mapped when they are unpickled.
-* Only a sender whose ``/proc`` nobody may enter (one that is not dumpable, or has no ``/proc``)
-  offers a descriptor through ``multiprocessing.resource_sharer``: one for each segment, to
-  whoever comes for it, as long as a lock lives here that was sent so.
+  maker, through ``/proc``. Neither keeps anything open for the receiver, so a pickle that no
+  process unpickles leaks nothing. But one of the two must still have the segment mapped when the
+  receiver unpickles.
+* A sender whose ``/proc`` other processes may not enter (it is not dumpable, or has no ``/proc``)
+  offers a descriptor through ``multiprocessing.resource_sharer``. It offers one for each segment,
+  to every process that asks, as long as a lock lives in the sender that was sent like this.
 
-A descriptor's number says little: whoever has it may have closed it, and opened something else. So
-what tells the segment's file from all others goes with the lock, and is compared before anything is
-opened, taken over or closed (see ``descriptors``). Whatever is opened is checked to be the segment
-before it is used.
+A descriptor's number says little: its process may have closed it, and opened another file under the
+same number. So the id of the segment's file goes with the lock, and the receiver compares it before
+it opens, takes over or closes anything (see ``descriptors``). It also checks that what it opens is
+the segment before it uses it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ __all__ = ["added_state", "get_state", "rebuild_shared", "reduce_shared", "set_s
 
 
 def reduce_shared(shared: Any) -> tuple[Any, ...]:
-    """The ``__reduce_ex__`` of all that lives in a segment, users' subclasses included."""
+    """The ``__reduce_ex__`` of all objects in a segment, users' subclasses included."""
     segment, slot, tag = shared._address()
     arguments = (type(shared), _way_to(shared, segment), slot, tag, *_besides(shared))
     shared._mark_shared()
@@ -42,12 +43,12 @@ def reduce_shared(shared: Any) -> tuple[Any, ...]:
 
 
 def rebuild_shared(cls: Any, way: ReceivedSegment, slot: int, tag: int, *besides: Any) -> Any:
-    """What a pickled lock unpickles by."""
+    """Unpickles a lock, or another object in a segment."""
     return way.rebuild(cls, slot, tag, besides)
 
 
 def _besides(shared: Any) -> tuple[Any, ...]:
-    """What a class's ``_rebuild`` takes besides the address."""
+    """Returns what a class's ``_rebuild`` takes besides the address."""
     if isinstance(shared, _native.Condition):
         return (shared._lock,)
     if isinstance(shared, _native.Barrier):
@@ -58,7 +59,11 @@ def _besides(shared: Any) -> tuple[Any, ...]:
 
 
 def added_state(thing: object) -> Any:
-    """What a subclass has added: in an instance dictionary, in slots, or as it says itself."""
+    """Returns the state that a subclass has added.
+
+    It is what the subclass's own ``__getstate__`` returns, or else the instance's dictionary and
+    slots.
+    """
     cls: Any = type(thing)
     its_own: Any = getattr(cls, "__getstate__", None)
     if its_own is not getattr(object, "__getstate__", None):
@@ -67,11 +72,11 @@ def added_state(thing: object) -> Any:
 
 
 def get_state(shared: Any) -> Any:
-    """The ``__getstate__`` of all that lives in a segment.
+    """The ``__getstate__`` of all objects in a segment.
 
-    Attributes of a subclass's instance are pickled, and those of an event. Those of the other
-    classes' own instances are not, as in the stdlib: what is set on a lock there may be something
-    that cannot be pickled, and the lock can be sent all the same.
+    It returns the attributes of a subclass's instance, and those of an event. It leaves out those
+    of the other classes' own instances, as the stdlib does: a program can send a lock on which it
+    has set an attribute that cannot be pickled.
     """
     cls = type(shared)
     is_our_own = getattr(_native, cls.__name__, None) is cls
@@ -79,7 +84,7 @@ def get_state(shared: Any) -> Any:
 
 
 def set_state(shared: Any, state: Any) -> None:
-    """The ``__setstate__``: what pickle does for classes without."""
+    """The ``__setstate__``: it does what pickle does for a class without one."""
     slots: Any = None
     if isinstance(state, tuple) and len(state) == 2:
         state, slots = state
@@ -89,7 +94,7 @@ def set_state(shared: Any, state: Any) -> None:
 
 
 def _dictionary_and_slots(thing: object) -> Any:
-    """A state as pickle makes it by default."""
+    """Returns the state that pickle takes by default."""
     cls: Any = type(thing)
     state: Any = getattr(thing, "__dict__", None) or None
     slots = {
@@ -106,7 +111,7 @@ def _dictionary_and_slots(thing: object) -> Any:
 class SentSegment:
     """The ways to a segment, as its sender knows them.
 
-    All locks of a segment in one message share one, so pickle's memo has it there once.
+    All locks of a segment in one message share one instance, so the message has it once.
     """
 
     def __init__(self, *ways: Any) -> None:
@@ -117,7 +122,7 @@ class SentSegment:
 
 
 class _Sending(threading.local):
-    """What this thread is pickling: a pickler's memo keeps it until the message is whole."""
+    """The segments in the message that this thread pickles: the pickler's memo keeps them alive."""
 
     def __init__(self) -> None:
         self.segments: weakref.WeakValueDictionary[Any, SentSegment] = weakref.WeakValueDictionary()
@@ -128,7 +133,7 @@ _sending = _Sending()
 
 def _way_to(shared: Any, segment: bytes) -> SentSegment:
     popen: Any = context.get_spawning_popen()
-    # A child's preparation data and its process object are two messages, but one child.
+    # A child gets two messages, its preparation data and its process object: both share the ways.
     sent = _sending.segments if popen is None else vars(popen).setdefault("_semlock_segments", {})
     key = segment, os.getpid()
     way: SentSegment | None = sent.get(key)
@@ -162,7 +167,7 @@ def _new_way_to(shared: Any, segment: bytes, popen: Any) -> SentSegment:
 
 
 def _opened_for_child(place: tuple[int, int], shared: Any, popen: Any) -> int:
-    """The maker's descriptor in the place of ours, kept until the child has it."""
+    """Opens the maker's descriptor in place of ours, and keeps it until the child has it."""
     try:
         opened = open_of(*place, shared._file())
     except OSError as gone:
@@ -175,18 +180,18 @@ def _opened_for_child(place: tuple[int, int], shared: Any, popen: Any) -> int:
 
 
 class _Offer:
-    """A descriptor that ``multiprocessing.resource_sharer`` hands to all who come for it.
+    """A descriptor that ``multiprocessing.resource_sharer`` sends to every process that asks.
 
-    What is registered there is for one, who takes it out; so this puts it back.
+    The sharer removes what is registered when it has sent it once. So this registers it again.
     """
 
     def __init__(self, segment: bytes, descriptor: int, file: FileId) -> None:
-        # It imports much that nobody else needs.
+        # Imported here, because it imports much that only an offer needs.
         from multiprocessing import resource_sharer
 
         self._key = segment, os.getpid()
         self._descriptor = Owned(os.dup(descriptor), file)
-        # The locks of the segment that were sent, by their ids.
+        # The finalizers of the segment's locks that were sent, by the locks' ids.
         self._senders: dict[int, weakref.finalize[Any, Any]] = {}
         self._sharer: Any = resource_sharer._resource_sharer  # type: ignore[attr-defined]
         self.way: Any = object.__new__(resource_sharer.DupFd)
@@ -205,8 +210,7 @@ class _Offer:
     def _send(self, receiver: Any, pid: int) -> None:
         with _offering:
             if not self.is_there():
-                # Something else in this process closed it. The receiver is left without an answer,
-                # and says so.
+                # Something else in this process closed it. The receiver gets no answer, and raises.
                 return
             descriptor = Owned(os.dup(self._descriptor.number), self._descriptor.file)
         try:
@@ -215,7 +219,10 @@ class _Offer:
             descriptor.close()
 
     def _was_sent(self) -> None:
-        """What the sharer calls after that, and for all it has as it ends, or is a child's."""
+        """The sharer calls it after ``_send``, and for everything registered when it stops.
+
+        It stops when the process ends, and in a forked child.
+        """
         address, key = self.way._id
         with _offering:
             is_ours = self._key[1] == os.getpid() and self._sharer._address == address
@@ -236,14 +243,14 @@ class _Offer:
 
 
 _offers: dict[tuple[bytes, int], _Offer] = {}
-# Locks can end at any moment, also in a thread that has this.
+# It is reentrant, because a lock can be freed at any moment, also in a thread that holds this.
 _offering = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_offering._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def _offer(shared: Any, segment: bytes, descriptor: int) -> Any:
-    """A way to a segment that is there as long as this lock."""
+    """Offers a segment's descriptor as long as this lock lives, and returns the way to it."""
     key = segment, os.getpid()
     with _offering:
         known = _offers.get(key)
@@ -251,7 +258,7 @@ def _offer(shared: Any, segment: bytes, descriptor: int) -> Any:
             known.keep_for(shared)
             if known.is_there():
                 return known.way
-    # Not under our lock: the sharer has one of its own, and calls us with that.
+    # This does not hold our lock: the sharer has a lock of its own, and holds it when it calls us.
     new = _Offer(segment, descriptor, shared._file())
     with _offering:
         _offers[key] = new
@@ -262,8 +269,9 @@ def _offer(shared: Any, segment: bytes, descriptor: int) -> Any:
 def _others_may_enter_our_proc() -> bool:
     """Whether processes of the same user can open our descriptors through ``/proc``.
 
-    The kernel lets a process into its own in any case. But where others may not enter (it is not
-    dumpable: it was setuid, or has asked for that), it gives the directory to root.
+    The kernel always lets a process into its own directory there. But where other processes may not
+    enter, the kernel gives the directory to root. That is so for a process that is not dumpable: it
+    was setuid, or has asked for that.
     """
     try:
         return can_open_of_others() and os.stat("/proc/self/fd").st_uid == os.geteuid()
@@ -273,15 +281,15 @@ def _others_may_enter_our_proc() -> bool:
 
 # ---- The receiver's side ----
 
-# The segments whose passed descriptors this process has taken over. A process is spawned once, so
-# whoever unpickles the same bytes again finds something else under that number.
+# The segments whose passed descriptors this process has taken over. A process is spawned once. If
+# it unpickles the same bytes again, their number refers to something else.
 _taken_over: set[bytes] = set()
 
 
 class ReceivedSegment:
     """The ways to a segment, as a message's receiver finds them."""
 
-    # Of one that was refused, too.
+    # A class attribute, so that __del__ finds it after __init__ has raised.
     inherited: Owned | None = None
 
     def __init__(
@@ -307,7 +315,8 @@ class ReceivedSegment:
         self.file = file
         self.places: list[tuple[int, int]] = places
         if parent is not None:
-            # Open until all of the message is unpickled: its locks may come and go meanwhile.
+            # It stays open until the whole message is unpickled. Its locks may come and go
+            # meanwhile.
             self.inherited = self._taken_over(passed, parent)
         self.shared = passed if parent is None else None
 
@@ -320,10 +329,11 @@ class ReceivedSegment:
             return None
         try:
             number: int = passed.detach()
-            # A child's are inheritable until it takes them over, and no other of a segment's is.
+            # A child's passed descriptors are inheritable until it takes them over. No other
+            # descriptor of a segment is.
             is_it = is_open_as(number, self.file) and os.get_inheritable(number)
         except (OSError, LookupError, TypeError):
-            # Not the child that these bytes are for.
+            # This is not the child that these bytes are for.
             return None
         if not is_it:
             return None
@@ -336,7 +346,7 @@ class ReceivedSegment:
         try:
             return cls._rebuild(self.segment, slot, tag, inherited, *besides)
         except LookupError:
-            pass  # It is not mapped here.
+            pass  # The segment is not mapped here.
         tried = []
         is_refused = False
         for place in self.places:
@@ -362,7 +372,7 @@ class ReceivedSegment:
                 try:
                     if descriptor.is_there():
                         return cls._rebuild(self.segment, slot, tag, descriptor.number, *besides)
-                    # It stays open: it is not ours to close.
+                    # close() below leaves it open, because it is not our file.
                     tried.append("multiprocessing's resource sharer: it sent something else")
                 finally:
                     descriptor.close()
@@ -370,8 +380,8 @@ class ReceivedSegment:
             f"cannot reach the shared memory of a received {cls.__name__} (tried "
             f"{'; '.join(tried)}): "
             + (
-                "the process that has it is another user's, or may not be looked into. Start the "
-                "receiver with the lock, as an argument of its process."
+                "the process that has it is another user's, or does not let others open its "
+                "descriptors. Start the receiver with the lock, as an argument of its process."
                 if is_refused
                 else "the process that made it has exited or let go of it, and so has the one that "
                 "sent it. Keep the lock alive in the sender until it has arrived."
@@ -380,7 +390,7 @@ class ReceivedSegment:
 
 
 def _are_places(thing: Any) -> bool:
-    """Whether this, which came out of a pickle, is a list of processes and numbers there."""
+    """Whether this object, which came out of a pickle, is a list of pids and descriptor numbers."""
     return type(thing) is list and all(
         type(place) is tuple and len(place) == 2 and all(type(part) is int for part in place)
         for place in thing
