@@ -14,6 +14,13 @@ use super::errors::{Exception, raise, raise_as};
 use super::interpreter::is_since_3_12;
 use super::values::{text, tuple};
 
+/// What `__exit__` raises when it gets more than the three arguments that it takes.
+#[cold]
+pub(crate) fn refuse_exit(nargs: Py_ssize_t) -> *mut PyObject {
+    let message = format!("__exit__ expected at most 3 arguments, got {nargs}");
+    raise_as(Exception::Type, message)
+}
+
 /// An object as a truth value, as the interpreter's own `_multiprocessing` reads one; `None`:
 /// exception set.
 ///

@@ -21,7 +21,7 @@ use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::PyString;
 use semlock::{Deadline, Error, Kind, Name, Naming, SEM_VALUE_MAX, SemLock, Wait};
 
-use super::arguments::{acquire_arguments, integer, is_none, parse, truth};
+use super::arguments::{acquire_arguments, integer, is_none, parse, refuse_exit, truth};
 use super::calls::{call_new, imported};
 use super::class_names::type_name;
 use super::errors::{Exception, raise, raise_as};
@@ -306,8 +306,7 @@ unsafe extern "C" fn exit(
     nargs: Py_ssize_t,
 ) -> *mut PyObject {
     if nargs > 3 {
-        let message = format!("__exit__ expected at most 3 arguments, got {nargs}");
-        return raise_as(Exception::Type, message);
+        return refuse_exit(nargs);
     }
     // SAFETY: `slf` comes from Python.
     unsafe { let_go(slf) }

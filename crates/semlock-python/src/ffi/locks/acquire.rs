@@ -6,10 +6,10 @@ use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use semlock::{Deadline, Wait};
 
 use super::Lock;
-use crate::ffi::arguments::{self, acquire_arguments, is_none, truth};
+use crate::ffi::arguments::{self, acquire_arguments, is_none, refuse_exit, truth};
 use crate::ffi::calls::{call_new, imported};
 use crate::ffi::class_names::class_of;
-use crate::ffi::errors::{Exception, raise, raise_as};
+use crate::ffi::errors::raise;
 use crate::ffi::objects::{flag, held};
 use crate::ffi::values::{boolean, long, none};
 use crate::ffi::waits::{self, detached};
@@ -251,8 +251,7 @@ pub(crate) unsafe extern "C" fn exit(
     nargs: Py_ssize_t,
 ) -> *mut PyObject {
     if nargs > 3 {
-        let message = format!("__exit__ expected at most 3 arguments, got {nargs}");
-        return raise_as(Exception::Type, message);
+        return refuse_exit(nargs);
     }
     // SAFETY: `slf` comes from Python.
     unsafe { let_go(slf) }
