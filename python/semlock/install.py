@@ -210,10 +210,9 @@ class _Installation:
         if stock is None:
             # Without it, multiprocessing's own modules could not be imported below.
             sys.modules["_multiprocessing"] = _ours
-        # All changes are known before the first is made.
+        # All changes are known before the first is made. So the copies of the stdlib's functions
+        # keep the globals that it has now.
         self.replacements = _replacements(backend, stock)
-        # The methods come first: those of the stdlib's locks keep the globals that they have now,
-        # for code that has these classes already.
         self.changes: list[_Change | _MethodChange | _ReducerChange] = [
             *(self.redirected(method) for method in _methods(backend)),
             *_globals_to_replace(self.replacements, list(sys.modules.values())),
