@@ -179,6 +179,10 @@ const RULES: &[(&str, Test)] = &[
         Pytest(FORKS, "test_a_child_that_was_killed_in_a_wait_waits_nowhere_else"),
     ),
     (
+        "channel/a-receiver-notices-that-its-sender-died",
+        Shared("a_receiver_in_the_middle_of_a_message_notices_that_its_sender_gave_up"),
+    ),
+    (
         "check/a-process-has-one-name",
         Unit(
             "backend::shared::segment::tests::a_process_keeps_the_name_that_it_acquired_a_lock_under",

@@ -53,6 +53,17 @@ pub enum Error {
     #[error("the barrier is broken: a member gave up, died, or reset it")]
     BarrierBroken,
 
+    /// The calling thread is in the middle of a message of this channel.
+    #[error(
+        "this thread is in the middle of a message on this very channel: a signal handler cannot \
+         send or receive there meanwhile; set an event in it, or give it a channel of its own"
+    )]
+    InMidMessage,
+
+    /// The words of a channel say what cannot be.
+    #[error("something else has overwritten this channel's memory: make a new one")]
+    ChannelOverwritten,
+
     /// This process has not mapped the segment that an object lives in.
     #[error("this process does not have the memory that the object lives in")]
     SegmentNotMapped,

@@ -70,6 +70,8 @@ mod balance;
 #[cfg(all(unix, not(loom)))]
 mod barrier;
 #[cfg(all(unix, not(loom)))]
+mod channel;
+#[cfg(all(unix, not(loom)))]
 mod condvar;
 mod deadline;
 mod error;
@@ -103,6 +105,8 @@ pub use backend::unlink;
 pub use backend::{HAS_TIMED_WAIT, HAS_VALUE, SEM_VALUE_MAX};
 #[cfg(all(unix, not(loom)))]
 pub use barrier::Barrier;
+#[cfg(all(unix, not(loom)))]
+pub use channel::Channel;
 #[cfg(all(unix, not(loom)))]
 pub use condvar::Condvar;
 pub use deadline::{Deadline, Wait};

@@ -16,8 +16,8 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use semlock::raw::layout::{self, Size, lock, node};
 use semlock::raw::{self, Entered, Passed};
 use semlock::{
-    Acquired, Address, Barrier, Condvar, Deadline, Error, Event, Mutex, ReentrantMutex, Semaphore,
-    Shared, Wait,
+    Acquired, Address, Barrier, Channel, Condvar, Deadline, Error, Event, Mutex, ReentrantMutex,
+    Semaphore, Shared, Wait,
 };
 
 /// A watchdog, so that a lost wake-up is a failure and not a hang.
@@ -668,6 +668,22 @@ fn one_that_dies_as_it_lets_half_of_a_barrier_go_leaves_nobody_waiting() {
         }
     });
     assert!(barrier.is_broken());
+}
+
+#[test]
+fn a_receiver_in_the_middle_of_a_message_notices_that_its_sender_gave_up() {
+    let channel = Channel::with_capacity(4096).unwrap();
+    // Three parts are there, and nobody sends the rest.
+    assert_eq!(
+        channel.send_until(&[2; 5000], Deadline::after(Duration::from_millis(5))),
+        Ok(false)
+    );
+    assert!(!channel.is_empty());
+    let deadline = Deadline::after(Duration::from_millis(300));
+    assert_eq!(channel.receive_until(deadline), Ok(None));
+    assert!(channel.is_empty());
+    assert_eq!(channel.try_send(&[3; 4088]), Ok(true));
+    assert_eq!(channel.receive().unwrap(), [3; 4088]);
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub(crate) mod win32;
 
 #[cfg(unix)]
 pub(crate) use self::posix::{
-    atfork, backoff, exit, fork_mutex, futex, mapping, process, sem_open,
+    atfork, backoff, bell, exit, fork_mutex, futex, mapping, process, sem_open,
 };
 #[cfg(unix)]
 pub(crate) use self::system::{clock, cpu, lineage};

@@ -21,6 +21,7 @@ use ::loom::thread::{self, JoinHandle, Thread};
 
 use super::barrier::{Phase, Phases};
 use super::blocks::Blocks;
+use super::channel::{Bell, Channel, Corrupt, Kind, Message, Record};
 use super::counter::Counter;
 use super::event::Event;
 use super::eventcount::{EventCount, WAKE_ALL_EVERY, WaitKey, WaiterFlags};
@@ -2218,6 +2219,414 @@ fn a_reclaim_does_not_hide_a_dead_member_from_its_barrier() {
         table.reclaim(C);
         assert_eq!(table.node(0), [0; 2]);
     });
+}
+
+// ---- Channels ----
+
+/// A channel, mostly with a ring of four words: for two messages of eight bytes.
+struct Pipe {
+    senders: Arc<Lock>,
+    receivers: Arc<Lock>,
+    bell_lock: Arc<Lock>,
+    tail: AtomicU64,
+    head: AtomicU64,
+    arrivals: AtomicU64,
+    room: AtomicU64,
+    ring: Vec<AtomicU64>,
+    rung: AtomicU64,
+    /// How often the bell was rung since it was silenced last.
+    rings: AtomicU64,
+    life: Life,
+    futex: Sleepers,
+}
+
+const WORD: usize = size_of::<u64>();
+
+impl Pipe {
+    fn new() -> Self {
+        Self::with_ring(4)
+    }
+
+    fn with_ring(words: usize) -> Self {
+        Self {
+            senders: Lock::held_by(None),
+            receivers: Lock::held_by(None),
+            bell_lock: Lock::held_by(None),
+            tail: word(0),
+            head: word(0),
+            arrivals: word(0),
+            room: word(0),
+            ring: (0..words).map(|_| word(0)).collect(),
+            rung: word(0),
+            rings: word(0),
+            life: Life::of(D),
+            futex: Sleepers::default(),
+        }
+    }
+
+    /// One in which messages wait: 1, 2, and so on.
+    fn with_messages(messages: u64) -> Self {
+        let pipe = Self::new();
+        (1..=messages).for_each(|message| pipe.put(A, Kind::Whole, &[message]));
+        pipe
+    }
+
+    fn channel(&self) -> Channel<'_> {
+        Channel {
+            tail: &self.tail,
+            head: &self.head,
+            arrivals: EventCount(&self.arrivals),
+            room: EventCount(&self.room),
+            ring: &self.ring,
+        }
+    }
+
+    /// Acquires one of the locks, and finds a dead holder at once. (How a lock's waiter sleeps is
+    /// modelled above.) True if the last holder died.
+    fn lock(&self, lock: &Lock, me: Process) -> bool {
+        loop {
+            match lock.permit().state() {
+                State::Held(holder) => {
+                    if self.life.is_over(holder) && lock.permit().recover(holder, me) {
+                        return true;
+                    }
+                }
+                _ => {
+                    if lock.permit().try_take(me, NOBODY).is_some() {
+                        return false;
+                    }
+                }
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn unlock(lock: &Lock, me: Process) {
+        assert!(lock.permit().free_if_held_by(me));
+    }
+
+    /// Sends a message whole. Waits for room.
+    fn send(&self, me: Process, message: u64) {
+        self.lock(&self.senders, me);
+        self.put(me, Kind::Whole, &[message]);
+        Self::unlock(&self.senders, me);
+    }
+
+    /// Writes and commits a record, as soon as there is room for it.
+    fn put(&self, me: Process, kind: Kind, words: &[u64]) {
+        let channel = self.channel();
+        let bytes: Vec<_> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        if !channel.has_room(kind, bytes.len()).unwrap() {
+            wait_on(channel.room, &self.futex, || {
+                channel.has_room_after_a_wait(kind, bytes.len()).unwrap().then_some(())
+            });
+        }
+        // Of a message in parts, the first one says that there is one more byte than it has.
+        let pieces: [&[u8]; 2] = [&bytes, if kind == Kind::First { &[0] } else { &[] }];
+        let written = channel.write(kind, bytes.len(), &mut Message::new(&pieces));
+        channel.commit(&self.futex, &Ringer(self, me), written).unwrap();
+    }
+
+    fn take(&self, me: Process, record: &Record) -> u64 {
+        let mut bytes = [0; WORD];
+        self.channel().copy(record, &mut bytes[..record.bytes]);
+        self.channel().take(&self.futex, &Ringer(self, me), record);
+        u64::from_ne_bytes(bytes)
+    }
+
+    /// Takes a message if one is there. Drops what is left of others.
+    fn try_receive(&self, me: Process) -> Option<u64> {
+        self.lock(&self.receivers, me);
+        let mut message = None;
+        while let Some(record) = self.channel().next().unwrap() {
+            let taken = self.take(me, &record);
+            if record.kind == Kind::Whole {
+                message = Some(taken);
+                break;
+            }
+        }
+        Self::unlock(&self.receivers, me);
+        message
+    }
+
+    /// Waits for a message.
+    fn receive(&self, me: Process) -> u64 {
+        wait_on(self.channel().arrivals, &self.futex, || {
+            if self.channel().is_empty() { None } else { self.try_receive(me) }
+        })
+    }
+
+    fn all(&self, me: Process) -> Vec<u64> {
+        std::iter::from_fn(|| self.try_receive(me)).collect()
+    }
+
+    /// Whether someone who polls would find that there is something to take.
+    fn is_readable(&self) -> bool {
+        latest(&self.rings) != 0
+    }
+}
+
+/// A pipe's bell, as a process uses it.
+struct Ringer<'a>(&'a Pipe, Process);
+
+impl Bell for Ringer<'_> {
+    type Error = Corrupt;
+
+    fn locked<T>(&self, run: impl FnOnce(bool) -> T) -> T {
+        let recovered = self.0.lock(&self.0.bell_lock, self.1);
+        let result = run(recovered);
+        Pipe::unlock(&self.0.bell_lock, self.1);
+        result
+    }
+
+    fn is_locked(&self) -> bool {
+        self.0.bell_lock.permit().state() != State::Free
+    }
+
+    fn rung(&self) -> &AtomicU64 {
+        &self.0.rung
+    }
+
+    // Both are system calls, and happen at once, whatever orders memory.
+    fn ring(&self) -> Result<(), Corrupt> {
+        self.0.rings.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn silence(&self) {
+        self.0.rings.swap(0, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn each_message_is_received_whole_by_one_receiver() {
+    model_with(2, || {
+        let pipe = Arc::new(Pipe::new());
+        let sender = with(&pipe, |pipe| [1, 2].map(|message| pipe.send(A, message)));
+        let other = with(&pipe, |pipe| pipe.receive(B));
+        let mine = pipe.receive(C);
+        sender.join().unwrap();
+        let others = other.join().unwrap();
+        assert!([(1, 2), (2, 1)].contains(&(mine, others)));
+        assert!(pipe.channel().is_empty() && pipe.channel().count() == 0);
+    });
+}
+
+#[test]
+fn two_senders_send_both_their_messages() {
+    model_with(2, || {
+        let pipe = Arc::new(Pipe::new());
+        let other = with(&pipe, |pipe| pipe.send(A, 1));
+        pipe.send(B, 2);
+        other.join().unwrap();
+        let mut all = pipe.all(C);
+        all.sort_unstable();
+        assert_eq!(all, [1, 2]);
+    });
+}
+
+#[test]
+fn a_receiver_never_sleeps_beside_a_message() {
+    model(|| {
+        let pipe = Arc::new(Pipe::new());
+        let sender = with(&pipe, |pipe| pipe.send(A, 1));
+        assert_eq!(pipe.receive(B), 1);
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn a_sender_never_sleeps_beside_enough_room() {
+    model_with(3, || {
+        let pipe = Arc::new(Pipe::with_messages(2));
+        let sender = with(&pipe, |pipe| pipe.send(A, 3));
+        assert_eq!([(); 3].map(|()| pipe.receive(B)), [1, 2, 3]);
+        sender.join().unwrap();
+    });
+}
+
+/// The ring's words are used again: a sender does not write where a receiver still reads.
+#[test]
+fn a_record_is_not_overwritten_before_it_was_copied() {
+    model_with(3, || {
+        let pipe = Arc::new(Pipe::with_messages(2));
+        let receiver = with(&pipe, |pipe| [pipe.receive(B), pipe.receive(B)]);
+        pipe.send(A, 3);
+        assert_eq!(receiver.join().unwrap(), [1, 2]);
+        assert_eq!(pipe.all(B), [3]);
+    });
+}
+
+#[test]
+fn a_killed_sender_has_sent_its_message_whole_or_not_at_all() {
+    for steps in 0..12 {
+        model_with(2, move || {
+            let pipe = Arc::new(Pipe::new());
+            let sender = with(&pipe, move |pipe| pipe.life.killed_after(steps, || pipe.send(D, 1)));
+            let first = pipe.try_receive(B);
+            let lived = sender.join().unwrap().is_some();
+            pipe.send(C, 2);
+            let all: Vec<_> = first.into_iter().chain(pipe.all(B)).collect();
+            assert!(all == [1, 2] || all == [2] && !lived, "{all:?}");
+        });
+    }
+}
+
+#[test]
+fn a_killed_receiver_has_taken_a_message_whole_or_not_at_all() {
+    for steps in 0..12 {
+        model_with(2, move || {
+            let pipe = Arc::new(Pipe::with_messages(2));
+            let receiver =
+                with(&pipe, move |pipe| pipe.life.killed_after(steps, || pipe.try_receive(D)));
+            let mut all = Vec::from_iter(pipe.try_receive(B));
+            let his = receiver.join().unwrap();
+            pipe.send(C, 3);
+            all.extend(pipe.all(B));
+            let lost = if his.is_none() { 1 } else { 0 };
+            all.extend(his.flatten());
+            all.sort_unstable();
+            let expected: &[&[u64]] = &[&[1, 2, 3], &[2, 3], &[1, 3]];
+            assert!(expected[..=2 * lost].contains(&&*all), "{all:?}");
+        });
+    }
+}
+
+/// What a receiver does in the middle of a message, until that comes whole or is given up.
+fn receive_in_parts(pipe: &Pipe, me: Process) -> Option<u64> {
+    pipe.lock(&pipe.receivers, me);
+    let mut begun = false;
+    let message = loop {
+        let channel = pipe.channel();
+        let Some(record) = channel.next().unwrap() else {
+            if begun && pipe.life.is_over(D) {
+                pipe.lock(&pipe.senders, me);
+                if channel.is_empty() {
+                    begun = false;
+                }
+                Pipe::unlock(&pipe.senders, me);
+            } else if !begun {
+                break None;
+            }
+            thread::yield_now();
+            continue;
+        };
+        let taken = pipe.take(me, &record);
+        match record.kind {
+            Kind::Whole => break Some(taken),
+            Kind::Last if begun => break Some(taken),
+            Kind::First => begun = true,
+            _ => begun = false,
+        }
+    };
+    Pipe::unlock(&pipe.receivers, me);
+    message
+}
+
+fn send_in_parts(pipe: &Pipe, me: Process) {
+    pipe.lock(&pipe.senders, me);
+    pipe.put(me, Kind::First, &[7]);
+    pipe.put(me, Kind::Last, &[1]);
+    Pipe::unlock(&pipe.senders, me);
+}
+
+#[test]
+fn a_message_in_parts_whose_sender_is_killed_is_lost_alone() {
+    for steps in 0..24 {
+        model_with(1, move || {
+            let pipe = Arc::new(Pipe::with_ring(8));
+            let sender =
+                with(&pipe, move |pipe| pipe.life.killed_after(steps, || send_in_parts(pipe, D)));
+            let first = receive_in_parts(&pipe, B);
+            let lived = sender.join().unwrap().is_some();
+            let next = with(&pipe, |pipe| pipe.send(C, 2));
+            let more = receive_in_parts(&pipe, B);
+            next.join().unwrap();
+            let rest = std::iter::from_fn(|| receive_in_parts(&pipe, B));
+            let all: Vec<_> = first.into_iter().chain(more).chain(rest).collect();
+            assert!(all == [1, 2] || all == [2] && !lived, "{all:?}");
+        });
+    }
+}
+
+#[test]
+fn a_message_in_parts_whose_receiver_is_killed_is_lost_alone() {
+    for steps in 0..24 {
+        model_with(1, move || {
+            let pipe = Arc::new(Pipe::with_ring(8));
+            let receiver = with(&pipe, move |pipe| {
+                pipe.life.killed_after(steps, || receive_in_parts(pipe, D)).is_some()
+            });
+            pipe.lock(&pipe.senders, A);
+            pipe.put(A, Kind::First, &[7]);
+            receiver.join().unwrap();
+            // Its successor makes room for what follows.
+            let next = with(&pipe, |pipe| {
+                pipe.put(A, Kind::Last, &[1]);
+                Pipe::unlock(&pipe.senders, A);
+            });
+            next.join().unwrap();
+            pipe.try_receive(B);
+            pipe.send(C, 2);
+            let all: Vec<_> = std::iter::from_fn(|| receive_in_parts(&pipe, B)).collect();
+            assert_eq!(all, [2]);
+        });
+    }
+}
+
+#[test]
+fn the_bell_has_rung_while_there_is_something_to_take() {
+    model_with(2, || {
+        let pipe = Arc::new(Pipe::new());
+        let sender = with(&pipe, |pipe| pipe.send(A, 1));
+        let receiver = with(&pipe, |pipe| pipe.try_receive(B));
+        pipe.channel().want_bell(&Ringer(&pipe, C)).unwrap();
+        sender.join().unwrap();
+        receiver.join().unwrap();
+        assert_eq!(pipe.is_readable(), !pipe.channel().is_empty());
+        pipe.send(A, 2);
+        assert!(pipe.is_readable());
+        assert!(pipe.all(B).contains(&2));
+        assert!(!pipe.is_readable());
+    });
+}
+
+#[test]
+fn the_bell_of_a_killed_sender_has_rung_if_there_is_something_to_take() {
+    for steps in 0..24 {
+        model_with(1, move || {
+            let pipe = Arc::new(Pipe::new());
+            pipe.channel().want_bell(&Ringer(&pipe, C)).unwrap();
+            let sender = with(&pipe, move |pipe| pipe.life.killed_after(steps, || pipe.send(D, 1)));
+            let first = pipe.try_receive(B);
+            sender.join().unwrap();
+            let is_empty = pipe.channel().is_empty();
+            assert!(is_empty || pipe.is_readable());
+            assert!(first.is_none() || is_empty);
+            // Whoever polled and finds nothing sets it right.
+            pipe.all(B);
+            pipe.channel().set_bell_right(&Ringer(&pipe, B));
+            assert!(!pipe.is_readable());
+        });
+    }
+}
+
+#[test]
+fn the_bell_of_a_killed_receiver_rings_for_the_next_message() {
+    for steps in 0..24 {
+        model_with(1, move || {
+            let pipe = Arc::new(Pipe::with_messages(1));
+            pipe.channel().want_bell(&Ringer(&pipe, C)).unwrap();
+            let receiver =
+                with(&pipe, move |pipe| pipe.life.killed_after(steps, || pipe.try_receive(D)));
+            pipe.send(A, 2);
+            receiver.join().unwrap();
+            assert!(pipe.is_readable());
+            pipe.all(B);
+            pipe.channel().set_bell_right(&Ringer(&pipe, B));
+            assert!(!pipe.is_readable());
+        });
+    }
 }
 
 // ---- Watchers ----

@@ -6,6 +6,7 @@
 
 pub(crate) mod barrier;
 pub(crate) mod blocks;
+pub(crate) mod channel;
 pub(crate) mod counter;
 pub(crate) mod event;
 pub(crate) mod eventcount;

@@ -21,18 +21,23 @@
 //!           9 NODES      10 SLOTS       11 SLOTS_USED  12 NODES_USED  13 DESCRIPTOR
 //!          14 PLACES     15 PLACES_USED 16 SENT_ON
 //!
-//!  slot     lock             condvar       barrier       event
-//!    0      PERMIT or VALUE  TICKETS       PERMIT        FLAG
-//!    1      EVENTCOUNT       NOTIFIED_AT   EVENTCOUNT
-//!    2      WATCH            WATCH         its lock's
+//!  slot     lock             condvar       barrier       event      channel
+//!    0      PERMIT or VALUE  TICKETS       PERMIT        FLAG       TAIL
+//!    1      EVENTCOUNT       NOTIFIED_AT   EVENTCOUNT               ARRIVALS
+//!    2      WATCH            WATCH         its lock's               RUNG
 //!    3      LAST_CHECK       EMPTY_AT      LAST_CHECK
-//!    4      TAG              TAG           TAG           TAG
+//!    4      TAG              TAG           TAG           TAG        TAG
 //!    5      MESSAGE or HEIRS LAST_CHECK    TICKETS
 //!    6      LAST_CPU                       PHASE
 //!    7      TICKETS                        WATCH
 //!
 //!  slots after that of a robust semaphore: its permits, one word each, and their hints
 //!  (`word::blocks`)
+//!
+//!  slots after that of a channel, which is alone in its segment (`word::channel`):
+//!    SENDERS, RECEIVERS, BELL_LOCK   locks, as above
+//!    TAKEN                           0 HEAD    1 ROOM
+//!    SLOTS and more                  the ring
 //!
 //!  TAG   63         32 31      9    8     7     0
 //!        ┌─────────────┬─────────┬────────┬───────┐  limit: greatest value, permits or parties
@@ -61,7 +66,7 @@ use crate::word::blocks::Blocks;
 /// The first word of a segment.
 pub const MAGIC: u64 = u64::from_be_bytes(*b"semlock\0");
 /// The version of this layout. A process opens only segments of its own version.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 
 /// Words of a slot: a cache line.
 pub const SLOT_WORDS: usize = 8;
@@ -215,6 +220,37 @@ pub mod event {
     pub const FLAG: usize = 0;
 }
 
+/// Words of the slot of a channel, and the slots that follow it.
+pub mod channel {
+    /// What was sent: see `word::channel`.
+    pub const TAIL: usize = 0;
+    /// The eventcount on which receivers sleep.
+    pub const ARRIVALS: usize = 1;
+    /// Not 0: its bell has rung.
+    pub const RUNG: usize = 2;
+
+    /// The slot of the senders' lock, counted from the channel's.
+    pub const SENDERS: u32 = 1;
+    /// The slot of the receivers' lock.
+    pub const RECEIVERS: u32 = 2;
+    /// The slot with the words that receivers change: another cache line than the senders'.
+    pub const TAKEN: usize = 3;
+    /// The slot of the bell's lock.
+    pub const BELL_LOCK: u32 = 4;
+    /// Slots before the ring.
+    pub const SLOTS: usize = 5;
+
+    /// In the slot `TAKEN`, what was taken: see `word::channel`.
+    pub const HEAD: usize = 0;
+    /// In the slot `TAKEN`, the eventcount on which senders sleep.
+    pub const ROOM: usize = 1;
+
+    /// The fewest words of a ring.
+    pub const LEAST_WORDS: usize = 64;
+    /// The most words of a ring.
+    pub const MOST_WORDS: usize = 1 << 19;
+}
+
 /// Where the entries begin in a process's private memory.
 pub const ENTRIES_AT: usize = 4;
 
@@ -251,16 +287,18 @@ pub(crate) enum Kind {
     Event = 4,
     Condvar = 5,
     Barrier = 6,
+    Channel = 7,
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Mutex,
         Self::ReentrantMutex,
         Self::Semaphore,
         Self::Event,
         Self::Condvar,
         Self::Barrier,
+        Self::Channel,
     ];
 }
 
@@ -284,13 +322,14 @@ impl Tag {
         (tag.word() == word).then_some(tag)
     }
 
-    /// Words in the slots that follow: a robust semaphore's permits and their hints.
+    /// Words in the slots that follow: a robust semaphore's permits and their hints; a channel's
+    /// other slots and its ring.
     const fn more_words(self) -> usize {
-        if matches!(self.kind, Kind::Semaphore) && self.robust {
-            let permits = self.limit as usize;
-            permits + Blocks::hints(permits)
-        } else {
-            0
+        let limit = self.limit as usize;
+        match self.kind {
+            Kind::Semaphore if self.robust => limit + Blocks::hints(limit),
+            Kind::Channel => (channel::SLOTS - 1) * SLOT_WORDS + limit,
+            _ => 0,
         }
     }
 

@@ -3,7 +3,8 @@
 //! A file uses the files below it, and never a file above it:
 //!
 //! ```text
-//!  condvar, event   objects
+//!  channel, condvar, event
+//!                   objects; a channel's own locks are `Lock`s
 //!  barrier          an object; its own lock is a `Lock`
 //!  waiter           how a thread waits for a lock
 //!  lock             objects: mutexes and semaphores
@@ -20,6 +21,7 @@
 //! ```
 
 pub(crate) mod barrier;
+pub(crate) mod channel;
 pub(crate) mod condvar;
 pub(crate) mod end;
 pub(crate) mod event;

@@ -106,6 +106,12 @@ impl Object {
         Ok(Self { place, slot, shared: AtomicBool::new(false), forks })
     }
 
+    /// Makes an object in a segment of its own, with as few nodes as there can be.
+    pub(crate) fn new_alone(tag: Tag) -> Result<Self, Error> {
+        let registry::Taken { place, slot, forks } = registry::take_alone(tag)?;
+        Ok(Self { place, slot, shared: AtomicBool::new(false), forks })
+    }
+
     /// Opens the object at an address, of this process or another one. It must be of one of these
     /// kinds.
     pub(crate) fn open(
@@ -125,6 +131,11 @@ impl Object {
         let slot = u32::try_from(slot).ok()?;
         let place = registry::place(self.place.keeps(), slot)?;
         Some(Self { place, slot, shared: AtomicBool::new(true), forks: 0 })
+    }
+
+    /// One of the slots that follow this object's and belong to it.
+    pub(crate) fn part(&self, offset: u32) -> Option<Self> {
+        self.neighbour(u64::from(self.slot) + u64::from(offset))
     }
 
     fn address(&self) -> Address {

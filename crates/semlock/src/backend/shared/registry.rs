@@ -10,7 +10,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Weak};
 
 use super::layout::{
-    FEWEST_SLOTS, MOST_SLOTS, MOST_SLOTS_OF_ONE, SLOT_NUMBERS, TAG, TOO_MANY_PERMITS, Tag,
+    FEWEST_NODES, FEWEST_SLOTS, MOST_SLOTS, MOST_SLOTS_OF_ONE, NODES, PLACES, SLOT_NUMBERS, Size,
+    TAG, TOO_MANY_PERMITS, Tag,
 };
 use super::reuse::Reuse;
 use super::segment::{Place, Segment, plain_lock};
@@ -106,6 +107,22 @@ pub(crate) fn take(tag: Tag) -> Result<Taken, Error> {
     place.shared()[TAG].store(tag.word(), Ordering::Release);
     let slot = u32::try_from(slot).map_err(|_| inconsistent)?;
     Ok(Taken { place, slot, forks })
+}
+
+/// Makes a segment for one object, and takes its slots, all zero but for its tag.
+pub(crate) fn take_alone(tag: Tag) -> Result<Taken, Error> {
+    let mut registry = REGISTRY.lock();
+    registry.watch_forks()?;
+    let slots = tag.slots();
+    let size = Size { places: PLACES, nodes: FEWEST_NODES, slots };
+    let segment = Arc::new(Segment::create(size, slots)?);
+    segment.set_used(slots);
+    registry.remember(&segment);
+    drop(registry);
+    let place =
+        segment.place(0).ok_or(Error::BadAddress("the slot lies outside of its segment"))?;
+    place.shared()[TAG].store(tag.word(), Ordering::Release);
+    Ok(Taken { place, slot: 0, forks: FORKS.load(Ordering::Relaxed) })
 }
 
 /// Gives back the slot of an object that this process did not send. Returns whether no other
@@ -204,7 +221,8 @@ impl Registry {
         if usual > MOST_SLOTS_OF_ONE {
             return Err(Error::OutOfRange(TOO_MANY_PERMITS));
         }
-        let segment = Arc::new(Segment::create(usual, slots)?);
+        let size = Size { places: PLACES, nodes: NODES, slots: usual };
+        let segment = Arc::new(Segment::create(size, slots)?);
         segment.set_used(slots);
         self.remember(&segment);
         self.made += 1;

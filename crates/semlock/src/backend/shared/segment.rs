@@ -17,9 +17,8 @@ use std::sync::Arc;
 
 use super::heirs::{self, Inheritable};
 use super::layout::{
-    ENTRY_WORDS, FEWEST_NODES, FEWEST_SLOTS, Kind, MAGIC, MOST_SLOTS_OF_ONE, NODES, PLACES,
-    PLACES_AT, SLOT_WORDS, Size, TAG, Tag, VERSION, condvar, entry, entry_at, header, lock,
-    message, node, private,
+    ENTRY_WORDS, FEWEST_NODES, FEWEST_SLOTS, Kind, MAGIC, MOST_SLOTS_OF_ONE, PLACES_AT, SLOT_WORDS,
+    Size, TAG, Tag, VERSION, condvar, entry, entry_at, header, lock, message, node, private,
 };
 use crate::Error;
 use crate::atomic::{AtomicU64, Ordering};
@@ -78,11 +77,10 @@ impl Holds for Segment {
 }
 
 impl Segment {
-    /// Makes a segment with `slots` slots. Where there is no room for that, it makes a smaller one,
-    /// with `least_slots` at least.
-    pub(super) fn create(slots: usize, least_slots: usize) -> Result<Self, Error> {
+    /// Makes a segment of this size. Where there is no room for that, it makes a smaller one, with
+    /// `least_slots` slots at least.
+    pub(super) fn create(mut size: Size, least_slots: usize) -> Result<Self, Error> {
         let limit = file_size_limit().unwrap_or(u64::MAX);
-        let mut size = Size { places: PLACES, nodes: NODES, slots };
         loop {
             let smaller = size.smaller(least_slots).filter(|_| size.bytes() > limit);
             if let Some(smaller) = smaller {

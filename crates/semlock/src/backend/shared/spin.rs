@@ -19,13 +19,24 @@ use crate::os::{clock, cpu};
 const LONGEST: u64 = 50_000;
 /// A shorter try does not pay, in nanoseconds.
 const SHORTEST: u64 = 2_000;
-/// While tries do not pay, one wait in so many tries. It tries for the longest time: where both
-/// sides sleep, the releaser can answer only after it was woken.
-const PROBE: u64 = 1_024;
 
-/// How long this process tries, in nanoseconds. Below `SHORTEST` it counts the waits since the last
-/// try. Threads that write it at the same time lose one step at most.
-static BUDGET: AtomicU64 = AtomicU64::new(LONGEST);
+/// How long this process tries when it waits for one kind of thing.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    /// In nanoseconds. Below `SHORTEST` it counts the waits since the last try. Threads that write
+    /// it at the same time lose one step at most.
+    now: AtomicU64,
+    /// While tries do not pay, one wait in so many tries. It tries for the longest time: where both
+    /// sides sleep, the releaser can answer only after it was woken.
+    probe: u64,
+}
+
+/// For locks.
+pub(crate) static LOCKS: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 1_024 };
+/// For a channel's messages, and room for them. Whoever waits for these has often waited for long
+/// in vain, because nobody sent anything, and then they come one after the other: so it tries again
+/// soon.
+pub(crate) static MESSAGES: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 64 };
 
 /// The processor that an object was released on last, plus 1; 0: none yet. For a mutex it is the
 /// processor that the holder acquired it on.
@@ -51,6 +62,7 @@ impl LastCpu<'_> {
 /// Tries again and again, if that may pay. Without a `last_cpu`, it is unknown where the releaser
 /// runs.
 pub(crate) fn try_for_a_while<T>(
+    budget: &Budget,
     last_cpu: Option<LastCpu<'_>>,
     mut attempt: impl FnMut() -> Option<T>,
 ) -> Option<T> {
@@ -58,25 +70,25 @@ pub(crate) fn try_for_a_while<T>(
     if !cpu::are_several() || !may_pay() {
         return None;
     }
-    let budget = BUDGET.load(Ordering::Relaxed);
-    if budget < SHORTEST {
-        let next = if budget + 1 < PROBE { budget + 1 } else { LONGEST };
-        BUDGET.store(next, Ordering::Relaxed);
+    let Budget { now, probe } = budget;
+    let time = now.load(Ordering::Relaxed);
+    if time < SHORTEST {
+        now.store(if time + 1 < *probe { time + 1 } else { LONGEST }, Ordering::Relaxed);
         return None;
     }
-    let end = clock::now() + budget;
+    let end = clock::now() + time;
     loop {
         for _ in 0..8 {
             spin_loop();
             if let Some(got) = attempt() {
-                BUDGET.store(LONGEST, Ordering::Relaxed);
+                now.store(LONGEST, Ordering::Relaxed);
                 return Some(got);
             }
         }
         // If the releaser has moved to this processor, it cannot run before this thread sleeps.
         if clock::now() >= end || !may_pay() {
-            let less = budget / 4;
-            BUDGET.store(if less < SHORTEST { 0 } else { less }, Ordering::Relaxed);
+            let less = time / 4;
+            now.store(if less < SHORTEST { 0 } else { less }, Ordering::Relaxed);
             return None;
         }
     }

@@ -11,7 +11,7 @@ use super::layout::lock::{LAST_CHECK, WATCH};
 use super::liveness::{LivenessCache, PAUSE, is_due, is_due_between_signals};
 use super::lock::Lock;
 use super::object::Kernel;
-use super::spin::try_for_a_while;
+use super::spin::{LOCKS, try_for_a_while};
 use super::wait_schedule::{Duty, WaitSchedule};
 use crate::mutation::rule;
 use crate::os::clock;
@@ -117,7 +117,7 @@ impl<'a> Waiter<'a> {
         // another thread to release it.
         let is_token = lock.tag.kind == Kind::Mutex && lock.is_my_threads();
         let last_cpu = if is_token { None } else { Some(lock.last_cpu()) };
-        try_for_a_while(last_cpu, || lock.attempt(None))
+        try_for_a_while(&LOCKS, last_cpu, || lock.attempt(None))
     }
 
     fn sleep(&mut self, schedule: &mut WaitSchedule<'_>, key: &mut Option<WaitKey>) -> Wait {

@@ -7,6 +7,8 @@
 pub(crate) mod atfork;
 pub(crate) mod backoff;
 #[allow(unsafe_code)]
+pub(crate) mod bell;
+#[allow(unsafe_code)]
 pub(crate) mod exit;
 #[allow(unsafe_code)]
 pub(crate) mod fork_mutex;

@@ -1,0 +1,690 @@
+//! Channels: messages of bytes between processes.
+//!
+//! `word::channel` is the algorithm. Here are its locks, its sleeps, and its bell.
+//!
+//! * Who waits for a message holds no lock. So a process that is killed or stopped while it waits
+//!   delays nobody. Only a receiver that has taken the first part of a message holds the receivers'
+//!   lock until it has the last one. About ten times a second it checks whether the sender is still
+//!   there.
+//! * Who waits for room holds the senders' lock. So messages get in by turns, small or large: the
+//!   lock is fair.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use super::layout::channel::{
+    ARRIVALS, BELL_LOCK, HEAD, LEAST_WORDS, MOST_WORDS, RECEIVERS, ROOM, RUNG, SENDERS, SLOTS,
+    TAIL, TAKEN,
+};
+use super::layout::{self, SLOT_WORDS, Tag};
+use super::lock::Lock;
+use super::object::{Kernel, Object, Shared};
+use super::spin::{MESSAGES, try_for_a_while};
+use super::wait_schedule::WaitSchedule;
+use super::waiter::Waiter;
+use crate::atomic::AtomicU64;
+use crate::mutation::rule;
+use crate::os::bell::Bell;
+use crate::os::mapping::FileId;
+use crate::word::Slept;
+use crate::word::channel::{self as word, Channel as View, Corrupt, Kind, Message};
+use crate::word::eventcount::{EventCount, WaiterFlags};
+use crate::word::permit::Process;
+use crate::{Address, Deadline, Error, Wait};
+
+/// Where a message that is received goes.
+pub trait Buffer {
+    /// Makes room for a message of so many bytes. This is called again if that one does not come
+    /// whole, because its sender died or gave up.
+    ///
+    /// # Errors
+    /// Any. The message then stays in the channel.
+    fn begin(&mut self, bytes: usize) -> Result<(), Error>;
+
+    /// The room that the last call of `begin` has made.
+    fn bytes(&mut self) -> &mut [u8];
+}
+
+impl Buffer for Vec<u8> {
+    fn begin(&mut self, bytes: usize) -> Result<(), Error> {
+        self.clear();
+        let full = |_| Error::Os { call: "malloc", errno: libc::ENOMEM };
+        self.try_reserve_exact(bytes).map_err(full)?;
+        self.resize(bytes, 0);
+        Ok(())
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+/// A channel for messages, without conveniences.
+#[derive(Debug)]
+pub struct Channel {
+    object: Object,
+    senders: Lock,
+    receivers: Lock,
+    bell_lock: Lock,
+    bell: Bell,
+    /// Words of its ring.
+    words: usize,
+}
+
+impl Shared for Channel {
+    fn object(&self) -> &Object {
+        &self.object
+    }
+}
+
+/// How a call that does not wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Tried {
+    /// The message was sent or received.
+    Done,
+    /// There is no room, or no message, or another process is at it.
+    NotNow,
+    /// The next message comes in parts: it takes a call that waits.
+    InParts,
+}
+
+/// So often, a receiver in the middle of a message checks whether the sender is still there.
+const CHECKS_SENDER: Duration = Duration::from_millis(100);
+
+impl From<Corrupt> for Error {
+    fn from(_: Corrupt) -> Self {
+        Self::ChannelOverwritten
+    }
+}
+
+impl Channel {
+    /// Makes one with a ring of at least so many bytes.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`]; where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
+    pub fn new(capacity: usize) -> Result<Self, Error> {
+        let too_large = Error::OutOfRange("a channel's capacity is 4 MiB at most");
+        let words = capacity.div_ceil(size_of::<u64>()).max(LEAST_WORDS);
+        let words = words.checked_next_power_of_two().ok_or(too_large)?;
+        let limit = u32::try_from(words).ok().filter(|_| words <= MOST_WORDS).ok_or(too_large)?;
+        let bell = Bell::new()?;
+        let object = Object::new_alone(Tag { kind: layout::Kind::Channel, robust: true, limit })?;
+        Self::over(object, bell, words)
+    }
+
+    /// Opens one that this process or another one has: see
+    /// [`Lock::open`](super::lock::Lock::open). The descriptors of its [`bell`](Self::bell) come
+    /// with it.
+    ///
+    /// # Errors
+    /// [`Error::SegmentNotMapped`], [`Error::BadSegment`], [`Error::BadAddress`]; [`Error::Os`]
+    /// where mapping fails.
+    pub fn open(
+        address: Address,
+        descriptor: Option<BorrowedFd<'_>>,
+        [reader, writer]: [OwnedFd; 2],
+    ) -> Result<Self, Error> {
+        let (object, tag) = Object::open(&address, descriptor, &[layout::Kind::Channel])?;
+        let words = tag.limit as usize;
+        if !words.is_power_of_two() || !(LEAST_WORDS..=MOST_WORDS).contains(&words) {
+            return Err(Error::BadAddress("no channel is of this size"));
+        }
+        Self::over(object, Bell::over(reader, writer)?, words)
+    }
+
+    fn over(object: Object, bell: Bell, words: usize) -> Result<Self, Error> {
+        let tag = Tag { kind: layout::Kind::Mutex, robust: true, limit: 1 };
+        let lock = |slot| {
+            let object = object.part(slot).ok_or(Error::BadAddress("there is no such slot"));
+            object.map(|object| Lock { object, tag })
+        };
+        let (senders, receivers, bell_lock) = (lock(SENDERS)?, lock(RECEIVERS)?, lock(BELL_LOCK)?);
+        Ok(Self { object, senders, receivers, bell_lock, bell, words })
+    }
+
+    /// How many bytes its ring has. A message of 8 bytes less is sent whole.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        size_of_val(self.view().ring)
+    }
+
+    /// How many messages are there.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.view().count()
+    }
+
+    /// Whether nothing is there to be received.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.view().is_empty()
+    }
+
+    fn view(&self) -> View<'_> {
+        let more = self.object.words_after((SLOTS - 1) * SLOT_WORDS + self.words);
+        let (slots, ring) = more.split_at((SLOTS - 1) * SLOT_WORDS);
+        let taken = &slots[(TAKEN - 1) * SLOT_WORDS..];
+        View {
+            tail: self.object.word(TAIL),
+            arrivals: EventCount(self.object.word(ARRIVALS)),
+            head: &taken[HEAD],
+            room: EventCount(&taken[ROOM]),
+            ring,
+        }
+    }
+
+    // ---- Sending ----
+
+    /// Sends a message, whose bytes may lie in several places, if that needs no waiting.
+    ///
+    /// # Errors
+    /// [`Error::InMidMessage`], [`Error::ChannelOverwritten`], [`Error::DescriptorLost`].
+    #[inline]
+    pub fn try_send(&self, message: &[&[u8]]) -> Result<Tried, Error> {
+        if !is_acquired(self.senders.try_acquire()) {
+            refuse_in_mid_message(&self.senders)?;
+            return Ok(Tried::NotNow);
+        }
+        let sent = self.try_send_locked(Message::new(message));
+        unlock(&self.senders);
+        sent
+    }
+
+    fn try_send_locked(&self, mut message: Message<'_>) -> Result<Tried, Error> {
+        let view = self.view();
+        if !view.fits(message.len()) {
+            return Ok(Tried::InParts);
+        }
+        if !view.has_room(Kind::Whole, message.len())? {
+            return Ok(Tried::NotNow);
+        }
+        let bytes = message.len();
+        self.put(Kind::Whole, bytes, &mut message)?;
+        Ok(Tried::Done)
+    }
+
+    /// Begins to send a message, until a deadline.
+    pub fn sending<'a>(&'a self, pieces: &'a [&'a [u8]], deadline: Deadline) -> Sending<'a> {
+        Sending {
+            channel: self,
+            pieces,
+            deadline,
+            who: self.object.me(),
+            waiter: None,
+            holds: false,
+            left: Message::new(pieces),
+            has_begun: false,
+        }
+    }
+
+    /// Writes and commits a record. There is room for it.
+    #[inline]
+    fn put(&self, kind: Kind, bytes: usize, message: &mut Message<'_>) -> Result<(), Error> {
+        let view = self.view();
+        let written = view.write(kind, bytes, message);
+        view.commit(&Kernel, self, written)
+    }
+
+    // ---- Receiving ----
+
+    /// Receives a message, if that needs no waiting.
+    ///
+    /// # Errors
+    /// [`Error::InMidMessage`], [`Error::ChannelOverwritten`]; what the buffer returns.
+    #[inline]
+    pub fn try_receive(&self, buffer: &mut impl Buffer) -> Result<Tried, Error> {
+        if self.is_empty() {
+            self.view().set_bell_right(self);
+            return Ok(Tried::NotNow);
+        }
+        if !is_acquired(self.receivers.try_acquire()) {
+            refuse_in_mid_message(&self.receivers)?;
+            return Ok(Tried::NotNow);
+        }
+        let received = self.try_receive_locked(buffer);
+        unlock(&self.receivers);
+        received
+    }
+
+    fn try_receive_locked(&self, buffer: &mut impl Buffer) -> Result<Tried, Error> {
+        let view = self.view();
+        while let Some(record) = view.next()? {
+            match record.kind {
+                Kind::Whole => {
+                    buffer.begin(record.bytes)?;
+                    view.copy(&record, buffer.bytes());
+                    view.take(&Kernel, self, &record);
+                    return Ok(Tried::Done);
+                }
+                Kind::First => return Ok(Tried::InParts),
+                Kind::More | Kind::Last => view.take(&Kernel, self, &record),
+            }
+        }
+        Ok(Tried::NotNow)
+    }
+
+    /// Begins to receive a message, until a deadline.
+    pub fn receiving<'a, B: Buffer>(
+        &'a self,
+        buffer: &'a mut B,
+        deadline: Deadline,
+    ) -> Receiving<'a, B> {
+        let who = self.object.me();
+        let (waiter, holds, filled) = (None, false, None);
+        Receiving { channel: self, buffer, deadline, who, waiter, holds, filled }
+    }
+
+    /// Waits until there is something to receive, until a deadline or a signal.
+    ///
+    /// # Errors
+    /// [`Error::ChannelOverwritten`].
+    pub fn wait_readable(&self, deadline: Deadline) -> Result<Wait, Error> {
+        loop {
+            self.drop_remains()?;
+            let view = self.view();
+            if !view.is_empty() {
+                return Ok(Wait::Acquired);
+            }
+            self.view().set_bell_right(self);
+            match self.sleep(view.arrivals, deadline, || Ok(!view.is_empty()))? {
+                Wait::Acquired => {}
+                end => return Ok(end),
+            }
+        }
+    }
+
+    /// Drops what is left of messages whose sender or receiver died, if no other process receives
+    /// at this moment.
+    fn drop_remains(&self) -> Result<(), Error> {
+        if self.is_empty() || !is_acquired(self.receivers.try_acquire()) {
+            return Ok(());
+        }
+        let result = self.drop_remains_locked();
+        unlock(&self.receivers);
+        result
+    }
+
+    fn drop_remains_locked(&self) -> Result<(), Error> {
+        let view = self.view();
+        while let Some(record) = view.next()? {
+            if matches!(record.kind, Kind::Whole | Kind::First) {
+                break;
+            }
+            view.take(&Kernel, self, &record);
+        }
+        Ok(())
+    }
+
+    // ---- The bell ----
+
+    /// The descriptors of the bell. The first one is readable while there is something to receive;
+    /// with the second one, other processes ring.
+    ///
+    /// # Errors
+    /// [`Error::DescriptorLost`] where other code has closed them.
+    pub fn bell(&self) -> Result<[BorrowedFd<'_>; 2], Error> {
+        self.bell.ends()
+    }
+
+    /// The identity of the bell's pipe.
+    #[must_use]
+    pub fn bell_file(&self) -> FileId {
+        self.bell.file()
+    }
+
+    /// Makes the bell ring from now on, for a caller that polls its descriptor.
+    ///
+    /// # Errors
+    /// [`Error::DescriptorLost`] where other code has closed it.
+    pub fn want_bell(&self) -> Result<(), Error> {
+        self.view().want_bell(self)
+    }
+
+    // ---- Sleeping ----
+
+    /// Sleeps until there is what `look` looks for; until a deadline or a signal.
+    fn sleep(
+        &self,
+        eventcount: EventCount<'_>,
+        deadline: Deadline,
+        mut look: impl FnMut() -> Result<bool, Error>,
+    ) -> Result<Wait, Error> {
+        // The process that has to wake this one may be killed before it does. So no sleep is
+        // endless.
+        let mut schedule = WaitSchedule::new(None, deadline, self.object.me());
+        let mut key = None;
+        let waiter = WaiterFlags { has_place: false, is_starving: false };
+        let mut sleep = || loop {
+            let prepared = eventcount.prepare_wait(waiter, key);
+            key = Some(prepared);
+            // The deadline before the look: this process may be stopped in between, and what was
+            // there before the deadline counts.
+            let time = schedule.sleep_for();
+            if look()? {
+                return Ok(Wait::Acquired);
+            }
+            let Some(time) = time else { return Ok(Wait::TimedOut) };
+            let slept = eventcount.sleep(&Kernel, prepared, Some(time));
+            if slept == Slept::Interrupted || (schedule.gives_a_turn() && !look()?) {
+                return Ok(Wait::Interrupted);
+            }
+        };
+        let end = sleep();
+        if let Some(key) = key {
+            eventcount.cancel_wait(key);
+        }
+        end
+    }
+}
+
+impl word::Bell for Channel {
+    type Error = Error;
+
+    fn locked<T>(&self, run: impl FnOnce(bool) -> T) -> T {
+        let acquired = self.bell_lock.acquire_until(Deadline::NEVER);
+        let result = run(matches!(acquired, Wait::OwnerDied(_)));
+        unlock(&self.bell_lock);
+        result
+    }
+
+    fn is_locked(&self) -> bool {
+        self.bell_lock.holder().is_some()
+    }
+
+    fn rung(&self) -> &AtomicU64 {
+        self.object.word(RUNG)
+    }
+
+    fn ring(&self) -> Result<(), Error> {
+        self.bell.ring()
+    }
+
+    fn silence(&self) {
+        self.bell.silence();
+    }
+}
+
+fn is_acquired(wait: Wait) -> bool {
+    matches!(wait, Wait::Acquired | Wait::OwnerDied(_))
+}
+
+fn unlock(lock: &Lock) {
+    let released = lock.release();
+    debug_assert!(released.is_ok());
+}
+
+/// An error if the calling thread holds the lock: it would wait for itself.
+#[cold]
+fn refuse_in_mid_message(lock: &Lock) -> Result<(), Error> {
+    if lock.is_mine() { Err(Error::InMidMessage) } else { Ok(()) }
+}
+
+/// Acquires one of a channel's locks, or goes on to wait for it.
+fn acquire<'a>(
+    lock: &'a Lock,
+    waiter: &mut Option<Waiter<'a>>,
+    deadline: Deadline,
+) -> Result<Wait, Error> {
+    if waiter.is_none() {
+        let tried = lock.try_acquire();
+        if is_acquired(tried) {
+            return Ok(Wait::Acquired);
+        }
+        refuse_in_mid_message(lock)?;
+    }
+    match waiter.get_or_insert_with(|| lock.waiter(deadline)).wait() {
+        Wait::Acquired | Wait::OwnerDied(_) => {
+            *waiter = None;
+            Ok(Wait::Acquired)
+        }
+        end => Ok(end),
+    }
+}
+
+/// A message that is being sent. To drop it ends that: if a part was sent, receivers drop it.
+#[derive(Debug)]
+#[must_use = "it sends only as long as it is there"]
+pub struct Sending<'a> {
+    channel: &'a Channel,
+    pieces: &'a [&'a [u8]],
+    deadline: Deadline,
+    /// The process that sends. A child that a signal's handler forks meanwhile sends a message of
+    /// its own.
+    who: Process,
+    waiter: Option<Waiter<'a>>,
+    /// Whether it holds the senders' lock.
+    holds: bool,
+    left: Message<'a>,
+    /// Whether a part was sent.
+    has_begun: bool,
+}
+
+impl Sending<'_> {
+    /// Sends the message; waits until the deadline or a signal. [`Wait::Acquired`]: it was sent.
+    /// After [`Wait::Interrupted`], the caller does what it has to do when a signal arrives, and
+    /// calls again.
+    ///
+    /// # Errors
+    /// [`Error::InMidMessage`], [`Error::ChannelOverwritten`], [`Error::DescriptorLost`].
+    pub fn wait(&mut self) -> Result<Wait, Error> {
+        let channel = self.channel;
+        let me = channel.object.me();
+        if self.who != me {
+            (self.who, self.waiter, self.holds) = (me, None, false);
+            (self.left, self.has_begun) = (Message::new(self.pieces), false);
+        }
+        if !self.holds {
+            match acquire(&channel.senders, &mut self.waiter, self.deadline)? {
+                Wait::Acquired => self.holds = true,
+                end => return Ok(end),
+            }
+        }
+        let end = self.send()?;
+        if end == Wait::Acquired {
+            self.end();
+        }
+        Ok(end)
+    }
+
+    fn send(&mut self) -> Result<Wait, Error> {
+        let channel = self.channel;
+        let view = channel.view();
+        loop {
+            let (kind, bytes) = match (self.left.len(), view.part()) {
+                (left, _) if !self.has_begun && view.fits(left) => (Kind::Whole, left),
+                (_, part) if !self.has_begun => (Kind::First, part),
+                (left, part) if left > part => (Kind::More, part),
+                (left, _) => (Kind::Last, left),
+            };
+            match self.wait_for_room(kind, bytes)? {
+                Wait::Acquired => {}
+                end => return Ok(end),
+            }
+            channel.put(kind, bytes, &mut self.left)?;
+            self.has_begun = true;
+            if matches!(kind, Kind::Whole | Kind::Last) {
+                return Ok(Wait::Acquired);
+            }
+        }
+    }
+
+    fn wait_for_room(&self, kind: Kind, bytes: usize) -> Result<Wait, Error> {
+        let channel = self.channel;
+        let view = channel.view();
+        if view.has_room(kind, bytes)? {
+            return Ok(Wait::Acquired);
+        }
+        let has_room = || view.has_room_after_a_wait(kind, bytes).map_err(Error::from);
+        let try_it = || match has_room() {
+            Ok(false) => None,
+            end => Some(end),
+        };
+        if let Some(end) = try_for_a_while(&MESSAGES, Some(channel.receivers.last_cpu()), try_it) {
+            return end.map(|_| Wait::Acquired);
+        }
+        channel.sleep(view.room, self.deadline, has_room)
+    }
+
+    fn end(&mut self) {
+        self.waiter = None;
+        if std::mem::take(&mut self.holds) {
+            unlock(&self.channel.senders);
+        }
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        if self.who == self.channel.object.me() {
+            self.end();
+        }
+    }
+}
+
+/// A message that is being received. To drop it ends that: if a part was received, the message is
+/// lost.
+#[derive(Debug)]
+#[must_use = "it receives only as long as it is there"]
+pub struct Receiving<'a, B: Buffer> {
+    channel: &'a Channel,
+    buffer: &'a mut B,
+    deadline: Deadline,
+    /// The process that receives, as for [`Sending`].
+    who: Process,
+    waiter: Option<Waiter<'a>>,
+    /// Whether it holds the receivers' lock.
+    holds: bool,
+    /// In the middle of a message in parts: how many bytes of it are there.
+    filled: Option<usize>,
+}
+
+impl<B: Buffer> Receiving<'_, B> {
+    /// Receives a message; waits until the deadline or a signal. [`Wait::Acquired`]: it is in the
+    /// buffer. In the middle of a message in parts, the deadline ends nothing: the message would be
+    /// lost. After [`Wait::Interrupted`], the caller does what it has to do when a signal arrives,
+    /// and calls again.
+    ///
+    /// # Errors
+    /// [`Error::InMidMessage`], [`Error::ChannelOverwritten`]; what the buffer returns.
+    pub fn wait(&mut self) -> Result<Wait, Error> {
+        let channel = self.channel;
+        let me = channel.object.me();
+        if self.who != me {
+            (self.who, self.waiter, self.holds, self.filled) = (me, None, false, None);
+        }
+        let view = channel.view();
+        loop {
+            if !self.holds {
+                if self.waiter.is_none() && view.is_empty() {
+                    view.set_bell_right(channel);
+                    match self.wait_for_message()? {
+                        Wait::Acquired => {}
+                        end => return Ok(end),
+                    }
+                }
+                match acquire(&channel.receivers, &mut self.waiter, self.deadline)? {
+                    Wait::Acquired => self.holds = true,
+                    end => return Ok(end),
+                }
+            }
+            let Some(record) = view.next()? else {
+                if self.filled.is_none() {
+                    self.end();
+                } else if self.wait_for_part()? == Wait::Interrupted {
+                    return Ok(Wait::Interrupted);
+                }
+                continue;
+            };
+            if self.receive(&record)? {
+                self.filled = None;
+                self.end();
+                return Ok(Wait::Acquired);
+            }
+        }
+    }
+
+    /// Takes a record. Returns whether the message is whole.
+    fn receive(&mut self, record: &word::Record) -> Result<bool, Error> {
+        let channel = self.channel;
+        let view = channel.view();
+        match (record.kind, self.filled) {
+            // What was begun before does not come: its sender is gone.
+            (Kind::Whole | Kind::First, _) => {
+                self.buffer.begin(record.total)?;
+                view.copy(record, &mut self.buffer.bytes()[..record.bytes]);
+                self.filled = Some(record.bytes);
+            }
+            (Kind::More | Kind::Last, Some(filled)) => {
+                let end = filled + record.bytes;
+                let is_last = record.kind == Kind::Last;
+                let whole = self.buffer.bytes();
+                if end > whole.len() || is_last != (end == whole.len()) {
+                    return Err(Error::ChannelOverwritten);
+                }
+                view.copy(record, &mut whole[filled..end]);
+                self.filled = Some(end);
+            }
+            // Its beginning was lost with another receiver.
+            (Kind::More | Kind::Last, None) => {}
+        }
+        view.take(&Kernel, channel, record);
+        Ok(self.filled.is_some() && matches!(record.kind, Kind::Whole | Kind::Last))
+    }
+
+    fn wait_for_message(&self) -> Result<Wait, Error> {
+        let channel = self.channel;
+        let view = channel.view();
+        let is_there = || (!view.is_empty()).then_some(());
+        if try_for_a_while(&MESSAGES, Some(channel.senders.last_cpu()), is_there).is_some() {
+            return Ok(Wait::Acquired);
+        }
+        channel.sleep(view.arrivals, self.deadline, || Ok(!view.is_empty()))
+    }
+
+    /// Waits for the next part of a message, and gives the message up if its sender is gone.
+    fn wait_for_part(&mut self) -> Result<Wait, Error> {
+        let channel = self.channel;
+        let view = channel.view();
+        let is_there = || (!view.is_empty()).then_some(());
+        if try_for_a_while(&MESSAGES, Some(channel.senders.last_cpu()), is_there).is_some() {
+            return Ok(Wait::Acquired);
+        }
+        let deadline = Deadline::after(CHECKS_SENDER);
+        let end = channel.sleep(view.arrivals, deadline, || Ok(!view.is_empty()))?;
+        // A sender in the middle of a message holds the lock.
+        if end == Wait::TimedOut
+            && rule("channel/a-receiver-notices-that-its-sender-died")
+            && is_acquired(channel.senders.try_acquire())
+        {
+            if view.is_empty() {
+                self.filled = None;
+            }
+            unlock(&channel.senders);
+        }
+        Ok(end)
+    }
+
+    fn end(&mut self) {
+        self.waiter = None;
+        self.filled = None;
+        if std::mem::take(&mut self.holds) {
+            unlock(&self.channel.receivers);
+        }
+    }
+}
+
+impl<B: Buffer> Drop for Receiving<'_, B> {
+    fn drop(&mut self) {
+        if self.who != self.channel.object.me() {
+            return;
+        }
+        self.end();
+        // It may have been woken for a message that it has not taken: another takes it.
+        let view = self.channel.view();
+        if !view.is_empty() {
+            view.arrivals.wake_one(&Kernel, || false);
+        }
+    }
+}
