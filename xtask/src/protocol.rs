@@ -277,6 +277,12 @@ const RULES: &[(&str, Test)] = &[
         "places/a-full-table-takes-those-of-the-dead",
         Shared("places_of_waiters_that_died_are_used_again"),
     ),
+    (
+        "places/a-waiter-without-a-place-tries-again-soon",
+        Unit(
+            "backend::shared::wait_schedule::tests::a_waiter_without_a_place_tries_again_soon_and_then_less_often",
+        ),
+    ),
     ("places/a-waiter-keeps-its-place", Shared("a_waiter_keeps_its_place_when_it_wakes_to_check")),
     (
         "queue/a-moving-message-is-marked",

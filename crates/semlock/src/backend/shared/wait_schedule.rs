@@ -21,6 +21,10 @@ const SLEEP: (u64, u64) = (1_000_000_000, 500_000_000);
 /// The first sleep is shorter, 220 to 280 ms: just long enough that the silence of a watcher that
 /// has just died, perhaps together with the holder, can be noticed after it.
 const FIRST_SLEEP: (u64, u64) = (220_000_000, 60_000_000);
+/// A waiter for which the table of places was full tries again after so long, and then after twice
+/// as long, and so on. Others with a place pass it meanwhile, and the table may have been full of
+/// places of the dead, which one waiter at a time frees.
+const FIRST_TRY_FOR_A_PLACE: Duration = Duration::from_millis(4);
 /// When a wait has lasted for so long, its caller gets a turn at the end of the sleep.
 const TURN: Duration = Duration::from_millis(800);
 
@@ -37,6 +41,8 @@ pub(crate) struct WaitSchedule<'a> {
     ends: Option<u64>,
     /// It does not watch before `until`, whether or not another waiter does.
     rests: bool,
+    /// How long it sleeps next, if it has no place.
+    tries_for_a_place: Duration,
     liveness: LivenessCache,
 }
 
@@ -54,8 +60,17 @@ impl<'a> WaitSchedule<'a> {
         // A foreign watcher would keep the processes that can check from watching.
         let watches = me.can_be_checked() || !rule("watch/not-by-foreign-processes");
         let watch = watch.filter(|_| watches).map(Watch);
-        let (watching, ends) = (None, None);
-        Self { watch, watching, deadline, began: 0, until: 0, ends, rests: false, liveness }
+        Self {
+            watch,
+            watching: None,
+            deadline,
+            began: 0,
+            until: 0,
+            ends: None,
+            rests: false,
+            tries_for_a_place: FIRST_TRY_FOR_A_PLACE,
+            liveness,
+        }
     }
 
     /// How long to sleep now, at most; `None` if the deadline has passed.
@@ -95,6 +110,16 @@ impl<'a> WaitSchedule<'a> {
         }
         let time = Duration::from_nanos(self.until - now);
         Some(left.map_or(time, |left| left.min(time)))
+    }
+
+    /// How long a waiter sleeps at most that should have a place and has none, in place of `time`.
+    pub(crate) fn sleep_without_place(&mut self, time: Duration) -> Duration {
+        if !rule("places/a-waiter-without-a-place-tries-again-soon") {
+            return time;
+        }
+        let now = self.tries_for_a_place;
+        self.tries_for_a_place = now.saturating_mul(2);
+        time.min(now)
     }
 
     /// The time, and the time left until the deadline. Only the first sleep reads two clocks, the
@@ -180,6 +205,15 @@ mod tests {
             std::hint::spin_loop();
         }
         assert!(start.elapsed() >= timeout);
+    }
+
+    #[test]
+    fn a_waiter_without_a_place_tries_again_soon_and_then_less_often() {
+        let mut schedule = WaitSchedule::new(None, Deadline::NEVER, Process::new(7, 1, false));
+        let second = Duration::from_secs(1);
+        let sleeps: Vec<_> = (0..20).map(|_| schedule.sleep_without_place(second)).collect();
+        assert!(sleeps[0] <= Duration::from_millis(5) && sleeps.is_sorted());
+        assert_eq!(sleeps[19], second);
     }
 
     #[test]

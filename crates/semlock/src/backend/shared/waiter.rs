@@ -137,6 +137,8 @@ impl<'a> Waiter<'a> {
                 let found = if checks { self.check_holder_at_the_end(schedule) } else { None };
                 return found.unwrap_or(Wait::TimedOut);
             };
+            let lacks_place = !has_place && lock.places().is_some();
+            let time = if lacks_place { schedule.sleep_without_place(time) } else { time };
             let slept = match self.place.as_ref().zip(lock.places()) {
                 Some((place, places)) => places.sleep(&Kernel, place, Some(time)),
                 None => lock.eventcount().sleep(&Kernel, prepared, Some(time)),
