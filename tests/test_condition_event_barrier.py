@@ -686,7 +686,7 @@ def test_set_wakes_all_waiters_and_lets_later_ones_through(family: Any) -> None:
     assert event.wait(0) is False
 
 
-def test_set_and_then_clear_wakes_all_who_waited_before() -> None:
+def test_set_and_then_clear_wakes_all_earlier_waiters() -> None:
     event = semlock.Event()
     for _ in range(20):
         with awaiting(event, 2) as children:
@@ -1062,7 +1062,7 @@ def test_abort_breaks_a_barrier_until_it_is_reset(family: Any) -> None:
 
 
 @both
-def test_reset_sends_away_who_waits_and_keeps_the_barrier_whole(family: Any) -> None:
+def test_reset_breaks_the_waits_of_members_and_keeps_the_barrier_whole(family: Any) -> None:
     barrier = family.Barrier(3)
     with members(barrier, 2) as children:
         barrier.reset()
@@ -1091,7 +1091,7 @@ def test_a_member_that_dies_while_it_waits_breaks_the_barrier(reaped: bool) -> N
         assert sorted(indices) == [0, 1, 2, 3]
 
 
-def test_a_member_that_died_breaks_the_barrier_for_who_comes_later() -> None:
+def test_a_member_that_died_breaks_the_barrier_for_later_members() -> None:
     barrier = semlock.Barrier(3)
     with members(barrier, 1) as (first,):
         die(first)

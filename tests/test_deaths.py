@@ -45,14 +45,14 @@ def test_no_notification_is_lost_when_waiters_are_killed_at_random(method: str) 
 
 @two_seeds
 @pytest.mark.parametrize("method", METHODS)
-def test_whoever_is_killed_at_random_messages_are_whole_or_the_queue_is_broken(
+def test_after_kills_at_random_messages_are_whole_or_the_queue_is_broken(
     method: str, number: int
 ) -> None:
     deaths("killed_at_both_ends", method, 50 if method == "fork" else 5, number=number)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_whoever_is_killed_at_random_each_task_is_done_or_lost(method: str) -> None:
+def test_after_kills_at_random_each_task_is_done_or_lost(method: str) -> None:
     deaths("killed_with_tasks", method, 5)
 
 

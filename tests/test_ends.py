@@ -117,7 +117,7 @@ def fate(lock, pid):
     elif not lock.locked() or lock.holder() != pid:
         fate = "another's"
     else:
-        # By who is to.
+        # It is left to this process, which releases it.
         lock.release()
         assert lock.acquire(False) and lock.recovered is None
         fate = "kept"
@@ -153,7 +153,7 @@ def body():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_child_that_ends_well_leaves_a_plain_lock_held_and_any_other_dies_with_it(
+def test_a_child_leaves_its_plain_lock_held_if_it_ends_well_and_only_then(
     tmp_path: Path, method: str
 ) -> None:
     by_end, of_stocks, by_hold = run_program(tmp_path, CHILDREN, method)
@@ -295,20 +295,22 @@ def fate(tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.mark.parametrize("install", [False, True], ids=["-m semlock", "install()"])
-def test_a_program_that_ends_well_leaves_a_plain_lock_held_and_any_other_dies_with_it(
+def test_a_program_leaves_its_plain_lock_held_if_it_ends_well_and_only_then(
     fate: Callable[..., str], install: bool
 ) -> None:
     fates = {end: fate("first", "acquire", end, install=install) for end in GOOD + BAD}
     assert fates == {**dict.fromkeys(GOOD, "kept"), **dict.fromkeys(BAD, "recovered")}
 
 
-def test_the_same_holds_for_a_process_that_a_program_forks_itself(fate: Callable[..., str]) -> None:
+def test_a_process_that_a_program_forks_leaves_its_plain_lock_held_if_it_ends_well(
+    fate: Callable[..., str],
+) -> None:
     fates = {end: fate("forked", "acquire", end) for end in GOOD + BAD}
     assert fates == {**dict.fromkeys(GOOD, "kept"), **dict.fromkeys(BAD, "recovered")}
 
 
 @pytest.mark.parametrize("hold", HOLDS)
-def test_what_a_program_holds_at_its_good_end_is_left_however_it_was_taken_but_by_a_daemon(
+def test_a_program_that_ends_well_leaves_what_all_threads_but_daemons_have_acquired(
     fate: Callable[..., str], hold: str
 ) -> None:
     assert fate("first", hold, "returns") == HOLDS[hold]

@@ -398,7 +398,7 @@ class Passed:
         return self.number
 
 
-def test_a_number_for_a_child_is_not_taken_from_who_has_the_segment_under_it(
+def test_a_process_that_has_the_segment_keeps_its_descriptor_when_it_is_sent_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sharing, "_taken_over", set())
@@ -415,7 +415,7 @@ def test_a_number_for_a_child_is_not_taken_from_who_has_the_segment_under_it(
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_number_that_others_got_while_a_message_arrives_stays_theirs(
+def test_a_descriptor_number_that_another_file_got_during_unpickling_is_left_alone(
     method: str, program: Program
 ) -> None:
     source = """
@@ -539,7 +539,9 @@ QUEUES = ["Queue", "SimpleQueue", "JoinableQueue"]
 
 
 @pytest.mark.parametrize("kind", QUEUES)
-def test_a_number_of_a_queues_pipe_that_others_got_stays_theirs(kind: str, tmp_path: Path) -> None:
+def test_a_descriptor_number_of_a_queues_pipe_that_another_file_got_is_left_alone(
+    kind: str, tmp_path: Path
+) -> None:
     path = tmp_path / "foreign"
     a_file(path)
     queue = getattr(semlock.get_context(), kind)()

@@ -232,7 +232,7 @@ def test_a_child_that_was_killed_in_a_wait_waits_nowhere_else() -> None:
     in_a_child(parent)
 
 
-def test_no_lock_comes_where_a_killed_child_still_has_a_place_among_those_who_wait() -> None:
+def test_no_new_lock_gets_the_slot_of_one_that_a_killed_child_waited_for() -> None:
     def parent() -> None:
         kept = semlock.Lock()
         words, (segment, *_) = Words(kept), kept._address()

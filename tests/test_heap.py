@@ -286,7 +286,9 @@ def body():
 
 @needs_seccomp
 @both_hows
-def test_a_number_of_an_arena_that_others_got_stays_theirs(how: str, program: Program) -> None:
+def test_a_descriptor_number_of_an_arena_that_another_file_got_is_left_alone(
+    how: str, program: Program
+) -> None:
     source = (
         HEAD
         + """

@@ -710,7 +710,7 @@ def body():
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_what_lies_in_the_current_directory_is_none_of_a_childs_business(
+def test_a_child_imports_nothing_from_the_current_directory_by_mistake(
     method: str, backend: str, tmp_path: Path
 ) -> None:
     (tmp_path / "queue.py").write_text("raise RuntimeError('imported by mistake')\n")

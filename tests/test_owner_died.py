@@ -308,7 +308,7 @@ def test_what_to_do_about_a_dead_owner_is_warn_or_ignore(name: str, wrong: Any) 
 
 
 @robust_locks
-def test_if_the_warning_is_an_error_the_next_is_told_too(make: Make) -> None:
+def test_if_the_warning_is_an_error_the_next_holder_is_told_too(make: Make) -> None:
     lock = make()
     with holder(lock) as child:
         pid = die(child)
@@ -1407,7 +1407,7 @@ def test_reading_the_state_of_a_robust_semaphore_never_checks_its_holders(make: 
 
 
 @robust_locks
-def test_holder_is_the_pid_of_who_holds_the_lock_or_none(make: Make) -> None:
+def test_holder_returns_the_pid_of_the_holder_or_none(make: Make) -> None:
     lock = make()
     assert lock.holder() is None
     with lock:
@@ -1536,7 +1536,7 @@ USES: dict[str, Callable[[Any], Any]] = {
 
 @one_permit
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_what_the_warning_runs_may_take_the_lock_and_nobody_comes_between(
+def test_a_warning_hook_may_acquire_the_lock_and_no_other_thread_can_meanwhile(
     make: Make, use: Callable[[Any], Any]
 ) -> None:
     lock, pid = left_by_the_dead(make)
@@ -1558,7 +1558,7 @@ def test_what_the_warning_runs_may_take_the_lock_and_nobody_comes_between(
 
 
 @both_locks
-def test_what_the_warning_of_a_condition_runs_may_take_its_lock(kind: str) -> None:
+def test_a_warning_hook_of_a_condition_may_acquire_its_lock(kind: str) -> None:
     lock = getattr(semlock, kind)()
     condition = semlock.Condition(lock)
 
@@ -1625,7 +1625,9 @@ def test_what_the_warning_runs_may_keep_the_lock_until_it_releases_it(name: str)
 
 
 @one_permit
-def test_who_was_warned_takes_the_lock_anew_that_the_warning_released(make: Make) -> None:
+def test_if_a_warning_hook_releases_the_lock_the_warned_acquirer_acquires_it_again(
+    make: Make,
+) -> None:
     lock, _ = left_by_the_dead(make)
     with warnings_run(lock.release):
         assert lock.acquire()

@@ -517,7 +517,7 @@ def body():
     assert program(source) == ["QueueBrokenError", True, "QueueBrokenError"] * 2
 
 
-def test_who_joins_a_queue_finds_out_that_its_tasks_will_never_be_done(program: Program) -> None:
+def test_join_raises_if_a_worker_was_killed_in_the_middle_of_a_task(program: Program) -> None:
     source = (
         KILLS
         + """
@@ -917,7 +917,7 @@ def body():
     assert program(source) == ["for the next", True, False, 0]
 
 
-def test_who_forks_with_messages_to_send_and_is_killed_leaves_no_place_taken(
+def test_a_sender_that_forks_and_is_killed_leaves_no_place_taken(
     program: Program,
 ) -> None:
     source = (
@@ -951,7 +951,7 @@ def body():
 @pytest.mark.parametrize("counter", ["_Places", "_Tasks"])
 @pytest.mark.parametrize("at", ["send", "receive"])
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_who_is_killed_where_a_place_or_a_task_changes_hands_leaves_a_broken_queue(
+def test_a_process_killed_where_a_place_or_a_task_changes_hands_breaks_the_queue(
     moment: str, at: str, counter: str, program: Program
 ) -> None:
     source = (
@@ -1083,7 +1083,7 @@ def body():
     assert program(source) is None
 
 
-def test_a_handler_that_looks_at_a_queue_in_the_middle_of_a_message_does_not_break_it(
+def test_a_handler_that_asks_a_queue_in_the_middle_of_a_message_does_not_break_it(
     program: Program,
 ) -> None:
     source = (
@@ -1223,7 +1223,7 @@ def body():
     assert program(source, method, way) == [True, 2, 2, 0, 0, True, "ValueError"]
 
 
-def test_everybody_who_joins_is_told_as_a_worker_dies(program: Program) -> None:
+def test_each_process_that_joins_is_told_when_a_worker_dies(program: Program) -> None:
     source = (
         TASKS
         + """

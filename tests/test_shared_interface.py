@@ -1108,7 +1108,7 @@ def test_a_lock_lives_as_long_as_any_of_its_copies() -> None:
     in_a_child(body)
 
 
-def test_bytes_that_were_never_unpickled_leave_the_slot_to_who_may_come() -> None:
+def test_the_slot_of_a_pickled_lock_is_not_used_again_before_it_is_unpickled() -> None:
     def body() -> None:
         locks = [semlock.Lock(), semlock.Lock()]  # the second keeps the segment
         locks[0].acquire()

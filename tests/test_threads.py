@@ -329,7 +329,7 @@ def test_as_many_waiters_are_woken_as_are_notified(seed: int) -> None:
 
 
 @seeds
-def test_all_who_wait_for_an_event_get_it(seed: int) -> None:
+def test_an_event_wakes_all_its_waiters(seed: int) -> None:
     event = semlock.Event()
     here = threading.Barrier(THREADS)
     ends = threading.Event()
@@ -399,7 +399,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
 
 @seeds
 @pytest.mark.parametrize("kind", MAKERS)
-def test_objects_end_while_others_look_at_them_through_weak_references(
+def test_objects_end_while_other_threads_use_them_through_weak_references(
     kind: str, seed: int
 ) -> None:
     make = MAKERS[kind]

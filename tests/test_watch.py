@@ -65,7 +65,7 @@ def test_a_watcher_that_gives_up_wakes_another_to_watch(make: Any) -> None:
         let_go(watcher)
 
 
-def test_a_watcher_without_a_descriptor_to_look_with_leaves_it_to_another() -> None:
+def test_a_watcher_without_a_descriptor_left_hands_the_watch_over() -> None:
     # Only a descriptor tells a zombie from a living process.
     lock = semlock.Lock()
     words = Words(lock)
@@ -124,7 +124,7 @@ def test_descriptors_that_others_closed_tell_a_watcher_nothing(dies: bool) -> No
         thread.start()
         wait_until(words.is_watched, "it watches")
         began = words.watch()
-        wait_until(lambda: words.watch() != began, "it has looked once")
+        wait_until(lambda: words.watch() != began, "it has checked once")
         # As daemons do. What is opened next gets the numbers.
         kept = line.connection.fileno()
         os.closerange(3, kept)

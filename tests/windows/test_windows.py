@@ -99,7 +99,7 @@ def test_a_timeout_that_is_too_large_is_an_overflow_and_acquires_nothing() -> No
     assert lock.acquire(timeout=24 * 24 * 60 * 60)
 
 
-def test_who_releases_too_often_is_told_and_the_value_stays() -> None:
+def test_a_release_too_many_raises_and_leaves_the_value() -> None:
     lock = SemLock(1, 2, 3, "x", True)
     lock.release()
     with pytest.raises(ValueError, match=r"^semaphore or lock released too many times$"):
@@ -392,7 +392,9 @@ def abandoned() -> Callable[..., Any]:
     return make
 
 
-def test_a_killed_owners_lock_goes_to_the_next_who_is_told(abandoned: Callable[..., Any]) -> None:
+def test_a_killed_owners_lock_goes_to_the_next_acquirer_which_is_told(
+    abandoned: Callable[..., Any],
+) -> None:
     lock = abandoned()
     with pytest.warns(semlock.OwnerDiedWarning, match="half-written") as caught:
         assert lock.acquire(True, LONG)

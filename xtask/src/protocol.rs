@@ -52,11 +52,11 @@ const ENDED: Test = Unit(
 const RECYCLED: Test =
     Unit("os::posix::process::tests::a_process_whose_pid_another_process_has_is_dead");
 const THREAD: Test = Unit("os::linux::process::tests::a_process_whose_pid_a_thread_has_is_dead");
-const STRANGER: Test = Unit(
+const FOREIGN: Test = Unit(
     "backend::shared::wait_schedule::tests::a_foreign_process_leaves_watching_and_checking_to_others",
 );
 const HALF_A_BARRIER: Test =
-    Shared("one_that_dies_as_it_lets_half_of_a_barrier_go_leaves_nobody_waiting");
+    Shared("a_member_killed_when_half_of_a_barrier_is_through_leaves_no_member_waiting");
 const PASSED_ON: Test =
     Pytest(WAITERS, "test_a_waiter_that_dies_after_it_was_notified_passes_it_on");
 const REPLACED: Test = Pytest(OWNERS, "test_a_killed_holder_is_replaced_by_exactly_one_waiter");
@@ -80,12 +80,12 @@ const RULES: &[(&str, Test)] = &[
     ),
     (
         "barrier/the-last-looks-after-the-others",
-        Shared("the_last_to_come_looks_whether_those_before_still_live"),
+        Shared("the_last_member_checks_whether_the_earlier_ones_live"),
     ),
     ("barrier/what-is-half-done-breaks-it", HALF_A_BARRIER),
     (
         "barrier/who-leaves-its-action-breaks-it",
-        Shared("one_that_leaves_instead_of_running_the_action_breaks_the_barrier"),
+        Shared("a_member_that_leaves_instead_of_running_the_action_breaks_the_barrier"),
     ),
     (
         "condition/empty-only-without-waiters",
@@ -103,21 +103,21 @@ const RULES: &[(&str, Test)] = &[
     ),
     (
         "end/a-status-says-whether-it-is-good",
-        Pytest(ENDS, "test_the_same_holds_for_a_process_that_a_program_forks_itself"),
+        Pytest(
+            ENDS,
+            "test_a_process_that_a_program_forks_leaves_its_plain_lock_held_if_it_ends_well",
+        ),
     ),
     (
         "end/what-a-running-thread-holds-is-not-left",
         Pytest(
             ENDS,
-            "test_what_a_program_holds_at_its_good_end_is_left_however_it_was_taken_but_by_a_daemon",
+            "test_a_program_that_ends_well_leaves_what_all_threads_but_daemons_have_acquired",
         ),
     ),
     (
         "end/what-is-held-at-a-good-end-is-left",
-        Pytest(
-            ENDS,
-            "test_a_child_that_ends_well_leaves_a_plain_lock_held_and_any_other_dies_with_it",
-        ),
+        Pytest(ENDS, "test_a_child_leaves_its_plain_lock_held_if_it_ends_well_and_only_then"),
     ),
     (
         "fork/a-child-does-not-wait-for-its-parent",
@@ -152,7 +152,7 @@ const RULES: &[(&str, Test)] = &[
         Pytest(HEIRS, "test_a_child_that_was_forked_under_an_earlier_hold_is_no_heir"),
     ),
     (
-        "fork/heirs-that-live-keep-what-they-have",
+        "fork/children-that-live-keep-their-slots",
         Pytest(FORKS, "test_what_a_child_has_is_never_anothers_however_many_are_made"),
     ),
     (
@@ -165,17 +165,17 @@ const RULES: &[(&str, Test)] = &[
     ),
     ("fork/only-what-the-forking-thread-holds-is-left", NO_HEIR),
     (
-        "fork/what-an-heir-has-sent-is-somebodys",
+        "fork/what-a-child-has-sent-on-is-not-reused",
         Pytest(FORKS, "test_what_a_child_has_sent_on_is_its_receivers_when_the_child_is_gone"),
     ),
-    ("fork/what-may-be-half-changed-is-made-anew", HELD_MUTEX),
+    ("fork/a-half-changed-value-is-replaced", HELD_MUTEX),
     ("fork/what-may-be-inherited-is-marked", DAEMON),
     (
-        "fork/who-cannot-be-found-is-not-forgotten",
+        "fork/a-child-that-cannot-be-found-keeps-slots",
         Pytest(FORKS, "test_what_a_child_has_is_never_anothers_however_many_are_made"),
     ),
     (
-        "fork/who-died-in-a-wait-keeps-its-slot",
+        "fork/a-waiter-that-died-keeps-its-slot",
         Pytest(FORKS, "test_a_child_that_was_killed_in_a_wait_waits_nowhere_else"),
     ),
     (
@@ -195,14 +195,14 @@ const RULES: &[(&str, Test)] = &[
             "test_where_pidfd_open_is_denied_the_living_keep_their_locks_and_the_dead_do_not",
         ),
     ),
-    ("check/a-threads-number", THREAD),
+    ("check/a-threads-pid", THREAD),
     ("check/an-unknown-start-proves-nothing", RECYCLED),
     (
         "check/between-signals",
         Pytest(SIGNALS, "test_signals_all_the_time_do_not_keep_a_dead_owner_from_being_found"),
     ),
-    ("check/by-those-who-try", STRANGER),
-    ("check/my-own-number", RECYCLED),
+    ("check/by-acquirers-that-only-try", FOREIGN),
+    ("check/my-own-pid", RECYCLED),
     ("check/heirs-keep-what-they-may-hold", DAEMON),
     (
         "check/no-foreign-processes",
@@ -219,7 +219,7 @@ const RULES: &[(&str, Test)] = &[
     ),
     (
         "check/once-more-at-the-deadline",
-        Shared("a_short_wait_looks_after_the_holder_once_more_at_its_deadline"),
+        Shared("a_short_wait_checks_the_holder_once_more_at_its_deadline"),
     ),
     (
         "check/other-threads-without-pidfd",
@@ -250,19 +250,19 @@ const RULES: &[(&str, Test)] = &[
         ),
     ),
     (
-        "check/the-next-is-told-too",
-        Pytest(OWNERS, "test_if_the_warning_is_an_error_the_next_is_told_too"),
+        "check/the-next-holder-is-told-too",
+        Pytest(OWNERS, "test_if_the_warning_is_an_error_the_next_holder_is_told_too"),
     ),
     (
-        "check/what-proc-hides-lives",
+        "check/a-process-that-proc-hides-lives",
         Pytest(OWNERS, "test_where_proc_hides_the_processes_of_others_the_living_keep_their_locks"),
     ),
     (
-        "check/who-is-seen-alive-lives",
+        "check/proc-overrules-a-readable-pidfd",
         Unit("os::linux::process::tests::a_pidfd_whose_number_was_reused_proves_nothing"),
     ),
     (
-        "check/who-recovers-is-told-once",
+        "check/a-clean-acquire-forgets-the-death",
         Pytest(OWNERS, "test_a_recovered_lock_that_another_released_tells_of_no_death_any_more"),
     ),
     (
@@ -274,7 +274,7 @@ const RULES: &[(&str, Test)] = &[
     ),
     ("check/zombie-without-pidfd", ENDED),
     (
-        "places/a-full-table-takes-those-of-the-dead",
+        "places/a-full-table-reclaims-dead-places",
         Shared("places_of_waiters_that_died_are_used_again"),
     ),
     (
@@ -289,10 +289,10 @@ const RULES: &[(&str, Test)] = &[
         Pytest(QUEUES, "test_a_reader_killed_in_the_middle_breaks_the_queue_for_all"),
     ),
     (
-        "queue/who-moves-a-message-has-not-died-of-it",
+        "queue/a-threads-own-message-is-not-broken",
         Pytest(
             QUEUES,
-            "test_a_handler_that_looks_at_a_queue_in_the_middle_of_a_message_does_not_break_it",
+            "test_a_handler_that_asks_a_queue_in_the_middle_of_a_message_does_not_break_it",
         ),
     ),
     (
@@ -302,10 +302,10 @@ const RULES: &[(&str, Test)] = &[
     ("sleep/is-bounded", REPLACED),
     ("watch/is-handed-over", Pytest(WATCH, "test_a_watcher_that_gives_up_wakes_another_to_watch")),
     ("watch/checks", REPLACED),
-    ("watch/not-by-foreign-processes", STRANGER),
+    ("watch/not-by-foreign-processes", FOREIGN),
     (
-        "watch/not-by-who-cannot-look",
-        Pytest(WATCH, "test_a_watcher_without_a_descriptor_to_look_with_leaves_it_to_another"),
+        "watch/not-without-a-descriptor",
+        Pytest(WATCH, "test_a_watcher_without_a_descriptor_left_hands_the_watch_over"),
     ),
 ];
 

@@ -162,11 +162,11 @@ fn a_killed_holder_is_replaced_and_its_successor_is_told() {
 }
 
 #[test]
-fn a_short_wait_looks_after_the_holder_once_more_at_its_deadline() {
+fn a_short_wait_checks_the_holder_once_more_at_its_deadline() {
     if is_dead_holder() {
         return;
     }
-    let test = "a_short_wait_looks_after_the_holder_once_more_at_its_deadline";
+    let test = "a_short_wait_checks_the_holder_once_more_at_its_deadline";
     let mutex = raw::Lock::new(raw::Options {
         kind: raw::LockKind::Mutex,
         value: 1,
@@ -176,7 +176,8 @@ fn a_short_wait_looks_after_the_holder_once_more_at_its_deadline() {
     .unwrap();
     let mut peer = Peer::start(test, &mutex);
     peer.expect("held");
-    // Somebody looked, and it lived: for 50 ms nobody who only tries looks again.
+    // This checks the holder, which lives. For the next 50 ms no acquirer that only tries checks it
+    // again.
     assert_eq!(mutex.try_acquire(), Wait::TimedOut);
     let pid = peer.child.id();
     peer.kill();
@@ -322,7 +323,7 @@ fn a_wait_that_is_not_notified_ends_at_its_deadline_with_the_mutex() {
 }
 
 #[test]
-fn an_event_that_was_set_and_cleared_lets_through_who_waited() {
+fn an_event_that_was_set_and_cleared_lets_its_waiters_through() {
     if let Some((address, descriptor)) = given() {
         let event = raw::Event::open(address, Some(descriptor.as_fd())).unwrap();
         let epoch = event.epoch();
@@ -333,7 +334,7 @@ fn an_event_that_was_set_and_cleared_lets_through_who_waited() {
         return;
     }
     let event = Event::new().unwrap();
-    let test = "an_event_that_was_set_and_cleared_lets_through_who_waited";
+    let test = "an_event_that_was_set_and_cleared_lets_its_waiters_through";
     let mut peers: Vec<_> = (0..2).map(|_| Peer::start(test, &event)).collect();
     for peer in &mut peers {
         peer.expect("waits");
@@ -398,7 +399,7 @@ fn a_member_that_is_killed_breaks_the_barrier() {
 }
 
 #[test]
-fn the_last_to_come_looks_whether_those_before_still_live() {
+fn the_last_member_checks_whether_the_earlier_ones_live() {
     if let Some((address, descriptor)) = given() {
         let barrier = Barrier::open(address, Some(descriptor.as_fd())).unwrap();
         say("comes");
@@ -406,7 +407,7 @@ fn the_last_to_come_looks_whether_those_before_still_live() {
         return;
     }
     let barrier = Barrier::new(2).unwrap();
-    let test = "the_last_to_come_looks_whether_those_before_still_live";
+    let test = "the_last_member_checks_whether_the_earlier_ones_live";
     let mut peer = Peer::start(test, &barrier);
     peer.expect("comes");
     let raw = raw::Barrier::open(barrier.address(), None).unwrap();
@@ -422,7 +423,7 @@ fn the_last_to_come_looks_whether_those_before_still_live() {
 }
 
 #[test]
-fn one_that_leaves_instead_of_running_the_action_breaks_the_barrier() {
+fn a_member_that_leaves_instead_of_running_the_action_breaks_the_barrier() {
     let barrier = raw::Barrier::new(2).unwrap();
     let _bound = EndsInTime::start();
     thread::scope(|scope| {
@@ -641,16 +642,17 @@ fn is_dead_holder() -> bool {
 }
 
 #[test]
-fn one_that_dies_as_it_lets_half_of_a_barrier_go_leaves_nobody_waiting() {
+fn a_member_killed_when_half_of_a_barrier_is_through_leaves_no_member_waiting() {
     if is_dead_holder() {
         return;
     }
-    let dead = dead_holder("one_that_dies_as_it_lets_half_of_a_barrier_go_leaves_nobody_waiting");
+    let dead =
+        dead_holder("a_member_killed_when_half_of_a_barrier_is_through_leaves_no_member_waiting");
     let barrier = raw::Barrier::new(3).unwrap();
     let words = Words::of(&barrier);
     let _bound = EndsInTime::start();
     thread::scope(|scope| {
-        // Without a deadline, at which they would look for themselves.
+        // Without a deadline, because members check at their deadlines.
         let waits = || match barrier.enter(Deadline::NEVER) {
             Ok(Entered::Waits(member)) => barrier.sleep(&member, Deadline::NEVER),
             other => panic!("{other:?}"),

@@ -74,12 +74,12 @@ const _: fn(start: NonNull<AtomicU64>, bytes: usize) -> Result<OwnedFd, Errno> =
 
 // ---- process ----
 
-/// Who the calling process is: asked each time.
+/// The identity of the calling process. It asks the system at each call.
 const _: fn() -> Identity = system::process::read_identity;
 /// What the system says about the process that has this pid.
 const _: fn(pid: Pid) -> ProcessState = system::process::query;
 /// Whether another process is certainly dead: see `posix/process.rs`.
-const _: fn(pid: Pid, start: u64, identifies: bool, in_vain: &mut bool) -> bool =
+const _: fn(pid: Pid, start: u64, identifies: bool, no_descriptor: &mut bool) -> bool =
     system::process::is_dead;
 
 // ---- sem: POSIX semaphores, see `posix/sem_open.rs` ----

@@ -2,10 +2,10 @@
 //!
 //! An acquirer that comes by while a permit is free may take it, though others wait. Otherwise the
 //! permit would be idle until a sleeper wakes, and that costs more than anything else. So a
-//! releaser may wake the first waiter in vain, again and again. A waiter that has waited for too
-//! long is *starving* and ends that: from then on releases are *in turn*. A releaser in turn
-//! reserves the permit for the first waiter. That goes on until a permit goes to a waiter that is
-//! not starving.
+//! releaser may wake the first waiter and leave it no permit, again and again. A waiter that has
+//! waited for too long is *starving* and ends that: from then on releases are *in turn*. A releaser
+//! in turn reserves the permit for the first waiter. That goes on until a permit goes to a waiter
+//! that is not starving.
 //!
 //! ```text
 //!  releaser, in turn                      waiter
@@ -144,8 +144,8 @@ impl Turns<'_> {
             // All other waiters came later, so none of them is starving either.
             self.eventcount.end_turns(seen);
         }
-        let in_vain = wakeup != Wakeup::None && !acquired;
-        if cancelled || in_vain && rule("turns/a-leaving-waiter-passes-its-wake-up-on") {
+        let is_unused = wakeup != Wakeup::None && !acquired;
+        if cancelled || is_unused && rule("turns/a-leaving-waiter-passes-its-wake-up-on") {
             self.wake_one(futex, None);
         }
     }

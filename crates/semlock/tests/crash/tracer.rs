@@ -119,7 +119,7 @@ pub struct Tracer {
     /// That on which all run, and another.
     processors: [usize; 2],
     /// What lets a call go on that sleeps is done as soon as it spins.
-    helps_who_spins: Cell<bool>,
+    helps_the_spinning_thread: Cell<bool>,
     /// Since when it waits for what is promised.
     recovers_since: Cell<Option<Instant>>,
 }
@@ -150,7 +150,7 @@ impl Tracer {
             report,
             vdso: vdso(),
             processors,
-            helps_who_spins: Cell::new(false),
+            helps_the_spinning_thread: Cell::new(false),
             recovers_since: Cell::new(None),
         }
     }
@@ -168,8 +168,8 @@ impl Tracer {
     }
 
     /// From now on, what lets a call go on that sleeps is done as soon as it spins.
-    pub fn help_who_spins(&self) {
-        self.helps_who_spins.set(true);
+    pub fn help_the_spinning_thread(&self) {
+        self.helps_the_spinning_thread.set(true);
     }
 
     /// Notes what comes next, so that a failure can name what it hangs in; what came before is
@@ -361,7 +361,7 @@ impl Tracer {
         self.expects("the call to end");
         let report = self.report;
         // Only a tracee that is stepped can be seen to spin.
-        let anchor = self.anchor.filter(|_| !self.helps_who_spins.get());
+        let anchor = self.anchor.filter(|_| !self.helps_the_spinning_thread.get());
         let mut steps = anchor.map_or(0, |anchor| self.go_to(anchor, tracee, help));
         // The time that single steps cost: the tracee's clock is set back by it.
         let mut lost = Duration::ZERO;
@@ -377,7 +377,7 @@ impl Tracer {
             if self.until == Until::Return {
                 self.trace(steps, address, code);
             }
-            if code.starts_with(&PAUSE) && self.helps_who_spins.get() {
+            if code.starts_with(&PAUSE) && self.helps_the_spinning_thread.get() {
                 if let Some(help) = help.take() {
                     help();
                 }

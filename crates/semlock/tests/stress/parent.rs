@@ -455,7 +455,7 @@ impl<'a> Stress<'a> {
         self.let_go_on(|_, _| true);
         let mut waited = Elapsed::new();
         while !self.processes.is_empty() {
-            self.release_who_waits()?;
+            self.release_the_waiters()?;
             self.arena.wait_for_bell(self.arena.bell(), LONG_STOP);
             if let Some(failure) = self.arena.failure() {
                 return Err(failure);
@@ -478,7 +478,7 @@ impl<'a> Stress<'a> {
         Ok(())
     }
 
-    fn release_who_waits(&self) -> Checked {
+    fn release_the_waiters(&self) -> Checked {
         self.objects.event.set();
         self.objects.barrier.abort();
         let object = Object::ConditionMutex;

@@ -136,7 +136,7 @@ fn may_have_heirs<'fd>(
         return true;
     }
     let Some(file) = file() else {
-        liveness.cannot_look();
+        liveness.note_no_descriptor();
         return true;
     };
     may_be_left(file, number)

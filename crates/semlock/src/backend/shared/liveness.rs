@@ -10,45 +10,46 @@ use crate::os::process::is_dead;
 use crate::word::permit::Process;
 use crate::word::watch::LastCheck;
 
-/// Acquirers that only try, and waiters that signals wake all the time, check so often, all
-/// together.
+/// The time between two checks by acquirers that only try, or by waiters that signals wake all the
+/// time. All of them share this interval.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
 /// Whether it is time to check, for an acquirer that does not sleep.
 pub(crate) fn is_due(last_check: &AtomicU64, me: Process) -> bool {
-    rule("check/by-those-who-try") && is_ones_turn(last_check, me)
+    rule("check/by-acquirers-that-only-try") && is_my_turn(last_check, me)
 }
 
 /// Whether it is time to check, for a waiter whose sleep a signal has ended. Where signals come all
 /// the time, no waiter sleeps for long enough to check as a watcher.
 pub(crate) fn is_due_between_signals(last_check: &AtomicU64, me: Process) -> bool {
-    rule("check/between-signals") && is_ones_turn(last_check, me)
+    rule("check/between-signals") && is_my_turn(last_check, me)
 }
 
 /// Never true for a foreign process: its turn would be lost to the processes that can check.
-fn is_ones_turn(last_check: &AtomicU64, me: Process) -> bool {
+fn is_my_turn(last_check: &AtomicU64, me: Process) -> bool {
     me.can_be_checked() && LastCheck(last_check).is_due(clock::about_now(), PAUSE)
 }
 
-/// For so long, in nanoseconds, a pid is believed to belong to the process that had it at the last
-/// check. A check that also finds that out costs several times as much.
+/// How long, in nanoseconds, a pid is taken to belong to the process that had it at the last check.
+/// A check that also identifies the process costs several times as much.
 const BELIEVED: u64 = 1_000_000_000;
-/// So many processes are believed at most.
+/// The most processes that a cache remembers as identified.
 const MOST_BELIEVED: usize = 8;
 
 /// Finds out, for one wait, which processes are dead.
 pub(crate) struct LivenessCache {
     /// The process that asks.
     me: Process,
-    /// The processes that it has identified, and until when it believes that.
+    /// The processes that it has identified, and until when each answer counts, in nanoseconds of
+    /// the clock.
     believed: Vec<(Process, u64)>,
-    /// There was no descriptor for a check.
-    in_vain: bool,
+    /// A check was not possible, because this process had no descriptor left for it.
+    no_descriptor: bool,
 }
 
 impl LivenessCache {
     pub(crate) fn new(me: Process) -> Self {
-        Self { me, believed: Vec::new(), in_vain: false }
+        Self { me, believed: Vec::new(), no_descriptor: false }
     }
 
     /// The same as `is_dead`, but it checks each process once: for a caller that goes through many
@@ -73,13 +74,13 @@ impl LivenessCache {
     }
 
     /// Notes that a check was not possible, because there was no descriptor for it.
-    pub(crate) fn cannot_look(&mut self) {
-        self.in_vain = true;
+    pub(crate) fn note_no_descriptor(&mut self) {
+        self.no_descriptor = true;
     }
 
-    /// Whether a check was not possible since the last call.
-    pub(crate) fn looked_in_vain(&mut self) -> bool {
-        std::mem::take(&mut self.in_vain)
+    /// Whether a check was not possible since the last call, because there was no descriptor.
+    pub(crate) fn take_no_descriptor(&mut self) -> bool {
+        std::mem::take(&mut self.no_descriptor)
     }
 
     /// Whether it is certain that this process is dead.
@@ -97,7 +98,7 @@ impl LivenessCache {
         let now = clock::now();
         self.believed.retain(|&(_, until)| now < until);
         let identifies = !self.believed.iter().any(|&(known, _)| known.word() == process.word());
-        let dead = is_dead(process.pid(), process.start(), identifies, &mut self.in_vain);
+        let dead = is_dead(process.pid(), process.start(), identifies, &mut self.no_descriptor);
         if !dead && identifies && self.believed.len() < MOST_BELIEVED {
             self.believed.push((process, now + BELIEVED));
         }

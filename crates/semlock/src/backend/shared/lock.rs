@@ -268,7 +268,7 @@ impl Lock {
     fn took_mutex(&self) {
         // Here, and not at the release: another process may release it, and cannot reach this
         // process's entry.
-        if rule("check/who-recovers-is-told-once") {
+        if rule("check/a-clean-acquire-forgets-the-death") {
             self.recovered_from().store(0, Ordering::Relaxed);
         }
         self.owner().store(thread::current() as u64, Ordering::Relaxed);
@@ -520,7 +520,7 @@ impl Lock {
                 return;
             }
             self.forget_mutex();
-            if rule("check/the-next-is-told-too") {
+            if rule("check/the-next-holder-is-told-too") {
                 self.permit().free_as_owner_died(me, dead);
             } else {
                 self.permit().free(None);
@@ -718,7 +718,7 @@ impl Lock {
     #[must_use]
     pub fn is_moving_message(&self) -> bool {
         self.mover().load(Ordering::Relaxed) == thread::current() as u64
-            && rule("queue/who-moves-a-message-has-not-died-of-it")
+            && rule("queue/a-threads-own-message-is-not-broken")
     }
 
     fn mover(&self) -> &AtomicU64 {

@@ -93,7 +93,7 @@ impl Reuse {
     /// Notes the slot of an object. `made` and `dropped` are the numbers of forks when it was made
     /// and when it was dropped.
     pub(super) fn leave(&mut self, segment: &Arc<Segment>, slot: u32, made: u64, dropped: u64) {
-        if self.lost > made && rule("fork/who-cannot-be-found-is-not-forgotten") {
+        if self.lost > made && rule("fork/a-child-that-cannot-be-found-keeps-slots") {
             return;
         }
         let key = (Arc::as_ptr(segment) as usize, made, dropped);
@@ -109,11 +109,11 @@ impl Reuse {
         let mut named = BTreeMap::new();
         self.left.retain(|&(address, made, dropped), left| {
             let may_have = alive.iter().any(|&(from, to)| made < to && from <= dropped);
-            if may_have && rule("fork/heirs-that-live-keep-what-they-have") {
+            if may_have && rule("fork/children-that-live-keep-their-slots") {
                 return true;
             }
             let Some(segment) = left.segment.upgrade() else { return false };
-            if segment.was_sent_on() && rule("fork/what-an-heir-has-sent-is-somebodys") {
+            if segment.was_sent_on() && rule("fork/what-a-child-has-sent-on-is-not-reused") {
                 return false;
             }
             // A waiter that died in its wait is still in a table. It would count as a waiter of the
@@ -122,7 +122,7 @@ impl Reuse {
                 named.entry(address).or_insert_with(|| segment.waited_for());
             let is_clean = |slot: &u32| {
                 !named.contains(&u64::from(*slot))
-                    || !rule("fork/who-died-in-a-wait-keeps-its-slot")
+                    || !rule("fork/a-waiter-that-died-keeps-its-slot")
             };
             for slot in left.slots.drain(..).filter(is_clean) {
                 free(&segment, slot);

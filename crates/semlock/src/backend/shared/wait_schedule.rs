@@ -146,7 +146,10 @@ impl<'a> WaitSchedule<'a> {
     /// Whether this waiter has just stopped watching, because it had no descriptor left for the
     /// check. Then the caller has to wake another waiter, whose process may have one.
     pub(crate) fn rests(&mut self) -> bool {
-        if !self.liveness.looked_in_vain() || !rule("watch/not-by-who-cannot-look") || !self.end() {
+        if !self.liveness.take_no_descriptor()
+            || !rule("watch/not-without-a-descriptor")
+            || !self.end()
+        {
             return false;
         }
         let now = clock::now();

@@ -27,18 +27,18 @@ use crate::{Deadline, Wait};
 /// times longer, so service in turn costs little even where all wait for too long.
 const STARVES_AFTER: Duration = Duration::from_millis(50);
 
-/// A wait for a [`Lock`]. To drop it ends the wait: if the waiter was woken for a permit, the next
-/// waiter gets that.
+/// A wait for a [`Lock`]. Dropping it ends the wait: if the waiter was woken for a permit, the next
+/// waiter gets that permit.
 #[derive(Debug)]
-#[must_use = "it waits only as long as it is there"]
+#[must_use = "the wait ends when this is dropped"]
 pub struct Waiter<'a> {
     lock: &'a Lock,
     deadline: Deadline,
     /// The process that waits. A child that a signal's handler forks during the wait begins a new
     /// wait.
-    who: Process,
+    process: Process,
     place: Option<Place>,
-    /// When it began to wait, in nanoseconds of the clock; 0: it has not.
+    /// When the wait began, in nanoseconds of the clock; 0 if it has not begun.
     began: u64,
 }
 
@@ -67,7 +67,7 @@ impl Lock {
 
 impl<'a> Waiter<'a> {
     fn new(lock: &'a Lock, deadline: Deadline) -> Self {
-        Self { lock, deadline, who: lock.object.me(), place: None, began: 0 }
+        Self { lock, deadline, process: lock.object.me(), place: None, began: 0 }
     }
 
     /// Acquires a permit; waits for it until the deadline or a signal.
@@ -82,9 +82,9 @@ impl<'a> Waiter<'a> {
             return Wait::Acquired;
         }
         let me = lock.object.me();
-        if self.who != me {
-            // The place is the parent's.
-            (self.who, self.place, self.began) = (me, None, 0);
+        if self.process != me {
+            // This is a forked child: the place is the parent's.
+            (self.process, self.place, self.began) = (me, None, 0);
         }
         if self.began == 0 {
             if let Some(taken) = self.spin() {
@@ -101,8 +101,8 @@ impl<'a> Waiter<'a> {
             self.leave(end != Wait::TimedOut);
         }
         if schedule.end() && others {
-            // Another waiter has to watch from now on: the one that this wakes finds that nobody
-            // watches.
+            // Another waiter has to watch from now on: the one that this wakes finds that there is
+            // no watcher.
             lock.wake_one(self.place.as_ref());
         }
         end
@@ -145,7 +145,7 @@ impl<'a> Waiter<'a> {
             };
             if slept == Slept::Interrupted {
                 let is_due = lock.tag.robust
-                    && is_due_between_signals(lock.object.word(LAST_CHECK), self.who);
+                    && is_due_between_signals(lock.object.word(LAST_CHECK), self.process);
                 let found = if is_due { lock.check_holder(schedule.liveness()) } else { None };
                 return found.unwrap_or(Wait::Interrupted);
             }
@@ -156,7 +156,7 @@ impl<'a> Waiter<'a> {
                 if let Some(taken) = lock.check_holder(schedule.liveness()) {
                     return taken;
                 }
-                self.bury(schedule);
+                self.reclaim_places(schedule);
                 if schedule.rests() {
                     lock.wake_one(self.place.as_ref());
                 }
@@ -174,28 +174,28 @@ impl<'a> Waiter<'a> {
             Some(place) if rule("places/a-waiter-keeps-its-place") => places.wait_again(place),
             Some(place) => {
                 places.leave(place);
-                self.place = places.enter(self.who);
+                self.place = places.enter(self.process);
             }
             None => {
-                self.place = places.enter(self.who);
+                self.place = places.enter(self.process);
                 let last_check = self.lock.object.word(LAST_CHECK);
                 if self.place.is_none()
-                    && rule("places/a-full-table-takes-those-of-the-dead")
-                    && is_due(last_check, self.who)
+                    && rule("places/a-full-table-reclaims-dead-places")
+                    && is_due(last_check, self.process)
                 {
-                    let mut liveness = LivenessCache::new(self.who);
-                    places.reclaim(self.who, &mut liveness.each_once());
-                    self.place = places.enter(self.who);
+                    let mut liveness = LivenessCache::new(self.process);
+                    places.reclaim(self.process, &mut liveness.each_once());
+                    self.place = places.enter(self.process);
                 }
             }
         }
     }
 
-    /// Frees the places of waiters that died after they were woken. The next waiter is woken in
-    /// their stead.
-    fn bury(&self, schedule: &mut WaitSchedule<'_>) {
+    /// Frees the places of waiters that died after they were woken, and wakes the next waiter
+    /// instead of them.
+    fn reclaim_places(&self, schedule: &mut WaitSchedule<'_>) {
         let Some(places) = self.lock.places() else { return };
-        if places.reclaim_woken(self.who, &mut schedule.liveness().each_once()) {
+        if places.reclaim_woken(self.process, &mut schedule.liveness().each_once()) {
             self.lock.wake_one(self.place.as_ref());
         }
     }
@@ -204,7 +204,7 @@ impl<'a> Waiter<'a> {
     /// try.
     fn check_holder_at_the_end(&self, schedule: &mut WaitSchedule<'_>) -> Option<Wait> {
         let lock = self.lock;
-        if schedule.has_lasted(PAUSE) || is_due(lock.object.word(LAST_CHECK), self.who) {
+        if schedule.has_lasted(PAUSE) || is_due(lock.object.word(LAST_CHECK), self.process) {
             lock.check_holder(schedule.liveness())
         } else {
             None
@@ -218,7 +218,7 @@ impl<'a> Waiter<'a> {
     fn leave(&mut self, acquired: bool) {
         let lock = self.lock;
         let Some(place) = self.place.take() else { return };
-        if self.who != lock.object.me() {
+        if self.process != lock.object.me() {
             return;
         }
         lock.turns().leave(&Kernel, lock, &place, acquired, self.is_starving());

@@ -17,7 +17,12 @@ use crate::os::process::{ProcessState, identity};
 /// It does not keep the pidfd for the next call. By then other code may have closed it
 /// (`os.closerange`, which daemons call) and reused its number: its state would be taken for an
 /// answer, and it would be closed in the end.
-pub(crate) fn is_dead(process: Pid, start: u64, identifies: bool, in_vain: &mut bool) -> bool {
+pub(crate) fn is_dead(
+    process: Pid,
+    start: u64,
+    identifies: bool,
+    no_descriptor: &mut bool,
+) -> bool {
     match pidfd_open(process, PidfdFlags::empty()) {
         Ok(descriptor) => is_dead_by(descriptor.as_fd(), process, start, identifies),
         Err(Errno::SRCH) => rule("check/no-such-process"),
@@ -25,11 +30,11 @@ pub(crate) fn is_dead(process: Pid, start: u64, identifies: bool, in_vain: &mut 
         Err(Errno::INVAL | Errno::NOENT)
             if can_open_processes() || !rule("check/a-refusal-is-no-answer") =>
         {
-            rule("check/a-threads-number")
+            rule("check/a-threads-pid")
         }
         // The kernel has no pidfds, a filter forbids them, or this process has no descriptor left.
         Err(errno) => {
-            *in_vain |= matches!(errno, Errno::MFILE | Errno::NFILE);
+            *no_descriptor |= matches!(errno, Errno::MFILE | Errno::NFILE);
             is_dead_by_pid(process, start)
         }
     }
@@ -45,7 +50,8 @@ fn is_dead_by(descriptor: BorrowedFd<'_>, process: Pid, start: u64, identifies: 
     {
         // Even at this moment its number may be reused, and most other descriptors are readable.
         let lives = || matches!(query(process), ProcessState::Alive { start: now } if now == start);
-        let is_contradicted = start != 0 && rule("check/who-is-seen-alive-lives") && lives();
+        let is_contradicted =
+            start != 0 && rule("check/proc-overrules-a-readable-pidfd") && lives();
         return rule("check/readable-pidfd") && !is_contradicted;
     }
     let unknown = start == 0 && rule("check/an-unknown-start-proves-nothing");
@@ -60,7 +66,7 @@ fn is_dead_by(descriptor: BorrowedFd<'_>, process: Pid, start: u64, identifies: 
     match Stat::of(pid) {
         Some(shown) if agrees => rule("check/start-time") && shown.start != start,
         // `hidepid`, or no such file: unknown.
-        _ => !rule("check/what-proc-hides-lives"),
+        _ => !rule("check/a-process-that-proc-hides-lives"),
     }
 }
 

@@ -59,7 +59,7 @@ impl<T: Default> ForkMutex<T> {
                 {
                     Ok(0) => return,
                     Ok(_) => {
-                        if rule("fork/what-may-be-half-changed-is-made-anew") {
+                        if rule("fork/a-half-changed-value-is-replaced") {
                             // SAFETY: this thread holds the mutex: the thread of another process
                             // that held it has its own copy. The old value is not dropped.
                             unsafe { self.value.get().write(None) };

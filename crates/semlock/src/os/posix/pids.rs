@@ -8,7 +8,12 @@ use crate::os::system::process::query;
 
 /// Whether a process is certainly dead: see [`crate::os::process::is_dead`]. This always identifies
 /// the process, and needs no descriptor.
-pub(crate) fn is_dead(process: Pid, start: u64, _identifies: bool, _in_vain: &mut bool) -> bool {
+pub(crate) fn is_dead(
+    process: Pid,
+    start: u64,
+    _identifies: bool,
+    _no_descriptor: &mut bool,
+) -> bool {
     is_dead_by_pid(process, start)
 }
 

@@ -1,4 +1,4 @@
-//! Who this process is, and whether another is dead.
+//! The identity of this process, and whether another process is dead.
 
 use once_cell::race::OnceBox;
 use rustix::process::{Pid, getpid};
@@ -117,16 +117,16 @@ impl<'a> Noted<'a> {
 /// A start of 0 is unknown.
 ///
 /// Unless the caller `identifies` the process, this may take any process that has the pid for it,
-/// if that is less work. A process whose state is unknown counts as alive. `in_vain` becomes true
-/// if the state is unknown because the caller has no descriptor left to check with.
-pub(crate) fn is_dead(pid: u32, start: u64, identifies: bool, in_vain: &mut bool) -> bool {
+/// if that is less work. A process whose state is unknown counts as alive. `no_descriptor` becomes
+/// true if the state is unknown because the caller has no descriptor left to check with.
+pub(crate) fn is_dead(pid: u32, start: u64, identifies: bool, no_descriptor: &mut bool) -> bool {
     let me = identity();
     if pid == me.pid {
         // If its pid is mine, it is dead.
-        return rule("check/my-own-number") && start != 0 && me.start != 0 && start != me.start;
+        return rule("check/my-own-pid") && start != 0 && me.start != 0 && start != me.start;
     }
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| process::is_dead(pid, start, identifies, in_vain))
+    pid.is_some_and(|pid| process::is_dead(pid, start, identifies, no_descriptor))
 }
 
 /// What the system says about the process that has a pid.

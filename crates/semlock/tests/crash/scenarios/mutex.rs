@@ -1,4 +1,4 @@
-//! Mutexes: of one that dies with them exactly one successor is told.
+//! Mutexes: if the holder dies, exactly one next holder is told.
 
 use std::time::Duration;
 

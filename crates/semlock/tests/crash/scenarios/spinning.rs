@@ -96,7 +96,7 @@ fn acquire_in_vain(tracer: &Tracer) {
 fn acquire_as_released(tracer: &Tracer) {
     let lock = mutex();
     let mut holder = holder_elsewhere(tracer, &lock);
-    tracer.help_who_spins();
+    tracer.help_the_spinning_thread();
     let dead = tracer.kill(on_two(tracer, &lock, || || spin(&lock)), || let_go(&mut holder));
     let was_holder = died_as_holder(&dead, &lock, true);
     if !dead.helped {
@@ -110,7 +110,7 @@ fn acquire_as_holder_dies(tracer: &Tracer) {
     let lock = mutex();
     let mut first = holder_elsewhere(tracer, &lock);
     let number = first.number();
-    tracer.help_who_spins();
+    tracer.help_the_spinning_thread();
     let call = || || assert_eq!(spin(&lock), number);
     let dead = tracer.kill(on_two(tracer, &lock, call), || first.kill());
     if !dead.helped {
@@ -146,7 +146,7 @@ fn semaphore_in_vain(tracer: &Tracer) {
 fn semaphore_as_released(tracer: &Tracer) {
     let lock = taken_elsewhere(tracer);
     let give = || elsewhere(tracer, || give_back(&lock));
-    tracer.help_who_spins();
+    tracer.help_the_spinning_thread();
     let dead = tracer.kill(on_two(tracer, &lock, || || spin(&lock)), give);
     if !dead.helped {
         give();
