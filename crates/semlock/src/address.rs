@@ -1,21 +1,34 @@
-//! Where an object lives.
+//! The addresses of objects.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::Error;
 
-/// Where an object lives: what a process that has, or can reach, its segment finds it by.
+/// Where an object lives. A process that has the object's segment, or a descriptor of it, opens the
+/// object by this address: see [`Shared`](crate::Shared).
 ///
-/// As text, `<segment>:<slot>:<tag>` in hexadecimal digits, it can be passed as an argument or in the
-/// environment.
+/// As text, an address is `<segment>:<slot>:<tag>` in hexadecimal digits. It can be passed as an
+/// argument or in the environment. Parsing another text fails with [`Error::BadAddress`].
+///
+/// # Examples
+/// ```
+/// use semlock::{Address, Mutex, Shared};
+///
+/// let mutex = Mutex::new()?;
+/// let text = mutex.address().to_string();
+/// let address: Address = text.parse()?;
+/// assert_eq!(address, mutex.address());
+/// assert!("not an address".parse::<Address>().is_err());
+/// # Ok::<(), semlock::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
     /// The segment's random id.
     pub segment: [u8; 16],
     /// The number of its slot.
     pub slot: u32,
-    /// What lives there. It is compared with what the slot says.
+    /// What lives in the slot. An open fails if the slot has another tag.
     pub tag: u64,
 }
 

@@ -32,11 +32,11 @@ impl Shared for Barrier {
 }
 
 impl Barrier {
-    /// Makes a barrier for so many parties.
+    /// Makes a barrier for this number of members.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] for none; where there is no memory, [`Error::NoSharedMemory`] or
-    /// [`Error::Os`].
+    /// [`Error::OutOfRange`] for 0; [`Error::NoSharedMemory`], [`Error::FileSizeLimit`] or
+    /// [`Error::Os`] if there is no memory for it.
     ///
     /// # Examples
     /// ```
@@ -50,12 +50,16 @@ impl Barrier {
         raw::Barrier::new(parties).map(Self)
     }
 
-    /// The same barrier as another, in this process or in the one that sent its address; with a
-    /// descriptor of its segment, where this process does not have that yet: see [`Shared`].
+    /// Opens the barrier that lives at this address.
+    ///
+    /// The address comes from [`Shared::address`], in this process or in another one. The
+    /// descriptor is the one of the barrier's segment. It may be `None` if this process has an
+    /// object of that segment already.
     ///
     /// # Errors
-    /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
-    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    /// [`Error::SegmentNotMapped`] if the descriptor is needed and missing; [`Error::BadSegment`]
+    /// or [`Error::BadAddress`] if no barrier of semlock's lives there; [`Error::Os`] if a system
+    /// call fails.
     ///
     /// # Examples
     /// ```
@@ -70,10 +74,11 @@ impl Barrier {
         raw::Barrier::open(address, descriptor).map(Self)
     }
 
-    /// Waits until all have come, and returns how many came before this one.
+    /// Waits until all members have come. Returns how many of them came before this one.
     ///
     /// # Errors
-    /// [`Error::BarrierBroken`]; [`Error::TooManyWaiters`].
+    /// [`Error::BarrierBroken`] if the barrier is broken, breaks, or is reset meanwhile;
+    /// [`Error::TooManyWaiters`].
     ///
     /// # Examples
     /// ```
@@ -87,15 +92,17 @@ impl Barrier {
         self.wait_until(Deadline::NEVER, || {})
     }
 
-    /// As [`wait`](Self::wait), until a deadline, which breaks the barrier.
+    /// The same as [`wait`](Self::wait), until a deadline. If the deadline passes, the barrier
+    /// breaks.
     ///
-    /// The last one to come runs the action before any gets through.
+    /// The last member to come runs `action` before any member gets through.
     ///
     /// # Errors
-    /// [`Error::BarrierBroken`]; [`Error::TooManyWaiters`].
+    /// [`Error::BarrierBroken`] if the barrier is broken, breaks, or is reset meanwhile;
+    /// [`Error::TooManyWaiters`].
     ///
     /// # Panics
-    /// If the action panics. This breaks the barrier for the others.
+    /// If `action` panics. Then the barrier breaks for the other members.
     ///
     /// # Examples
     /// ```
@@ -130,7 +137,8 @@ impl Barrier {
         }
     }
 
-    /// Makes the barrier as new, also a broken one. Those that wait get [`Error::BarrierBroken`].
+    /// Makes the barrier usable again, also a broken one. Members that wait at this moment get
+    /// [`Error::BarrierBroken`].
     ///
     /// # Examples
     /// ```
@@ -146,7 +154,7 @@ impl Barrier {
         self.0.reset();
     }
 
-    /// Breaks the barrier until it is reset: all calls of [`wait`](Self::wait) fail.
+    /// Breaks the barrier. Until it is reset, all calls of [`wait`](Self::wait) fail.
     ///
     /// # Examples
     /// ```

@@ -6,10 +6,11 @@ use crate::mutex::{Acquired, MutexGuard};
 use crate::raw::{self, Address, Object, Shared};
 use crate::{Deadline, Error, Wait};
 
-/// A place where holders of a [`Mutex`](crate::Mutex) wait until another process notifies them.
+/// A condition: holders of a [`Mutex`](crate::Mutex) wait here until a notifier wakes them.
 ///
-/// The oldest waiter is notified first. No waiter wakes without a notification. If a waiter dies
-/// after it was notified, the next one gets its notification.
+/// The notifier may be in another process. The oldest waiter is notified first. A wait ends
+/// only with a notification or at its deadline. If a waiter dies after it was notified, the next
+/// waiter gets its notification.
 ///
 /// # Examples
 /// ```
@@ -36,7 +37,8 @@ impl Condvar {
     /// Makes a condition that nobody waits for.
     ///
     /// # Errors
-    /// Where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
+    /// [`Error::NoSharedMemory`], [`Error::FileSizeLimit`] or [`Error::Os`] if there is no memory
+    /// for it.
     ///
     /// # Examples
     /// ```
@@ -50,12 +52,16 @@ impl Condvar {
         raw::Condvar::new().map(Self)
     }
 
-    /// The same condition as another, in this process or in the one that sent its address; with a
-    /// descriptor of its segment, where this process does not have that yet: see [`Shared`].
+    /// Opens the condition that lives at this address.
+    ///
+    /// The address comes from [`Shared::address`], in this process or in another one. The
+    /// descriptor is the one of the condition's segment. It may be `None` if this process has an
+    /// object of that segment already.
     ///
     /// # Errors
-    /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
-    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    /// [`Error::SegmentNotMapped`] if the descriptor is needed and missing; [`Error::BadSegment`]
+    /// or [`Error::BadAddress`] if no condition of semlock's lives there; [`Error::Os`] if a system
+    /// call fails.
     ///
     /// # Examples
     /// ```
@@ -70,10 +76,10 @@ impl Condvar {
         raw::Condvar::open(address, descriptor).map(Self)
     }
 
-    /// Releases the mutex, waits until it is notified, and acquires the mutex again.
+    /// Releases the mutex, waits for a notification, and acquires the mutex again.
     ///
     /// # Errors
-    /// [`Error::TooManyWaiters`]; then the guard is dropped.
+    /// [`Error::TooManyWaiters`]. Then the guard is dropped.
     ///
     /// # Examples
     /// See [`Condvar`].
@@ -81,12 +87,13 @@ impl Condvar {
         self.wait_until(guard, Deadline::NEVER).map(|(acquired, _notified)| acquired)
     }
 
-    /// As [`wait`](Self::wait), until a deadline; also returns whether it was notified.
+    /// The same as [`wait`](Self::wait), until a deadline. It also returns whether a notification
+    /// came.
     ///
     /// It acquires the mutex in any case, so it can return after the deadline.
     ///
     /// # Errors
-    /// [`Error::TooManyWaiters`]; then the guard is dropped.
+    /// [`Error::TooManyWaiters`]. Then the guard is dropped.
     ///
     /// # Examples
     /// ```
@@ -114,7 +121,7 @@ impl Condvar {
         Ok((acquired, self.0.leave(waiting)))
     }
 
-    /// Notifies the oldest waiter; true if there was one.
+    /// Notifies the oldest waiter. Returns whether there was one.
     ///
     /// The guard shows that the caller holds the mutex.
     ///
@@ -130,7 +137,7 @@ impl Condvar {
         self.notify(guard, 1) > 0
     }
 
-    /// Notifies all waiters, and returns how many there were.
+    /// Notifies all waiters. Returns how many there were.
     ///
     /// # Examples
     /// ```
@@ -144,7 +151,7 @@ impl Condvar {
         self.notify(guard, u32::MAX)
     }
 
-    /// Notifies at most so many waiters, the oldest first, and returns how many.
+    /// Notifies at most `most` waiters, the oldest first. Returns how many it notified.
     ///
     /// # Examples
     /// ```

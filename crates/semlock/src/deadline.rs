@@ -1,4 +1,4 @@
-//! Moments to wait until, and how waits end.
+//! Deadlines, and how waits end.
 
 use std::time::{Duration, Instant};
 
@@ -6,18 +6,18 @@ use crate::Error;
 
 /// A moment of the monotonic clock, or never.
 ///
-/// A deadline is computed once, before the first wait, so that a wait that a signal interrupts
-/// goes on to the same moment.
+/// A caller computes a deadline once, before the first wait. So a wait that a signal interrupts can
+/// go on to the same moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline(Option<Instant>);
 
 impl Deadline {
-    /// A deadline that does not come.
+    /// A deadline that never comes.
     pub const NEVER: Self = Self(None);
 
     /// Returns the moment that is this long from now.
     ///
-    /// It is [`NEVER`](Self::NEVER) if the clock cannot tell so late a moment.
+    /// It is [`NEVER`](Self::NEVER) if that moment is too late for the clock.
     ///
     /// # Examples
     /// ```
@@ -36,8 +36,8 @@ impl Deadline {
 
     /// Returns the moment that is this many seconds from now.
     ///
-    /// A negative number is 0. It is [`NEVER`](Self::NEVER) if the number is infinite, or the clock
-    /// cannot tell so late a moment.
+    /// A negative number counts as 0. The deadline is [`NEVER`](Self::NEVER) if the number is
+    /// infinite, or if that moment is too late for the clock.
     ///
     /// # Errors
     /// [`Error::TimeoutIsNan`] for NaN.
@@ -56,8 +56,8 @@ impl Deadline {
 
     /// Converts seconds to a timeout, for a wait that begins later.
     ///
-    /// A negative number is 0. It is [`Duration::MAX`] if the number is infinite or greater than
-    /// that.
+    /// A negative number counts as 0. The timeout is [`Duration::MAX`] if the number is infinite or
+    /// greater than that.
     ///
     /// # Errors
     /// [`Error::TimeoutIsNan`] for NaN.
@@ -79,7 +79,7 @@ impl Deadline {
         Ok(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
     }
 
-    /// What is left until then: zero if it has passed, `None` if it never comes.
+    /// The time left until the deadline: zero if it has passed, `None` if it never comes.
     pub(crate) fn remaining(self) -> Option<Duration> {
         self.0.map(|then| then.saturating_duration_since(Instant::now()))
     }
@@ -89,15 +89,15 @@ impl Deadline {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Wait {
-    /// With what was waited for: a permit, an event that is set, a notification.
+    /// The waiter got what it waited for: a permit, an event that is set, or a notification.
     Acquired,
-    /// With a permit whose last holder, of this pid, died as it held it. What it protects may be
-    /// half-written. (A robust lock's: the system's semaphores know no holders. Of a mutex of Windows's the pid is not known,
-    /// and 0.)
+    /// The waiter got a permit whose last holder died while it held it; this is the holder's pid.
+    /// What the permit protects may be half-written. Only robust objects return this: the permits
+    /// of others have no holder. On Windows the pid is unknown, and 0.
     OwnerDied(u32),
-    /// At its deadline.
+    /// The deadline passed.
     TimedOut,
-    /// A signal arrived, or may have: what it asks for can be done now, and then the wait goes on.
+    /// A signal arrived, or may have arrived. The caller can handle it now, and then wait on.
     Interrupted,
 }
 

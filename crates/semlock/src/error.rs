@@ -1,10 +1,22 @@
-//! Everything that can go wrong, as one type.
+//! One type for all errors.
 
 use std::io;
 
-/// Why a call failed.
+/// Why a call failed. Its text says what to do, where that is not obvious.
 ///
-/// Small and without a destructor, so that a `Result` costs the hot paths nothing.
+/// It is small and has no destructor, so that a `Result` costs the hot paths nothing.
+///
+/// # Examples
+/// ```
+/// use semlock::{Error, Semaphore};
+///
+/// match Semaphore::robust(1_000_000) {
+///     Ok(_) => unreachable!("a robust semaphore has at most 524,280 permits"),
+///     Err(Error::OutOfRange(message)) => println!("{message}"),
+///     Err(other) => return Err(other),
+/// }
+/// # Ok::<(), semlock::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -12,44 +24,47 @@ pub enum Error {
     #[error("unrecognized kind")]
     UnrecognizedKind,
 
-    /// A recursive mutex can be released only by the thread that holds it.
+    /// The calling thread does not hold this recursive mutex, so it cannot release it.
     #[error("attempt to release recursive lock not owned by thread")]
     NotOwner,
 
-    /// The semaphore already is at its greatest value.
+    /// The semaphore has its greatest value already.
     #[error("semaphore or lock released too many times")]
     ReleasedTooManyTimes,
 
-    /// Nothing that is open in this process has this handle.
+    /// No semaphore that is open in this process has this handle.
     #[error(
         "no such object with handle {0:#x} is open in this process: \
          keep the one that made the handle, or rebuild a semaphore by name"
     )]
     UnknownHandle(usize),
 
-    /// A name goes to the operating system as a C string, which ends at the first NUL.
+    /// The name has a NUL character. It would end there, because the operating system takes names
+    /// as C strings.
     #[error("embedded null character")]
     NulInName,
 
-    /// A timeout has to be a number.
+    /// The timeout is NaN, which is not a number.
     #[error("Invalid value NaN (not a number)")]
     TimeoutIsNan,
 
-    /// This operating system cannot tell a semaphore's value (macOS).
+    /// This operating system has no call that reads a semaphore's value (macOS).
     #[error("this operating system cannot read a semaphore's value")]
     ValueUnavailable,
 
-    /// A permit of a robust semaphore belongs to the process that took it.
+    /// This process holds no permit of this robust semaphore. A permit belongs to the process that
+    /// acquired it, so no other process can release it.
     #[error("this process holds no permit of this robust semaphore that it could release")]
     NotHeldHere,
 
-    /// The segment of the condition or barrier has no node left for another waiter.
+    /// The segment of this condition or barrier has no free node for one more waiter.
     #[error(
-        "too many waiters: the conditions and barriers that share this one's memory have no room for one more"
+        "too many waiters: the conditions and barriers that share this one's memory have no room \
+         for one more"
     )]
     TooManyWaiters,
 
-    /// A barrier was broken, is, or became so while its members waited.
+    /// The barrier was broken before, or broke or was reset while this member waited.
     #[error("the barrier is broken: a member gave up, died, or reset it")]
     BarrierBroken,
 
@@ -64,37 +79,39 @@ pub enum Error {
     #[error("something else has overwritten this channel's memory: make a new one")]
     ChannelOverwritten,
 
-    /// This process has not mapped the segment that an object lives in.
+    /// This process has not mapped the object's segment, and got no descriptor of it.
     #[error("this process does not have the memory that the object lives in")]
     SegmentNotMapped,
 
-    /// What a descriptor is, is not the segment that it should be.
+    /// The descriptor is not one of the object's segment.
     #[error("this is not the memory that the object lives in: {0}")]
     BadSegment(&'static str),
 
-    /// Nothing of that kind lives at this address.
+    /// No object of that kind lives at this address.
     #[error("no such object lives there: {0}")]
     BadAddress(&'static str),
 
-    /// More permits, parties, or whatever it is, than can be.
+    /// A number is too large or too small, such as a number of permits or members.
     #[error("{0}")]
     OutOfRange(&'static str),
 
-    /// The descriptor of a segment was closed by somebody else.
+    /// Other code of this process closed the descriptor of the object's segment.
     #[error(
-        "the descriptor of the memory that the object lives in was closed by somebody else: the object \
-         works on, but cannot be sent to a process that does not have it yet"
+        "the descriptor of the memory that the object lives in was closed by somebody else: \
+         the object works on, but cannot be sent to a process that does not have it yet"
     )]
     DescriptorLost,
 
-    /// There is no way to get memory that can be shared.
+    /// No way to get memory that processes can share has worked. It says why each failed.
     #[error("no memory to share: {}", refusals(.0))]
     NoSharedMemory([Refused; 3]),
 
-    /// What locks live in is a file to the operating system, and this process may make none that is long enough.
+    /// This process may not make a file that is long enough (`RLIMIT_FSIZE`). To the operating
+    /// system, the memory of objects is a file.
     #[error(
-        "File too large: locks live in a file without a name, of at least {least} bytes, and this process may \
-         write files of {limit} bytes at most: raise its limit (RLIMIT_FSIZE, `ulimit -f`)"
+        "File too large: locks live in a file without a name, of at least {least} bytes, \
+         and this process may write files of {limit} bytes at most: \
+         raise its limit (RLIMIT_FSIZE, `ulimit -f`)"
     )]
     FileSizeLimit {
         /// The limit, in bytes.
@@ -103,21 +120,21 @@ pub enum Error {
         least: u64,
     },
 
-    /// The operating system refused.
+    /// A call of the operating system failed.
     #[error("{call}: {}", io::Error::from_raw_os_error(*.errno))]
     Os {
-        /// The function that failed, as its manual page is called.
+        /// The name of the function that failed, as in its manual page.
         call: &'static str,
-        /// Its `errno(3)`; on Windows, what `GetLastError` says.
+        /// Its `errno(3)`; on Windows, the result of `GetLastError`.
         errno: i32,
     },
 }
 
-/// Why one of the ways to get memory that can be shared failed.
+/// Why one way to get memory that processes can share failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// `memfd_create`, a file in `/dev/shm` (elsewhere `shm_open`), or one in the temporary directory; nothing where a
-    /// system has one less.
+    /// The way: `memfd_create`, a file in `/dev/shm` (`shm_open` on other systems than Linux), or a
+    /// file in the temporary directory. Empty on a system that has fewer ways.
     pub way: &'static str,
     /// Its `errno(3)`.
     pub errno: i32,

@@ -7,7 +7,7 @@ use crate::{Deadline, Error, Wait};
 
 /// A flag that processes wait for.
 ///
-/// A waiter gets through even if the event is cleared at once after it was set.
+/// If the event is set and cleared at once, all earlier waiters still return.
 ///
 /// # Examples
 /// ```
@@ -31,7 +31,8 @@ impl Event {
     /// Makes an event that is not set.
     ///
     /// # Errors
-    /// Where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
+    /// [`Error::NoSharedMemory`], [`Error::FileSizeLimit`] or [`Error::Os`] if there is no memory
+    /// for it.
     ///
     /// # Examples
     /// ```
@@ -44,12 +45,16 @@ impl Event {
         raw::Event::new().map(Self)
     }
 
-    /// The same event as another, in this process or in the one that sent its address; with a
-    /// descriptor of its segment, where this process does not have that yet: see [`Shared`].
+    /// Opens the event that lives at this address.
+    ///
+    /// The address comes from [`Shared::address`], in this process or in another one. The
+    /// descriptor is the one of the event's segment. It may be `None` if this process has an
+    /// object of that segment already.
     ///
     /// # Errors
-    /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
-    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    /// [`Error::SegmentNotMapped`] if the descriptor is needed and missing; [`Error::BadSegment`]
+    /// or [`Error::BadAddress`] if no event of semlock's lives there; [`Error::Os`] if a system
+    /// call fails.
     ///
     /// # Examples
     /// ```
@@ -80,7 +85,7 @@ impl Event {
         self.0.is_set()
     }
 
-    /// Sets the event, and wakes all its waiters. It takes no lock.
+    /// Sets the event, and wakes all its waiters. It acquires no lock.
     ///
     /// # Examples
     /// ```
@@ -126,7 +131,7 @@ impl Event {
         while !self.wait_until(Deadline::NEVER) {}
     }
 
-    /// Waits until the event is set; false if it was not before the deadline.
+    /// Waits until the event is set, or until the deadline. Returns whether the event was set.
     ///
     /// Signals do not end the wait.
     ///

@@ -1,27 +1,27 @@
-//! Locks and semaphores between processes.
+//! Locks, semaphores and more that processes share.
 //!
-//! There are two kinds, which share errors, deadlines and nothing else:
+//! There are two families of objects. They have only errors and deadlines in common:
 //!
 //! * [`Mutex`], [`ReentrantMutex`], [`Semaphore`], [`Condvar`], [`Event`] and [`Barrier`] live in
-//!   memory that processes share. They have no names and leave nothing behind. A holder that dies is
-//!   found, and what it held goes to exactly one of those who wait, who is told so
-//!   ([`Acquired::OwnerDied`]). Each is one cache line, a robust semaphore one more for every eight
-//!   permits. [`Shared`] tells how other processes get them; [`raw`] has them without guards, for
-//!   bindings. (Unix; Windows has `RobustMutex`.)
-//! * [`SemLock`] is the object behind Python's `multiprocessing.Lock`, with the semantics of CPython's
-//!   `Modules/_multiprocessing/semaphore.c` and no Python in it. It stands on what the operating
-//!   system offers (`sem_open` and `sem_init` on POSIX), so a semaphore can be shared by name with any
-//!   other program that opens it.
+//!   memory that processes share. They have no names and leave nothing behind. If a holder dies,
+//!   exactly one waiter gets what the holder held, and is told of the death
+//!   ([`Acquired::OwnerDied`]). Each object is one cache line; a robust semaphore has one more for
+//!   every eight permits. [`Shared`] says how other processes get an object. [`raw`] has objects
+//!   without guards, for language bindings. These types are for Unix; Windows has `RobustMutex`.
+//! * [`SemLock`] is the object behind Python's `multiprocessing.Lock`. It has the semantics of
+//!   CPython's `Modules/_multiprocessing/semaphore.c`, and needs no Python. It uses the operating
+//!   system's semaphores (`sem_open` and `sem_init` on POSIX). So it can share a semaphore with any
+//!   other program that opens it by its name.
 //!
-//! What both promise:
+//! What both families promise:
 //!
-//! * A deadline is a moment of the monotonic clock wherever the system can wait for one: setting
-//!   the wall clock neither stretches nor cuts a wait. A signal in the middle of a wait is
-//!   reported to those who want to know, and the wait goes on to the *same* deadline.
-//! * Everything that two threads can reach is atomic: all types are `Send` and `Sync`.
+//! * A deadline is a moment of the monotonic clock, if the system can wait for one. Then setting
+//!   the wall clock makes no wait longer or shorter. If a signal arrives in the middle of a wait, a
+//!   caller that asks for that is told of it, and the wait goes on to the *same* deadline.
+//! * All types are `Send` and `Sync`, except [`ReentrantMutexGuard`], which belongs to one thread.
 //!
-//! What `SemLock` does not promise: a process that dies while it holds one takes the permit with
-//! it, as with every plain semaphore.
+//! What they do not promise: the permits of a `SemLock`, and those of a [`Semaphore::new`], have no
+//! holder. If a process dies with such a permit, the permit is lost.
 //!
 //! ```
 //! use semlock::{Acquired, Deadline, Mutex};
@@ -58,7 +58,7 @@
 //! # }
 //! ```
 
-// The models call less than the backend does.
+// The models use only a part of what the backend uses.
 #![cfg_attr(loom, allow(dead_code))]
 
 #[cfg(all(unix, not(loom)))]
@@ -123,7 +123,7 @@ pub use semaphore::{Permit, Semaphore};
 #[cfg(not(loom))]
 pub use semlock::{Kind, SemLock};
 
-/// The examples of the pages are tests.
+/// Runs the examples of this page as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/rust.md")]
 struct RustPage;

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use crate::raw::{Address, Lock, LockKind, Object, Options, Shared};
 use crate::{Deadline, Error, Wait};
 
-/// What acquiring gives: a guard, and whether the last holder died.
+/// The result of an acquire: a guard, and whether the last holder died.
 ///
 /// # Examples
 /// ```
@@ -23,15 +23,15 @@ use crate::{Deadline, Error, Wait};
 #[derive(Debug)]
 #[must_use]
 pub enum Acquired<G> {
-    /// The last holder gave it back.
+    /// The last holder released the lock, or there was none.
     Clean(G),
-    /// The last holder, of this pid, died while it held it. The guard holds the lock as any other;
-    /// what the lock protects may be half-written: check it before you use it.
+    /// The last holder died while it held the lock; this is its pid. The guard holds the lock like
+    /// any other guard. What the lock protects may be half-written: check it before you use it.
     OwnerDied(G, u32),
 }
 
 impl<G> Acquired<G> {
-    /// Returns the guard, for callers to whom the owner's death does not matter.
+    /// Returns the guard. It is for callers to whom the death of the last holder does not matter.
     ///
     /// # Examples
     /// ```
@@ -47,7 +47,7 @@ impl<G> Acquired<G> {
         }
     }
 
-    /// What a wait gave; `None` where its deadline has passed.
+    /// Converts the end of a wait; `None` if the deadline has passed.
     pub(crate) fn of(wait: Wait, guard: impl FnOnce() -> G) -> Option<Self> {
         match wait {
             Wait::Acquired => Some(Self::Clean(guard())),
@@ -57,10 +57,10 @@ impl<G> Acquired<G> {
     }
 }
 
-/// A mutex that processes share, and that outlives its holders.
+/// A mutex that processes share, and that a holder's death does not lose.
 ///
-/// It has no name and leaves nothing behind. Children get it by fork; any other process by its
-/// address and a descriptor: see [`Shared`].
+/// It has no name and leaves nothing behind. Children get it by fork. Any other process opens it by
+/// its address and a descriptor: see [`Shared`].
 ///
 /// # Examples
 /// ```
@@ -79,12 +79,31 @@ impl<G> Acquired<G> {
 #[derive(Debug)]
 pub struct Mutex(Lock);
 
-/// Holds a [`Mutex`], and releases it when it is dropped.
+/// A held [`Mutex`]. Dropping the guard releases the mutex.
 ///
-/// A child that is forked meanwhile has the guard too, and may be the one that goes on with the mutex, as a daemon does: one of
-/// the two, parent or child, has to [`forget`](std::mem::forget) it.
+/// A child that is forked while the guard exists has a copy of the guard, but only one of the two
+/// processes may release the mutex. The other one has to [`forget`](std::mem::forget) its guard. So
+/// a daemon can acquire a mutex, fork, end, and leave the mutex to its child. As long as such a
+/// child lives, it counts as a holder.
 ///
-/// A process that ends while it holds one, also by forgetting it, has died with the mutex, whatever its status.
+/// Any end of a process that holds the mutex counts as its death, whatever its exit status is. This
+/// includes a process that has forgotten the guard.
+/// ([`raw::leave_held`](crate::raw::leave_held) makes an exception.)
+///
+/// # Examples
+/// ```
+/// use semlock::Mutex;
+///
+/// let mutex = Mutex::new()?;
+/// let guard = mutex.lock().into_guard();
+/// assert_eq!(mutex.holder(), Some(std::process::id()));
+/// drop(guard);
+/// assert_eq!(mutex.holder(), None);
+///
+/// std::mem::forget(mutex.lock().into_guard());
+/// assert!(mutex.try_lock().is_none()); // it stays held
+/// # Ok::<(), semlock::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "dropped at once, it holds nothing"]
 pub struct MutexGuard<'a>(&'a Mutex);
@@ -98,10 +117,11 @@ impl Shared for Mutex {
 }
 
 impl Mutex {
-    /// Makes a mutex that is free.
+    /// Makes a mutex that nobody holds.
     ///
     /// # Errors
-    /// Where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
+    /// [`Error::NoSharedMemory`], [`Error::FileSizeLimit`] or [`Error::Os`] if there is no memory
+    /// for it.
     ///
     /// # Examples
     /// ```
@@ -115,12 +135,16 @@ impl Mutex {
         Lock::new(MUTEX).map(Self)
     }
 
-    /// The same mutex as another, in this process or in the one that sent its address; with a
-    /// descriptor of its segment, where this process does not have that yet: see [`Shared`].
+    /// Opens the mutex that lives at this address.
+    ///
+    /// The address comes from [`Shared::address`], in this process or in another one. The
+    /// descriptor is the one of the mutex's segment. It may be `None` if this process has an
+    /// object of that segment already.
     ///
     /// # Errors
-    /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
-    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    /// [`Error::SegmentNotMapped`] if the descriptor is needed and missing; [`Error::BadSegment`]
+    /// or [`Error::BadAddress`] if no mutex of semlock's lives there; [`Error::Os`] if a system
+    /// call fails.
     ///
     /// # Examples
     /// ```
@@ -173,7 +197,9 @@ impl Mutex {
         Acquired::of(self.0.acquire_until(deadline), || MutexGuard(self))
     }
 
-    /// Acquires the mutex if nobody holds it, or its holder is dead; it does not wait.
+    /// Acquires the mutex if nobody holds it, or if its holder is dead. It does not wait.
+    ///
+    /// It checks whether the holder lives only if nobody has checked in the last 50 ms.
     ///
     /// # Examples
     /// ```
@@ -188,7 +214,8 @@ impl Mutex {
         Acquired::of(self.0.try_acquire(), || MutexGuard(self))
     }
 
-    /// Returns the pid of the process that holds the mutex, without checking whether it lives.
+    /// Returns the pid of the process that holds the mutex. It does not check whether that process
+    /// lives.
     ///
     /// # Examples
     /// ```
@@ -213,14 +240,14 @@ impl<'a> MutexGuard<'a> {
 
 impl Drop for MutexGuard<'_> {
     fn drop(&mut self) {
-        // It fails where somebody else has released it by a raw lock: then it is free.
+        // This fails if the mutex was released by a raw lock meanwhile. Then it is free already.
         let _ = self.0.0.release();
     }
 }
 
-/// A mutex that the thread that holds it can acquire again.
+/// A mutex that its holder can acquire again. The holder is one thread.
 ///
-/// It is free when all guards are dropped.
+/// The mutex becomes free when all guards are dropped.
 ///
 /// # Examples
 /// ```
@@ -236,7 +263,23 @@ impl Drop for MutexGuard<'_> {
 #[derive(Debug)]
 pub struct ReentrantMutex(Lock);
 
-/// Holds a [`ReentrantMutex`] once, until it is dropped. It stays with its thread.
+/// One acquire of a [`ReentrantMutex`]. Dropping the guard undoes this acquire.
+///
+/// The guard cannot be sent to another thread. The copy that a forked child has holds nothing.
+///
+/// # Examples
+/// ```
+/// use semlock::ReentrantMutex;
+///
+/// let mutex = ReentrantMutex::new()?;
+/// let outer = mutex.lock().into_guard();
+/// let inner = mutex.lock().into_guard();
+/// drop(inner);
+/// assert_eq!(mutex.holder(), Some(std::process::id())); // `outer` still holds it
+/// drop(outer);
+/// assert_eq!(mutex.holder(), None);
+/// # Ok::<(), semlock::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "dropped at once, it holds nothing"]
 pub struct ReentrantMutexGuard<'a>(&'a ReentrantMutex, PhantomData<*const ()>);
@@ -248,10 +291,11 @@ impl Shared for ReentrantMutex {
 }
 
 impl ReentrantMutex {
-    /// Makes a mutex that is free.
+    /// Makes a mutex that nobody holds.
     ///
     /// # Errors
-    /// Where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
+    /// [`Error::NoSharedMemory`], [`Error::FileSizeLimit`] or [`Error::Os`] if there is no memory
+    /// for it.
     ///
     /// # Examples
     /// ```
@@ -265,12 +309,16 @@ impl ReentrantMutex {
         Lock::new(Options { kind: LockKind::ReentrantMutex, ..MUTEX }).map(Self)
     }
 
-    /// The same mutex as another, in this process or in the one that sent its address; with a
-    /// descriptor of its segment, where this process does not have that yet: see [`Shared`].
+    /// Opens the mutex that lives at this address.
+    ///
+    /// The address comes from [`Shared::address`], in this process or in another one. The
+    /// descriptor is the one of the mutex's segment. It may be `None` if this process has an
+    /// object of that segment already.
     ///
     /// # Errors
-    /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
-    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    /// [`Error::SegmentNotMapped`] if the descriptor is needed and missing; [`Error::BadSegment`]
+    /// or [`Error::BadAddress`] if no mutex of semlock's lives there; [`Error::Os`] if a system
+    /// call fails.
     ///
     /// # Examples
     /// ```
@@ -326,7 +374,9 @@ impl ReentrantMutex {
         Acquired::of(self.0.acquire_until(deadline), || self.guard())
     }
 
-    /// Acquires the mutex if no other thread holds it, or its holder is dead; it does not wait.
+    /// Acquires the mutex if no other thread holds it, or if its holder is dead. It does not wait.
+    ///
+    /// It checks whether the holder lives only if nobody has checked in the last 50 ms.
     ///
     /// # Examples
     /// ```
@@ -341,7 +391,8 @@ impl ReentrantMutex {
         Acquired::of(self.0.try_acquire(), || self.guard())
     }
 
-    /// Returns the pid of the process that holds the mutex, without checking whether it lives.
+    /// Returns the pid of the process that holds the mutex. It does not check whether that process
+    /// lives.
     ///
     /// # Examples
     /// ```
@@ -360,7 +411,7 @@ impl ReentrantMutex {
 
 impl Drop for ReentrantMutexGuard<'_> {
     fn drop(&mut self) {
-        // It fails in a child that was forked while it was held: the child holds nothing.
+        // This fails for the copy that a forked child has: the child holds nothing.
         let _ = self.0.0.release();
     }
 }

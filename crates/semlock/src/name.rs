@@ -1,4 +1,4 @@
-//! Names of semaphores, and whether they stay.
+//! Names of semaphores, and whether other processes can find a semaphore by its name.
 
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -7,16 +7,17 @@ use crate::Error;
 
 /// A semaphore's name, as `sem_open(3)` takes it.
 ///
-/// The operating system checks it when it is used: Linux takes any name of 1 to 251 bytes with no
-/// slash but leading ones; elsewhere a leading slash is needed. On macOS a name has 30 bytes at most.
+/// The operating system checks the name when it is used. Linux takes any name of 1 to 251 bytes
+/// that has slashes only at its beginning. Other systems need one slash at the beginning. On macOS
+/// a name has at most 30 bytes.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Name(CString);
 
 impl Name {
-    /// Takes over a name.
+    /// Makes a name of this text.
     ///
     /// # Errors
-    /// [`Error::NulInName`], since a C string would end there.
+    /// [`Error::NulInName`] if the text has a NUL character, because a C string would end there.
     ///
     /// # Examples
     /// ```
@@ -30,7 +31,8 @@ impl Name {
         CString::new(name).map(Self).map_err(|_| Error::NulInName)
     }
 
-    /// The name as C sees it, at an address that stays while this `Name` lives, wherever it moves.
+    /// The name as a C string. The string stays at its address while this `Name` lives, even if the
+    /// `Name` is moved.
     #[must_use]
     pub fn as_c_str(&self) -> &CStr {
         &self.0
@@ -46,9 +48,10 @@ impl fmt::Debug for Name {
 /// Whether a new semaphore can be found by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Naming {
-    /// It can, until [`unlink`](crate::unlink) is called, which somebody has to do.
+    /// It can, until a process calls [`unlink`](crate::unlink). If none does, the semaphore stays
+    /// in the system.
     Keep,
-    /// It cannot: only this process and its forks can use it. The name is looked at all the same,
-    /// and refused where it is taken or impossible.
+    /// It cannot: only this process and its forked children can use it. A name that is taken or
+    /// impossible is refused all the same.
     Unlink,
 }

@@ -1,6 +1,7 @@
-//! What bindings and guards stand on: objects without guards, and where they live.
+//! Objects without guards, and their addresses: for language bindings. The types with guards use
+//! them too.
 //!
-//! Whoever uses these directly gives back what it takes.
+//! A caller that acquires a permit here has to release it: no permit is released on drop.
 
 pub use crate::Address;
 pub use crate::backend::shared::barrier::{Barrier, Entered, Member, Passed};
@@ -8,7 +9,7 @@ pub use crate::backend::shared::channel::{Buffer, Channel, Receiving, Sending, T
 pub use crate::backend::shared::condvar::{Condvar, Waiting};
 pub use crate::backend::shared::end::{leave_held, leave_held_at_exit};
 pub use crate::backend::shared::event::Event;
-/// For tests, which look into the memory of objects.
+/// For tests, which read the memory of objects.
 #[doc(hidden)]
 pub use crate::backend::shared::layout;
 pub use crate::backend::shared::layout::MOST_PERMITS;

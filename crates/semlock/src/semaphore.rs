@@ -6,7 +6,10 @@ use crate::mutex::Acquired;
 use crate::raw::{Address, Lock, LockKind, Object, Options, Shared};
 use crate::{Deadline, Error};
 
-/// A number of permits that processes share.
+/// A number of permits that processes share. A process acquires a permit, and releases it.
+///
+/// A semaphore made by [`robust`](Self::robust) notes which process holds which permit, so that no
+/// permit is lost when a holder dies. One made by [`new`](Self::new) does not.
 ///
 /// # Examples
 /// ```
@@ -22,10 +25,23 @@ use crate::{Deadline, Error};
 #[derive(Debug)]
 pub struct Semaphore(Lock);
 
-/// A permit of a [`Semaphore`], until it is dropped.
+/// A permit of a [`Semaphore`]. Dropping it releases the permit.
 ///
-/// A child that is forked meanwhile has it too. One of a robust semaphore belongs to the process that took it; of one that is not,
-/// parent or child has to [`forget`](Self::forget) it, or it is given back twice.
+/// A child that is forked while the permit exists has a copy of it. If the semaphore is robust, the
+/// permit belongs to the process that acquired it, and the child's copy holds nothing. If it is
+/// not, parent or child has to [`forget`](Self::forget) the permit. Otherwise it is released twice.
+///
+/// # Examples
+/// ```
+/// use semlock::Semaphore;
+///
+/// let semaphore = Semaphore::robust(2)?;
+/// let permit = semaphore.acquire().into_guard();
+/// assert_eq!(semaphore.available(), 1);
+/// drop(permit);
+/// assert_eq!(semaphore.available(), 2);
+/// # Ok::<(), semlock::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "dropped at once, it holds nothing"]
 pub struct Permit<'a>(&'a Semaphore);
@@ -37,13 +53,14 @@ impl Shared for Semaphore {
 }
 
 impl Semaphore {
-    /// Makes a semaphore whose permits have no holder, at most 2,147,483,647.
+    /// Makes a semaphore whose permits have no holder.
     ///
-    /// One process may acquire a permit and another one release it. A permit of a killed process is
-    /// lost.
+    /// One process may acquire a permit and another one release it. If a process dies with a
+    /// permit, that permit is lost.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`]; where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
+    /// [`Error::OutOfRange`] for more than 2,147,483,647 permits; [`Error::NoSharedMemory`],
+    /// [`Error::FileSizeLimit`] or [`Error::Os`] if there is no memory for it.
     ///
     /// # Examples
     /// ```
@@ -57,12 +74,12 @@ impl Semaphore {
         Self::with(permits, false)
     }
 
-    /// Makes a semaphore whose permits belong to the process that acquires them, at most 524,280.
+    /// Makes a semaphore whose permits belong to the process that acquires them.
     ///
-    /// A permit of a killed process comes back.
+    /// If a process dies with a permit, another process can acquire that permit.
     ///
     /// # Errors
-    /// As for [`new`](Self::new).
+    /// [`Error::OutOfRange`] for more than 524,280 permits; otherwise as for [`new`](Self::new).
     ///
     /// # Examples
     /// ```
@@ -81,12 +98,16 @@ impl Semaphore {
         Lock::new(Options { kind: LockKind::Semaphore, value: permits, maxvalue, robust }).map(Self)
     }
 
-    /// The same semaphore as another, in this process or in the one that sent its address; with a
-    /// descriptor of its segment, where this process does not have that yet: see [`Shared`].
+    /// Opens the semaphore that lives at this address.
+    ///
+    /// The address comes from [`Shared::address`], in this process or in another one. The
+    /// descriptor is the one of the semaphore's segment. It may be `None` if this process has an
+    /// object of that segment already.
     ///
     /// # Errors
-    /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
-    /// [`Error::BadAddress`] for what is none of semlock's; [`Error::Os`].
+    /// [`Error::SegmentNotMapped`] if the descriptor is needed and missing; [`Error::BadSegment`]
+    /// or [`Error::BadAddress`] if no semaphore of semlock's lives there; [`Error::Os`] if a system
+    /// call fails.
     ///
     /// # Examples
     /// ```
@@ -137,7 +158,9 @@ impl Semaphore {
         Acquired::of(self.0.acquire_until(deadline), || Permit(self))
     }
 
-    /// Acquires a permit if one is free, or its holder is dead; it does not wait.
+    /// Acquires a permit if one is free, or if a holder of one is dead. It does not wait.
+    ///
+    /// It checks whether the holders live only if nobody has checked in the last 50 ms.
     ///
     /// # Examples
     /// ```
@@ -152,14 +175,14 @@ impl Semaphore {
         Acquired::of(self.0.try_acquire(), || Permit(self))
     }
 
-    /// Gives a permit to the semaphore.
+    /// Adds a free permit to the semaphore.
     ///
-    /// The permit was acquired and [forgotten](Permit::forget), perhaps by another process, or it
-    /// is new.
+    /// This releases a permit that was acquired and [forgotten](Permit::forget), perhaps by another
+    /// process. If there is none, it raises the number of permits by 1.
     ///
     /// # Errors
-    /// [`Error::ReleasedTooManyTimes`]; [`Error::NotHeldHere`] where it is robust and this
-    /// process has none.
+    /// [`Error::ReleasedTooManyTimes`] if there are 2,147,483,647 free permits already;
+    /// [`Error::NotHeldHere`] if the semaphore is robust and this process holds no permit of it.
     ///
     /// # Examples
     /// ```
@@ -175,7 +198,8 @@ impl Semaphore {
         self.0.release()
     }
 
-    /// Returns the number of free permits. A permit of a dead process counts as taken.
+    /// Returns the number of free permits. A permit that a dead process holds does not count as
+    /// free until another process recovers it.
     ///
     /// # Examples
     /// ```
@@ -191,7 +215,7 @@ impl Semaphore {
 }
 
 impl Permit<'_> {
-    /// Keeps the permit taken, until [`Semaphore::release`] gives it back.
+    /// Drops the guard without releasing the permit. Later, [`Semaphore::release`] releases it.
     ///
     /// # Examples
     /// ```
@@ -209,7 +233,8 @@ impl Permit<'_> {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        // A robust one's fails in a child that was forked while it was held: the child holds nothing.
+        // If the semaphore is robust, this fails for the copy that a forked child has: the child
+        // holds nothing.
         let _ = self.0.0.release();
     }
 }
