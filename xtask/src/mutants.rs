@@ -126,7 +126,8 @@ pub fn mutants(only: Option<&str>, jobs: usize) -> Result<usize> {
         }
     }
     println!(
-        "models: {} mutants, {caught} caught, {explained} survive with an explanation, {} unexplained",
+        "models: {} mutants, {caught} caught, \
+         {explained} survive with an explanation, {} unexplained",
         mutants.len(),
         failures.len(),
     );

@@ -58,7 +58,8 @@ fn thread_sanitized_with(tools: &Tools, host: &str) -> Result<()> {
         "-Zsanitizer=thread".to_owned(),
         "-Zexternal-clangrt".to_owned(),
         format!(
-            "-Clink-arg=-Wl,--whole-archive,{libraries}/librustc-nightly_rt.tsan.a,--no-whole-archive"
+            "-Clink-arg=-Wl,--whole-archive,{libraries}/librustc-nightly_rt.tsan.a,\
+             --no-whole-archive"
         ),
         "-Clink-arg=-lm".to_owned(),
         "-Clink-arg=-lc".to_owned(),

@@ -73,7 +73,10 @@ mod tests {
 
     #[test]
     fn a_test_is_found_with_the_module_that_it_stands_in() {
-        let source = "fn no_test() {}\n#[test]\nfn outside() {}\nmod inner {\n    fn help() {}\n    #[test]\n    #[cfg(unix)]\n    fn inside() {\n";
+        let source = concat!(
+            "fn no_test() {}\n#[test]\nfn outside() {}\nmod inner {\n    fn help() {}\n",
+            "    #[test]\n    #[cfg(unix)]\n    fn inside() {\n",
+        );
         assert_eq!(tests_in(source).collect::<Vec<_>>(), ["outside", "inner::inside"]);
     }
 }

@@ -133,7 +133,8 @@ fn check_abi3t() -> Result<()> {
     let said = refusal(&cargo(), &check, &[("PYO3_CONFIG_FILE".into(), config.into())])?;
     if !said.contains("semlock cannot be built for abi3t") {
         bail!(
-            "the extension fails to compile for abi3t, but not because it cannot work there:\n{said}"
+            "the extension fails to compile for abi3t, but not because it cannot work there:\n\
+             {said}"
         );
     }
     Ok(())

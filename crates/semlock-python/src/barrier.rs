@@ -34,11 +34,13 @@ pub(crate) struct Base;
 
 /// A point where processes wait until a fixed number of them have come.
 ///
-/// Each thread that waits counts. A member that dies while it waits breaks the barrier.
+/// Each thread that waits is a member. A member that dies while it waits breaks the barrier.
 ///
-/// :param parties: how many have to come, from 1 to 4294967295. No more than 4096 can wait at once.
-/// :param action: a function without arguments that the last one calls before any gets through.
-/// :param timeout: the seconds that `wait` takes if it is given none. None means no limit.
+/// :param parties: how many members have to come, from 1 to 4294967295. At most 4096 can wait at
+///     once.
+/// :param action: a function without arguments. The last member to come calls it before any gets
+///     through.
+/// :param timeout: the timeout of a `wait` that is given none, in seconds. None means no limit.
 /// :param ctx: a multiprocessing context, as in the stdlib; it has no effect.
 /// :raises ValueError: parties out of their range.
 /// :raises OSError: the system has no memory to share.
@@ -168,12 +170,12 @@ impl Barrier {
 
     /// Wait until all have come, and return how many came before this one.
     ///
-    /// :param timeout: the seconds to wait at most; a timeout breaks the barrier for all. None means
-    ///     the timeout that the barrier was made with.
-    /// :returns: a number from 0 to parties - 1, another one for each.
-    /// :raises threading.BrokenBarrierError: the barrier is broken, breaks, or is reset meanwhile; or
-    ///     the timeout passed.
-    /// :raises RuntimeError: too many wait already.
+    /// :param timeout: the seconds to wait at most. A timeout breaks the barrier for all. None
+    ///     means the timeout that the barrier was made with.
+    /// :returns: a number from 0 to parties - 1, another one for each member.
+    /// :raises threading.BrokenBarrierError: the barrier is broken, breaks, or is reset meanwhile,
+    ///     or the timeout passed.
+    /// :raises RuntimeError: 4096 threads wait already in this part of the memory.
     /// :raises ValueError: a timeout that is NaN.
     /// :raises Exception: what the action raised, in the call that ran it. This breaks the barrier.
     #[pyo3(signature = (timeout=None))]
@@ -208,9 +210,9 @@ impl Barrier {
         }
     }
 
-    /// Make the barrier as new, also a broken one.
+    /// Make the barrier usable again, also a broken one.
     ///
-    /// Those that wait get a threading.BrokenBarrierError.
+    /// Members that wait at this moment get a threading.BrokenBarrierError.
     fn reset(&self, py: Python<'_>) -> PyResult<()> {
         let state = self.state()?;
         py.detach(|| state.raw.reset());
@@ -219,7 +221,7 @@ impl Barrier {
 
     /// Break the barrier until it is reset.
     ///
-    /// Those that wait, and those that come, get a threading.BrokenBarrierError.
+    /// Members that wait, and those that come later, get a threading.BrokenBarrierError.
     fn abort(&self, py: Python<'_>) -> PyResult<()> {
         let state = self.state()?;
         py.detach(|| state.raw.abort());

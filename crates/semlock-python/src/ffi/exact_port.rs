@@ -50,7 +50,8 @@ static METHODS: Constant<[ffi::PyMethodDef; 12]> = Constant([
     method!(c"__enter__", ffi::METH_NOARGS, PyCFunction: enter,
         c"__enter__($self, /)\n--\n\nEnter the semaphore/lock."),
     method!(c"__exit__", ffi::METH_FASTCALL, PyCFunctionFast: exit,
-        c"__exit__($self, exc_type=None, exc_value=None, exc_tb=None, /)\n--\n\nExit the semaphore/lock."),
+        c"__exit__($self, exc_type=None, exc_value=None, exc_tb=None, /)\n--\n\n\
+          Exit the semaphore/lock."),
     method!(c"_count", ffi::METH_NOARGS, PyCFunction: count,
         c"_count($self, /)\n--\n\nNum of `acquire()`s minus num of `release()`s for this process."),
     method!(c"_is_mine", ffi::METH_NOARGS, PyCFunction: is_mine,

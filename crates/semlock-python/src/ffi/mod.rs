@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  the types        exact_port         semlock._multiprocessing.SemLock
-//!                   locks              Lock, RLock, Semaphore, BoundedSemaphore, their base SemLock
+//!                   locks              Lock, RLock, Semaphore, BoundedSemaphore, and their SemLock
 //!                   condition, event   Condition, Event
 //!  what they share  objects            how instances of the shared backend's types begin and end
 //!                   sharing            how they reach other processes

@@ -21,16 +21,24 @@ macro_rules! shared_methods {
     ($type:ty, [$($method:expr),* $(,)?]) => {
         [
             $($method,)*
-            method!(c"_address", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::ffi::sharing::address::<$type>,
-                c"_address($self, /)\n--\n\nWhere it lives: its segment's id, its slot and its tag."),
-            method!(c"_descriptor", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::ffi::sharing::descriptor::<$type>,
+            method!(c"_address", pyo3::ffi::METH_NOARGS,
+                PyCFunction: $crate::ffi::sharing::address::<$type>,
+                c"_address($self, /)\n--\n\n\
+                  Where it lives: its segment's id, its slot and its tag."),
+            method!(c"_descriptor", pyo3::ffi::METH_NOARGS,
+                PyCFunction: $crate::ffi::sharing::descriptor::<$type>,
                 c"_descriptor($self, /)\n--\n\nThe descriptor of its segment here."),
-            method!(c"_maker", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::ffi::sharing::maker::<$type>,
-                c"_maker($self, /)\n--\n\nThe pid of its segment's maker, and the descriptor there."),
-            method!(c"_file", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::ffi::sharing::file::<$type>,
-                c"_file($self, /)\n--\n\nWhat tells its segment's file from all others: see `_file_id`."),
-            method!(c"_mark_shared", pyo3::ffi::METH_NOARGS, PyCFunction: $crate::ffi::sharing::mark_shared::<$type>,
-                c"_mark_shared($self, /)\n--\n\nNote that other processes may have it from now on."),
+            method!(c"_maker", pyo3::ffi::METH_NOARGS,
+                PyCFunction: $crate::ffi::sharing::maker::<$type>,
+                c"_maker($self, /)\n--\n\n\
+                  The pid of its segment's maker, and the descriptor there."),
+            method!(c"_file", pyo3::ffi::METH_NOARGS,
+                PyCFunction: $crate::ffi::sharing::file::<$type>,
+                c"_file($self, /)\n--\n\nThe identity of its segment's file: see `_file_id`."),
+            method!(c"_mark_shared", pyo3::ffi::METH_NOARGS,
+                PyCFunction: $crate::ffi::sharing::mark_shared::<$type>,
+                c"_mark_shared($self, /)\n--\n\n\
+                  Note that other processes may have it from now on."),
             pyo3::ffi::PyMethodDef::zeroed(),
         ]
     };

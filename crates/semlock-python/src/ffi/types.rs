@@ -12,8 +12,8 @@ use pyo3::prelude::*;
 // for their place.)
 const _: () = assert!(
     size_of::<PyObject>() != 0,
-    "semlock cannot be built for abi3t: its types lay their data behind PyObject, whose size is not \
-     known there. Build for one version of Python: without PyO3's abi3t features"
+    "semlock cannot be built for abi3t: its types lay their data behind PyObject, whose size is \
+     not known there. Build for one version of Python: without PyO3's abi3t features"
 );
 
 /// Makes a table of pointers to constants a constant itself.

@@ -256,7 +256,8 @@ impl Progress {
         let failures = self.failures;
         let longest = self.longest_recovery.as_secs_f64();
         println!(
-            "{name}: {points} {end}, {failures} failures (of {length} instructions; {missed} were not met again); \
+            "{name}: {points} {end}, {failures} failures \
+             (of {length} instructions; {missed} were not met again); \
              all got on within {longest:.3} s"
         );
         failures

@@ -178,7 +178,8 @@ impl Target {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{}", self.name));
         fs::write(&file, &bytes).expect("writing what was found");
         Err(format!(
-            "{what}, with seed {seed} in batch {batch}, at the latest with this, which is for {}:\n{}: {bytes:?}",
+            "{what}, with seed {seed} in batch {batch}, at the latest with this, which is for {}:\n\
+             {}: {bytes:?}",
             self.folder().display(),
             file.display(),
         ))

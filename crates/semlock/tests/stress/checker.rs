@@ -229,9 +229,13 @@ impl Member {
     /// of its threads that did.
     fn note_report(&self, object: Object, pid: u32) {
         if !self.is_possible_report(object, pid) {
-            self.fail(object, &format!(
-                "the death of {pid} was reported, which lives, or was not there, or was reported before"
-            ));
+            self.fail(
+                object,
+                &format!(
+                    "the death of {pid} was reported, which lives, or was not there, \
+                 or was reported before"
+                ),
+            );
         }
         self.arena.place(object).reports.fetch_add(1, SeqCst);
     }

@@ -607,12 +607,14 @@ impl<'a> Stress<'a> {
         }
         if extra > allowed + passed_on_twice {
             return Err(format!(
-                "Condition: notified {extra} times for nothing, and not {allowed} + {passed_on_twice} at most"
+                "Condition: notified {extra} times for nothing, \
+                 and not {allowed} + {passed_on_twice} at most"
             ));
         }
         if tokens > 0 || consumed > made || made > consumed + forfeited + deaths_inside {
             return Err(format!(
-                "Condition: {made} tokens made, {consumed} consumed, {forfeited} forfeited, {tokens} left"
+                "Condition: {made} tokens made, {consumed} consumed, {forfeited} forfeited, \
+                 {tokens} left"
             ));
         }
         Ok(())
@@ -659,7 +661,8 @@ impl<'a> Stress<'a> {
             let left = entries.checked_sub(exits);
             if !left.is_some_and(|left| (inside..=inside + perhaps).contains(&left)) {
                 return Err(format!(
-                    "{object:?}: {entries} entries, {exits} exits, {inside} died inside and {perhaps} perhaps"
+                    "{object:?}: {entries} entries, {exits} exits, \
+                     {inside} died inside and {perhaps} perhaps"
                 ));
             }
             let plain = [Object::PlainSemaphore, Object::BoundedSemaphore].contains(&object);

@@ -1,4 +1,4 @@
-//! What a failure leaves to be read: where everybody was, and what the objects looked like.
+//! The report of a failure: where each thread was, and which words the objects had.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -16,8 +16,8 @@ pub fn print(arena: Arena, objects: &Objects, stress: &Stress<'_>) {
     }
     let condition = &arena.condition;
     eprintln!(
-        "tokens {:?}, asked {:?}, tickets {:?}, of the batch {:?}; made {:?}, consumed {:?}, forfeited {:?}, \
-         extra {:?} of {:?}",
+        "tokens {:?}, asked {:?}, tickets {:?}, of the batch {:?}; \
+         made {:?}, consumed {:?}, forfeited {:?}, extra {:?} of {:?}",
         condition.tokens,
         condition.asked,
         condition.sequence,
@@ -56,7 +56,8 @@ fn describe_place(arena: Arena, object: Object) -> String {
         .map(|stamp| format!("thread {} of life {}", (stamp & 0xff) - 1, stamp >> 8))
         .collect();
     format!(
-        "inside: [{}]; {:?} entries, {:?} exits, {:?} passes, {:?} reports, {:?} half-written, {:?} owed",
+        "inside: [{}]; {:?} entries, {:?} exits, {:?} passes, {:?} reports, \
+         {:?} half-written, {:?} owed",
         stamps.join(", "),
         place.entries,
         place.exits,

@@ -38,7 +38,8 @@ fn take_turns(seed: u64, seconds: u64, notes: &Notes) -> Result<(), Failed> {
         let (summary, arena) = play(kills, seed, &again, |stress| stress.run_slowly(time, kills))?;
         let (time, object) = turns::longest(arena);
         notes.add(format!(
-            "turns: {} operations, {} kills, nobody waited for longer than {time:.3?} ({object:?}), 0 failures (seed {seed})",
+            "turns: {} operations, {} kills, \
+             nobody waited for longer than {time:.3?} ({object:?}), 0 failures (seed {seed})",
             grouped(summary.operations),
             grouped(summary.kills),
         ));
@@ -71,7 +72,8 @@ fn play(
 
 fn describe(summary: &Summary, seed: u64) -> String {
     format!(
-        "stress: {} kills ({} at a chosen place), {} stops, {} operations on {} objects by {} processes, {} deaths inside, {} reported, \
+        "stress: {} kills ({} at a chosen place), {} stops, \
+         {} operations on {} objects by {} processes, {} deaths inside, {} reported, \
          {} half-written, 0 failures (seed {seed})",
         grouped(summary.kills),
         grouped(summary.by_order),

@@ -66,8 +66,9 @@ pub fn is_late(arena: Arena, object: Object, coming: &Coming) -> Option<String> 
     (time > most && waits_still).then(|| {
         let passed_over = place.entries.load(SeqCst) - coming.entries.load(SeqCst);
         format!(
-            "has waited {time:.1?} for its turn, and {most:.1?} is the most: of {before} who were there before or soon after, each has it for \
-             {hold:.1?} at most, {deaths} died meanwhile or just before, and some were stopped for {stopped:.1?}; \
+            "has waited {time:.1?} for its turn, and {most:.1?} is the most: \
+             of {before} who were there before or soon after, each has it for {hold:.1?} at most, \
+             {deaths} died meanwhile or just before, and some were stopped for {stopped:.1?}; \
              {passed_over} got in meanwhile"
         )
     })

@@ -42,7 +42,7 @@ static SEMLOCK_METHODS: Constant<[ffi::PyMethodDef; 13]> = Constant(shared_metho
 static SEMAPHORE_METHODS: Constant<[ffi::PyMethodDef; 3]> = Constant([
     method!(c"get_value", METH_NOARGS, PyCFunction: get_value, docs::GET_VALUE),
     method!(c"_free_those_of_the_dead", METH_NOARGS, PyCFunction: free_those_of_the_dead,
-        c"_free_those_of_the_dead($self, /)\n--\n\nFree permits whose holders died, and tell nobody."),
+        c"_free_those_of_the_dead($self, /)\n--\n\nFree permits of dead holders, and tell nobody."),
     ffi::PyMethodDef::zeroed(),
 ]);
 
@@ -51,7 +51,8 @@ static LOCK_METHODS: Constant<[ffi::PyMethodDef; 7]> = Constant([
     method!(c"_guard_messages", METH_NOARGS, PyCFunction: guard_messages,
         c"_guard_messages($self, /)\n--\n\nMake it a queue's, whose messages are moved under it."),
     method!(c"_begin_message", METH_NOARGS, PyCFunction: begin_message,
-        c"_begin_message($self, /)\n--\n\nMark that a message is being moved; False if it is marked."),
+        c"_begin_message($self, /)\n--\n\n\
+          Set the mark that a message is moving; False if it is set already."),
     method!(c"_end_message", METH_NOARGS, PyCFunction: end_message,
         c"_end_message($self, /)\n--\n\nRemove that mark."),
     method!(c"_is_mid_message", METH_NOARGS, PyCFunction: is_mid_message,
