@@ -1,7 +1,8 @@
 """Measures semlock beside its rivals, in one run: `cargo xtask bench`.
 
-Prints each table as soon as it is measured, and keeps all of them as JSON and as a chart. What has
-a bound passes or misses it; a miss does not make the run fail, since it may be the machine's.
+It prints each table as soon as it is measured, and writes all of them to a JSON file and a chart. A
+row with a bound passes or misses it. A miss does not make the run fail, because the machine may be
+the cause.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from machine import load, machine, versions
 from report import markdown, record, save, summary
 
-# A module for each table, in the order in which they are measured.
+# Each table has a module of this name. They are measured in this order.
 TABLES = (
     "uncontended",
     "kernel",
@@ -28,7 +29,7 @@ TABLES = (
     "rust",
 )
 ROUNDS = 31
-# Fewer show that everything can be measured, and are not worth keeping.
+# The results of fewer rounds are not written to `benches/results`: they say too little.
 ENOUGH = 9
 
 
@@ -68,11 +69,11 @@ def main() -> None:
         ),
     }
     print(f"{about['machine']}; {about['load']}; {chosen.rounds} rounds", flush=True)
-    # The watchdog of whatever is measured.
+    # `rounds` sets the alarm: a measurement that hangs ends with this exception.
     signal.signal(signal.SIGALRM, hung)
     tables = []
     for name in chosen.only:
-        # Each imports what it measures, and what is not measured need not be installed.
+        # A table's module imports the rivals. They need not be installed if it is not measured.
         tables.append(importlib.import_module(name).table(chosen.rounds))
         print(f"\n{markdown(tables[-1])}", flush=True)
     print(f"\n{summary(tables)}")

@@ -1,6 +1,7 @@
-"""100,000 locks alive in the process that made them, and a few kept among many: what they occupy.
+"""The memory and the descriptors of 100,000 locks, and of a few locks kept among many that end.
 
-There are no rivals here: the stdlib's take a mapping each, and a process may have 65,530.
+All of them live in the process that made them. There are no rivals here: each lock of the stdlib
+needs a mapping, and a process can have only 65,530 mappings.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from children import PATIENCE
 from rounds import Row, Table
 
 LOCKS = 100_000
-# So many are kept; after each, so many batches come and go, with a fork while each is there.
+# So many locks are kept. After each of them, so many batches of so many locks are made and dropped.
+# The process forks a child while a batch exists.
 KEPT, BATCHES, BATCH = 20, 10, 450
 
 
 def descriptors() -> dict[int, int]:
-    """The bytes that are allocated behind each open descriptor."""
+    """The bytes that the file of each open descriptor has allocated."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
         try:
             found[int(name)] = os.fstat(int(name)).st_blocks * 512
         except OSError:
-            continue  # that of listdir itself
+            continue  # listdir's own descriptor, which is closed already
     return found
 
 
@@ -36,14 +38,14 @@ def mappings() -> int:
 
 
 def private() -> int:
-    """Resident bytes that are this process's alone."""
+    """The resident bytes of this process that no other process shares."""
     lines = Path("/proc/self/status").read_text().splitlines()
     [kilobytes] = [line.split()[1] for line in lines if line.startswith("RssAnon:")]
     return int(kilobytes) * 1024
 
 
 def occupied() -> dict[str, int]:
-    """What this process's locks take. Shared memory counts when it is allocated, touched or not."""
+    """What the locks of this process need. All allocated shared memory counts, used or not."""
     before = descriptors(), private(), mappings()
     locks = [semlock.Lock() for _ in range(LOCKS)]
     after = descriptors(), private(), mappings()
@@ -58,7 +60,7 @@ def occupied() -> dict[str, int]:
 
 
 def kept() -> dict[str, int]:
-    """What a few locks take that are kept among many that end, some of them after a fork."""
+    """What a few kept locks need, if many other locks end between them, each after a fork."""
     before = descriptors()
     locks = []
     for _ in range(KEPT):
@@ -79,7 +81,7 @@ MEASURES = {"occupied": occupied, "kept": kept}
 
 
 def measured(what: str) -> dict[str, int]:
-    """In a process of its own: this one's memory has grown, and been freed, already."""
+    """The result in a new process: in this one, earlier measurements have changed the memory."""
     command = [sys.executable, __file__, what]
     ran = subprocess.run(command, timeout=PATIENCE, check=True, stdout=subprocess.PIPE)
     found: dict[str, int] = json.loads(ran.stdout)

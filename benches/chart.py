@@ -1,4 +1,7 @@
-"""Draws a run: a panel for each table, a bar for each row or group that has a bound, the bounds."""
+"""Draws a run as a chart.
+
+Each table has a panel. Each row or group with a bound has a bar, and a line for the bound.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from report import number
 
 PASS, MISS, BOUND, RIVAL = "#1a7f64", "#c2410c", "#111827", "#6b7280"
 INCHES_A_ROW = 0.23
-# Of the bound, in %: a bar that would be longer ends here.
+# The longest bar, in % of its bound. Longer ones are cut here.
 LONGEST_SHARE = 300
 
-# The same run gives the same file, and its labels are text: to be searched, scaled and read aloud.
+# The same run always gives the same file. Labels stay text, so that readers can search and scale
+# them, and screen readers can read them.
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "semlock",
@@ -40,7 +44,7 @@ def plain(text: str) -> str:
 def bars(
     axes: Axes, rows: list[dict[str, Any]], lengths: list[float], bounds: list[float], unit: str
 ) -> None:
-    """Bars from the left, their bounds as upright lines, and their texts at the right."""
+    """Draws bars from the left, their bounds as vertical lines, and their texts at the right."""
     places = range(len(rows))
     axes.barh(places, lengths, color=[PASS if row["pass"] else MISS for row in rows], height=0.6)
     axes.vlines(bounds, [p - 0.42 for p in places], [p + 0.42 for p in places], BOUND, lw=2)
@@ -72,7 +76,7 @@ def draw_ratios(axes: Axes, rows: list[dict[str, Any]], least: float, most: floa
     axes.set_xscale("log")
     ratios = [row["ratio"] for row in rows]
     bars(axes, rows, ratios, [row["bound"] for row in rows], "×")
-    # A logarithmic scale has no zero for bars to begin at: in all panels they begin at the same.
+    # A logarithmic scale has no zero. So the bars of all panels begin at the same least value.
     axes.set_xlim(least, most)
     axes.axvline(1, color=RIVAL, lw=1, ls="--")
     axes.set_title(plain(f"{rows[0]['table']}: time as a multiple of {rows[0]['rivals']}'s"))
@@ -95,8 +99,11 @@ def share_of_bound(row: dict[str, Any]) -> float:
 
 
 def panels_of(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Those with a bound, by table, ratios and amounts apart; of each group only the worst, in the
-    place of its first."""
+    """The rows with a bound: a list for each panel.
+
+    Ratios and amounts of one table have separate panels. Of each group, only the worst row is
+    there, at the place of the group's first row.
+    """
     panels: dict[tuple[str, bool], dict[str, dict[str, Any]]] = {}
     for row in rows:
         if row["bound"] is None:
@@ -116,7 +123,7 @@ def draw(run: dict[str, Any], file: Path) -> None:
     least, most = min([0.01, *ratios]) / 2, max([1.5, *ratios]) * 1.3
     with mpl.rc_context(STYLE):
         heights = [len(rows) for rows in panels]
-        # White behind it all, so that it reads the same on a dark page.
+        # The background is white, so that the chart is legible on a dark page too.
         size = 9.5, INCHES_A_ROW * (sum(heights) + 3 * len(panels) + 3)
         figure = Figure(size, facecolor="white", layout="constrained")
         figure.suptitle(

@@ -1,4 +1,4 @@
-"""Child processes that neither outlive their measurement nor hang."""
+"""Child processes that end with their measurement at the latest, and cannot hang."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 
-# Seconds. A watchdog, not a bound: what takes longer hangs.
+# In seconds. This is a watchdog and no bound: what takes longer counts as hanging.
 PATIENCE = 60
 
 
 def fork(work: Callable[[], object]) -> int:
-    """The pid of a child that does the work, and is gone after PATIENCE at the latest."""
+    """Forks a child that does the work. Returns its pid. It ends after PATIENCE at the latest."""
     pid = os.fork()
     if pid:
         return pid
@@ -33,9 +33,9 @@ def fork(work: Callable[[], object]) -> int:
 
 @contextlib.contextmanager
 def forked(*works: Callable[[], object]) -> Iterator[list[int]]:
-    """A child for each piece of work, in the order given. At the end they are killed and reaped.
+    """Forks a child for each piece of work, in this order. At the end it kills and reaps them.
 
-    Nobody waits for a child in between, so that a pid stays its own until then.
+    It reaps none of them earlier, so that no other process gets a child's pid until then.
     """
     pids: list[int] = []
     try:
@@ -50,7 +50,7 @@ def forked(*works: Callable[[], object]) -> Iterator[list[int]]:
 
 
 class Numbers:
-    """A pipe of 64-bit numbers, each written and read whole whoever shares it."""
+    """A pipe of 64-bit numbers. Each number is written and read whole, even if many share it."""
 
     def __init__(self) -> None:
         self._from, self._to = os.pipe()

@@ -1,4 +1,7 @@
-"""Many processes that want one lock all the time: how much they get done, who, and for how much."""
+"""Many processes that acquire and release one lock all the time.
+
+It measures how often they acquire it, how evenly, and how much processor time that costs.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ NANOSECONDS = 400_000_000
 
 @dataclass(frozen=True)
 class Contest:
-    # Acquired and released, a second, by all together.
+    # How often all processes together acquire and release the lock, in a second.
     turns: float
-    # Their shares of all turns.
+    # The smallest and the largest share that a process has of all turns.
     least_lucky: float
     luckiest: float
-    # Nanoseconds of processor time, of all together, a turn.
+    # The processor time of all processes together, in nanoseconds for each turn.
     cost: float
 
 
@@ -45,7 +48,7 @@ def contest(make: Callable[[], Any], processes: int) -> Contest:
             counts.put(turns)
 
         with forked(*[compete] * processes):
-            # All are there, and start and end together.
+            # All of them have been forked: they start and end together.
             ends.put(*[time.monotonic_ns() + NANOSECONDS] * processes)
             turns = [counts.get() for _ in range(processes)]
             cost = sum(costs.get() for _ in range(processes))

@@ -1,14 +1,14 @@
-"""Processes that take turns with a lock: how long each waits for its turn.
+"""Processes that take turns with a lock: how long each of them waits for its turn.
 
-Each acquires, holds for a while as a process does that works elsewhere (asleep), releases, and
-pauses. Where everyone gets its turn, a wait lasts about as long as all the others hold together;
-where a process starves, its wait has no such bound. A wait that has not ended when the measurement
-does counts as it is.
+Each process acquires the lock, holds it for a while, releases it, and pauses. It sleeps while it
+holds the lock. If every process gets its turn, a wait lasts about as long as all the others hold
+the lock together. If a process starves, its wait has no such bound. A wait that has not ended at
+the end of the measurement counts with the time that it has lasted.
 
-A turn of 32 processes that hold for 200 ms lasts 6.4 s. Holders that sleep leave the processors to
-others, so all contests of the same number of processes run at the same time, for as long as the
-slowest of them takes to give everyone some turns. Only those of 1 ms run alone, because they would
-disturb each other.
+One turn of 32 processes that hold the lock for 200 ms each lasts 6.4 s. Holders that sleep leave
+the processors to others. So all contests with the same number of processes run at the same time,
+until the slowest of them has given every process some turns. Only the contests of 1 ms run alone,
+because they would disturb each other.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from rounds import Row, Table, interleaved, row_of
 PROCESSES = 3, 8, 16, 32
 HOLDS = 0.001, 0.02, 0.2
 PAUSE = 0.005
-# Contests in which a holder holds for less than this run alone.
+# Contests with a shorter hold than this, in seconds, run alone.
 BESIDE_OTHERS = 0.02
-# The fewest turns that each process gets, where all get the same.
+# How many turns each process gets at least, if all get the same number.
 TURNS = 4
-# One round only shows that everything can be measured: with a part of a turn, of few.
+# One round only shows that everything can be measured. So it is a part of a turn, of few processes.
 TURNS_OF_ONE_ROUND = 0.25
 PROCESSES_OF_ONE_ROUND = 3, 8
-# Short turns are measured as if they lasted so long: there are more of them.
+# In seconds. Shorter turns are measured for the same time, so there are more of them.
 LEAST_TURN = 0.125
-# Shorter timeouts say more about a machine than about a lock.
+# In seconds. Shorter timeouts would say more about the machine than about the lock.
 LEAST_TIMEOUT = 0.1
 
 LONGEST_BOUND = 1.5
 P99_BOUND = 1.2
 
-# What a process reports beside the nanoseconds of its waits, none of which lasts for centuries.
+# A process reports the nanoseconds of its waits, and these two numbers. No wait lasts so long.
 FAILED = 2**64 - 2
 ENDED = 2**64 - 1
 
@@ -57,7 +57,7 @@ class Contest:
     kind: str
     processes: int
     hold: float
-    # A wait's, of whatever has one.
+    # The timeout of each acquire, in seconds; None if it has none.
     timeout: float | None = None
 
     @property
@@ -84,7 +84,8 @@ class Outcome:
         return statistics.quantiles(self.waits, n=100, method="inclusive")[-1]
 
 
-# What a process does: it reports its waits, and ends soon after a moment. Each waits at least once.
+# What a process does. It reports its waits, and ends soon after the given moment. It waits at least
+# once.
 Work = Callable[[int, Callable[[int], None]], None]
 
 
@@ -97,7 +98,7 @@ def take_turns(acquire: Callable[[], bool], release: Callable[[], object], hold:
             while not acquire():
                 report(FAILED)
             report(now() - since)
-            # At the end all who still wait leave one after the other.
+            # At the end, all processes that still wait acquire the lock one after the other.
             over = now() >= end
             if not over:
                 time.sleep(hold)
@@ -115,15 +116,15 @@ def turns_of(lock: Any, contest: Contest, _seconds: float) -> list[Work]:
 
 
 def turns_after_wait(condition: Any, contest: Contest, seconds: float) -> list[Work]:
-    """Half of them wait to be notified, and are timed from there until they have the lock again.
+    """Half of the processes wait for a notification. The others acquire the lock and notify all.
 
-    The others take it directly, and each time notify all.
+    A wait is measured from the notification until the waiter has acquired the lock again.
     """
     now = time.monotonic_ns
     takers = contest.processes // 2
     waiters = contest.processes - takers
-    # How many waiters have come, how often all were notified, and when: each time that a taker has
-    # held the lock.
+    # How many waiters have come, how often they were notified, and the moment of each notification.
+    # A taker notifies all waiters each time that it has held the lock.
     most = int(seconds / contest.hold) + takers
     words = memoryview(mmap.mmap(-1, 8 * (2 + most))).cast("q")
     came, notified, moments = words[0:1], words[1:2], words[2:]
@@ -138,7 +139,7 @@ def turns_after_wait(condition: Any, contest: Contest, seconds: float) -> list[W
                 number = notified[0]
                 condition.wait()
                 if notified[0] == number:
-                    return  # Woken to end.
+                    return  # This wake-up only says that the contest is over.
                 report(now() - moments[number])
                 waited += 1
                 if now() < end:
@@ -149,7 +150,7 @@ def turns_after_wait(condition: Any, contest: Contest, seconds: float) -> list[W
         over = False
         while not over:
             with condition:
-                # Not before all wait, so that each waits once at least.
+                # It begins when all wait, so that each of them waits at least once.
                 if came[0] == waiters:
                     over = notified[0] > 0 and now() >= end
                     if not over:
@@ -164,7 +165,8 @@ def turns_after_wait(condition: Any, contest: Contest, seconds: float) -> list[W
 
 STOCK = multiprocessing.get_context("fork")
 TIMED = "`Lock`, timed"
-# What makes the stdlib's, what makes ours, and what is done with one.
+# For each kind: what makes the stdlib's object, what makes semlock's, and what processes do with
+# it.
 KINDS: dict[str, tuple[Callable[[], Any], Callable[[], Any], Callable[..., list[Work]]]] = {
     "`Lock`": (STOCK.Lock, semlock.Lock, turns_of),
     "`RLock`": (STOCK.RLock, semlock.RLock, turns_of),
@@ -186,12 +188,12 @@ def all_contests(numbers: Sequence[int]) -> Iterator[Contest]:
             for kind in KINDS:
                 timeout = max(LEAST_TIMEOUT, 2 * processes * hold) if kind == TIMED else None
                 yield Contest(kind, processes, hold, timeout)
-    # Twelve times as long as a turn of all.
+    # This timeout is twelve times as long as a turn of all processes.
     yield Contest(TIMED, 8, 0.02, timeout=2)
 
 
 def groups(numbers: Sequence[int]) -> Iterator[list[Contest]]:
-    """All contests of so many processes each, by those that run at the same time."""
+    """All contests with these numbers of processes, in groups that run at the same time."""
     every = list(all_contests(numbers))
     for contest in every:
         if contest.hold < BESIDE_OTHERS:
@@ -201,7 +203,7 @@ def groups(numbers: Sequence[int]) -> Iterator[list[Contest]]:
 
 
 def run(contests: list[Contest], side: int, turns: float) -> list[Outcome]:
-    """The results of contests that began and ended together."""
+    """Runs contests that begin and end together, and returns their results."""
     seconds = max(contest.seconds(turns) for contest in contests)
     with contextlib.ExitStack() as stack:
         ends = stack.enter_context(Numbers())
@@ -210,7 +212,8 @@ def run(contests: list[Contest], side: int, turns: float) -> list[Outcome]:
         def life(work: Work, to: Numbers) -> None:
             found: list[int] = []
             work(ends.get(), found.append)
-            # One by one: each is written whole, and they are read when everything is over.
+            # Each number in a write of its own, so that it is written whole. The parent reads them
+            # when the contests are over.
             for number in [*found, ENDED]:
                 to.put(number)
 

@@ -1,4 +1,4 @@
-"""Processes that wait for each other in turn: what waking another costs."""
+"""Processes that wait for each other in turn: what it costs to wake another process."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from children import forked
 from machine import processors
 from rounds import Pair, Table, compare
 
-# A measure runs for this long, whatever an exchange takes: with more processes than processors
-# that is a thousand times what it is without.
+# A measure lasts for this time, however long one exchange takes. If there are more processes than
+# processors, an exchange takes a thousand times longer than otherwise.
 NANOSECONDS = 100_000_000
-# The clock is read once in so many exchanges, so that it does not count.
+# The clock is read once for so many exchanges, so that its cost does not matter.
 BATCH = 16
 MEMBERS = 4
 
 
 def repeated(exchange: Callable[[], object]) -> float:
-    """Nanoseconds an exchange, after one for the others to come up."""
+    """Nanoseconds for an exchange. One exchange comes first, until all other processes run."""
     exchange()
     exchanges = 0
     now = start = time.monotonic_ns()
@@ -40,7 +40,10 @@ def forever(step: Callable[[], object]) -> None:
 
 
 def ring(make: Callable[[], Any], members: int) -> float:
-    """Nanoseconds that a token takes from a process to the next. `make` makes one that is taken."""
+    """Nanoseconds that a token takes from one process to the next.
+
+    `make` makes a lock or semaphore that has no free permit.
+    """
     permits = [make() for _ in range(members)]
 
     def pass_on(here: Any, there: Any) -> None:
@@ -61,7 +64,7 @@ def ring(make: Callable[[], Any], members: int) -> float:
 
 
 def hand_over(make: Callable[[], Any]) -> float:
-    """Nanoseconds to another process and back."""
+    """Nanoseconds that a token takes to another process and back."""
     return 2 * ring(make, 2)
 
 
@@ -94,7 +97,7 @@ def spin() -> None:
 
 
 def crowded(measure: Callable[[], float]) -> float:
-    """The measure beside a process for each processor that never waits."""
+    """Measures while there is a process for each processor that never waits."""
     with forked(*[spin] * processors()):
         return measure()
 

@@ -1,4 +1,4 @@
-"""The exact port beside what it is a port of: raw SemLock objects, method by method."""
+"""The exact port beside CPython's own: raw SemLock objects, method by method."""
 
 from __future__ import annotations
 

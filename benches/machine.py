@@ -1,4 +1,4 @@
-"""The machine and the versions of a run. Its figures say little without them."""
+"""The machine and the versions of a run. Without these, its figures say little."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def processors() -> int:
-    """The processors that this process may use."""
+    """How many processors this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -32,15 +32,15 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def load() -> str:
-    """How busy others keep the machine: to be asked before anything is measured."""
+    """How busy other programs keep the machine. Call this before anything is measured."""
     average = os.getloadavg()[0]
-    # The least that one process which never waits adds to the average of the last minute.
+    # A process that never waits adds at least this to the average of the last minute.
     busy = average >= 0.5
     return f"load average {average:.2f} before the run ({'not ' if busy else ''}idle)"
 
 
 def machine() -> str:
-    # How an interpreter was configured matters: these make its own module faster too.
+    # These options make the interpreter's own `_multiprocessing` faster, so the reader needs them.
     options = (sysconfig.get_config_var("CONFIG_ARGS") or "").replace("'", "").split()
     chosen = [option for option in ("--enable-optimizations", "--with-lto") if option in options]
     configured = f"configured with {' '.join(chosen) or 'neither PGO nor LTO'}"

@@ -1,4 +1,4 @@
-"""Python's other locks between processes: `with lock:`, uncontended."""
+"""Other locks between processes that Python programs use: `with lock:`, uncontended."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from children import PATIENCE
 from rounds import Table, interleaved, row_of
 from uncontended import with_lock
 
-# At least 8 times faster.
+# semlock is at least 8 times faster.
 BOUND = 1 / 8
-# Seconds: longer than all rounds take.
+# In seconds. This is longer than all rounds take.
 SERVERS_PATIENCE = 10 * PATIENCE
 
 
@@ -51,7 +51,7 @@ def sysv_semaphore() -> Iterator[Any]:
 @contextlib.contextmanager
 def managers_lock() -> Iterator[Any]:
     manager = SyncManager(ctx=multiprocessing.get_context("fork"))
-    # Its process would outlive this one, if that were killed.
+    # The manager's process gets an alarm: otherwise it would live on if this process were killed.
     manager.start(signal.alarm, (SERVERS_PATIENCE,))
     with manager:
         yield manager.Lock()
@@ -60,8 +60,8 @@ def managers_lock() -> Iterator[Any]:
 def table(rounds: int) -> Table:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        # How it is called, the lock, how many calls take some milliseconds, and the bound, which
-        # is for those that people choose so that a crash does no harm.
+        # The name, the lock, the number of calls that take some milliseconds, and the bound. Locks
+        # that people choose for their crash safety have a bound.
         peers = [
             ("posix_ipc, not crash-safe", stack.enter_context(posix_semaphore()), 20_000, None),
             ("sysv_ipc, SEM_UNDO", stack.enter_context(sysv_semaphore()), 5_000, BOUND),

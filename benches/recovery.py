@@ -1,4 +1,7 @@
-"""A holder that is killed: how soon a waiter owns the lock, and what watching costs till then."""
+"""A holder that is killed: how soon a waiter holds the lock.
+
+It also measures what waiters cost while the holder lives.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ from rounds import Row, Table, interleaved
 
 MANY = 16
 DEATHS_A_ROUND = 4
-# Seconds.
+# In seconds.
 LONGEST_IDLE = 10
 
 
 def die(pid: int) -> int:
-    """Kills a child. The moment at which its death is visible, in nanoseconds."""
+    """Kills a child. Returns the moment at which its death is visible, in nanoseconds."""
     pidfd = os.pidfd_open(pid)
     try:
         os.kill(pid, signal.SIGKILL)
@@ -35,7 +38,7 @@ def die(pid: int) -> int:
 
 
 def recoveries(waiters: int, chance: random.Random) -> list[float]:
-    """Milliseconds from the moment when a death is visible until the first waiter owns the lock."""
+    """Milliseconds from the moment a death is visible until the first waiter holds the lock."""
     lock = semlock.Lock(on_owner_died="ignore")
     with Numbers() as start, Numbers() as held, Numbers() as owned:
 
@@ -52,11 +55,12 @@ def recoveries(waiters: int, chance: random.Random) -> list[float]:
                 owned.put(moment)
 
         def kill_a_holder() -> float:
-            # The dead are reaped only afterwards: a zombie is the harder case.
+            # The dead holder is reaped only afterwards: a zombie is the harder case.
             with forked(hold) as [holder]:
                 held.get()
                 start.put(*[1] * waiters)
-                # Long enough for all of them to sleep, and no fixed phase of what watches.
+                # After this, all waiters sleep. The time is random, so that the death comes at any
+                # point of the watcher's sleep.
                 time.sleep(chance.uniform(0.05, 0.15))
                 dead = die(holder)
                 return (min(owned.get() for _ in range(waiters)) - dead) / 1e6
@@ -66,7 +70,10 @@ def recoveries(waiters: int, chance: random.Random) -> list[float]:
 
 
 def idle(waiters: int, seconds: float) -> tuple[float, float]:
-    """What waiters cost together while a holder lives: wake-ups a second, % of a processor."""
+    """What all waiters together cost while the holder lives.
+
+    Returns wake-ups a second, and % of a processor.
+    """
     lock = semlock.Lock()
     with Numbers() as held:
 
@@ -78,7 +85,7 @@ def idle(waiters: int, seconds: float) -> tuple[float, float]:
         with forked(hold):
             held.get()
             with forked(*[lock.acquire] * waiters) as pids:
-                # Until all of them sleep.
+                # After this, all of them sleep.
                 time.sleep(0.5)
                 wakes, busy = (sum(map(read, pids)) for read in (switches, processor_time))
                 start = time.monotonic()
@@ -97,13 +104,13 @@ def switches(pid: int) -> int:
 
 
 def processor_time(pid: int) -> int:
-    """Nanoseconds that a process of one thread has run."""
+    """Nanoseconds that a process with one thread has run."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
 
 
 def table(rounds: int) -> Table:
     rows = []
-    # Seeded: each run waits as long as the last one did.
+    # Seeded, so that each run waits for the same times.
     chance = random.Random(1)
     few_and_many = 1, MANY
     measures = [partial(recoveries, waiters, chance) for waiters in few_and_many]

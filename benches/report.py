@@ -1,4 +1,4 @@
-"""How a run's tables are shown and kept."""
+"""Shows the tables of a run, and writes them to a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rounds import Row, Table
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, and all those before the point."""
+    """The number with three significant digits, and with all digits before the point."""
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.3g}"
@@ -53,7 +53,7 @@ def summary(tables: list[Table]) -> str:
 
 
 def record(tables: list[Table], **about: Any) -> dict[str, Any]:
-    """All of a run, as it is kept. Ratios are ours to theirs."""
+    """The whole run, as the file has it. A ratio is semlock's figure divided by the rival's."""
     rows = [
         {"table": table.title, "rivals": table.rivals or None}
         | dataclasses.asdict(row)

@@ -1,7 +1,8 @@
-"""Measuring side by side: rounds in which measures take turns, and the rows of results.
+"""Measures side by side, in rounds in which the measures take turns.
 
-What disturbs a machine for a while disturbs all that is measured in that while. So measures take
-turns, each figure is the median over the rounds, and each ratio the median of the rounds' ratios.
+If something disturbs the machine for a while, it disturbs all measures of that time. So the
+measures take turns. Each figure is the median over the rounds, and each ratio is the median of the
+rounds' ratios.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from children import PATIENCE
 
 T = TypeVar("T")
 
-# How often something that takes some nanoseconds is done in a row.
+# How often a call that takes some nanoseconds is repeated for one measurement.
 CALLS = 50_000
 
 
@@ -32,9 +33,9 @@ class Row:
     theirs: float | None = None
     ratio: float | None = None
     better: Literal["lower", "higher"] = "lower"
-    # The greatest ratio that passes; without a ratio, our greatest figure that does.
+    # The greatest ratio that passes. Without a ratio, the greatest figure of semlock's that passes.
     bound: float | None = None
-    # Of the rows of one group the chart shows only the worst.
+    # The chart shows only the worst row of each group.
     group: str | None = None
 
     @property
@@ -56,7 +57,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Pair:
-    """A piece of work, measured on theirs and on ours."""
+    """A piece of work, measured with the rival's object and with semlock's."""
 
     work: str
     theirs: Callable[[], float]
@@ -66,10 +67,10 @@ class Pair:
 
 
 def interleaved(measures: Sequence[Callable[[], T]], rounds: int) -> list[list[T]]:
-    """The results of each measure, in rounds in which they take turns.
+    """The results of each measure. In each round, each measure runs once.
 
-    Every second round runs backwards, so that none has the same one before it each time. A
-    measure that hangs is ended by SIGALRM.
+    Every second round runs backwards, so that a measure does not always follow the same one.
+    SIGALRM ends a measure that hangs.
     """
     results: list[list[T]] = [[] for _ in measures]
     order = list(range(len(measures)))
@@ -85,9 +86,9 @@ def interleaved(measures: Sequence[Callable[[], T]], rounds: int) -> list[list[T
 def row_of(
     work: str, theirs: Sequence[float], ours: Sequence[float], unit: str = "ns", **more: object
 ) -> Row:
-    """A row of two sides' figures, those of one round at the same place in each.
+    """Makes a row of both sides' figures. The figures of one round have the same index.
 
-    There is no ratio if one of theirs is 0.
+    There is no ratio if a figure of the rival's is 0.
     """
     ratio = None
     if all(theirs):
@@ -107,8 +108,8 @@ def compare(pairs: Sequence[Pair], rounds: int) -> list[Row]:
 def timed(statement: str, calls: int = CALLS, **names: object) -> float:
     """Nanoseconds that a statement takes.
 
-    It is compiled anew each time (as `timeit` does it): the interpreter adapts code to what it
-    meets there first, and shared code would be adapted to one side.
+    Each call compiles the statement again, as `timeit` does. The interpreter adapts code to the
+    objects that it meets first, so shared code would be adapted to one of the two sides.
     """
     timer = timeit.Timer(statement, timer=time.perf_counter_ns, globals=names)
     return timer.timeit(calls) / calls

@@ -1,4 +1,4 @@
-"""The Rust core beside its rivals: criterion measures, and this reads what it found."""
+"""The Rust core beside its rivals. Criterion measures them, and this module reads its results."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path
 from rounds import Table, interleaved, row_of
 
 ROOT = Path(__file__).resolve().parent.parent
-# What criterion calls them, and what they do: as bindings have it, and as Rust programs do.
+# Criterion's names, and what they stand for: the lock of language bindings, and of Rust programs.
 OURS = {"raw_lock": "raw lock", "mutex_guard": "`Mutex` with guard"}
-# What criterion calls it, what it is, and the bound.
+# Criterion's name, what it stands for, and the bound.
 RIVALS = [
     ("sem_t", "glibc's `sem_t`", 1.2),
     ("robust_pthread_mutex", "a robust `pthread_mutex_t`", 1.0),
     ("ofd_lock", "`fcntl` lock, of the open file (OFD)", None),
     ("record_lock", "`fcntl` lock, of the process", None),
 ]
-# Seconds. Compiling comes first.
+# In seconds. This includes the time to compile.
 PATIENCE = 20 * 60
 
 
 def estimates(folder: Path) -> dict[str, float]:
-    """The median nanoseconds of each benchmark that criterion left in a folder."""
+    """The median nanoseconds of each benchmark whose results criterion wrote to a folder."""
     return {
         file.parts[-3]: json.loads(file.read_text())["median"]["point_estimate"]
         for file in folder.glob("**/new/estimates.json")
@@ -33,7 +33,7 @@ def estimates(folder: Path) -> dict[str, float]:
 
 
 def run_criterion(*arguments: str) -> dict[str, float]:
-    # Cargo says who it is to what it runs.
+    # Cargo sets CARGO to its own path for the programs that it runs.
     cargo = os.environ.get("CARGO", "cargo")
     command = [cargo, "bench", "--quiet", "--package", "semlock-bench", "--bench", "uncontended"]
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +51,7 @@ def run_criterion(*arguments: str) -> dict[str, float]:
 
 
 def table(rounds: int) -> Table:
-    # Compiles, and runs each once.
+    # This compiles the benchmarks, and runs each of them once.
     run_criterion("--test")
     short = ["--warm-up-time", "0.05", "--measurement-time", "0.2", "--nresamples", "1000"]
     [found] = interleaved([lambda: run_criterion(*short)], max(1, rounds // 3))

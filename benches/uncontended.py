@@ -1,4 +1,4 @@
-"""One process, nobody else: what a lock costs when nobody wants it."""
+"""One process alone: what a lock costs when no other process wants it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def acquire_timeout(lock: Any) -> float:
 
 
 def acquire_taken(lock: Any) -> float:
-    """`acquire(False)` on a lock that is held."""
+    """Nanoseconds of `acquire(False)` on a lock that is held."""
     with lock:
         return timed("acquire(False)", acquire=lock.acquire)
 
@@ -37,7 +37,7 @@ def notify(condition: Any) -> float:
 
 
 def create(make: Callable[[], object], calls: int = 1_000) -> float:
-    """Creation alone: all stay alive until the clock has been read."""
+    """Nanoseconds to make an object. All of them live until the clock has been read."""
     start = time.perf_counter_ns()
     made = [make() for _ in range(calls)]
     taken = time.perf_counter_ns() - start
