@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import semlock
-from semlock import queues
+from semlock import kernel, queues
 from semlock.context import Context
 
 CLASSES = [getattr(semlock, name) for name in semlock.__all__ if name[0].isupper()]
+# What replaces the native classes on other systems.
+REPLACEMENTS = [getattr(kernel, name) for name in kernel.__all__]
 QUEUES = [queues.Queue, queues.JoinableQueue, queues.SimpleQueue]
 FUNCTIONS = [semlock.get_context, semlock.install, semlock.uninstall]
 MAKERS = [
@@ -23,7 +25,13 @@ MAKERS = [
     if inspect.isfunction(maker) and not name.startswith("_")
 ]
 
-WITH_EXAMPLES = [*CLASSES, *QUEUES, semlock.get_context, semlock.install]
+WITH_EXAMPLES = [
+    *CLASSES,
+    *QUEUES,
+    *(cls for cls in REPLACEMENTS if cls is not kernel.SemLock),
+    semlock.get_context,
+    semlock.install,
+]
 
 COLUMNS = 100
 
@@ -32,7 +40,7 @@ COLUMNS = 100
 RUN = """\
 import doctest, sys
 import semlock
-from semlock import context, queues
+from semlock import context, kernel, queues
 
 thing = eval(sys.argv[1])
 test = doctest.DocTestParser().get_doctest(thing.__doc__, {}, sys.argv[1], None, 0)
@@ -56,10 +64,10 @@ def path_of(thing: Any) -> str:
 
 
 OBJECTS = {
-    **{path_of(thing): thing for thing in [*CLASSES, *QUEUES, *FUNCTIONS, *MAKERS]},
+    **{path_of(thing): thing for thing in [*CLASSES, *QUEUES, *REPLACEMENTS, *FUNCTIONS, *MAKERS]},
     **{
         f"{path_of(cls)}.{name}": member
-        for cls in [*CLASSES, *QUEUES]
+        for cls in [*CLASSES, *QUEUES, *REPLACEMENTS]
         for name, member in members(cls)
     },
 }

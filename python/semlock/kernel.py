@@ -1,13 +1,13 @@
-"""The classes that stand for semlock's own where there is no shared memory for these.
+"""The classes that replace semlock's own where there is no shared backend, as on Windows.
 
-They are ``multiprocessing``'s own classes over semlock's ``SemLock``, with the attributes that only
-semlock's have. They do as the stdlib's do: the permits of a process that dies are lost, and an
-object can be sent only to a child, while that is started. The first object that would be robust on
-another system warns that it is not.
+They are ``multiprocessing``'s classes over semlock's ``SemLock``, with the attributes that only
+semlock's classes have. They behave as the stdlib's do. If a process dies, its permits are lost. An
+object can be sent only to a child process, while that child is started. The first object that would
+be robust on another system warns that it is not robust here.
 
-``robust=True`` works for ``RLock`` alone, and only on Windows: a mutex there belongs to a thread,
-and the next owner recovers it when that thread ends. Any thread may release the other locks, so no
-mutex can stand for them.
+``robust=True`` works only for ``RLock``, and only on Windows. There it is a mutex of the system,
+which belongs to a thread. When that thread ends, the next owner recovers the mutex. Any thread may
+release the other locks, and the system's mutexes do not allow that.
 """
 
 from __future__ import annotations
@@ -58,7 +58,17 @@ _set_state: Any = over_our_semlock(inspect.unwrap(_StockSemLock.__setstate__))
 
 
 class SemLock(_StockSemLock):  # type: ignore[misc]
-    """The base class of the locks and semaphores."""
+    """The base class of the locks and semaphores.
+
+    :param kind: 0 for a recursive mutex, 1 for a semaphore.
+    :param value: the permits at the beginning.
+    :param maxvalue: the most permits that there can be.
+    :param ctx: the multiprocessing context whose children get it. None means the default one.
+    :raises ValueError: another kind.
+    :raises OSError: a value that is negative or too large (EINVAL), or the system has no semaphore
+        left.
+    :raises OverflowError: a number that no C int can hold.
+    """
 
     def __init__(self, kind: int, value: int, maxvalue: int, *, ctx: Any = None) -> None:
         _init(self, kind, value, maxvalue, ctx=ctx)
@@ -67,17 +77,42 @@ class SemLock(_StockSemLock):  # type: ignore[misc]
         _set_state(self, state)
 
     def locked(self) -> bool:
-        """Whether no permit is free."""
+        """Return whether some thread holds the lock, or no permit of the semaphore is free."""
         return bool(self._semlock._is_zero())
 
     @property
     def recovered(self) -> int | None:
-        """The dead process that this one has it from; 0 where the system does not tell which."""
+        """The pid of the dead process that held this before, or None: here it is always None.
+
+        The system does not tell when a holder dies.
+        """
         return None
 
 
 class Lock(SemLock, _StockLock):  # type: ignore[misc]
-    """``multiprocessing.Lock``."""
+    """A lock that one thread of one process holds at a time: ``multiprocessing.Lock``.
+
+    It stays held when the process that holds it dies. It is not recursive: a thread that acquires
+    it twice waits for itself. Any thread of any process may release it.
+
+    :param ctx: the multiprocessing context whose children get it. None means the default one.
+    :param robust: True is not available. None means the default: the lock is not robust, and the
+        first one made so warns with a RuntimeWarning. False does not warn.
+    :param on_owner_died: "warn" or "ignore". It has no effect, because the system does not tell of
+        deaths.
+    :raises NotImplementedError: robust=True.
+    :raises OSError: the system has no semaphore left.
+    :raises ValueError: another value of on_owner_died.
+    :raises TypeError: an on_owner_died that is no string.
+
+    >>> import semlock
+    >>> lock = semlock.Lock(robust=False)
+    >>> lock.acquire(timeout=0.5)  # seconds
+    True
+    >>> lock.acquire(block=False)
+    False
+    >>> lock.release()
+    """
 
     def __init__(
         self,
@@ -90,12 +125,38 @@ class Lock(SemLock, _StockLock):  # type: ignore[misc]
         super().__init__(_SEMAPHORE, 1, 1, ctx=ctx)
 
     def holder(self) -> int | None:
-        """None: the system does not tell."""
+        """Return None: the system does not tell which process holds the lock."""
         return None
 
 
 class RLock(SemLock, _StockRLock):  # type: ignore[misc]
-    """``multiprocessing.RLock``. With ``robust=True`` it is recovered when its owner dies."""
+    """A recursive lock: ``multiprocessing.RLock``.
+
+    The thread that holds it can acquire it again, and only that thread can release it. It becomes
+    free when the thread has released it as often as it has acquired it.
+
+    On Windows, a lock made with robust=True is recovered when the thread that holds it ends: the
+    next one that acquires it gets it, with an OwnerDiedWarning.
+
+    :param ctx: the multiprocessing context whose children get it. None means the default one.
+    :param robust: whether the lock is recovered when its holder ends. True is available only on
+        Windows. None means the default: the lock is not robust, and the first one made so warns
+        with a RuntimeWarning. False does not warn.
+    :param on_owner_died: "warn" makes the next holder of a robust lock get an OwnerDiedWarning.
+        With "ignore" it gets none, and finds the death in `recovered`.
+    :raises NotImplementedError: robust=True on another system than Windows.
+    :raises OSError: the system has no semaphore or mutex left.
+    :raises ValueError: another value of on_owner_died.
+    :raises TypeError: an on_owner_died that is no string.
+
+    >>> import os, semlock
+    >>> lock = semlock.RLock(robust=False)
+    >>> with lock, lock:
+    ...     lock.holder() == os.getpid()
+    True
+    >>> lock.locked()
+    False
+    """
 
     def __init__(
         self,
@@ -114,15 +175,21 @@ class RLock(SemLock, _StockRLock):  # type: ignore[misc]
         super().__init__(_RECURSIVE_MUTEX, 1, 1, ctx=ctx)
 
     def holder(self) -> int | None:
-        """The pid of this process if it holds the lock; else None: the system tells no other.
+        """Return the pid of this process if it holds the lock, else None.
 
-        With ``robust=True`` it is None while another thread of this process holds the lock, too.
+        The system does not tell which other process holds the lock. Of a robust lock, it does not
+        even tell whether another thread of this process holds it: that is None, too.
         """
         return os.getpid() if self._semlock._count() > 0 else None
 
     @property
     def recovered(self) -> int | None:
-        """The dead process that this one has it from; 0, for the system does not tell which."""
+        """0 if the thread that held this robust lock before has ended, else None.
+
+        It would be the pid of the dead process, but the system does not tell that. It is set from
+        the acquire that got the lock to the release, in the process that acquired it. Of a lock
+        that is not robust it is always None.
+        """
         return 0 if getattr(self._semlock, "recovered", False) else None
 
     if sys.platform == "win32":
@@ -146,7 +213,30 @@ class RLock(SemLock, _StockRLock):  # type: ignore[misc]
 
 
 class Semaphore(SemLock, _StockSemaphore):  # type: ignore[misc]
-    """``multiprocessing.Semaphore``."""
+    """A number of permits: ``multiprocessing.Semaphore``.
+
+    An acquire takes a permit, and a release gives one back. A permit has no holder: any process may
+    release, also more often than it acquired. What a dead process acquired stays taken.
+
+    :param value: the permits at the beginning, from 0 to 2147483647.
+    :param ctx: the multiprocessing context whose children get it. None means the default one.
+    :param robust: True is not available.
+    :param on_owner_died: "warn" or "ignore". It has no effect, because the system does not tell of
+        deaths.
+    :raises NotImplementedError: robust=True.
+    :raises OSError: a negative value (EINVAL), or the system has no semaphore left.
+    :raises OverflowError: a value that no C int can hold.
+    :raises ValueError: another value of on_owner_died.
+    :raises TypeError: an on_owner_died that is no string.
+
+    >>> import semlock
+    >>> semaphore = semlock.Semaphore(1)
+    >>> semaphore.acquire(timeout=0.5)  # seconds
+    True
+    >>> semaphore.locked()
+    True
+    >>> semaphore.release()
+    """
 
     def __init__(
         self,
@@ -164,14 +254,35 @@ class Semaphore(SemLock, _StockSemaphore):  # type: ignore[misc]
 
 
 class BoundedSemaphore(Semaphore, synchronize.BoundedSemaphore):
-    """``multiprocessing.BoundedSemaphore``."""
+    """A Semaphore that never has more than `value` permits: ``multiprocessing.BoundedSemaphore``.
+
+    One release too many is a ValueError. Everything else is as for Semaphore.
+
+    :param value: the permits at the beginning, and the most that there can be: from 0 to
+        2147483647.
+    :param ctx: the multiprocessing context whose children get it. None means the default one.
+    :param robust: True is not available.
+    :param on_owner_died: "warn" or "ignore". It has no effect, because the system does not tell of
+        deaths.
+    :raises NotImplementedError: robust=True.
+    :raises OSError: a negative value (EINVAL), or the system has no semaphore left.
+    :raises OverflowError: a value that no C int can hold.
+    :raises ValueError: another value of on_owner_died.
+    :raises TypeError: an on_owner_died that is no string.
+
+    >>> import semlock
+    >>> slots = semlock.BoundedSemaphore(1)
+    >>> slots.release()
+    Traceback (most recent call last):
+    ValueError: semaphore or lock released too many times
+    """
 
     def _greatest(self, value: int) -> int:
         return value
 
 
 class _Parts:
-    """Makes the parts of the stdlib's classes, which take it for their context."""
+    """Makes what the stdlib's classes consist of. They take it for their context."""
 
     def __init__(self, ctx: Any) -> None:
         self._ctx = ctx
@@ -190,7 +301,22 @@ class _Parts:
 
 
 class Condition(_StockCondition):  # type: ignore[misc]
-    """``multiprocessing.Condition``."""
+    """A place where processes wait until another one notifies them: ``multiprocessing.Condition``.
+
+    Its lock protects what they wait for.
+
+    :param lock: a semlock.Lock or semlock.RLock, or None for a new RLock. Several conditions may
+        share one.
+    :param ctx: the multiprocessing context whose children get it. None means the default one.
+    :raises OSError: the system has no semaphore left.
+
+    >>> import semlock
+    >>> condition = semlock.Condition(semlock.RLock(robust=False))
+    >>> with condition:
+    ...     condition.notify()  # nobody waits
+    ...     condition.wait(timeout=0.01)  # seconds
+    False
+    """
 
     def __init__(self, lock: Any = None, *, ctx: Any = None) -> None:
         super().__init__(lock, ctx=_Parts(ctx))
@@ -198,6 +324,16 @@ class Condition(_StockCondition):  # type: ignore[misc]
     if sys.platform == "win32":
 
         def wait(self, timeout: float | None = None) -> bool:
+            """Release the lock, wait for a notification, and acquire the lock again.
+
+            When this ends, the caller holds the lock, also when it raises. So it may take longer
+            than the timeout.
+
+            :param timeout: the seconds to wait at most for a notification. None means no limit.
+            :returns: True if it was notified, False if the timeout passed.
+            :raises AssertionError: the caller does not hold the lock.
+            :raises OwnerDiedWarning: only if a warning filter makes it an error.
+            """
             mutex = self._lock._semlock
             if not isinstance(mutex, _RecoveredMutex):
                 return bool(super().wait(timeout))
@@ -213,14 +349,44 @@ class Condition(_StockCondition):  # type: ignore[misc]
 
 
 class Event(_StockEvent):  # type: ignore[misc]
-    """``multiprocessing.Event``."""
+    """A flag that processes can wait for: ``multiprocessing.Event``.
+
+    It is not set at the beginning. If a process dies in one of its methods, the event may hang.
+
+    :param ctx: the multiprocessing context whose children get it. None means the default one.
+    :raises OSError: the system has no semaphore left.
+
+    >>> import semlock
+    >>> event = semlock.Event()
+    >>> event.wait(timeout=0.01)  # seconds
+    False
+    >>> event.set()
+    >>> event.wait()
+    True
+    """
 
     def __init__(self, *, ctx: Any = None) -> None:
         super().__init__(ctx=_Parts(ctx))
 
 
 class Barrier(_StockBarrier):  # type: ignore[misc]
-    """``multiprocessing.Barrier``."""
+    """A point where processes wait until a fixed number have come: ``multiprocessing.Barrier``.
+
+    Each thread that waits is a member. If a member dies, the others wait until their timeout.
+
+    :param parties: how many members have to come, at least 1.
+    :param action: a function without arguments. The last member to come calls it before any gets
+        through.
+    :param timeout: the timeout of a `wait` that is given none, in seconds. None means no limit.
+    :param ctx: the multiprocessing context whose children get it. None means the default one.
+    :raises OSError: the system has no semaphore left.
+
+    >>> import semlock
+    >>> barrier = semlock.Barrier(1, action=lambda: print("all are here"))
+    >>> barrier.wait(timeout=60)  # seconds
+    all are here
+    0
+    """
 
     def __init__(
         self,
@@ -236,7 +402,10 @@ class Barrier(_StockBarrier):  # type: ignore[misc]
 if sys.platform == "win32":
 
     class _RecoveredMutex(_native._RobustMutex):
-        """A mutex with a ``SemLock``'s interface. It warns who acquires it from a dead owner."""
+        """A mutex of the system, with the interface of a ``SemLock``.
+
+        It warns a thread that acquires the mutex from a dead owner.
+        """
 
         ignores_dead_owners: bool
 
