@@ -200,7 +200,7 @@ class RLock(SemLock, _StockRLock):  # type: ignore[misc]
             context.assert_spawning(self)
             duplicate = context.get_spawning_popen().duplicate_for_child  # type: ignore[union-attr]
             mutex = self._semlock
-            return duplicate(mutex.handle), duplicate(mutex._mark), mutex.ignores_dead_owners
+            return duplicate(mutex.handle), duplicate(mutex._died), mutex.ignores_dead_owners
 
         def __setstate__(self, state: Any) -> None:
             if len(state) != 3:

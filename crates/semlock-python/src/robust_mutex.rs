@@ -17,11 +17,11 @@ pub(crate) struct RobustMutex(semlock::RobustMutex);
 impl RobustMutex {
     /// A new one, or one whose handles were duplicated for this process.
     #[new]
-    #[pyo3(signature = (mutex=None, mark=None))]
-    fn new(py: Python<'_>, mutex: Option<usize>, mark: Option<usize>) -> PyResult<Self> {
-        let made = match mutex.zip(mark) {
+    #[pyo3(signature = (mutex=None, died=None))]
+    fn new(py: Python<'_>, mutex: Option<usize>, died: Option<usize>) -> PyResult<Self> {
+        let made = match mutex.zip(died) {
             None => semlock::RobustMutex::new(),
-            Some((mutex, mark)) => semlock::RobustMutex::from_handles([mutex, mark]),
+            Some((mutex, died)) => semlock::RobustMutex::from_handles([mutex, died]),
         };
         made.map(Self).map_err(|error| exception(py, error))
     }
@@ -32,7 +32,7 @@ impl RobustMutex {
     }
 
     #[getter]
-    fn _mark(&self) -> usize {
+    fn _died(&self) -> usize {
         self.0.handles()[1]
     }
 

@@ -5,7 +5,7 @@
 use std::os::windows::io::BorrowedHandle;
 use std::time::Duration;
 
-use crate::os::win32::{Held, LastError, Mark, Mutant, Sem, Waited};
+use crate::os::win32::{Flag, Held, LastError, Mutant, Sem, Waited};
 use crate::{Deadline, Error, Name, Naming, Wait};
 
 /// The greatest value a semaphore can have.
@@ -111,13 +111,13 @@ impl Semaphore {
 #[derive(Debug)]
 pub struct RobustMutex {
     mutex: Mutant,
-    died: Mark,
+    died: Flag,
 }
 
 impl RobustMutex {
     /// Makes a new mutex that is free.
     pub fn new() -> Result<Self, Error> {
-        let died = Mark::create().map_err(os("CreateEvent"))?;
+        let died = Flag::create().map_err(os("CreateEvent"))?;
         Ok(Self { mutex: Mutant::create().map_err(os("CreateMutex"))?, died })
     }
 
@@ -129,7 +129,7 @@ impl RobustMutex {
     pub fn from_handles([mutex, died]: [usize; 2]) -> Result<Self, Error> {
         Ok(Self {
             mutex: Mutant::from_handle(mutex).ok_or(Error::UnknownHandle(mutex))?,
-            died: Mark::from_handle(died).ok_or(Error::UnknownHandle(died))?,
+            died: Flag::from_handle(died).ok_or(Error::UnknownHandle(died))?,
         })
     }
 

@@ -40,16 +40,18 @@ const _: fn(word: &AtomicU32, reach: Reach) -> Woke = system::futex::wake_one;
 /// Wakes all threads that sleep on `word`.
 const _: fn(word: &AtomicU32, reach: Reach) = system::futex::wake_all;
 
-// ---- lineage: marks that forked children inherit until they end or execute ----
+// ---- lineage: whether one of a process and its forked children is left ----
 
-/// Marks this process, and all that it forks, by these numbers; `None` where that is impossible.
+/// Begins a lineage of this process and all that it forks, under these numbers; `None` where that
+/// is impossible.
 const _: fn(file: BorrowedFd<'_>, numbers: &[u64]) -> Option<system::lineage::Lineage> =
     system::lineage::Lineage::begin;
-/// In a child: keeps the mark for the child's whole life.
+/// In a child: keeps the child in the lineage for its whole life.
 const _: fn(system::lineage::Lineage) = system::lineage::Lineage::leave_to_child;
-/// Whether a process that bears this mark may be left: true where that is unknown.
+/// Whether a process of this lineage may be left: true where that is unknown.
 const _: fn(file: BorrowedFd<'_>, number: u64) -> bool = system::lineage::may_be_left;
-/// A number, in this range, of a mark that some process bears; an error where that is unknown.
+/// The number, in this range, of a lineage of which a process is left; an error where that is
+/// unknown.
 const _: fn(file: BorrowedFd<'_>, from: u64, to: u64) -> Result<Option<u64>, Errno> =
     system::lineage::find_left;
 

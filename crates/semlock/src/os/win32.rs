@@ -1,6 +1,6 @@
 //! Windows's semaphores, mutexes and events: `CreateSemaphoreW`, `CreateMutexW`, `CreateEventW`.
 //!
-//! [`Sem`], [`Mutant`] and [`Mark`] own a handle. A table of the open ones turns a handle's number
+//! [`Sem`], [`Mutant`] and [`Flag`] own a handle. A table of the open ones turns a handle's number
 //! back into an owner, so that each is closed exactly once. A number that is not in the table may
 //! be a handle that this process inherited, or that another process duplicated into it. It is taken
 //! over if it is of the kind that the caller asks for.
@@ -285,11 +285,11 @@ impl Mutant {
     }
 }
 
-/// An open event, used as a bit.
+/// An open event, used as a flag.
 #[derive(Clone, Debug)]
-pub(crate) struct Mark(Handle);
+pub(crate) struct Flag(Handle);
 
-impl Mark {
+impl Flag {
     /// `CreateEventW`, without a name. It does not reset itself, and is not set.
     pub(crate) fn create() -> Result<Self, LastError> {
         // SAFETY: without attributes and a name it reads nothing; what it returns is new.

@@ -1,16 +1,18 @@
 //! Ends of a process that are not deaths.
 //!
 //! One process may acquire a plain lock and end, and leave the release to another process. So a
-//! process that ends well leaves its locks held, and marks them so that no process recovers them.
-//! The binding decides which end is a good one: see [`leave_held`] and [`leave_held_at_exit`]. The
-//! end of a process that calls neither, such as a Rust program, is always a death.
+//! process that ends well leaves its locks held, and sets their permits to `UNCHECKED`, so that no
+//! process recovers them. The binding decides which end is a good one: see [`leave_held`] and
+//! [`leave_held_at_exit`]. The end of a process that calls neither, such as a Rust program, is
+//! always a death.
 //!
 //! Some of its threads may still be running. The locks that these hold are not left to others: the
 //! end interrupts these threads as a death does.
 //!
-//! One compare-exchange marks each lock. If the process is killed between two of them, the marked
-//! locks stay held, and the others are recovered. Both are right: the process's own code had ended
-//! well, and then the process was killed. No other process could see an order between the two.
+//! One compare-exchange does this for each lock. If the process is killed between two of them, the
+//! `UNCHECKED` locks stay held, and the others are recovered. Both are right: the process's own
+//! code had ended well, and then the process was killed. No other process could see an order
+//! between the two.
 
 use std::ffi::{c_int, c_void};
 

@@ -14,29 +14,29 @@
 //!  INHERITED from P  else         the same, but the heirs are unknown
 //! ```
 //!
-//! Before a fork, the forking thread marks the locks that it holds itself. (No thread of the child
-//! goes on with what another thread holds.) For each it writes a number of this process and fork,
-//! begins a lineage of this number (see [`Lineage`]), and marks the permit. A lock that it has
-//! marked before keeps its number, and the new child belongs to that lineage too. After the fork
-//! the parent itself leaves the lineage. From then on the kernel knows whether there is an heir: a
-//! child that ends, or executes another program, is an heir no more, but the children that it has
-//! forked before remain heirs.
+//! Before a fork, the forking thread prepares the locks that it holds itself. (No thread of the
+//! child goes on with what another thread holds.) For each it writes a number of this process and
+//! fork, begins a lineage of this number (see [`Lineage`]), and sets the permit to `INHERITED`. A
+//! lock that is `INHERITED` already keeps its number, and the new child belongs to that lineage
+//! too. After the fork the parent itself leaves the lineage. From then on the kernel knows whether
+//! there is an heir: a child that ends, or executes another program, is an heir no more, but the
+//! children that it has forked before remain heirs.
 //!
 //! A process that checks the holder recovers the lock if it finds, in this order, that P is dead,
 //! *then* that the word has P's number, *then* that the lineage is empty. The reasons:
 //!
-//! - A dead P marks nothing and forks no child. Each child that P has forked since it acquired the
-//!   lock belonged to the lineage from its first moment: the kernel copies that with the rest of P.
+//! - A dead P changes no permit and forks no child. Each child that P has forked since it acquired
+//!   the lock belonged to the lineage from its first moment: the kernel copies that with the rest.
 //! - So only a member of the lineage can add a member. An empty lineage stays empty.
 //! - The number must be P's. It is another process's if, after P wrote its number and before P
-//!   marked the permit, a second process released the lock, and a third one acquired it, forked,
-//!   and wrote its own number. Then the heirs are unknown, and no process recovers the lock.
+//!   set the permit to `INHERITED`, a second process released the lock, and a third one acquired
+//!   it, forked, and wrote its own number. Then the heirs are unknown, and no process recovers it.
 //! - A number serves one hold. The heirs of an earlier hold, which P has released since, are of
 //!   another lineage.
 //!
-//! This holds wherever in its fork P is killed. Before the mark, the permit says that P holds the
-//! lock. After the mark, either there is no child and the lineage is empty, or there is a child and
-//! it is in the lineage.
+//! This holds wherever in its fork P is killed. Before the permit is `INHERITED`, it says that P
+//! holds the lock. From then on, either there is no child and the lineage is empty, or there is a
+//! child and it is in the lineage.
 //!
 //! No process can see what an heir does with the lock. An heir may never use it (a worker that was
 //! started under the lock). Then the lock stays held until that heir ends too.

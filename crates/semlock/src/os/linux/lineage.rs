@@ -1,6 +1,7 @@
-//! Marks that forked children inherit until they end or execute: open file description locks
-//! (`fcntl(2)`, `F_OFD_SETLK`) that a mapping keeps.
+//! Lineages: whether one of a process and the children that it forks is left. A member leaves its
+//! lineage when it ends or executes another program.
 //!
+//! A lineage is an open file description lock (`fcntl(2)`, `F_OFD_SETLK`) that a mapping keeps.
 //! Such a lock belongs to an *open* of a file. It ends when neither a descriptor nor a mapping
 //! refers to that open any more. The descriptor is closed at once, so that only the mapping is
 //! left. A fork copies the mapping. The end of a process unmaps it, whatever ended the process, and
@@ -17,13 +18,13 @@ use rustix::io::Errno;
 
 use crate::os::mapping::Memory;
 
-/// The mark of this process, of each child that it forks, and of their children.
+/// The lineage of this process, of each child that it forks, and of their children.
 #[derive(Debug)]
 pub(crate) struct Lineage(Memory);
 
 impl Lineage {
-    /// Marks them by these numbers, for all processes that have the file. `None` where the system
-    /// has no such locks, or this process has no descriptor left.
+    /// Begins a lineage. All processes that have the file can find it by each of these numbers.
+    /// `None` where the system has no such locks, or this process has no descriptor left.
     pub(crate) fn begin(file: BorrowedFd<'_>, numbers: &[u64]) -> Option<Self> {
         let name = format!("/proc/self/fd/{}", file.as_raw_fd());
         // A duplicate would be the same open. Only this lineage has this one.
@@ -39,19 +40,21 @@ impl Lineage {
         Memory::shared(own.as_fd(), 1).ok().map(Self)
     }
 
-    /// In a child: keeps the mark for the child's whole life, and for the children that it forks.
+    /// In a child: keeps the child, and the children that it forks, in the lineage for their whole
+    /// lives.
     pub(crate) fn leave_to_child(self) {
         std::mem::forget(self.0);
     }
 }
 
-/// Whether a process that bears this mark may be left: true where the system does not tell.
+/// Whether a process of the lineage of this number may be left: true where the system does not
+/// tell.
 pub(crate) fn may_be_left(file: BorrowedFd<'_>, number: u64) -> bool {
     find_left(file, number, number) != Ok(None)
 }
 
-/// A number, in this range, of a mark that some process bears. (It may be outside, where other code
-/// has locked more of the file.)
+/// The number, in this range, of a lineage of which a process is left. (It may be outside, where
+/// other code has locked more of the file.)
 ///
 /// # Errors
 /// Where the system does not tell.
@@ -112,10 +115,10 @@ mod tests {
         drop(waits);
         let pid = rustix::process::Pid::from_raw(child).unwrap();
         rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
-        // Children of other tests bear the marks too, until they end.
+        // Children that other tests fork belong to the lineages too, until they end.
         let began = std::time::Instant::now();
         while find(0, 9).is_some() {
-            assert!(began.elapsed().as_secs() < 60, "some process still bears a mark");
+            assert!(began.elapsed().as_secs() < 60, "a process of a lineage is still left");
             std::thread::yield_now();
         }
     }

@@ -112,10 +112,11 @@ pub(crate) struct Shared {
     memory: Memory,
     /// The number of its descriptor. Any code of this process can close it and reuse the number.
     descriptor: AtomicU32,
-    /// Tells whether the descriptor still refers to what was opened.
+    /// The identity of the file: it shows whether the descriptor still refers to what was opened.
     file: FileId,
-    /// The offset of its descriptor, as a mark: nothing reads or writes the file, and no other
-    /// descriptor is likely to have this offset. Only for memory that this process made.
+    /// The random offset that its descriptor was given. Nothing reads or writes the file, so the
+    /// offset stays, and no other descriptor is likely to have the same. Only for memory that this
+    /// process made.
     position: Option<u64>,
 }
 
@@ -124,7 +125,7 @@ impl Shared {
     pub(crate) fn create(words: usize) -> Result<Self, Error> {
         let descriptor = new_memory(u64::try_from(words * WORD).unwrap_or(u64::MAX))?;
         let memory = Memory::shared(descriptor.as_fd(), words)?;
-        let position = mark(descriptor.as_fd());
+        let position = set_random_offset(descriptor.as_fd());
         let mut made = Self::over(descriptor, memory)?;
         made.position = position;
         Ok(made)
@@ -153,7 +154,7 @@ impl Shared {
         self.position.is_some() && points_to() == self.position || self.descriptor().is_some()
     }
 
-    /// Tells its file from all others.
+    /// The identity of its file.
     pub(crate) fn file(&self) -> FileId {
         self.file
     }
@@ -209,8 +210,9 @@ impl Drop for Shared {
     }
 }
 
-/// Gives a descriptor of a new file an offset that no other is likely to have; `None` if it cannot.
-fn mark(descriptor: BorrowedFd<'_>) -> Option<u64> {
+/// Gives a descriptor of a new file an offset that no other descriptor is likely to have. `None` if
+/// that is not possible.
+fn set_random_offset(descriptor: BorrowedFd<'_>) -> Option<u64> {
     // All file systems allow such an offset.
     let position = random().ok()?[0] >> 24;
     seek(descriptor, SeekFrom::Start(position)).ok()
@@ -255,7 +257,7 @@ impl<'fd> Unproven<'fd> {
     }
 }
 
-/// What tells a file from all others. It is the same in every process that has the file, whatever
+/// The identity of a file. It is the same in every process that has the file, whatever
 /// its name or mount is there.
 ///
 /// Device and inode alone do not suffice: a file system reuses the inode of a file that was

@@ -1,15 +1,15 @@
-//! Lineages where the system has no mark that forked children inherit until they end or execute.
+//! Lineages where the system has nothing that forked children inherit until they end or execute.
 
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
-/// The mark of a process and of all that it forks: there is none.
+/// The lineage of a process and of all that it forks: there is none.
 #[derive(Debug)]
 pub(crate) enum Lineage {}
 
 impl Lineage {
-    /// Marks nothing.
+    /// Begins none.
     pub(crate) fn begin(_file: BorrowedFd<'_>, _numbers: &[u64]) -> Option<Self> {
         None
     }
@@ -19,12 +19,12 @@ impl Lineage {
     }
 }
 
-/// Whether a process that bears this mark may be left: that is unknown.
+/// Whether a process of this lineage may be left: that is unknown.
 pub(crate) fn may_be_left(_file: BorrowedFd<'_>, _number: u64) -> bool {
     true
 }
 
-/// A number, in this range, of a mark that some process bears.
+/// The number, in this range, of a lineage of which a process is left.
 ///
 /// # Errors
 /// Always: that is unknown.
