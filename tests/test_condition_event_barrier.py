@@ -55,7 +55,7 @@ def waiting(condition: Any, *timeout: float) -> Body:
 
     def body(line: Line) -> None:
         with condition:
-            line.say("waiting")  # whoever gets the lock now, finds it so
+            line.say("waiting")  # it waits when another process gets the lock
             result = condition.wait(*timeout)
         line.say(result)
         line.hear()

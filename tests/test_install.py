@@ -163,7 +163,7 @@ for found in pkgutil.iter_modules(multiprocessing.__path__):
     if "win32" not in found.name:
         importlib.import_module("multiprocessing." + found.name)
 
-# Somebody who imported parts of it.
+# A program that has imported parts of it.
 import _multiprocessing
 from _multiprocessing import SemLock, flags, sem_unlink
 import semlock.heap
@@ -787,7 +787,7 @@ def make_all():
         context = multiprocessing.get_context(method)
         for name in NAMES:
             getattr(context, name)(*ARGUMENTS.get(name, ()))
-            # As somebody who has the class from before makes it.
+            # As a program makes it that has the class from before.
             if name in STOCKS:
                 STOCKS[name](*ARGUMENTS.get(name, ()), ctx=context)
 

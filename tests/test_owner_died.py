@@ -87,7 +87,7 @@ def taken_by_polling(lock: Any) -> Taken:
     return taken[-1]
 
 
-# ---- Who gets it ----
+# ---- Which acquirer gets the lock ----
 
 
 @robust_locks
@@ -242,7 +242,7 @@ def test_killed_waiters_take_nothing_with_them(make: Make) -> None:
     assert take(lock, False) == TAKEN
 
 
-# ---- Who is told what, and for how long ----
+# ---- Which acquirer is told of a death, and for how long ----
 
 
 @robust_locks
@@ -719,7 +719,7 @@ def foreign_process(body: Callable[[Line], Any]) -> Iterator[Callable[[], None]]
 def wait_once(condition: Any) -> Callable[[Line], bool]:
     def body(line: Line) -> bool:
         with condition:
-            line.say("waits")  # whoever gets the lock now, finds it so
+            line.say("waits")  # it waits when another process gets the lock
             return condition.wait()
 
     return body

@@ -1028,7 +1028,7 @@ def test_no_more_than_its_places_are_ever_in_a_bounded_queue(program: Program) -
 def put(queue, inside):
     for _ in range(200):
         queue.put(1)
-        # Taken back by who gets it, who may have got one that is not told of yet.
+        # The reader acquires this before it gets a message. It may get one that is not counted yet.
         inside.release()
 
 
@@ -1054,8 +1054,8 @@ def test_a_reader_that_forks_and_is_killed_keeps_nobody_from_reading(program: Pr
         KILLS
         + """
 def read_and_fork(queue, said):
-    # Before it waits it looks whether there is a message, and who is killed at that may have taken
-    # one: then the queue is broken.
+    # Before a reader waits, it checks whether there is a message. If it is killed then, it may have
+    # taken one, and the queue is broken.
     def fork(_):
         grandchild = os.fork()
         if grandchild:

@@ -512,7 +512,7 @@ def test_two_conditions_may_have_one_lock() -> None:
     assert lock.acquire(False)
 
 
-# ---- Reprs that name who holds ----
+# ---- Reprs that name the holder ----
 
 
 @both

@@ -201,7 +201,9 @@ def test_ctrl_c_ends_a_long_wait_in_the_main_thread(make: Callable[[], Any]) -> 
     assert len(calls) == 1000
 
 
-def test_a_module_of_that_name_can_be_it_whoever_asks_first(tmp_path: Path) -> None:
+def test_a_module_called_multiprocessing_may_stand_for_semlocks_in_any_import_order(
+    tmp_path: Path,
+) -> None:
     shim = "import sys, semlock._multiprocessing as it; sys.modules[__name__] = it"
     (tmp_path / "_multiprocessing.py").write_text(shim)
     path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
@@ -411,7 +413,7 @@ def test_a_killed_owners_lock_goes_to_the_next_acquirer_which_is_told(
             assert lock.recovered is None
 
 
-def test_if_the_warning_is_an_error_the_lock_is_left_to_the_next_acquirer_who_is_warned_too(
+def test_if_the_warning_is_an_error_the_next_acquirer_gets_the_lock_and_the_warning(
     abandoned: Callable[..., Any],
 ) -> None:
     lock = abandoned()

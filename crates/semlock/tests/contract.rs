@@ -196,7 +196,7 @@ fn a_name_is_kept_until_it_is_unlinked() {
     assert_eq!(errno(semlock::unlink(&name).unwrap_err()), libc::ENOENT);
     let gone = SemLock::rebuild(Kind::Semaphore, 1, &name).unwrap_err();
     assert_eq!(errno(gone), libc::ENOENT);
-    // Who has it open keeps it.
+    // Processes that have it open keep it.
     same.release().unwrap();
     assert!(lock.try_acquire().unwrap());
 }

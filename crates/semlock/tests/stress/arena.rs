@@ -98,9 +98,9 @@ pub struct Place {
     /// Reports of a death, and what was found half-written then.
     pub reports: AtomicU64,
     pub half_written: AtomicU64,
-    /// A semaphore's permits that were taken, and are to be given back by whoever wants to.
+    /// Permits of a semaphore that were acquired. Any process may release them.
     pub owed: AtomicU64,
-    /// When the last ones came who want it, and how many there were ever.
+    /// When the last acquirers came, and how many there have been in all.
     arrivals: [AtomicU64; ARRIVALS],
     arrived: AtomicU64,
     /// Nanoseconds.
@@ -109,7 +109,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Who wants it, and since when. Returns how many had come before.
+    /// Notes an acquirer that comes now. Returns how many had come before.
     fn arrive(&self, at: u64) -> u64 {
         let number = self.arrived.fetch_add(1, SeqCst);
         self.arrivals[index(number)].store(at, SeqCst);

@@ -119,10 +119,10 @@ impl Member {
 
     /// Whether all these are inside together, beside this thread.
     ///
-    /// Who leaves takes its stamp away, counts its exit and gives the permit back, in that order.
-    /// So if nobody's exit was counted while all were read, each who was seen early still had its
-    /// permit when the last one was seen, unless it died: then it is not alive any more when that
-    /// is asked.
+    /// A thread that leaves takes its stamp away, counts its exit and releases the permit, in that
+    /// order. So if no exit was counted while all stamps were read, each thread that was seen early
+    /// still had its permit when the last one was seen, unless it died: then it is not alive any
+    /// more when that is asked.
     fn check_for_one_too_many(&self, object: Object, stamps: &[AtomicU64]) {
         let exits = &self.arena.place(object).exits;
         let before = exits.load(SeqCst);
@@ -259,7 +259,7 @@ impl Member {
         self.arena.place(object).reports.fetch_sub(1, SeqCst);
     }
 
-    /// Who had this number when it was killed: usually one.
+    /// The processes that had this pid when they were killed: usually one.
     fn killed_as(&self, pid: u32) -> impl Iterator<Item = &'static Life> {
         let lives = self.arena.lives().rev().map(|(_, life)| life);
         lives.filter(move |life| life.pid.load(SeqCst) == pid && life.state.load(SeqCst) >= DOOMED)

@@ -595,9 +595,9 @@ impl<'a> Stress<'a> {
             &known.tokens,
         ]
         .map(|word| word.load(SeqCst));
-        // Who dies just as it passes a notification on, between giving it to another and clearing
-        // the dead one's node, leaves it to be passed on once more. That cannot be seen, and is
-        // rare.
+        // A process may die while it passes a notification on, between giving it to another waiter
+        // and clearing the dead waiter's node. Then the notification is passed on once more. That
+        // cannot be seen, and is rare.
         let passed_on_twice = 1 + self.summary.kills / KILLS_FOR_ONE_PASSED_ON_TWICE;
         let deaths_inside = self.deaths_at(Object::ConditionMutex);
         if notified > 0 || waiting > 0 {
@@ -650,8 +650,8 @@ impl<'a> Stress<'a> {
         self.inside[object as usize] + self.perhaps[object as usize]
     }
 
-    /// Who came in went out again, or died there; and who died there was reported, unless that one
-    /// died too before it could note it.
+    /// Each thread that came in went out again, or died inside. Each death inside was reported,
+    /// unless the thread that was told of it died too before it could note that.
     fn check_counters(&self) -> Checked {
         for &object in Object::ALL {
             let place = self.arena.place(object);

@@ -1,17 +1,15 @@
-//! Whether everyone gets a turn in time.
+//! Whether each waiter gets its turn in time.
 //!
-//! Who waits may be passed over for a while, as long as that makes the others faster, and then not
-//! any more. So a wait lasts
+//! Other acquirers may pass a waiter for a while, and no longer once it is starving. So a wait
+//! lasts at most the sum of these times:
 //!
-//! * as long as those who were there before hold it in turn, and as long as it takes to wake each
-//!   of them;
-//! * and for those who came soon after and were faster, until the waiter is hungry: then what is
-//!   released is left to it;
-//! * and where somebody dies meanwhile, as long as it takes until that is found, for each.
+//! * the holds of all waiters that came earlier, and the time to wake each of them;
+//! * the holds of acquirers that came soon after and were faster, until the waiter is starving and
+//!   releases are in turn;
+//! * for each process that dies meanwhile, the time until its death is found.
 //!
 //! All that with room, because the machine has few processors and may be busy. Time in which some
-//! process was stopped does not count: it may have had what the others want, or be the one who
-//! waits.
+//! process was stopped does not count: that process may be the holder, or the waiter itself.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;

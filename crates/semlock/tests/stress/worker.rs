@@ -190,7 +190,7 @@ impl<'a> Worker<'a> {
                 _ => self.me.fail(object, "its holder could not take it again"),
             })
             .collect();
-        // Who dies here dies with two.
+        // A process that dies here dies with two permits.
         if self.chance.u8(..4) == 0 {
             self.take_robust_permit();
         } else {

@@ -12,7 +12,7 @@ use crate::ffi::class_names::class_of;
 use crate::ffi::objects::held;
 use crate::ffi::values::{formatted, long, string};
 
-/// Who holds a lock, and how often, in the words of `multiprocessing`.
+/// The holder of a lock, and how often it holds it, in the words of `multiprocessing`.
 ///
 /// # Safety
 /// Attached; `slf` holds `lock`.

@@ -15,7 +15,7 @@ use crate::os::posix::symbol::symbol;
 
 pub(crate) const VALUE_MAX: i32 = 32_767;
 
-/// Each `sem_open` opens another descriptor. If a number comes a second time, somebody else closed
+/// Each `sem_open` opens another descriptor. If a number comes a second time, other code closed
 /// the first descriptor meanwhile.
 pub(crate) const EACH_OPEN_HAS_ITS_HANDLE: bool = true;
 

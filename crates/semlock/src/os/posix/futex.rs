@@ -7,7 +7,7 @@ use crate::atomic::{AtomicU32, AtomicU64};
 use crate::os::system::futex;
 pub(crate) use crate::sleep::{Slept, Woke};
 
-/// Who can sleep on a word. All who use one word pass the same.
+/// Which threads can sleep on a word. All callers that use one word pass the same value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
     /// Threads of this process. (A system may key the word by its page: a fork, after which pages

@@ -351,7 +351,7 @@ fn set_as_one_leaves(tracer: &Tracer) {
     event::works(tracer, &event);
 }
 
-/// Who waits when it is set gets on, be it cleared at once.
+/// A waiter that waits when the event is set gets on, even if the event is cleared at once.
 fn timeout_as_pulsed(tracer: &Tracer) {
     let event = event();
     let prepare = || {
