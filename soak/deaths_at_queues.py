@@ -59,9 +59,9 @@ def killed_writers(world: World, random: Random) -> int:
         for sender in range(3):
             with killed_at_the_end(world, put_for_ever, queue, sender):
                 for _ in range(random.randint(1, MESSAGES)):
-                    who, number = opened(queue.get())
-                    equal(number, last.get(who, -1) + 1)
-                    last[who] = number
+                    writer, number = opened(queue.get())
+                    equal(number, last.get(writer, -1) + 1)
+                    last[writer] = number
                     received += 1
     except QueueBrokenError:
         pass

@@ -255,7 +255,7 @@ MAIN = (
     "import multiprocessing, os, select, signal, sys, threading, warnings\n"
     + ENDS
     + """
-who, hold, end, *how = sys.argv[1:]
+ends, hold, end, *how = sys.argv[1:]
 if how:
     import semlock
 
@@ -265,7 +265,7 @@ lock = multiprocessing.Lock()
 first = os.getpid()
 death_of_the_first = os.pidfd_open(first)
 forked = os.fork()
-if bool(forked) == (who == "first"):
+if bool(forked) == (ends == "first"):
     sys.stderr = open(os.devnull, "w")
     {**HOLDS, "at exit": at_exit}[hold](lock)
     {**GOOD, **BAD}[end]()

@@ -395,22 +395,22 @@ def test_a_stopped_holder_that_is_killed_has_died(make: Make) -> None:
 
 
 @robust_locks
-@pytest.mark.parametrize("who", ["the main thread", "another thread"])
-def test_a_holder_whose_main_thread_has_ended_keeps_its_lock(make: Make, who: str) -> None:
+@pytest.mark.parametrize("thread", ["the main thread", "another thread"])
+def test_a_holder_whose_main_thread_has_ended_keeps_its_lock(make: Make, thread: str) -> None:
     lock = make()
 
     def body(line: Line) -> None:
         def go_on() -> None:
-            if who == "another thread":
+            if thread == "another thread":
                 lock.acquire()
             line.say("held")
             line.hear()
-            if who == "another thread" or make is semlock.Lock:
+            if thread == "another thread" or make is semlock.Lock:
                 lock.release()
             line.say("released")
             line.hear()
 
-        if who == "the main thread":
+        if thread == "the main thread":
             lock.acquire()
         threading.Thread(target=go_on).start()
         system_call("exit", 0)
@@ -424,7 +424,7 @@ def test_a_holder_whose_main_thread_has_ended_keeps_its_lock(make: Make, who: st
         assert is_kept(lock)
         child.say()
         assert child.hear() == "released"
-        if who == "another thread" or make is semlock.Lock:
+        if thread == "another thread" or make is semlock.Lock:
             assert take(lock) == TAKEN
             lock.release()
         else:
