@@ -148,6 +148,9 @@ impl Event {
     #[must_use]
     pub fn wait_until(&self, deadline: Deadline) -> bool {
         let epoch = self.0.epoch();
+        if self.0.spin(epoch, deadline) == Some(Wait::Acquired) {
+            return true;
+        }
         loop {
             match self.0.wait_since(epoch, deadline) {
                 Wait::Acquired | Wait::OwnerDied(_) => return true,

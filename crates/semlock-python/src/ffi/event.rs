@@ -91,7 +91,8 @@ unsafe fn wait_with(
     let Some(deadline) = (unsafe { deadline(timeout) }) else {
         return ptr::null_mut();
     };
-    match waits::wait(|| Ok(event.raw.wait_since(epoch, deadline))) {
+    let spin = || event.raw.spin(epoch, deadline);
+    match waits::spin_and_wait(spin, || Ok(event.raw.wait_since(epoch, deadline))) {
         Some(end) => boolean(end == Wait::Acquired),
         None => ptr::null_mut(),
     }

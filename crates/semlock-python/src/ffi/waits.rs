@@ -39,3 +39,17 @@ pub(crate) fn wait(mut wait: impl FnMut() -> Result<Wait, Error> + Send) -> Opti
         }
     }
 }
+
+/// The same, for what spins before its first wait. `spin` returns `None` if it did not end the
+/// wait, and no handler may have to run.
+#[cold]
+pub(crate) fn spin_and_wait(
+    spin: impl FnOnce() -> Option<Wait> + Send,
+    mut wait_on: impl FnMut() -> Result<Wait, Error> + Send,
+) -> Option<Wait> {
+    let mut spin = Some(spin);
+    wait(|| match spin.take().and_then(|spin| spin()) {
+        Some(end) => Ok(end),
+        None => wait_on(),
+    })
+}

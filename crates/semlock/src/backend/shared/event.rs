@@ -2,9 +2,10 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::layout::event::FLAG;
+use super::layout::event::{FLAG, LAST_CPU};
 use super::layout::{Kind, Tag};
 use super::object::{Kernel, Object, Shared};
+use super::spin::{EVENTS, LastCpu, try_before_a_sleep};
 use super::wait_schedule::WaitSchedule;
 use crate::word::{Slept, event};
 use crate::{Address, Deadline, Error, Wait};
@@ -46,6 +47,10 @@ impl Event {
         event::Event(self.object.word(FLAG))
     }
 
+    fn last_cpu(&self) -> LastCpu<'_> {
+        LastCpu(self.object.word(LAST_CPU))
+    }
+
     /// Whether it is set.
     #[inline]
     #[must_use]
@@ -56,6 +61,7 @@ impl Event {
     /// Sets it, and wakes all its waiters.
     #[inline]
     pub fn set(&self) {
+        self.last_cpu().take();
         self.word().set(&Kernel);
     }
 
@@ -65,10 +71,19 @@ impl Event {
         self.word().clear();
     }
 
-    /// The epoch in which a wait begins, for [`wait_since`](Self::wait_since).
+    /// The epoch in which a wait begins, for [`spin`](Self::spin) and
+    /// [`wait_since`](Self::wait_since).
     #[must_use]
     pub fn epoch(&self) -> u32 {
         self.word().epoch()
+    }
+
+    /// Spins before the first [`wait_since`](Self::wait_since) of a wait, if that may pay.
+    /// [`Wait::Acquired`]: the event is set, or was set after that epoch. [`Wait::Interrupted`]: a
+    /// signal may have arrived. `None`: go on with `wait_since`.
+    pub fn spin(&self, epoch: u32, deadline: Deadline) -> Option<Wait> {
+        let is_over = || self.word().passed(epoch);
+        try_before_a_sleep(&EVENTS, Some(self.last_cpu()), deadline, is_over)
     }
 
     /// Waits until the event is set, or was set after that epoch; until a deadline; or until a

@@ -23,7 +23,7 @@
 //!
 //!  slot     lock             condvar       barrier       event      channel
 //!    0      PERMIT or VALUE  TICKETS       PERMIT        FLAG       TAIL
-//!    1      EVENTCOUNT       NOTIFIED_AT   EVENTCOUNT               ARRIVALS
+//!    1      EVENTCOUNT       NOTIFIED_AT   EVENTCOUNT    LAST_CPU   ARRIVALS
 //!    2      WATCH            WATCH         its lock's               RUNG
 //!    3      LAST_CHECK       EMPTY_AT      LAST_CHECK
 //!    4      TAG              TAG           TAG           TAG        TAG
@@ -218,6 +218,8 @@ pub mod barrier {
 pub mod event {
     /// Whether it is set. Its waiters sleep on this word.
     pub const FLAG: usize = 0;
+    /// The processor that it was set on last, plus 1. Who sets it writes this before.
+    pub const LAST_CPU: usize = 1;
 }
 
 /// Words of the slot of a channel, and the slots that follow it.

@@ -12,7 +12,8 @@
 use std::hint::spin_loop;
 
 use crate::atomic::{AtomicU64, Ordering};
-use crate::os::{clock, cpu};
+use crate::os::{clock, cpu, thread};
+use crate::{Deadline, Wait};
 
 /// About what a sleep and a wake-up cost where a processor has to be woken too, in nanoseconds. On
 /// virtual machines this is several times the cost without that.
@@ -37,9 +38,12 @@ pub(crate) static LOCKS: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 
 /// in vain, because nobody sent anything, and then they come one after the other: so it tries again
 /// soon.
 pub(crate) static MESSAGES: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 64 };
+/// For events. Whoever waits for one has often waited for long in vain, and then it is set again
+/// and again: so it tries again soon.
+pub(crate) static EVENTS: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 64 };
 
 /// The processor that an object was released on last, plus 1; 0: none yet. For a mutex it is the
-/// processor that the holder acquired it on.
+/// processor that the holder acquired it on. An event is released when it is set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LastCpu<'a>(pub(crate) &'a AtomicU64);
 
@@ -91,5 +95,29 @@ pub(crate) fn try_for_a_while<T>(
             now.store(if less < SHORTEST { 0 } else { less }, Ordering::Relaxed);
             return None;
         }
+    }
+}
+
+/// Tries before the first sleep of a wait whose caller has to run signals' handlers. `None`: the
+/// caller sleeps now. [`Wait::Interrupted`]: it tried in vain, in the process's first thread. A
+/// signal that arrived meanwhile interrupts no sleep, so the caller runs the handlers first.
+pub(crate) fn try_before_a_sleep(
+    budget: &Budget,
+    last_cpu: Option<LastCpu<'_>>,
+    deadline: Deadline,
+    is_over: impl Fn() -> bool,
+) -> Option<Wait> {
+    // A wait that is as short as this ends on time.
+    if deadline.remaining().is_some_and(|left| left.as_nanos() < u128::from(LONGEST)) {
+        return None;
+    }
+    let mut tried = false;
+    let over = try_for_a_while(budget, last_cpu, || {
+        tried = true;
+        is_over().then_some(())
+    });
+    match over {
+        Some(()) => Some(Wait::Acquired),
+        None => (tried && thread::is_first()).then_some(Wait::Interrupted),
     }
 }
