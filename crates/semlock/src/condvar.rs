@@ -116,7 +116,9 @@ impl Condvar {
         let waiting = self.0.enter()?;
         let mutex = guard.mutex();
         drop(guard);
-        while self.0.sleep(&waiting, deadline) == Wait::Interrupted {}
+        if self.0.spin(&waiting, deadline) != Some(Wait::Acquired) {
+            while self.0.sleep(&waiting, deadline) == Wait::Interrupted {}
+        }
         let acquired = mutex.lock();
         Ok((acquired, self.0.leave(waiting)))
     }

@@ -260,7 +260,8 @@ impl Condition {
         };
         // If an exception is set from here on, it stays set until this returns.
         let condvar = &self.raw;
-        let slept = waits::wait(|| Ok(condvar.sleep(&waiting, deadline)));
+        let spin = || condvar.spin(&waiting, deadline);
+        let slept = waits::spin_and_wait(spin, || Ok(condvar.sleep(&waiting, deadline)));
         loop {
             let taken = take_again(&lock.raw);
             lock.raw.restore_depth(depth);

@@ -7,13 +7,14 @@
 //!                   │ ticket (45 bits)    │ slot        │ status │
 //!                   └─────────────────────┴─────────────┴────────┘
 //!  status:  IDLE (the whole state is 0)
-//!           WAITING, NOTIFIED           of a condition's waiter
+//!           WAITING, ASLEEP, NOTIFIED   of a condition's waiter; ASLEEP: it may sleep
 //!           MEMBER, THROUGH, BROKEN     of a barrier's member
 //!  slot:    the condition or barrier that it waits for
 //!
 //!  process: 0 ──claim──► P ──free──► 0          P is dead: ──take over──► Q
-//!  state:   0 ──enter──► WAITING ──► NOTIFIED ──leave──► 0
-//!                   └───► MEMBER ───► THROUGH | BROKEN ──┘
+//!  state:   0 ──enter──► WAITING ─────────────► NOTIFIED ──leave──► 0
+//!                   │       └───sleep──► ASLEEP ────┘                │
+//!                   └───► MEMBER ──────► THROUGH | BROKEN ───leave───┘
 //! ```
 //!
 //! A transition that several processes may make is one compare-exchange. A transition that only the
@@ -21,6 +22,10 @@
 //! also when a process releases a lock that another one holds. The tickets of a slot count up, and
 //! each is used once. So a compare-exchange that names a ticket changes the wait that it means, or
 //! fails.
+//!
+//! A waiter may look at its node for a while before it sleeps. Who notifies it then needs no system
+//! call: the status is in the word that the notification changes, so either the notifier sees
+//! ASLEEP, or the waiter does not become ASLEEP.
 //!
 //! A notified node stays NOTIFIED until its waiter has taken its lock again and leaves. If the
 //! waiter dies before that, another process *takes over* the node, which is then a notification
@@ -38,6 +43,8 @@
 //! - A state becomes WAITING after the process was claimed (Release). A process that searches the
 //!   table loads the state (Acquire), and so sees whose it is. It ends the wait with a Release. A
 //!   waiter that finds itself notified, also as it leaves (Acquire), sees what was written before.
+//! - A state becomes ASLEEP (Relaxed) by an exchange from WAITING. So who loads it sees what was
+//!   before WAITING, as if it had loaded that.
 //! - Taking over needs no ordering: a dead process has done all that it did before others can know
 //!   that it is dead.
 //! - Entering counts the tickets again after the state is WAITING (Release). A process that knows
@@ -63,6 +70,8 @@ pub const STATE: usize = 1;
 pub const STATUS: u64 = 0b111;
 const WAITING: u64 = 1;
 const NOTIFIED: u64 = 2;
+/// It waits for a condition, and may sleep.
+const ASLEEP: u64 = 6;
 const THROUGH: u64 = 3;
 /// Its barrier was broken or reset.
 pub const BROKEN: u64 = 4;
@@ -105,10 +114,19 @@ pub(crate) enum Waits {
 }
 
 impl Waits {
+    /// The status of one that enters.
     fn status(self) -> u64 {
         match self {
             Self::ForNotify => WAITING,
             Self::ForMembers => MEMBER,
+        }
+    }
+
+    /// Whether one with this status waits.
+    fn is_status(self, status: u64) -> bool {
+        match self {
+            Self::ForNotify => matches!(status, WAITING | ASLEEP),
+            Self::ForMembers => status == MEMBER,
         }
     }
 }
@@ -117,7 +135,7 @@ impl Waits {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Node {
     index: usize,
-    /// Its state while it waits.
+    /// Its state while it waits, until it may sleep.
     waiting: u64,
 }
 
@@ -216,9 +234,16 @@ impl Queue<'_> {
         Progress::of(self.waiters.state(node.index).load(Ordering::Acquire))
     }
 
-    /// Sleeps once, unless the wait is over.
+    /// Sleeps once, unless the wait for a condition is over.
     pub(crate) fn sleep(&self, futex: &impl Futex, node: &Node, time: Option<Duration>) -> Slept {
-        futex.wait(self.waiters.state(node.index), low(node.waiting), time)
+        let state = self.waiters.state(node.index);
+        let asleep = node.waiting & !STATUS | ASLEEP;
+        let changed =
+            state.compare_exchange(node.waiting, asleep, Ordering::Relaxed, Ordering::Relaxed);
+        if changed.is_err_and(|seen| seen != asleep) {
+            return Slept::Woken;
+        }
+        futex.wait(state, low(asleep), time)
     }
 
     /// Leaves the table. Returns how the wait stood at that moment.
@@ -230,13 +255,13 @@ impl Queue<'_> {
 
     /// How many waiters wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.all(self.waits.status()).count()
+        self.all_waiting().count()
     }
 
     /// Notifies the oldest waiters that have tickets less than `before`, at most `most` of them.
     /// Returns how many it notified.
     ///
-    /// If a notified waiter may not have been asleep, this asks whether it is dead. If it is, this
+    /// If a notified waiter was not asleep, this asks whether it is dead. If it is, this
     /// notifies the next one instead.
     pub(crate) fn notify(
         &self,
@@ -249,7 +274,7 @@ impl Queue<'_> {
         let ticket = |&(_, state): &(usize, u64)| state >> TICKET_SHIFT;
         let mut notified = 0;
         while notified < most {
-            let waiting = self.all(WAITING).filter(|node| ticket(node) < before);
+            let waiting = self.all_waiting().filter(|node| ticket(node) < before);
             let mut oldest: Vec<_> = if most - notified == 1 {
                 waiting.min_by_key(ticket).into_iter().collect()
             } else {
@@ -281,7 +306,8 @@ impl Queue<'_> {
         if !self.end_wait(index, waiting, NOTIFIED) {
             return false;
         }
-        if futex.wake_one(self.waiters.state(index)) == Woke::One
+        let sleeps = waiting & STATUS == ASLEEP;
+        if sleeps && futex.wake_one(self.waiters.state(index)) == Woke::One
             || !is_dead(waiter)
             || !rule("waiters/a-dead-waiter-is-not-notified")
         {
@@ -309,7 +335,7 @@ impl Queue<'_> {
     /// Ends all waits, and wakes nobody: the members of a barrier sleep on its phase.
     pub(crate) fn end_all(&self, through: bool) {
         let status = if through { THROUGH } else { BROKEN };
-        for (index, state) in self.all(self.waits.status()) {
+        for (index, state) in self.all_waiting() {
             self.end_wait(index, state, status);
         }
     }
@@ -337,7 +363,7 @@ impl Queue<'_> {
         me: Process,
         is_dead: &mut impl FnMut(Process) -> bool,
     ) {
-        for (index, _) in self.all(NOTIFIED) {
+        for (index, _) in self.all(|status| status == NOTIFIED) {
             self.clear_if_dead(futex, index, before, me, is_dead);
         }
     }
@@ -428,7 +454,7 @@ impl Queue<'_> {
 
     /// Whether a waiter is dead.
     pub(crate) fn has_dead_waiter(&self, is_dead: &mut impl FnMut(Process) -> bool) -> bool {
-        self.all(self.waits.status()).any(|(index, state)| {
+        self.all_waiting().any(|(index, state)| {
             let waiter = Process::from_word(self.waiters.process(index).load(Ordering::Acquire));
             // If the state is still the same, the process that was loaded is the one of this wait.
             let is_same = self.waiters.state(index).load(Ordering::Relaxed) == state
@@ -441,7 +467,7 @@ impl Queue<'_> {
     /// on.
     pub(crate) fn wake_another(&self, futex: &impl Futex, me: &Node) {
         // The caller, which has watched, usually is the oldest, and has not left yet.
-        let others = self.all(WAITING).filter(|&(index, _)| {
+        let others = self.all_waiting().filter(|&(index, _)| {
             index != me.index || !rule("waiters/a-leaving-watcher-does-not-wake-itself")
         });
         let oldest = others.min_by_key(|&(_, state)| state >> TICKET_SHIFT);
@@ -470,11 +496,19 @@ impl Queue<'_> {
         slot_of(state) == self.slot
     }
 
-    /// The nodes of this slot whose status is `status`.
-    fn all(&self, status: u64) -> impl Iterator<Item = (usize, u64)> + '_ {
+    /// The nodes of this slot that wait.
+    fn all_waiting(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+        self.all(|status| self.waits.is_status(status))
+    }
+
+    /// The nodes of this slot with a status that `is_it` is true for.
+    fn all<'s>(
+        &'s self,
+        is_it: impl Fn(u64) -> bool + 's,
+    ) -> impl Iterator<Item = (usize, u64)> + 's {
         (0..self.waiters.used()).filter_map(move |index| {
             let state = self.waiters.state(index).load(Ordering::Acquire);
-            (state & STATUS == status && self.is_of_slot(state)).then_some((index, state))
+            (is_it(state & STATUS) && self.is_of_slot(state)).then_some((index, state))
         })
     }
 }

@@ -7,10 +7,11 @@
 use std::os::fd::BorrowedFd;
 
 use super::barrier::reclaim_nodes;
-use super::layout::condvar::{EMPTY_AT, LAST_CHECK, NOTIFIED_AT, TICKETS, WATCH};
+use super::layout::condvar::{EMPTY_AT, LAST_CHECK, LAST_CPU, NOTIFIED_AT, TICKETS, WATCH};
 use super::layout::{Kind, Tag};
 use super::liveness::{LivenessCache, is_due_between_signals};
 use super::object::{Kernel, Object, Shared};
+use super::spin::{CONDITIONS, LastCpu, try_before_a_sleep};
 use super::wait_schedule::{Duty, WaitSchedule};
 use crate::atomic::Ordering;
 use crate::mutation::rule;
@@ -18,6 +19,10 @@ use crate::word::Slept;
 use crate::word::permit::Process;
 use crate::word::waiters::{Node, Progress, Queue, Waits};
 use crate::{Address, Deadline, Error, Wait};
+
+/// In nanoseconds. A check takes several microseconds. So a waiter that was seen alive so long ago is
+/// notified without one.
+const SEEN: u64 = 1_000_000;
 
 /// Waiters sleep on it until they are notified, the oldest first.
 #[derive(Debug)]
@@ -67,6 +72,10 @@ impl Condvar {
         self.object.queue(TICKETS, Waits::ForNotify)
     }
 
+    fn last_cpu(&self) -> LastCpu<'_> {
+        LastCpu(self.object.word(LAST_CPU))
+    }
+
     /// Begins a wait. Call it with the lock held, and release the lock after it.
     ///
     /// # Errors
@@ -83,6 +92,17 @@ impl Condvar {
         }
         let node = self.queue().enter(me).ok_or(Error::TooManyWaiters)?;
         Ok(Waiting { node, who: me })
+    }
+
+    /// Spins before the first [`sleep`](Self::sleep) of a wait, if that may pay. Call it without the
+    /// lock. [`Wait::Acquired`]: it was notified. [`Wait::Interrupted`]: a signal may have arrived.
+    /// `None`: go on with `sleep`.
+    pub fn spin(&self, waiting: &Waiting, deadline: Deadline) -> Option<Wait> {
+        if !self.is_mine(waiting) {
+            return None;
+        }
+        let is_over = || self.queue().progress(&waiting.node) != Progress::Waiting;
+        try_before_a_sleep(&CONDITIONS, self.last_cpu().of_another(waiting.who), deadline, is_over)
     }
 
     /// Sleeps until it is notified ([`Wait::Acquired`]), until a deadline, or until a signal. Call
@@ -172,8 +192,10 @@ impl Condvar {
             self.object.word(NOTIFIED_AT).store(tickets, Ordering::Release);
         }
         let me = self.object.me();
+        self.last_cpu().take_as(me);
         let mut liveness = LivenessCache::new(me);
-        let is_dead = &mut |process| liveness.is_dead(process);
+        // If it died since it was seen alive, a watcher passes its notification on.
+        let is_dead = &mut |process| liveness.is_dead_or_not_seen(process, SEEN);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let notified = queue.notify(&Kernel, most, tickets, me, is_dead);
         if queue.waiting() == 0 || !rule("condition/empty-only-without-waiters") {

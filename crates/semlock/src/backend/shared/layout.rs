@@ -28,7 +28,7 @@
 //!    3      LAST_CHECK       EMPTY_AT      LAST_CHECK
 //!    4      TAG              TAG           TAG           TAG        TAG
 //!    5      MESSAGE or HEIRS LAST_CHECK    TICKETS
-//!    6      LAST_CPU                       PHASE
+//!    6      LAST_CPU         LAST_CPU      PHASE
 //!    7      TICKETS                        WATCH
 //!
 //!  slots after that of a robust semaphore: its permits, one word each, and their hints
@@ -198,6 +198,9 @@ pub mod condvar {
     pub const EMPTY_AT: usize = 3;
     /// When a process last checked the waiters without being the watcher.
     pub const LAST_CHECK: usize = 5;
+    /// Who notifies a waiter writes this before: in the low half its processor, plus 1, in the upper
+    /// half its pid.
+    pub const LAST_CPU: usize = 6;
 }
 
 /// Words of the slot of a barrier. The first words belong to its own lock, as in `lock`.

@@ -1,5 +1,6 @@
 //! Whether a holder is dead: when it is time to check, and how to check.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -35,6 +36,21 @@ fn is_my_turn(last_check: &AtomicU64, me: Process) -> bool {
 const BELIEVED: u64 = 1_000_000_000;
 /// The most processes that a cache remembers as identified.
 const MOST_BELIEVED: usize = 8;
+
+/// What one thread remembers from one wait to the next of a process that it has seen alive.
+#[derive(Clone, Copy)]
+struct Seen {
+    process: u64,
+    /// When it was identified, and when it was last alive, in nanoseconds of the clock.
+    identified: u64,
+    alive: u64,
+}
+
+thread_local! {
+    /// The processes that this thread saw alive, the last one first.
+    static SEEN: Cell<[Seen; MOST_BELIEVED]> =
+        const { Cell::new([Seen { process: 0, identified: 0, alive: 0 }; MOST_BELIEVED]) };
+}
 
 /// Finds out, for one wait, which processes are dead.
 pub(crate) struct LivenessCache {
@@ -81,6 +97,35 @@ impl LivenessCache {
     /// Whether a check was not possible since the last call, because there was no descriptor.
     pub(crate) fn take_no_descriptor(&mut self) -> bool {
         std::mem::take(&mut self.no_descriptor)
+    }
+
+    /// Whether it is certain that this process is dead, for a caller that asks about the same
+    /// processes all the time, and can do with an answer that is `age` nanoseconds old. It remembers
+    /// from one wait to the next what this thread found out: a check with identification reads
+    /// several files of `/proc`, and takes longer than a wake-up.
+    pub(crate) fn is_dead_or_not_seen(&mut self, process: Process, age: u64) -> bool {
+        // The calling process lives.
+        if process == self.me {
+            return false;
+        }
+        let now = clock::now();
+        let mut seen = SEEN.get();
+        let at = seen.iter().position(|seen| seen.process == process.word());
+        let known = at.map(|at| seen[at]).filter(|seen| now < seen.identified + BELIEVED);
+        if known.is_some_and(|seen| now < seen.alive + age) {
+            return false;
+        }
+        if let Some(known) = known {
+            self.believed.push((process, known.identified + BELIEVED));
+        }
+        let dead = self.is_dead(process);
+        if !dead {
+            let identified = known.map_or(now, |known| known.identified);
+            seen[..=at.unwrap_or(MOST_BELIEVED - 1)].rotate_right(1);
+            seen[0] = Seen { process: process.word(), identified, alive: now };
+            SEEN.set(seen);
+        }
+        dead
     }
 
     /// Whether it is certain that this process is dead.

@@ -13,6 +13,8 @@ use std::hint::spin_loop;
 
 use crate::atomic::{AtomicU64, Ordering};
 use crate::os::{clock, cpu, thread};
+use crate::word::low;
+use crate::word::permit::Process;
 use crate::{Deadline, Wait};
 
 /// About what a sleep and a wake-up cost where a processor has to be woken too, in nanoseconds. On
@@ -41,9 +43,12 @@ pub(crate) static MESSAGES: Budget = Budget { now: AtomicU64::new(LONGEST), prob
 /// For events. Whoever waits for one has often waited for long in vain, and then it is set again
 /// and again: so it tries again soon.
 pub(crate) static EVENTS: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 64 };
+/// For notifications of conditions: as for events.
+pub(crate) static CONDITIONS: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 64 };
 
 /// The processor that an object was released on last, plus 1; 0: none yet. For a mutex it is the
-/// processor that the holder acquired it on. An event is released when it is set.
+/// processor that the holder acquired it on. An event is
+/// released when it is set, a condition when it is notified.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LastCpu<'a>(pub(crate) &'a AtomicU64);
 
@@ -56,10 +61,23 @@ impl LastCpu<'_> {
         }
     }
 
+    /// The same, with the calling process's pid in the upper half.
+    pub(crate) fn take_as(self, me: Process) {
+        if let Some(cpu) = cpu::current() {
+            self.0.store(u64::from(me.pid()) << 32 | (u64::from(cpu) + 1), Ordering::Relaxed);
+        }
+    }
+
+    /// `None` if the calling process was the last releaser. It waits for another one, which may run
+    /// anywhere.
+    pub(crate) fn of_another(self, me: Process) -> Option<Self> {
+        (self.0.load(Ordering::Relaxed) >> 32 != u64::from(me.pid())).then_some(self)
+    }
+
     fn is_another(self) -> bool {
-        let last_cpu = self.0.load(Ordering::Relaxed);
+        let last_cpu = low(self.0.load(Ordering::Relaxed));
         // Where the processor is unknown, trying shows whether it pays.
-        cpu::current().is_none_or(|cpu| last_cpu != 0 && last_cpu != u64::from(cpu) + 1)
+        cpu::current().is_none_or(|cpu| last_cpu != 0 && last_cpu != cpu + 1)
     }
 }
 
