@@ -101,8 +101,15 @@ impl State {
 
     /// Sleeps. If a signal handler raises, this member leaves the barrier to the others.
     fn sleep(&self, py: Python<'_>, member: raw::Member, deadline: Deadline) -> PyResult<Passed> {
+        let mut is_first = true;
         let passed = loop {
-            match py.detach(|| self.raw.sleep(&member, deadline)) {
+            let wait = || {
+                if std::mem::take(&mut is_first) && self.raw.spin(&member, deadline) {
+                    return Passed::Interrupted;
+                }
+                self.raw.sleep(&member, deadline)
+            };
+            match py.detach(wait) {
                 Passed::Interrupted => {
                     if let Err(raised) = py.check_signals() {
                         break Err(raised);

@@ -128,6 +128,7 @@ impl Barrier {
                 Entered::Interrupted => {}
             }
         };
+        self.0.spin(&member, deadline);
         loop {
             match self.0.sleep(&member, deadline) {
                 Passed::Through => return Ok(member.index()),

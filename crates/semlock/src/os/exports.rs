@@ -27,8 +27,8 @@ const _: fn() -> u64 = system::clock::about_now;
 
 /// The processor that the calling thread runs on, counted from 0; `None` where that is unknown.
 const _: fn() -> Option<u32> = system::cpu::current;
-/// Whether this process may run on more than one processor.
-const _: fn() -> bool = system::cpu::are_several;
+/// On how many processors this process may run.
+const _: fn() -> usize = system::cpu::count;
 
 // ---- futex: see `posix/futex.rs` ----
 

@@ -7,13 +7,19 @@ use super::layout::{Kind, Tag};
 use super::liveness::{LivenessCache, is_due_between_signals};
 use super::lock::Lock;
 use super::object::{Kernel, Object, Shared};
+use super::spin::{BARRIERS, try_before_a_sleep};
 use super::wait_schedule::{Duty, WaitSchedule};
 use crate::mutation::rule;
+use crate::os::cpu;
 use crate::word::barrier::{Phase, Phases};
 use crate::word::permit::Process;
 use crate::word::waiters::{Node, Progress, Queue, Waits};
 use crate::word::{Futex, Slept};
 use crate::{Address, Deadline, Error, Wait};
+
+/// In nanoseconds. A check takes several microseconds. So the last member does not check one that it
+/// saw alive so long ago. It takes longer than that until anybody can know that a process has ended.
+const SEEN: u64 = 20_000;
 
 /// Processes wait at it until all of them have come.
 ///
@@ -198,7 +204,7 @@ impl Barrier {
         // All have come, but not all of them live.
         if is_last
             && rule("barrier/the-last-looks-after-the-others")
-            && queue.has_dead_waiter(is_dead)
+            && queue.has_dead_waiter(&mut |process| liveness.is_dead_or_not_seen(process, SEEN))
         {
             self.break_it();
             queue.leave(&node);
@@ -209,8 +215,20 @@ impl Barrier {
         if !is_last {
             return Some(Ok(Entered::Waits(member)));
         }
-        self.phases().change(&Kernel, Phase::Action);
+        self.phases().begin_action();
         Some(Ok(Entered::Last(member)))
+    }
+
+    /// Spins before the first [`sleep`](Self::sleep) of a wait, if that may pay. True: a signal may
+    /// have arrived.
+    pub fn spin(&self, member: &Member<'_>, deadline: Deadline) -> bool {
+        // Those that have still to come need processors to run on.
+        let missing = self.parties().saturating_sub(member.index + 1) as usize;
+        if !self.is_mine(member) || missing >= cpu::count() {
+            return false;
+        }
+        let is_over = || self.queue().progress(&member.node) != Progress::Waiting;
+        try_before_a_sleep(&BARRIERS, None, deadline, is_over) == Some(Wait::Interrupted)
     }
 
     /// Waits until all have come, until a deadline, or until a signal.

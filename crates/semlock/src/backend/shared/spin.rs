@@ -45,6 +45,10 @@ pub(crate) static MESSAGES: Budget = Budget { now: AtomicU64::new(LONGEST), prob
 pub(crate) static EVENTS: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 64 };
 /// For notifications of conditions: as for events.
 pub(crate) static CONDITIONS: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 64 };
+/// For the other members of a barrier: as for events.
+pub(crate) static BARRIERS: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 64 };
+/// For a barrier's own lock, which is held for moments.
+pub(crate) static BARRIER_LOCKS: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 64 };
 
 /// The processor that an object was released on last, plus 1; 0: none yet. For a mutex it is the
 /// processor that the holder acquired it on. An event is
@@ -89,7 +93,7 @@ pub(crate) fn try_for_a_while<T>(
     mut attempt: impl FnMut() -> Option<T>,
 ) -> Option<T> {
     let may_pay = || last_cpu.is_none_or(LastCpu::is_another);
-    if !cpu::are_several() || !may_pay() {
+    if cpu::count() == 1 || !may_pay() {
         return None;
     }
     let Budget { now, probe } = budget;

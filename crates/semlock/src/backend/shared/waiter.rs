@@ -11,7 +11,7 @@ use super::layout::lock::{LAST_CHECK, WATCH};
 use super::liveness::{LivenessCache, PAUSE, is_due, is_due_between_signals};
 use super::lock::Lock;
 use super::object::Kernel;
-use super::spin::{LOCKS, try_for_a_while};
+use super::spin::{BARRIER_LOCKS, LOCKS, try_for_a_while};
 use super::wait_schedule::{Duty, WaitSchedule};
 use crate::mutation::rule;
 use crate::os::clock;
@@ -111,7 +111,7 @@ impl<'a> Waiter<'a> {
     fn spin(&self) -> Option<Wait> {
         let lock = self.lock;
         if lock.tag.kind == Kind::Barrier {
-            return None;
+            return try_for_a_while(&BARRIER_LOCKS, None, || lock.attempt(None));
         }
         // A thread that holds a mutex and acquires it again uses it as a token: it waits for
         // another thread to release it.

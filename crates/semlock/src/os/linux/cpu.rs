@@ -1,6 +1,8 @@
 //! Processors.
 
-use once_cell::race::OnceBool;
+use std::num::NonZeroUsize;
+
+use once_cell::race::OnceNonZeroUsize;
 use rustix::thread::{sched_getaffinity, sched_getcpu};
 
 /// The processor that the calling thread runs on, counted from 0.
@@ -75,10 +77,14 @@ fn rseq_offset() -> isize {
     }
 }
 
-/// Whether this process may run on more than one processor.
-pub(crate) fn are_several() -> bool {
-    static SEVERAL: OnceBool = OnceBool::new();
-    SEVERAL.get_or_init(|| sched_getaffinity(None).is_ok_and(|set| set.count() > 1))
+/// On how many processors this process may run.
+pub(crate) fn count() -> usize {
+    static COUNT: OnceNonZeroUsize = OnceNonZeroUsize::new();
+    let ask = || {
+        let count = sched_getaffinity(None).map_or(1, |set| set.count() as usize);
+        NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN)
+    };
+    COUNT.get_or_init(ask).get()
 }
 
 #[cfg(test)]

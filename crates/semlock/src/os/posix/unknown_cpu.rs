@@ -1,8 +1,9 @@
 //! Processors, where the system does not tell on which one a thread runs, or is slow to.
 
+use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 
-use once_cell::race::OnceBool;
+use once_cell::race::OnceNonZeroUsize;
 
 /// The processor that the calling thread runs on: unknown.
 #[inline]
@@ -10,8 +11,8 @@ pub(crate) fn current() -> Option<u32> {
     None
 }
 
-/// Whether this process may run on more than one processor.
-pub(crate) fn are_several() -> bool {
-    static SEVERAL: OnceBool = OnceBool::new();
-    SEVERAL.get_or_init(|| available_parallelism().is_ok_and(|processors| processors.get() > 1))
+/// On how many processors this process may run.
+pub(crate) fn count() -> usize {
+    static COUNT: OnceNonZeroUsize = OnceNonZeroUsize::new();
+    COUNT.get_or_init(|| available_parallelism().unwrap_or(NonZeroUsize::MIN)).get()
 }
