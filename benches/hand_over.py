@@ -18,7 +18,6 @@ from rounds import Pair, Table, compare
 NANOSECONDS = 100_000_000
 # The clock is read once for so many exchanges, so that its cost does not matter.
 BATCH = 16
-MEMBERS = 4
 
 
 def repeated(exchange: Callable[[], object]) -> float:
@@ -85,9 +84,33 @@ def event_round_trip(make: Callable[[], Any]) -> float:
         return repeated(ask)
 
 
-def barrier(make: Callable[[int], Any]) -> float:
-    meeting = make(MEMBERS)
-    with forked(*[partial(forever, meeting.wait)] * (MEMBERS - 1)):
+def condition_round_trip(make: Callable[[], Any]) -> float:
+    """Two take turns under one lock, which each gives up only while it waits."""
+    condition, is_held = make(), multiprocessing.Event()
+
+    def answer() -> None:
+        condition.wait()
+        condition.notify()
+
+    def ask() -> None:
+        condition.notify()
+        condition.wait()
+
+    def wait_and_answer() -> None:
+        is_held.wait()
+        with condition:
+            condition.notify()
+            forever(answer)
+
+    with forked(wait_and_answer), condition:
+        is_held.set()
+        condition.wait()
+        return repeated(ask)
+
+
+def barrier(make: Callable[[int], Any], members: int) -> float:
+    meeting = make(members)
+    with forked(*[partial(forever, meeting.wait)] * (members - 1)):
         return repeated(meeting.wait)
 
 
@@ -110,19 +133,22 @@ def table(rounds: int) -> Table:
         lock.acquire()
         return lock
 
-    def sides(measure: Callable[..., float], name: str, *arguments: Any) -> list[Any]:
-        return [partial(measure, getattr(module, name), *arguments) for module in (stock, semlock)]
+    def sides(measure: Callable[..., float], name: str, *more: Any) -> list[Any]:
+        return [partial(measure, getattr(module, name), *more) for module in (stock, semlock)]
 
     semaphores = [partial(module.Semaphore, 0) for module in (stock, semlock)]
     locks = [partial(taken, module.Lock) for module in (stock, semlock)]
     by_semaphores = [partial(hand_over, make) for make in semaphores]
     by_locks = [partial(hand_over, make) for make in locks]
+    events = sides(event_round_trip, "Event")
     many = 4 * processors()
     pairs = [
         Pair("token to and fro, by `Semaphore`s", *by_semaphores, 0.2),
         Pair("token to and fro, by `Lock`s", *by_locks, 0.2),
-        Pair("`Event` round trip", *sides(event_round_trip, "Event"), 0.5),
-        Pair(f"`Barrier` of {MEMBERS}", *sides(barrier, "Barrier"), 0.5),
+        Pair("`Event` round trip", *events, 0.05),
+        Pair("`Condition` round trip", *sides(condition_round_trip, "Condition"), 0.05),
+        Pair("`Barrier` of 2", *sides(barrier, "Barrier", 2), 0.05),
+        Pair("`Barrier` of 4", *sides(barrier, "Barrier", 4), 0.5),
         Pair(
             f"token to and fro, {processors()} busy processes beside",
             *[partial(crowded, measure) for measure in by_semaphores],
@@ -131,6 +157,11 @@ def table(rounds: int) -> Table:
         Pair(
             f"the same, by `Lock`s, {processors()} busy processes beside",
             *[partial(crowded, measure) for measure in by_locks],
+            1.1,
+        ),
+        Pair(
+            f"`Event` round trip, {processors()} busy processes beside",
+            *[partial(crowded, measure) for measure in events],
             1.1,
         ),
         Pair(

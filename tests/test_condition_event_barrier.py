@@ -1345,3 +1345,36 @@ def test_a_lock_that_a_signal_handler_acquires_during_a_wait_stays_acquired(fami
 
     with forked(waits) as child:
         assert child.result() == [2, 1, 0]
+
+
+# ---- Spinning ----
+
+
+def test_a_waiter_for_which_nothing_comes_sleeps_after_a_moment_of_spinning() -> None:
+    event, condition, barrier = semlock.Event(), semlock.Condition(), semlock.Barrier(2)
+
+    def use_once(_: Line) -> None:
+        """What a waiter spins for has been there before, mostly from another processor."""
+        event.set()
+        with condition:
+            condition.notify()
+        barrier.wait()
+
+    def wait_for_notification() -> object:
+        with condition:
+            return condition.wait(0.3)
+
+    def wait_for_member() -> object:
+        with pytest.raises(threading.BrokenBarrierError):
+            barrier.wait(0.3)
+        return False
+
+    with condition, forked(use_once) as child:
+        assert condition.wait(PATIENCE)
+        barrier.wait()
+        child.result()
+    event.clear()
+    for wait in (lambda: event.wait(0.3), wait_for_notification, wait_for_member):
+        began = time.thread_time()
+        assert wait() is False
+        assert time.thread_time() - began < 0.1, "seconds of processor time"

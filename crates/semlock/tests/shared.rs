@@ -398,6 +398,65 @@ fn a_member_that_is_killed_breaks_the_barrier() {
     assert!(!barrier.is_broken());
 }
 
+/// So many waits that some are over as the waiter spins, some as it falls asleep, and some later.
+const MEETINGS: u32 = 5_000;
+
+#[test]
+fn who_waits_for_an_event_gets_on_whether_it_spins_or_sleeps() {
+    let [there, back] = [(); 2].map(|()| Event::new().unwrap());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..MEETINGS {
+                assert!(there.wait_until(watchdog()));
+                there.clear();
+                back.set();
+            }
+        });
+        for _ in 0..MEETINGS {
+            there.set();
+            assert!(back.wait_until(watchdog()));
+            back.clear();
+        }
+    });
+}
+
+#[test]
+fn who_waits_for_a_condition_gets_on_whether_it_spins_or_sleeps() {
+    let (mutex, condvar) = (Mutex::new().unwrap(), Condvar::new().unwrap());
+    let turn = AtomicU64::new(0);
+    let take_turns = |me: u64| {
+        for _ in 0..MEETINGS {
+            let mut guard = mutex.lock().into_guard();
+            while turn.load(Ordering::Relaxed) != me {
+                let (acquired, notified) = condvar.wait_until(guard, watchdog()).unwrap();
+                assert!(notified);
+                guard = acquired.into_guard();
+            }
+            turn.store(1 - me, Ordering::Relaxed);
+            condvar.notify_one(&guard);
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| take_turns(1));
+        take_turns(0);
+    });
+}
+
+#[test]
+fn the_members_of_a_barrier_get_through_whether_they_spin_or_sleep() {
+    for parties in [2, 4] {
+        let barrier = Barrier::new(parties).unwrap();
+        let meet = || {
+            for _ in 0..MEETINGS / parties {
+                barrier.wait_until(watchdog(), || {}).unwrap();
+            }
+        };
+        thread::scope(|scope| {
+            (0..parties).for_each(|_| drop(scope.spawn(meet)));
+        });
+    }
+}
+
 #[test]
 fn the_last_member_checks_whether_the_earlier_ones_live() {
     if let Some((address, descriptor)) = given() {
