@@ -2052,12 +2052,25 @@ fn a_member_never_sleeps_through_a_change_and_sees_what_was_written_before() {
     });
 }
 
+/// The beginning of the action wakes nobody, and so must not lose that somebody sleeps.
+#[test]
+fn a_member_that_falls_asleep_as_the_action_begins_wakes_at_its_end() {
+    model(|| {
+        let table = Table::new(1);
+        let node = table.barrier().enter(A).unwrap();
+        let member = with(&table, move |table| table.wait_at_barrier(&node));
+        table.phases().begin_action();
+        table.end_barrier(true, Phase::Filling);
+        assert_eq!(member.join().unwrap(), Progress::Passed);
+    });
+}
+
 /// A member that comes while the action runs waits for the phase alone.
 #[test]
 fn a_member_that_waits_for_the_action_to_end_sees_that_the_barrier_broke() {
     model(|| {
         let table = Table::new(1);
-        table.phases().change(&table.futex, Phase::Action);
+        table.phases().begin_action();
         let late = with(&table, |table| {
             loop {
                 let seen = table.phases().see();
