@@ -26,7 +26,8 @@
 //! change of the one or the other. SLEEP is in the word that changes: either the change finds it, or
 //! the exchange that is to set it fails. That exchange needs no ordering, because a sleeper loads
 //! the word again when it wakes; and who loads the word then sees what was before the last change,
-//! as if there had been no exchange after it.
+//! as if there had been no exchange after it. The same holds for the beginning of the action: no node
+//! has changed then.
 
 use std::time::Duration;
 
@@ -91,7 +92,7 @@ impl Phases<'_> {
         loop {
             let seen = Snapshot { word: low(word), phase: Phase::Filling };
             let changed = seen.changed(Phase::Action) | seen.word & SLEEP;
-            match self.exchange(word, changed, Ordering::Release) {
+            match self.exchange(word, changed) {
                 Ok(_) => return,
                 Err(other) => word = other,
             }
@@ -106,7 +107,7 @@ impl Phases<'_> {
             if low(word) != seen.word {
                 return Slept::Woken;
             }
-            match self.exchange(word, asleep, Ordering::Relaxed) {
+            match self.exchange(word, asleep) {
                 Ok(_) => break,
                 Err(other) => word = other,
             }
@@ -115,7 +116,7 @@ impl Phases<'_> {
     }
 
     /// From the whole word as it was seen: as in `event`.
-    fn exchange(self, from: u64, to: u32, order: Ordering) -> Result<u64, u64> {
-        self.0.compare_exchange(from, to.into(), order, Ordering::Relaxed)
+    fn exchange(self, from: u64, to: u32) -> Result<u64, u64> {
+        self.0.compare_exchange(from, to.into(), Ordering::Relaxed, Ordering::Relaxed)
     }
 }
