@@ -66,8 +66,9 @@
 //! sees the record. Taking is a Release, and the load of the head an Acquire: a sender that sees
 //! room overwrites only what was copied before. Both, and the loads that decide about sleeping, are
 //! `SeqCst` too, because committer and sleeper each store to one word and then load another: see
-//! `eventcount`. So do a receiver that moves the head, and whoever sets `BELL`. The words of the ring are Relaxed. What a lock's holder wrote itself, or the holder
-//! before it, is ordered by the lock.
+//! `eventcount`. So do a receiver that moves the head, and whoever sets `BELL`. The words of the
+//! ring are Relaxed. What a lock's holder wrote itself, or the holder before it, is ordered by the
+//! lock.
 
 use super::Futex;
 use super::eventcount::EventCount;
@@ -223,8 +224,11 @@ impl Channel<'_> {
     /// Whether there is nothing to take.
     #[inline]
     pub(crate) fn is_empty(self) -> bool {
-        let tail = self.tail.load(Ordering::SeqCst);
-        (tail ^ self.head.load(Ordering::SeqCst)) & POSITION == 0
+        // The head first: the tail that is loaded after it was there when nothing was left. The
+        // other way round, a message that came meanwhile could be missed while the one before it
+        // was taken.
+        let head = self.head.load(Ordering::SeqCst);
+        (self.tail.load(Ordering::SeqCst) ^ head) & POSITION == 0
     }
 
     /// How many messages are there. One that has begun and not ended is not counted; one of which
@@ -243,14 +247,20 @@ impl Channel<'_> {
 
     /// From now on, the bell is rung.
     pub(crate) fn want_bell<B: Bell>(self, bell: &B) -> Result<(), B::Error> {
-        if self.has_bell() {
+        if !self.has_bell() {
+            let mut seen = self.tail.load(Ordering::Relaxed);
+            while let Err(other) = self.move_tail(seen, seen | BELL) {
+                seen = other;
+            }
+        }
+        // Also if another has set `BELL`: it may have been killed before it rang for what was there.
+        if self.is_empty() || bell.rung().load(Ordering::Relaxed) != 0 {
             return Ok(());
         }
-        let mut seen = self.tail.load(Ordering::Relaxed);
-        while let Err(other) = self.move_tail(seen, seen | BELL) {
-            seen = other;
-        }
-        bell.locked(|_| if self.is_empty() { Ok(()) } else { ring(bell) })
+        bell.locked(|recovered| {
+            self.silence_if_empty(bell, recovered);
+            if self.is_empty() { Ok(()) } else { ring(bell) }
+        })
     }
 
     /// For a process that has found nothing to take: silences a bell that rang in vain.
@@ -386,7 +396,7 @@ impl Channel<'_> {
             return Err(Corrupt);
         }
         let total = if kind == Kind::First {
-            let total = usize::try_from(self.word_at(head + 1)).map_err(|_| Corrupt)?;
+            let total = usize::try_from(self.word_at(head.wrapping_add(1))).map_err(|_| Corrupt)?;
             if total <= bytes {
                 return Err(Corrupt);
             }

@@ -2642,6 +2642,58 @@ fn the_bell_of_a_killed_receiver_rings_for_the_next_message() {
     }
 }
 
+/// Others may receive what was there, and what comes meanwhile is there as well.
+#[test]
+fn a_channel_that_always_has_a_message_is_never_found_empty() {
+    model(|| {
+        let pipe = Arc::new(Pipe::with_messages(1));
+        let other = with(&pipe, |pipe| {
+            pipe.put(A, Kind::Whole, &[2]);
+            let channel = pipe.channel();
+            let record = channel.next().unwrap().unwrap();
+            pipe.take(B, &record);
+        });
+        assert!(!pipe.channel().is_empty());
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn the_bell_rings_for_whoever_asks_after_one_that_was_killed_as_it_asked() {
+    for steps in 0..24 {
+        model_with(1, move || {
+            let pipe = Arc::new(Pipe::with_messages(1));
+            let first = with(&pipe, move |pipe| {
+                let asks = || pipe.channel().want_bell(&Ringer(pipe, D));
+                pipe.life.killed_after(steps, asks).is_some()
+            });
+            pipe.channel().want_bell(&Ringer(&pipe, C)).unwrap();
+            assert!(pipe.is_readable());
+            first.join().unwrap();
+            pipe.all(B);
+            pipe.channel().set_bell_right(&Ringer(&pipe, B));
+            assert!(!pipe.is_readable());
+        });
+    }
+}
+
+/// A sender dies, and the next one to have the bell's lock is one that asks for the bell.
+#[test]
+fn who_asks_for_the_bell_after_a_sender_that_was_killed_leaves_no_ring_in_vain() {
+    for steps in 0..24 {
+        model_with(1, move || {
+            let pipe = Arc::new(Pipe::new());
+            pipe.tail.store(1 << 63, Ordering::SeqCst);
+            let asks = with(&pipe, |pipe| pipe.channel().want_bell(&Ringer(pipe, C)).unwrap());
+            pipe.life.killed_after(steps, || pipe.send(D, 1));
+            asks.join().unwrap();
+            pipe.all(B);
+            pipe.channel().set_bell_right(&Ringer(&pipe, B));
+            assert!(!pipe.is_readable());
+        });
+    }
+}
+
 // ---- Watchers ----
 
 #[test]
