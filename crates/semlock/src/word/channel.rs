@@ -35,8 +35,9 @@
 //!
 //! So a death in the middle of a message costs that message, if it is in parts, and nothing else.
 //!
-//! A process that waits for a message sleeps on the eventcount `arrivals`, and the sender that waits
-//! for room on `room`. A wake-up is lost with a process that is killed between its commit and its
+//! A process that waits for a message sleeps on the eventcount `arrivals`; a receiver in the middle
+//! of a message on `parts`, because others, who may sleep on `arrivals` longer, can do nothing with
+//! a part; and the sender that waits for room on `room`. A wake-up is lost with a process that is killed between its commit and its
 //! waking, so no sleep may be endless.
 //!
 //! # The bell
@@ -144,6 +145,7 @@ pub(crate) struct Channel<'a> {
     pub(crate) tail: &'a AtomicU64,
     pub(crate) head: &'a AtomicU64,
     pub(crate) arrivals: EventCount<'a>,
+    pub(crate) parts: EventCount<'a>,
     pub(crate) room: EventCount<'a>,
     /// Its length is a power of two.
     pub(crate) ring: &'a [AtomicU64],
@@ -190,6 +192,7 @@ impl<'a> Message<'a> {
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub(crate) struct Written {
+    kind: Kind,
     from: u64,
     to: u64,
 }
@@ -328,7 +331,7 @@ impl Channel<'_> {
         message.send(bytes, |piece| writer.put(piece));
         writer.finish();
         let to = moved(from, kind.head() + words(bytes), kind.ends_a_message().into());
-        Written { from, to }
+        Written { kind, from, to }
     }
 
     /// Sends what was written.
@@ -341,7 +344,7 @@ impl Channel<'_> {
     ) -> Result<(), B::Error> {
         match self.move_tail(written.from, written.to) {
             Ok(_) => {
-                self.arrivals.wake_one(futex, || false);
+                self.wake_receiver(futex, written.kind);
                 Ok(())
             }
             Err(seen) if seen == written.from | BELL => self.commit_ringing(futex, bell, written),
@@ -367,7 +370,14 @@ impl Channel<'_> {
             }
             moved.map_err(|_| Corrupt.into())
         });
-        moved.map(|_| self.arrivals.wake_one(futex, || false))
+        moved.map(|_| self.wake_receiver(futex, written.kind))
+    }
+
+    #[inline]
+    fn wake_receiver(self, futex: &impl Futex, kind: Kind) {
+        let begins = matches!(kind, Kind::Whole | Kind::First);
+        let eventcount = if begins { self.arrivals } else { self.parts };
+        eventcount.wake_one(futex, || false);
     }
 
     #[inline]
@@ -525,6 +535,148 @@ impl Writer<'_> {
     fn finish(mut self) {
         if self.filled > 0 {
             self.put_word(self.word);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Slept, Woke};
+    use super::*;
+
+    struct NobodySleeps;
+
+    impl Futex for NobodySleeps {
+        fn wait(&self, _: &AtomicU64, _: u32, _: Option<Duration>) -> Slept {
+            Slept::Woken
+        }
+        fn wake_one(&self, _: &AtomicU64) -> Woke {
+            Woke::Nobody
+        }
+        fn wake_all(&self, _: &AtomicU64) {}
+    }
+
+    struct Silent(AtomicU64);
+
+    impl Bell for Silent {
+        type Error = Corrupt;
+
+        fn locked<T>(&self, run: impl FnOnce(bool) -> T) -> T {
+            run(false)
+        }
+        fn is_locked(&self) -> bool {
+            false
+        }
+        fn rung(&self) -> &AtomicU64 {
+            &self.0
+        }
+        fn ring(&self) -> Result<(), Corrupt> {
+            Ok(())
+        }
+        fn silence(&self) {}
+    }
+
+    /// The words of a channel at a position, after so many messages.
+    struct Words([AtomicU64; 5], Vec<AtomicU64>);
+
+    impl Words {
+        fn at(start: u64) -> Self {
+            let words = [start, start, 0, 0, 0].map(AtomicU64::new);
+            Self(words, (0..64).map(|_| AtomicU64::new(0)).collect())
+        }
+
+        fn channel(&self) -> Channel<'_> {
+            let Self([tail, head, arrivals, parts, room], ring) = self;
+            let [arrivals, parts, room] = [arrivals, parts, room].map(EventCount);
+            Channel { tail, head, arrivals, parts, room, ring }
+        }
+    }
+
+    fn send(channel: Channel<'_>, bell: &Silent, kind: Kind, bytes: &[u8], after: &[u8]) {
+        let pieces = [bytes, after];
+        let written = channel.write(kind, bytes.len(), &mut Message::new(&pieces));
+        channel.commit(&NobodySleeps, bell, written).unwrap();
+    }
+
+    fn take(channel: Channel<'_>, bell: &Silent) -> (Kind, usize, Vec<u8>) {
+        let record = channel.next().unwrap().unwrap();
+        let mut bytes = vec![0; record.bytes];
+        channel.copy(&record, &mut bytes);
+        channel.take(&NobodySleeps, bell, &record);
+        (record.kind, record.total, bytes)
+    }
+
+    #[test]
+    fn positions_and_counts_of_messages_turn_over() {
+        let (last_position, last_message) = (POSITION, MESSAGES);
+        let starts = [
+            0,
+            last_position - 3,
+            last_position,
+            last_message,
+            last_message | (last_position - 1),
+            (last_message - MESSAGE) | (last_position - 7),
+        ];
+        for start in starts.into_iter().flat_map(|start| [start, start | BELL]) {
+            let (words, bell) = (Words::at(start & !BELL), Silent(AtomicU64::new(0)));
+            let channel = words.channel();
+            words.0[0].store(start, Ordering::Relaxed);
+            assert!(channel.is_empty() && channel.count() == 0);
+            for number in 0..40_u8 {
+                let bytes: Vec<_> = (0..number * 3).map(|at| at ^ number).collect();
+                send(channel, &bell, Kind::Whole, &bytes, &[]);
+                send(channel, &bell, Kind::First, &bytes, &[1, 2]);
+                assert_eq!(channel.count(), 1);
+                send(channel, &bell, Kind::Last, &[1, 2], &[]);
+                assert_eq!(channel.count(), 2);
+                let length = bytes.len();
+                assert_eq!(take(channel, &bell), (Kind::Whole, length, bytes.clone()));
+                assert_eq!(take(channel, &bell), (Kind::First, length + 2, bytes));
+                assert_eq!(channel.count(), 1);
+                assert_eq!(take(channel, &bell), (Kind::Last, 2, vec![1, 2]));
+                assert!(channel.is_empty() && channel.count() == 0);
+                assert_eq!(channel.has_bell(), start & BELL != 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_ring_is_full_and_not_empty_wherever_it_begins() {
+        for start in [0, 1, POSITION, POSITION - 63, MESSAGES | POSITION] {
+            let (words, bell) = (Words::at(start), Silent(AtomicU64::new(0)));
+            let channel = words.channel();
+            assert!(channel.fits(63 * WORD) && !channel.fits(63 * WORD + 1));
+            send(channel, &bell, Kind::Whole, &[7; 63 * WORD], &[]);
+            assert!(!channel.is_empty());
+            assert_eq!(channel.has_room(Kind::Whole, 0), Ok(false));
+            assert_eq!(take(channel, &bell).2, [7; 63 * WORD]);
+            assert_eq!(channel.has_room(Kind::Whole, 63 * WORD), Ok(true));
+        }
+    }
+
+    #[test]
+    fn no_words_make_a_record_that_lies_outside_of_what_was_sent() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let extremes = [0, 1, 63, 64, 65, POSITION, MESSAGE, MESSAGES, BELL, u64::MAX];
+        let mut word = || match random.u8(..3) {
+            0 => extremes[random.usize(..extremes.len())],
+            1 => random.u64(..8) << KIND_SHIFT | random.u64(..600),
+            _ => random.u64(..),
+        };
+        for _ in 0..100_000 {
+            let words = Words::at(0);
+            let channel = words.channel();
+            let head = word();
+            words.0[1].store(head, Ordering::Relaxed);
+            words.0[0].store(head.wrapping_add(word() % 70), Ordering::Relaxed);
+            words.1.iter().for_each(|it| it.store(word(), Ordering::Relaxed));
+            let _ = (channel.count(), channel.is_empty(), channel.has_room(Kind::First, 8));
+            if let Ok(Some(record)) = channel.next() {
+                assert!(record.bytes <= 64 * WORD && record.total >= record.bytes);
+                channel.copy(&record, &mut vec![0; record.bytes]);
+            }
         }
     }
 }

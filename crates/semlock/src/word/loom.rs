@@ -2244,6 +2244,7 @@ struct Pipe {
     tail: AtomicU64,
     head: AtomicU64,
     arrivals: AtomicU64,
+    parts: AtomicU64,
     room: AtomicU64,
     ring: Vec<AtomicU64>,
     rung: AtomicU64,
@@ -2268,6 +2269,7 @@ impl Pipe {
             tail: word(0),
             head: word(0),
             arrivals: word(0),
+            parts: word(0),
             room: word(0),
             ring: (0..words).map(|_| word(0)).collect(),
             rung: word(0),
@@ -2289,6 +2291,7 @@ impl Pipe {
             tail: &self.tail,
             head: &self.head,
             arrivals: EventCount(&self.arrivals),
+            parts: EventCount(&self.parts),
             room: EventCount(&self.room),
             ring: &self.ring,
         }
@@ -2640,6 +2643,34 @@ fn the_bell_of_a_killed_receiver_rings_for_the_next_message() {
             assert!(!pipe.is_readable());
         });
     }
+}
+
+/// Another waits for a message, and may have waited for longer.
+#[test]
+fn a_receiver_in_the_middle_of_a_message_is_woken_for_the_next_part() {
+    model_with(2, || {
+        let pipe = Arc::new(Pipe::with_ring(8));
+        pipe.put(A, Kind::First, &[7]);
+        let first = pipe.channel().next().unwrap().unwrap();
+        pipe.lock(&pipe.receivers, B);
+        pipe.take(B, &first);
+        let other = with(&pipe, |pipe| {
+            wait_on(pipe.channel().arrivals, &pipe.futex, || {
+                (pipe.tail.load(Ordering::SeqCst) >> 40 == 2).then_some(())
+            });
+        });
+        let sender = with(&pipe, |pipe| {
+            pipe.put(A, Kind::Last, &[1]);
+            pipe.lock(&pipe.receivers, A);
+            Pipe::unlock(&pipe.receivers, A);
+            pipe.put(A, Kind::Whole, &[2]);
+        });
+        let last = wait_on(pipe.channel().parts, &pipe.futex, || pipe.channel().next().unwrap());
+        assert_eq!(pipe.take(B, &last), 1);
+        Pipe::unlock(&pipe.receivers, B);
+        sender.join().unwrap();
+        other.join().unwrap();
+    });
 }
 
 /// Others may receive what was there, and what comes meanwhile is there as well.

@@ -13,8 +13,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::layout::channel::{
-    ARRIVALS, BELL_LOCK, HEAD, LEAST_WORDS, MOST_WORDS, RECEIVERS, ROOM, RUNG, SENDERS, SLOTS,
-    TAIL, TAKEN,
+    ARRIVALS, BELL_LOCK, HEAD, LEAST_WORDS, MOST_WORDS, PARTS, RECEIVERS, ROOM, RUNG, SENDERS,
+    SLOTS, TAIL, TAKEN,
 };
 use super::layout::{self, SLOT_WORDS, Tag};
 use super::lock::Lock;
@@ -169,6 +169,7 @@ impl Channel {
         View {
             tail: self.object.word(TAIL),
             arrivals: EventCount(self.object.word(ARRIVALS)),
+            parts: EventCount(self.object.word(PARTS)),
             head: &taken[HEAD],
             room: EventCount(&taken[ROOM]),
             ring,
@@ -652,7 +653,7 @@ impl<B: Buffer> Receiving<'_, B> {
             return Ok(Wait::Acquired);
         }
         let deadline = Deadline::after(CHECKS_SENDER);
-        let end = channel.sleep(view.arrivals, deadline, || Ok(!view.is_empty()))?;
+        let end = channel.sleep(view.parts, deadline, || Ok(!view.is_empty()))?;
         // A sender in the middle of a message holds the lock.
         if end == Wait::TimedOut
             && rule("channel/a-receiver-notices-that-its-sender-died")

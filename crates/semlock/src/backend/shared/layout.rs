@@ -25,7 +25,7 @@
 //!    0      PERMIT or VALUE  TICKETS       PERMIT        FLAG       TAIL
 //!    1      EVENTCOUNT       NOTIFIED_AT   EVENTCOUNT    LAST_CPU   ARRIVALS
 //!    2      WATCH            WATCH         its lock's               RUNG
-//!    3      LAST_CHECK       EMPTY_AT      LAST_CHECK
+//!    3      LAST_CHECK       EMPTY_AT      LAST_CHECK               PARTS
 //!    4      TAG              TAG           TAG           TAG        TAG
 //!    5      MESSAGE or HEIRS LAST_CHECK    TICKETS
 //!    6      LAST_CPU         LAST_CPU      PHASE
@@ -233,6 +233,8 @@ pub mod channel {
     pub const ARRIVALS: usize = 1;
     /// Not 0: its bell has rung.
     pub const RUNG: usize = 2;
+    /// The eventcount on which a receiver sleeps that is in the middle of a message.
+    pub const PARTS: usize = 3;
 
     /// The slot of the senders' lock, counted from the channel's.
     pub const SENDERS: u32 = 1;
