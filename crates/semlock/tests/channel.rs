@@ -27,6 +27,18 @@ fn receive(channel: &Channel) -> Vec<u8> {
     channel.receive_until(watchdog()).unwrap().expect("a message")
 }
 
+/// A buffer for which there is no memory.
+struct Full;
+
+impl raw::Buffer for Full {
+    fn begin(&mut self, _: usize) -> Result<(), Error> {
+        Err(Error::Os { call: "malloc", errno: 12 })
+    }
+    fn bytes(&mut self) -> &mut [u8] {
+        unreachable!("there is none")
+    }
+}
+
 /// A message that tells its number and its length in every byte.
 fn message(number: usize, bytes: usize) -> Vec<u8> {
     (0..bytes).map(|at| (number.wrapping_mul(31) ^ at ^ at >> 8 ^ bytes).to_ne_bytes()[0]).collect()
@@ -196,6 +208,27 @@ fn a_thread_in_the_middle_of_a_message_does_not_wait_for_itself() {
     assert_eq!(channel.sending(&[b"x"], watchdog()).wait(), Ok(Wait::Acquired));
 }
 
+/// As a signal's handler would that runs in the middle of a message: what it waits for comes only
+/// when the handler has ended.
+#[test]
+fn a_thread_in_the_middle_of_a_message_waits_for_nothing_that_only_itself_can_do() {
+    let channel = raw::Channel::new(512).unwrap();
+    let large = [&[0; 5000][..]];
+    let mut sending = channel.sending(&large, soon());
+    assert_eq!(sending.wait(), Ok(Wait::TimedOut));
+    let mut message = Vec::new();
+    assert_eq!(channel.receiving(&mut message, watchdog()).wait(), Err(Error::InMidMessage));
+    drop(sending);
+
+    let mut full = Full;
+    let mut receiving = channel.receiving(&mut full, watchdog());
+    assert!(receiving.wait().is_err());
+    assert_eq!(channel.sending(&[&[1; 100]], watchdog()).wait(), Err(Error::InMidMessage));
+    drop(receiving);
+    assert_eq!(channel.receiving(&mut message, soon()).wait(), Ok(Wait::TimedOut));
+    assert!(channel.is_empty());
+}
+
 fn is_readable(channel: &Channel) -> bool {
     let [reader, _] = channel.bell().unwrap();
     let now = Timespec::try_from(Duration::ZERO).unwrap();
@@ -327,15 +360,6 @@ fn a_ring_whose_words_say_nonsense_is_an_error() {
 
 #[test]
 fn a_message_for_which_there_is_no_memory_stays() {
-    struct Full;
-    impl raw::Buffer for Full {
-        fn begin(&mut self, _: usize) -> Result<(), Error> {
-            Err(Error::Os { call: "malloc", errno: 12 })
-        }
-        fn bytes(&mut self) -> &mut [u8] {
-            unreachable!("there is none")
-        }
-    }
     let channel = raw::Channel::new(512).unwrap();
     assert_eq!(channel.try_send(&[b"hello"]), Ok(Tried::Done));
     assert!(channel.try_receive(&mut Full).is_err());

@@ -26,6 +26,7 @@ use crate::atomic::AtomicU64;
 use crate::mutation::rule;
 use crate::os::bell::Bell;
 use crate::os::mapping::FileId;
+use crate::os::thread;
 use crate::word::Slept;
 use crate::word::channel::{self as word, Channel as View, Corrupt, Kind, Message};
 use crate::word::eventcount::{EventCount, WaiterFlags};
@@ -185,8 +186,7 @@ impl Channel {
     #[inline]
     pub fn try_send(&self, message: &[&[u8]]) -> Result<Tried, Error> {
         if !is_acquired(self.senders.try_acquire()) {
-            refuse_in_mid_message(&self.senders)?;
-            return Ok(Tried::NotNow);
+            return not_now(&self.senders);
         }
         let sent = self.try_send_locked(Message::new(message));
         unlock(&self.senders);
@@ -241,8 +241,7 @@ impl Channel {
             return Ok(Tried::NotNow);
         }
         if !is_acquired(self.receivers.try_acquire()) {
-            refuse_in_mid_message(&self.receivers)?;
-            return Ok(Tried::NotNow);
+            return not_now(&self.receivers);
         }
         let received = self.try_receive_locked(buffer);
         unlock(&self.receivers);
@@ -290,7 +289,8 @@ impl Channel {
             }
             self.view().set_bell_right(self);
             match self.sleep(view.arrivals, deadline, || Ok(!view.is_empty()))? {
-                Wait::Acquired => {}
+                // It takes nothing: another that waits may take what it was woken for.
+                Wait::Acquired => view.arrivals.wake_one(&Kernel, || false),
                 end => return Ok(end),
             }
         }
@@ -344,6 +344,15 @@ impl Channel {
     }
 
     // ---- Sleeping ----
+
+    /// An error if the calling thread is in the middle of a message, and so would wait for itself:
+    /// for its own lock; as a sender for the room, or as a receiver for the part, that comes only
+    /// when the call goes on which it has interrupted.
+    #[cold]
+    fn refuse_in_mid_message(&self) -> Result<(), Error> {
+        let is_mid_message = self.senders.is_mine() || self.receivers.is_mine();
+        if is_mid_message { Err(Error::InMidMessage) } else { Ok(()) }
+    }
 
     /// Sleeps until there is what `look` looks for; until a deadline or a signal.
     fn sleep(
@@ -416,14 +425,14 @@ fn unlock(lock: &Lock) {
     debug_assert!(released.is_ok());
 }
 
-/// An error if the calling thread holds the lock: it would wait for itself.
 #[cold]
-fn refuse_in_mid_message(lock: &Lock) -> Result<(), Error> {
-    if lock.is_mine() { Err(Error::InMidMessage) } else { Ok(()) }
+fn not_now(lock: &Lock) -> Result<Tried, Error> {
+    if lock.is_mine() { Err(Error::InMidMessage) } else { Ok(Tried::NotNow) }
 }
 
 /// Acquires one of a channel's locks, or goes on to wait for it.
 fn acquire<'a>(
+    channel: &Channel,
     lock: &'a Lock,
     waiter: &mut Option<Waiter<'a>>,
     deadline: Deadline,
@@ -433,7 +442,7 @@ fn acquire<'a>(
         if is_acquired(tried) {
             return Ok(Wait::Acquired);
         }
-        refuse_in_mid_message(lock)?;
+        channel.refuse_in_mid_message()?;
     }
     match waiter.get_or_insert_with(|| lock.waiter(deadline)).wait() {
         Wait::Acquired | Wait::OwnerDied(_) => {
@@ -477,7 +486,7 @@ impl Sending<'_> {
             (self.left, self.has_begun) = (Message::new(self.pieces), false);
         }
         if !self.holds {
-            match acquire(&channel.senders, &mut self.waiter, self.deadline)? {
+            match acquire(channel, &channel.senders, &mut self.waiter, self.deadline)? {
                 Wait::Acquired => self.holds = true,
                 end => return Ok(end),
             }
@@ -516,6 +525,9 @@ impl Sending<'_> {
         let view = channel.view();
         if view.has_room(kind, bytes)? {
             return Ok(Wait::Acquired);
+        }
+        if channel.receivers.is_mine() {
+            return Err(Error::InMidMessage);
         }
         let has_room = || view.has_room_after_a_wait(kind, bytes).map_err(Error::from);
         let try_it = || match has_room() {
@@ -579,13 +591,14 @@ impl<B: Buffer> Receiving<'_, B> {
         loop {
             if !self.holds {
                 if self.waiter.is_none() && view.is_empty() {
+                    channel.refuse_in_mid_message()?;
                     view.set_bell_right(channel);
                     match self.wait_for_message()? {
                         Wait::Acquired => {}
                         end => return Ok(end),
                     }
                 }
-                match acquire(&channel.receivers, &mut self.waiter, self.deadline)? {
+                match acquire(channel, &channel.receivers, &mut self.waiter, self.deadline)? {
                     Wait::Acquired => self.holds = true,
                     end => return Ok(end),
                 }
@@ -598,6 +611,9 @@ impl<B: Buffer> Receiving<'_, B> {
                 }
                 continue;
             };
+            if record.kind == Kind::First && channel.senders.is_mine() {
+                return Err(Error::InMidMessage);
+            }
             if self.receive(&record)? {
                 self.filled = None;
                 self.end();
@@ -664,7 +680,9 @@ impl<B: Buffer> Receiving<'_, B> {
             }
             unlock(&channel.senders);
         }
-        Ok(end)
+        // A signal that arrived just before the sleep has not interrupted it: see `WaitSchedule`.
+        let has_a_turn = end == Wait::TimedOut && thread::is_first() && rule("sleep/gives-a-turn");
+        Ok(if has_a_turn { Wait::Interrupted } else { end })
     }
 
     fn end(&mut self) {

@@ -28,12 +28,7 @@ impl Bell {
             call: "pipe",
             errno: error.raw_os_error().unwrap_or(libc::EMFILE),
         })?;
-        let (reader, writer) = (OwnedFd::from(reader), OwnedFd::from(writer));
-        for end in [&reader, &writer] {
-            // Nobody waits in a system call of ours: whoever finds nothing there goes on.
-            ioctl_fionbio(end, true).map_err(Error::os("ioctl"))?;
-        }
-        Self::over(reader, writer)
+        Self::over(OwnedFd::from(reader), OwnedFd::from(writer))
     }
 
     /// One that another process made, by descriptors that came from there.
@@ -41,6 +36,11 @@ impl Bell {
         let file = FileId::of(reader.as_fd())?;
         if !FileId::of(writer.as_fd())?.matches(&file) {
             return Err(Error::BadSegment("these descriptors are no two ends of one pipe"));
+        }
+        for end in [&reader, &writer] {
+            // Nobody waits in a system call of ours: whoever finds nothing there goes on. (Also
+            // where another process has opened them anew, and its descriptors wait.)
+            ioctl_fionbio(end, true).map_err(Error::os("ioctl"))?;
         }
         Ok(Self { reader: reader.into_raw_fd(), writer: writer.into_raw_fd(), file })
     }
