@@ -7,16 +7,18 @@ use semlock::raw::Lock;
 use semlock::{Deadline, Event, Wait};
 
 use super::barrier::{self, THROUGH, barrier, fate};
+use super::channel::{self, LARGE, channel};
 use super::condvar::{Both, get_on};
 use super::event::{self, event};
 use super::memory::made_by_another;
 use super::mutex::{holder, mutex, take, used_before};
 use super::semaphore::robust;
 use super::stopped::{
-    coming, give_back, giving_back, is_free, never, plain, reentrant, setting, taking, waiting,
+    coming, give_back, giving_back, is_free, never, plain, receiving, reentrant, sending, setting,
+    taking, waiting,
 };
 use super::{Named, told};
-use crate::peer::fresh;
+use crate::peer::{Peer, fresh};
 use crate::tracer::Tracer;
 
 pub const SCENARIOS: &[Named] = &[
@@ -50,6 +52,10 @@ pub const SCENARIOS: &[Named] = &[
     ("forked/event/set", set),
     ("forked/barrier/first", first),
     ("forked/barrier/last", last),
+    ("forked/channel/send", send),
+    ("forked/channel/send-in-parts", send_in_parts),
+    ("forked/channel/receive", receive),
+    ("forked/channel/receive-in-parts", receive_in_parts),
     ("forked/create/first-of-its-process", |tracer| create(tracer, || {})),
     ("forked/create/used-segment", |tracer| create(tracer, || std::mem::forget(mutex()))),
     ("forked/create/used-slot", |tracer| create(tracer, || drop(mutex()))),
@@ -227,6 +233,47 @@ fn last(tracer: &Tracer) {
     let (last, _) = fork(tracer, coming(&barrier, never), || {}, works_by_itself);
     assert_eq!([fate(tracer, first), last], [THROUGH; 2]);
     barrier::works(tracer, &barrier);
+}
+
+/// The child sends a message of its own, and not its parent's again.
+fn send(tracer: &Tracer) {
+    let channel = channel();
+    fork(tracer, sending(&channel, 1), || {}, || channel::send_one(&channel, 2));
+    let all = channel::drained(tracer, &channel);
+    assert!(all == [1, 2] || all == [2, 1], "{all:?}");
+    channel::works(tracer, &channel);
+}
+
+fn send_in_parts(tracer: &Tracer) {
+    let channel = channel();
+    let receivers = [channel::sleeper(&channel), channel::sleeper(&channel)];
+    fork(tracer, sending(&channel, LARGE), || {}, || channel::send_one(&channel, 2));
+    let mut all = receivers.map(Peer::last_word);
+    all.sort_unstable();
+    assert_eq!(all, [2, LARGE]);
+    channel::works(tracer, &channel);
+}
+
+/// The child receives another message than its parent.
+fn receive(tracer: &Tracer) {
+    let channel = channel();
+    let send = || fresh(|| channel::send_all(&channel, &[1, 2, 3]));
+    let life = || assert!(channel::receive_one(&channel) < 3);
+    let (received, _) = fork(tracer, receiving(&channel), send, life);
+    assert!(received < 3);
+    assert_eq!(channel::drained(tracer, &channel), [3]);
+    channel::works(tracer, &channel);
+}
+
+fn receive_in_parts(tracer: &Tracer) {
+    let channel = channel();
+    let mut sender = channel::sender(&channel, &[LARGE, LARGE]);
+    sender.until_asleep();
+    let life = || assert_eq!(channel::receive_one(&channel), LARGE);
+    let (received, _) = fork(tracer, receiving(&channel), || {}, life);
+    assert_eq!(received, LARGE);
+    sender.join();
+    channel::works(tracer, &channel);
 }
 
 /// What both make at the same time is not the same.

@@ -2,6 +2,7 @@
 //! afterwards.
 
 mod barrier;
+mod channel;
 mod condvar;
 mod event;
 mod forked;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Scenario> {
         condvar::SCENARIOS,
         event::SCENARIOS,
         barrier::SCENARIOS,
+        channel::SCENARIOS,
         memory::SCENARIOS,
     ]
     .concat();

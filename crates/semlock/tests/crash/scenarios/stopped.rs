@@ -6,10 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-use semlock::raw::{Lock, LockKind, Options};
+use semlock::raw::{Channel, Lock, LockKind, Options, Tried};
 use semlock::{Barrier, Deadline, Event, Wait};
 
 use super::barrier::{self, BROKEN, THROUGH, barrier, fate};
+use super::channel::{self, LARGE, channel, channel_with};
 use super::condvar::{Both, get_on};
 use super::event::{self, event};
 use super::mutex::{holder, mutex, mutex_of, sleeper, take, taker, used_before};
@@ -81,6 +82,14 @@ pub const SCENARIOS: &[Named] = &[
     ("stopped/barrier/abort-as-the-last-comes", |tracer| {
         ended_as_the_last_comes(tracer, Barrier::abort);
     }),
+    ("stopped/channel/send-as-others-come", send_as_others_come),
+    ("stopped/channel/send-as-there-is-room", send_as_there_is_room),
+    ("stopped/channel/send-in-parts", send_in_parts),
+    ("stopped/channel/receive-as-others-come", receive_as_others_come),
+    ("stopped/channel/receive-in-parts", receive_in_parts),
+    ("stopped/channel/timeout-as-one-sends", timeout_as_one_sends),
+    ("stopped/channel/send-as-one-polls", send_as_one_polls),
+    ("stopped/channel/receive-as-one-polls", receive_as_one_polls),
 ];
 
 /// What the one that is stopped does, and what that came to.
@@ -449,4 +458,139 @@ fn ended_as_the_last_comes(tracer: &Tracer, end: fn(&Barrier)) {
         assert_eq!(fates(tracer, others), [first], "they do not agree");
     }
     barrier::works(tracer, &barrier);
+}
+
+/// A call that sends this message.
+pub fn sending<'a>(channel: &'a Channel, number: u32) -> impl FnOnce() -> Call<'a> {
+    move || {
+        used_before();
+        Box::new(move || {
+            channel::send_one(channel, number);
+            0
+        })
+    }
+}
+
+/// A call that receives a message, and says its number.
+pub fn receiving<'a>(channel: &'a Channel) -> impl FnOnce() -> Call<'a> {
+    move || {
+        used_before();
+        Box::new(move || channel::receive_one(channel))
+    }
+}
+
+/// What these say, and the one that was stopped, in the order of the numbers; and nothing is left.
+fn all_received(
+    tracer: &Tracer,
+    channel: &Channel,
+    stopped: Option<u32>,
+    receivers: impl IntoIterator<Item = Peer>,
+) -> Vec<u32> {
+    tracer.expects("those who receive to get on");
+    let mut all: Vec<_> = receivers.into_iter().map(Peer::last_word).chain(stopped).collect();
+    all.sort_unstable();
+    channel::works(tracer, channel);
+    all
+}
+
+fn send_as_others_come(tracer: &Tracer) {
+    let channel = channel();
+    let ready = || vec![channel::sleeper(&channel)];
+    let mut sender = None;
+    let meanwhile = |receivers: &mut Vec<Peer>| {
+        receivers.push(channel::receiver(&channel).settled());
+        sender = Some(channel::sender(&channel, &[2]).settled());
+    };
+    let (_, receivers) = tracer.stop(sending(&channel, 1), ready, meanwhile);
+    assert_eq!(all_received(tracer, &channel, None, receivers), [1, 2]);
+    sender.expect("it came").join();
+}
+
+fn send_as_there_is_room(tracer: &Tracer) {
+    let (channel, messages) = channel::full();
+    let receive_all =
+        || (1..=messages).for_each(|number| assert_eq!(channel::receive_one(&channel), number));
+    let (_, ()) = tracer.stop(sending(&channel, messages + 1), || {}, |()| fresh(receive_all));
+    assert_eq!(channel::drained(tracer, &channel), [messages + 1]);
+    channel::works(tracer, &channel);
+}
+
+fn send_in_parts(tracer: &Tracer) {
+    let channel = channel();
+    let ready = || [channel::sleeper(&channel), channel::sleeper(&channel)];
+    let mut sender = None;
+    let meanwhile = |_: &mut [Peer; 2]| sender = Some(channel::sender(&channel, &[2]).settled());
+    let (_, receivers) = tracer.stop(sending(&channel, LARGE), ready, meanwhile);
+    assert_eq!(all_received(tracer, &channel, None, receivers), [2, LARGE]);
+    sender.expect("it came").join();
+}
+
+fn receive_as_others_come(tracer: &Tracer) {
+    let channel = channel();
+    let meanwhile = |receivers: &mut Vec<Peer>| {
+        fresh(|| channel::send_one(&channel, 1));
+        receivers.push(channel::receiver(&channel).settled());
+        fresh(|| channel::send_one(&channel, 2));
+    };
+    let (stopped, receivers) = tracer.stop(receiving(&channel), Vec::new, meanwhile);
+    assert_eq!(all_received(tracer, &channel, Some(stopped), receivers), [1, 2]);
+}
+
+fn receive_in_parts(tracer: &Tracer) {
+    let channel = channel();
+    let mut sender = channel::sender(&channel, &[LARGE, 2]);
+    sender.until_asleep();
+    let meanwhile = |others: &mut Vec<Peer>| others.push(channel::receiver(&channel).settled());
+    let (stopped, receivers) = tracer.stop(receiving(&channel), Vec::new, meanwhile);
+    assert_eq!(all_received(tracer, &channel, Some(stopped), receivers), [2, LARGE]);
+    sender.join();
+}
+
+fn timeout_as_one_sends(tracer: &Tracer) {
+    let channel = channel();
+    let prepare = || {
+        used_before();
+        || channel::receive_until(&channel, soon()).unwrap_or(0)
+    };
+    let meanwhile = |(): &mut ()| fresh(|| channel::send_one(&channel, 1));
+    let (stopped, ()) = tracer.stop(prepare, || {}, meanwhile);
+    let left = channel::drained(tracer, &channel);
+    assert!(stopped == 1 && left.is_empty() || stopped == 0 && left == [1], "{stopped} {left:?}");
+    channel::works(tracer, &channel);
+}
+
+/// One that polls and finds nothing. It may wait until the other has ended what it does.
+fn poller(channel: &Channel) -> Peer {
+    Peer::start(|_line| {
+        let mut bytes = Vec::new();
+        while channel.try_receive(&mut bytes) == Ok(Tried::Done) {}
+    })
+}
+
+fn send_as_one_polls(tracer: &Tracer) {
+    let channel = channel();
+    channel.want_bell().expect("nobody closed it");
+    let meanwhile = |other: &mut Option<Peer>| *other = Some(poller(&channel).settled());
+    let (_, other) = tracer.stop(sending(&channel, 1), || None, meanwhile);
+    tracer.expects("the one that polls to get on");
+    other.expect("it came").join();
+    assert!([&[1][..], &[]].contains(&&*channel::bell_works(tracer, &channel)));
+}
+
+fn receive_as_one_polls(tracer: &Tracer) {
+    let channel = channel_with(&[1, 2]);
+    channel.want_bell().expect("nobody closed it");
+    let meanwhile = |others: &mut Vec<Peer>| {
+        others.push(poller(&channel).settled());
+        others.push(channel::sender(&channel, &[3]).settled());
+    };
+    let prepare = || {
+        used_before();
+        || channel::receive_until(&channel, soon()).unwrap_or(0)
+    };
+    let (stopped, others) = tracer.stop(prepare, Vec::new, meanwhile);
+    tracer.expects("the one that polls and the one that sends to get on");
+    others.into_iter().for_each(Peer::join);
+    let left = channel::bell_works(tracer, &channel);
+    assert!(left.is_sorted() && !left.contains(&stopped), "{stopped} {left:?}");
 }
