@@ -10,10 +10,14 @@ use semlock::{Address, Error};
 
 use crate::driver::{Player, Target};
 use crate::input::Input;
-use crate::objects::{Object, one_of_each, open};
+use crate::objects::{Object, channel, one_of_each, open};
 
 pub const TARGET: Target =
-    Target { name: "addresses", start: || Box::new(Addresses { objects: one_of_each() }) };
+    Target { name: "addresses", start: || Box::new(Addresses { objects: all() }) };
+
+fn all() -> Vec<Object> {
+    one_of_each().into_iter().chain([channel()]).collect()
+}
 
 struct Addresses {
     objects: Vec<Object>,

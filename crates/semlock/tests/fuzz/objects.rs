@@ -1,9 +1,12 @@
 //! One object of each kind, and everything that can be done with one.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use semlock::raw::{Barrier, Condvar, Entered, Event, Lock, LockKind, Options, Passed, Shared};
+use semlock::raw::layout::channel;
+use semlock::raw::{
+    Barrier, Buffer, Channel, Condvar, Entered, Event, Lock, LockKind, Options, Passed, Shared,
+};
 use semlock::{Address, Deadline, Error, Wait};
 
 /// Long enough to be slept through.
@@ -14,6 +17,8 @@ pub enum Object {
     Condvar(Condvar),
     Event(Event),
     Barrier(Barrier),
+    /// Alone in its segment.
+    Channel(Box<Channel>),
 }
 
 /// One of each kind.
@@ -33,15 +38,41 @@ pub fn one_of_each() -> Vec<Object> {
     ]
 }
 
+/// A buffer that is not made for what cannot have been sent.
+struct Short(Vec<u8>);
+
+impl Buffer for Short {
+    fn begin(&mut self, bytes: usize) -> Result<(), Error> {
+        if bytes > 1 << 20 { Err(Error::ChannelOverwritten) } else { self.0.begin(bytes) }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        self.0.bytes()
+    }
+}
+
 type Open = fn(Address, Option<BorrowedFd<'_>>) -> Result<Object, Error>;
+
+/// The smallest channel there is.
+pub fn channel() -> Object {
+    Object::Channel(Box::new(Channel::new(512).unwrap()))
+}
+
+fn new_bell() -> [OwnedFd; 2] {
+    let (reader, writer) = std::io::pipe().unwrap();
+    [reader.into(), writer.into()]
+}
 
 /// Opens what is there as each kind: at most one of them can be right.
 pub fn open(address: Address, descriptor: Option<BorrowedFd<'_>>) -> Option<Object> {
-    let ways: [Open; 4] = [
+    let ways: [Open; 5] = [
         |address, descriptor| Lock::open(address, descriptor).map(Object::Lock),
         |address, descriptor| Condvar::open(address, descriptor).map(Object::Condvar),
         |address, descriptor| Event::open(address, descriptor).map(Object::Event),
         |address, descriptor| Barrier::open(address, descriptor).map(Object::Barrier),
+        |address, descriptor| {
+            Channel::open(address, descriptor, new_bell()).map(Box::new).map(Object::Channel)
+        },
     ];
     let results = ways.map(|open| open(address, descriptor));
     let mut opened = None;
@@ -66,11 +97,21 @@ impl Object {
             Self::Condvar(condvar) => condvar,
             Self::Event(event) => event,
             Self::Barrier(barrier) => barrier,
+            Self::Channel(channel) => &**channel,
         }
     }
 
     pub fn address(&self) -> Address {
         self.shared().peek_address()
+    }
+
+    /// How many slots it takes.
+    pub fn slots(&self) -> usize {
+        match self {
+            Self::Channel(channel) => channel::SLOTS + channel.capacity() / size_of::<u64>() / 8,
+            Self::Lock(lock) if lock.options().robust => 2,
+            _ => 1,
+        }
     }
 
     pub fn descriptor(&self) -> BorrowedFd<'_> {
@@ -143,6 +184,28 @@ impl Object {
                 between();
                 barrier.abort();
                 barrier.reset();
+            }
+            Self::Channel(channel) => {
+                let mut message = Short(Vec::new());
+                let _ = (channel.count(), channel.is_empty(), channel.capacity());
+                let _ = channel.try_send(&[b"hello", b", world"]);
+                between();
+                let _ = channel.try_receive(&mut message);
+                between();
+                let _ = channel.sending(&[b"again"], soon()).wait();
+                between();
+                let _ = channel.sending(&[&[7; 600]], soon()).wait();
+                between();
+                let _ = channel.wait_readable(soon());
+                between();
+                // In the middle of a message it waits for the rest, as long as it lives who sends.
+                let mut receiving = channel.receiving(&mut message, soon());
+                for _ in 0..3 {
+                    if receiving.wait() != Ok(Wait::Interrupted) {
+                        break;
+                    }
+                    between();
+                }
             }
         }
     }
