@@ -24,6 +24,7 @@
 //!            order             at what its first thread is to die, and after how many microseconds
 //!            reports[object]   how often its death there was reported
 //!            threads[3]        steps · phases[object] · coming[object] · ticket · epoch
+//!                              messages: begun, sent, received by whomever
 //!                              the last 16 operations
 //! ```
 //!
@@ -48,6 +49,8 @@ pub const THREADS: usize = 3;
 const LOGGED: usize = 16;
 /// And whose coming is remembered for each object: more than come while one waits for long things.
 const ARRIVALS: usize = 1024;
+/// The most messages that one thread sends.
+pub const MESSAGES: usize = 1 << 15;
 /// The most that can be inside of anything at once.
 const STAMPS: usize = 4;
 const TEXT: usize = 1024;
@@ -279,6 +282,12 @@ pub struct Thread {
     pub ticket: AtomicU64,
     /// The event's epoch from which on it waits, plus 1; 0 if it does not.
     pub epoch: AtomicU64,
+    /// Messages that it has begun to send, and those that it has sent for sure. One that was not
+    /// sent has the number of the next one.
+    pub begun: AtomicU64,
+    pub sent: AtomicU64,
+    /// A bit for each of its messages that was received.
+    pub received: [AtomicU64; MESSAGES / 64],
     log: [AtomicU64; LOGGED],
     logged: AtomicU64,
 }

@@ -21,7 +21,7 @@ pub enum Taken {
 pub struct Member {
     pub arena: Arena,
     pub life: u32,
-    number: usize,
+    pub number: usize,
 }
 
 impl Member {

@@ -1,11 +1,13 @@
 //! The objects under test.
 
-use semlock::raw::layout::{NODES, Size};
+use semlock::raw::layout::{self, NODES, Size};
 use semlock::raw::{self, Lock, LockKind, Options, Shared, Waiting};
 use semlock::{Address, Barrier, Condvar, Error, Mutex, ReentrantMutex, Semaphore};
 
 pub const PERMITS: u32 = 3;
 pub const PARTIES: u32 = 3;
+/// Bytes of the channel's ring: room for some ten small messages.
+const CAPACITY: usize = 1024;
 
 macro_rules! objects {
     ($($(#[$doc:meta])* $object:ident),*) => {
@@ -34,14 +36,19 @@ objects!(
     ConditionMutex,
     Condition,
     Event,
-    Barrier
+    Barrier,
+    /// Messages from all to all.
+    Channel
 );
 
 impl Object {
     /// Whether who waits for it waits for those who were there before; and not for what somebody is
     /// free to do, as to give back a permit that another took.
     pub fn is_taken_in_turn(self) -> bool {
-        !matches!(self, Self::PlainSemaphore | Self::Condition | Self::Event | Self::Barrier)
+        !matches!(
+            self,
+            Self::PlainSemaphore | Self::Condition | Self::Event | Self::Barrier | Self::Channel
+        )
     }
 
     /// How many can have it at once.
@@ -73,6 +80,7 @@ pub struct Objects {
     pub barrier: Barrier,
     /// The same, and one that tells how many are in.
     pub barrier_members: raw::Barrier,
+    pub channel: raw::Channel,
 }
 
 /// The parent's waits, so many that the table of those who wait is nearly full: what the dead leave
@@ -122,6 +130,7 @@ impl Objects {
             event: raw::Event::new()?,
             barrier_members: raw::Barrier::open(barrier.address(), None)?,
             barrier,
+            channel: raw::Channel::new(CAPACITY)?,
         };
         objects.queue_lock.guard_messages();
         // Children of one who has used them find what it knows of its own, and must not believe it.
@@ -148,12 +157,13 @@ impl Objects {
             Object::Condition => &self.condition,
             Object::Event => &self.event,
             Object::Barrier => &self.barrier,
+            Object::Channel => &self.channel,
         }
     }
 
     /// The words of an object's slot, and of the one that follows: a robust semaphore's permits.
     pub fn words(&self, object: Object) -> Vec<u64> {
-        let descriptor = self.queue_lock.descriptor().expect("nobody closed it");
+        let descriptor = self.shared(object).descriptor().expect("nobody closed it");
         let word = |number: usize| {
             let mut bytes = [0; 8];
             rustix::io::pread(descriptor, &mut bytes, number as u64 * 8).expect("pread");
@@ -161,7 +171,11 @@ impl Objects {
         };
         let size = Size::in_header(word).expect("a segment");
         let slot = self.address(object).slot as usize;
-        let after = if object == Object::RobustSemaphore { slot + 2 } else { slot + 1 };
+        let after = match object {
+            Object::RobustSemaphore => slot + 2,
+            Object::Channel => slot + layout::channel::SLOTS,
+            _ => slot + 1,
+        };
         (size.slot_at(slot)..size.slot_at(after)).map(word).collect()
     }
 }

@@ -12,6 +12,7 @@ use semlock::{Acquired, Deadline, Error, Wait};
 use crate::arena::{ALIVE, AUDIT, Arena, DEAD, DRAIN, ON, OVER, PROCESSES, Phase, THREADS, now};
 use crate::checker::{Member, Taken};
 use crate::forked::Forked;
+use crate::messages::{self, Latest, SMALL};
 use crate::objects::{OBJECTS, Object, Objects, PARTIES, PERMITS};
 use crate::{turns, worker};
 
@@ -481,6 +482,7 @@ impl<'a> Stress<'a> {
     fn release_the_waiters(&self) -> Checked {
         self.objects.event.set();
         self.objects.barrier.abort();
+        self.release_at_the_channel();
         let object = Object::ConditionMutex;
         let acquired = self.objects.condition_mutex.lock_until(Deadline::after(PATIENCE));
         let (guard, taken) = taken(acquired).ok_or("ConditionMutex: hangs at the end")?;
@@ -495,6 +497,28 @@ impl<'a> Stress<'a> {
         Ok(())
     }
 
+    /// Makes room for those who wait for some, and sends to those who wait for a message.
+    fn release_at_the_channel(&self) {
+        let (me, channel) = (self.member(), &self.objects.channel);
+        let now = || Deadline::after(Duration::from_millis(1));
+        while messages::receive(&me, channel, &mut Latest::default(), now()) {}
+        while messages::send(&me, channel, SMALL, now()) {}
+    }
+
+    fn check_channel(&self) -> Checked {
+        let (me, channel) = (self.member(), &self.objects.channel);
+        let soon = || Deadline::after(Duration::from_millis(500));
+        while messages::receive(&me, channel, &mut Latest::default(), soon()) {}
+        let (lost, deaths) = (messages::lost(self.arena), messages::died_in_a_call(self.arena));
+        if lost > deaths {
+            return Err(format!("Channel: {lost} messages are lost, and {deaths} died there"));
+        }
+        if channel.count() > 0 || !channel.is_empty() {
+            return Err("Channel: it is not empty when all was received".to_owned());
+        }
+        Ok(())
+    }
+
     fn member(&self) -> Member {
         Member::new(self.arena, PARENT, 0)
     }
@@ -506,6 +530,7 @@ impl<'a> Stress<'a> {
         self.audit()?;
         self.check_condition()?;
         self.check_barrier()?;
+        self.check_channel()?;
         self.check_counters()?;
         // The parent may have failed itself, as it came in somewhere.
         self.arena.failure().map_or(Ok(()), Err)

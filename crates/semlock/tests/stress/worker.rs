@@ -15,6 +15,7 @@ use semlock::{Acquired, Deadline, Error, MutexGuard, Wait};
 
 use crate::arena::{AUDIT, Arena, DRAIN, Deed, ON, OVER, Phase, THREADS};
 use crate::checker::{Member, Taken};
+use crate::messages::{self, LARGE, Latest, SMALL};
 use crate::objects::{Object, Objects, PARTIES, PERMITS};
 
 /// The life of a process.
@@ -30,7 +31,8 @@ pub fn live(arena: Arena, objects: &Objects, life: u32, seed: u64) {
             scope.spawn(move || {
                 let chance = Rng::with_seed(seed.wrapping_mul(THREADS as u64) ^ number as u64);
                 let me = Member::new(arena, life, number);
-                Worker { me, objects, arena, chance }.work(number);
+                let latest = Latest::default();
+                Worker { me, objects, arena, chance, latest }.work(number);
             });
         }
     });
@@ -41,6 +43,7 @@ struct Worker<'a> {
     objects: &'a Objects,
     arena: Arena,
     chance: Rng,
+    latest: Latest,
 }
 
 impl<'a> Worker<'a> {
@@ -81,19 +84,21 @@ impl<'a> Worker<'a> {
                 Object::Condition => self.consume(),
                 Object::Event => self.set_or_clear(),
                 Object::Barrier => self.meet(),
+                Object::Channel => self.pass_messages(),
             }
         }
     }
 
     fn take_something(&mut self) {
-        match self.chance.u8(..8) {
+        match self.chance.u8(..10) {
             0..2 => self.lock(),
             2 => self.try_lock(),
             3 => self.move_message(),
             4 => self.lock_again_and_again(),
             5 => self.take_robust_permit(),
             6 => self.take_plain_permit(),
-            _ => self.take_bounded_permit(),
+            7 => self.take_bounded_permit(),
+            _ => self.pass_messages(),
         }
     }
 
@@ -535,6 +540,22 @@ impl<'a> Worker<'a> {
             _ => self.me.is_refused(object),
         }
         self.me.thread().epoch.store(0, SeqCst);
+    }
+
+    // ---- The channel ----
+
+    /// Sends a message or receives one. The first thread does not wait for long: so there is always
+    /// one who sends, and one who receives.
+    fn pass_messages(&mut self) {
+        let deadline = if self.me.number == 0 { self.soon() } else { self.deadline() };
+        let channel = &self.objects.channel;
+        if self.chance.bool() {
+            let is_large = self.chance.u8(..16) == 0;
+            let words = if is_large { LARGE } else { SMALL + self.chance.usize(..6) };
+            messages::send(&self.me, channel, words, deadline);
+        } else {
+            messages::receive(&self.me, channel, &mut self.latest, deadline);
+        }
     }
 
     // ---- The barrier ----
