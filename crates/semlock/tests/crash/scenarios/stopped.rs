@@ -86,7 +86,6 @@ pub const SCENARIOS: &[Named] = &[
     ("stopped/channel/send-as-there-is-room", send_as_there_is_room),
     ("stopped/channel/send-in-parts", send_in_parts),
     ("stopped/channel/receive-as-others-come", receive_as_others_come),
-    ("stopped/channel/receive-in-parts", receive_in_parts),
     ("stopped/channel/timeout-as-one-sends", timeout_as_one_sends),
     ("stopped/channel/send-as-one-polls", send_as_one_polls),
     ("stopped/channel/receive-as-one-polls", receive_as_one_polls),
@@ -534,16 +533,6 @@ fn receive_as_others_come(tracer: &Tracer) {
     };
     let (stopped, receivers) = tracer.stop(receiving(&channel), Vec::new, meanwhile);
     assert_eq!(all_received(tracer, &channel, Some(stopped), receivers), [1, 2]);
-}
-
-fn receive_in_parts(tracer: &Tracer) {
-    let channel = channel();
-    let mut sender = channel::sender(&channel, &[LARGE, 2]);
-    sender.until_asleep();
-    let meanwhile = |others: &mut Vec<Peer>| others.push(channel::receiver(&channel).settled());
-    let (stopped, receivers) = tracer.stop(receiving(&channel), Vec::new, meanwhile);
-    assert_eq!(all_received(tracer, &channel, Some(stopped), receivers), [2, LARGE]);
-    sender.join();
 }
 
 fn timeout_as_one_sends(tracer: &Tracer) {
