@@ -1120,6 +1120,27 @@ fn a_waiter_that_gives_up_passes_its_wake_up_on() {
     }
 }
 
+/// It is killed before it sleeps, so nobody sleeps at its place.
+#[test]
+fn a_release_that_finds_a_killed_waiter_first_wakes_the_next() {
+    model_with(2, || {
+        let lock = Arc::new(LockWithPlaces::held());
+        if matches!(lock.futex.kind, FutexKind::Silent) {
+            // There nobody can tell, and the next one sleeps on, until its sleep ends.
+            return;
+        }
+        let _killed = lock.enter(B, false);
+        let waiter = lock.enter(C, false);
+        let waiter = with(&lock, move |lock| {
+            lock.wait(C, waiter);
+            lock.protected.write();
+        });
+        lock.protected.write();
+        lock.release(A);
+        waiter.join().unwrap();
+    });
+}
+
 /// After the holder has released the permit, no acquirer gets it before the starving waiter.
 #[test]
 fn a_waiter_that_waits_again_as_a_permit_is_reserved_for_it_takes_it() {
@@ -1127,7 +1148,6 @@ fn a_waiter_that_waits_again_as_a_permit_is_reserved_for_it_takes_it() {
         let lock = Arc::new(LockWithPlaces::held());
         let mut waiter = lock.enter(B, true);
         // It was woken in vain.
-        // Woken in vain.
         lock.places().wake_first(&lock.futex, None);
         let waiter = with(&lock, move |lock| {
             lock.wait_again(&mut waiter);

@@ -412,12 +412,12 @@ impl Queue<'_> {
             if seen & STATUS == NOTIFIED {
                 // It may be the notification of another condition. That one may have no waiter left
                 // to pass it on.
-                let its = Queue { slot: slot_of(seen), ..*self };
-                let its = if rule("waiters/a-notification-is-passed-on-in-its-own-condition") {
-                    its
+                let slot = if rule("waiters/a-notification-is-passed-on-in-its-own-condition") {
+                    slot_of(seen)
                 } else {
-                    *self
+                    self.slot
                 };
+                let its = Queue { slot, waits: Waits::ForNotify, ..*self };
                 // This is loaded after the notification was seen. So it is the number of tickets at
                 // its `notify` or a later one.
                 let before = before(its.slot);
