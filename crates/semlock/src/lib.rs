@@ -2,12 +2,13 @@
 //!
 //! There are two families of objects. They have only errors and deadlines in common:
 //!
-//! * [`Mutex`], [`ReentrantMutex`], [`Semaphore`], [`Condvar`], [`Event`] and [`Barrier`] live in
-//!   memory that processes share. They have no names and leave nothing behind. If a holder dies,
-//!   exactly one waiter gets what the holder held, and is told of the death
+//! * [`Mutex`], [`ReentrantMutex`], [`Semaphore`], [`Condvar`], [`Event`], [`Barrier`] and
+//!   [`Channel`] live in memory that processes share. They have no names and leave nothing behind.
+//!   If a holder dies, exactly one waiter gets what the holder held, and is told of the death
 //!   ([`Acquired::OwnerDied`]). Each object is one cache line; a robust semaphore has one more for
-//!   every eight permits. [`Shared`] says how other processes get an object. [`raw`] has objects
-//!   without guards, for language bindings. These types are for Unix; Windows has `RobustMutex`.
+//!   every eight permits, and a channel has memory of its own. [`Shared`] says how other processes
+//!   get an object. [`raw`] has objects without guards, for language bindings. These types are for
+//!   Unix; Windows has `RobustMutex`.
 //! * [`SemLock`] is the object behind Python's `multiprocessing.Lock`. It has the semantics of
 //!   CPython's `Modules/_multiprocessing/semaphore.c`, and needs no Python. It uses the operating
 //!   system's semaphores (`sem_open` and `sem_init` on POSIX). So it can share a semaphore with any
