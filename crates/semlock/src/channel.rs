@@ -9,8 +9,8 @@ use crate::{Deadline, Error, Wait};
 ///
 /// A process may be killed at any moment, also in the middle of a message. Nothing breaks: a
 /// message is there whole, or was never sent; and it was received, or is still there. (A message
-/// that is larger than the [`capacity`](Self::capacity) goes in parts. If its sender or its receiver
-/// dies in the middle of it, that message is lost, and nothing else.)
+/// that is larger than the [`capacity`](Self::capacity) goes in parts. If its sender or its
+/// receiver dies in the middle of it, that message is lost, and nothing else.)
 ///
 /// # Examples
 /// ```
@@ -34,8 +34,8 @@ impl Channel {
     /// The capacity that [`new`](Self::new) gives, in bytes.
     pub const CAPACITY: usize = 256 << 10;
 
-    /// Makes a channel with a capacity of [`CAPACITY`](Self::CAPACITY). It takes as much memory, and
-    /// three descriptors.
+    /// Makes a channel with a capacity of [`CAPACITY`](Self::CAPACITY). It takes as much memory,
+    /// and three descriptors.
     ///
     /// # Errors
     /// Where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
@@ -64,8 +64,8 @@ impl Channel {
     }
 
     /// The same channel as another, in this process or in the one that sent its address; with a
-    /// descriptor of its segment, where this process does not have that yet: see [`Shared`]. It also
-    /// needs the two descriptors of its [`bell`](Self::bell).
+    /// descriptor of its segment, where this process does not have that yet: see [`Shared`]. It
+    /// also needs the two descriptors of its [`bell`](Self::bell).
     ///
     /// # Errors
     /// [`Error::SegmentNotMapped`] without a descriptor that is needed; [`Error::BadSegment`] and
@@ -135,8 +135,9 @@ impl Channel {
         Ok(())
     }
 
-    /// Sends a message if that needs no waiting; false if it does: because there is no room, because
-    /// the message is larger than the capacity, or because another process sends at this moment.
+    /// Sends a message if that needs no waiting; false if it does: because there is no room,
+    /// because the message is larger than the capacity, or because another process sends at this
+    /// moment.
     ///
     /// # Errors
     /// As for [`send`](Self::send).

@@ -23,11 +23,11 @@
 //! # Memory ordering
 //! The lock orders the changes. A sleeper loads this word before it loads its node (Acquire). A
 //! change of the nodes is followed by a change of this word (Release). So the sleeper sees the
-//! change of the one or the other. SLEEP is in the word that changes: either the change finds it, or
-//! the exchange that is to set it fails. That exchange needs no ordering, because a sleeper loads
-//! the word again when it wakes; and who loads the word then sees what was before the last change,
-//! as if there had been no exchange after it. The same holds for the beginning of the action: no node
-//! has changed then.
+//! change of the one or the other. SLEEP is in the word that changes: either the change finds it,
+//! or the exchange that is to set it fails. That exchange needs no ordering, because a sleeper
+//! loads the word again when it wakes; and who loads the word then sees what was before the last
+//! change, as if there had been no exchange after it. The same holds for the beginning of the
+//! action: no node has changed then.
 
 use std::time::Duration;
 

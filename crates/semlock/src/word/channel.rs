@@ -23,27 +23,27 @@
 //! lock changes the head. (`BELL` alone is set without a lock.)
 //!
 //! * A sender writes a record behind the tail, where nobody reads, and then *commits* it: one
-//!   exchange moves the tail past it. A sender that is killed before has sent nothing. After it, the
-//!   record is there whole.
+//!   exchange moves the tail past it. A sender that is killed before has sent nothing. After it,
+//!   the record is there whole.
 //! * A receiver copies a record and then *takes* it: one store moves the head past it. A receiver
 //!   that is killed before has taken nothing, and the next one finds the record.
 //! * A message in parts is there with its LAST. Its sender holds the lock until then. A receiver in
 //!   the middle of a message that finds a WHOLE or a FIRST, or that finds nothing and gets the
 //!   senders' lock, drops what it has: the sender was killed, or gave up.
-//! * A receiver that finds a MORE or a LAST, and has not taken the FIRST before it, follows one that
-//!   was killed or gave up in the middle: it drops that record.
+//! * A receiver that finds a MORE or a LAST, and has not taken the FIRST before it, follows one
+//!   that was killed or gave up in the middle: it drops that record.
 //!
 //! So a death in the middle of a message costs that message, if it is in parts, and nothing else.
 //!
 //! A process that waits for a message sleeps on the eventcount `arrivals`; a receiver in the middle
 //! of a message on `parts`, because others, who may sleep on `arrivals` longer, can do nothing with
-//! a part; and the sender that waits for room on `room`. A wake-up is lost with a process that is killed between its commit and its
-//! waking, so no sleep may be endless.
+//! a part; and the sender that waits for room on `room`. A wake-up is lost with a process that is
+//! killed between its commit and its waking, so no sleep may be endless.
 //!
 //! # The bell
 //! The bell is a descriptor for those who poll: readable while there is something to take. Until
-//! somebody asks for the descriptor, nobody rings it, and it costs nothing. Asking sets `BELL`. From
-//! then on, whoever moves the tail or the head does that under the bell's lock:
+//! somebody asks for the descriptor, nobody rings it, and it costs nothing. Asking sets `BELL`.
+//! From then on, whoever moves the tail or the head does that under the bell's lock:
 //!
 //! ```text
 //!  sender                                 receiver
@@ -256,7 +256,8 @@ impl Channel<'_> {
                 seen = other;
             }
         }
-        // Also if another has set `BELL`: it may have been killed before it rang for what was there.
+        // Also if another has set `BELL`: it may have been killed before it rang for what was
+        // there.
         if self.is_empty() || bell.rung().load(Ordering::Relaxed) != 0 {
             return Ok(());
         }

@@ -128,8 +128,8 @@ impl Places<'_> {
         let state = self.table.state(place.index);
         // A releaser may be changing WOKEN to GRANTED. Overwriting that loses nothing if the waiter
         // sees what the releaser did before: its next try finds the permit that is reserved for it.
-        // So this is a swap, which acquires, and no store. (If nobody has changed the state, there is
-        // nothing to see.)
+        // So this is a swap, which acquires, and no store. (If nobody has changed the state, there
+        // is nothing to see.)
         if state.load(Ordering::Relaxed) != place.waiting {
             // No test needs more than Relaxed here: the model has a fence where the waiter prepares
             // to wait, right after this, and that acquires too.

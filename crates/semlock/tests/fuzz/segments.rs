@@ -78,8 +78,9 @@ impl Original {
         self.objects.iter().map(Object::slots).sum()
     }
 
-    /// Whether this word is the permit of a barrier's own lock, or of a channel's bell's. Some calls
-    /// wait for these without a deadline. So if the word names a living process, they never return.
+    /// Whether this word is the permit of a barrier's own lock, or of a channel's bell's. Some
+    /// calls wait for these without a deadline. So if the word names a living process, they never
+    /// return.
     fn is_waited_for(&self, word: usize) -> bool {
         self.objects.iter().any(|it| {
             let slot = self.slot_of(it.address());

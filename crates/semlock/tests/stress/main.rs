@@ -17,9 +17,9 @@
 //! * A notification reaches one of those that waited when it was given, as long as one of them
 //!   lives, and it wakes no more than it says. A thread that waited when the event was set gets
 //!   through. At the barrier all get through together or none does, and none waits for the dead.
-//! * A message is received once at most, whole, and after all that its sender sent before, as far as
-//!   one receiver sees them. Those that were sent are received, but for one for each thread that died
-//!   in a call of the channel.
+//! * A message is received once at most, whole, and after all that its sender sent before, as far
+//!   as one receiver sees them. Those that were sent are received, but for one for each thread that
+//!   died in a call of the channel.
 //! * Every thread gets on, and every object.
 //! * Every waiter gets its turn in time: a wait ends within what follows from how many can be
 //!   before it and how long they hold, and from how many died meanwhile. (See `turns`.)

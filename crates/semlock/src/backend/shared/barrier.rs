@@ -17,8 +17,9 @@ use crate::word::waiters::{Node, Progress, Queue, Waits};
 use crate::word::{Futex, Slept};
 use crate::{Address, Deadline, Error, Wait};
 
-/// In nanoseconds. A check takes several microseconds. So the last member does not check one that it
-/// saw alive so long ago. It takes longer than that until anybody can know that a process has ended.
+/// In nanoseconds. A check takes several microseconds. So the last member does not check one that
+/// it saw alive so long ago. It takes longer than that until anybody can know that a process has
+/// ended.
 const SEEN: u64 = 20_000;
 
 /// Processes wait at it until all of them have come.

@@ -20,8 +20,8 @@ use crate::word::permit::Process;
 use crate::word::waiters::{Node, Progress, Queue, Waits};
 use crate::{Address, Deadline, Error, Wait};
 
-/// In nanoseconds. A check takes several microseconds. So a waiter that was seen alive so long ago is
-/// notified without one.
+/// In nanoseconds. A check takes several microseconds. So a waiter that was seen alive so long ago
+/// is notified without one.
 const SEEN: u64 = 1_000_000;
 
 /// Waiters sleep on it until they are notified, the oldest first.
@@ -94,9 +94,9 @@ impl Condvar {
         Ok(Waiting { node, who: me })
     }
 
-    /// Spins before the first [`sleep`](Self::sleep) of a wait, if that may pay. Call it without the
-    /// lock. [`Wait::Acquired`]: it was notified. [`Wait::Interrupted`]: a signal may have arrived.
-    /// `None`: go on with `sleep`.
+    /// Spins before the first [`sleep`](Self::sleep) of a wait, if that may pay. Call it without
+    /// the lock. [`Wait::Acquired`]: it was notified. [`Wait::Interrupted`]: a signal may have
+    /// arrived. `None`: go on with `sleep`.
     pub fn spin(&self, waiting: &Waiting, deadline: Deadline) -> Option<Wait> {
         if !self.is_mine(waiting) {
             return None;

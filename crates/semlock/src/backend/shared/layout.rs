@@ -198,8 +198,8 @@ pub mod condvar {
     pub const EMPTY_AT: usize = 3;
     /// When a process last checked the waiters without being the watcher.
     pub const LAST_CHECK: usize = 5;
-    /// Who notifies a waiter writes this before: in the low half its processor, plus 1, in the upper
-    /// half its pid.
+    /// A notifier writes this before it notifies: in the low half its processor, plus 1, in the
+    /// upper half its pid.
     pub const LAST_CPU: usize = 6;
 }
 
@@ -221,7 +221,7 @@ pub mod barrier {
 pub mod event {
     /// Whether it is set. Its waiters sleep on this word.
     pub const FLAG: usize = 0;
-    /// The processor that it was set on last, plus 1. Who sets it writes this before.
+    /// The processor that it was set on last, plus 1, written before it is set.
     pub const LAST_CPU: usize = 1;
 }
 

@@ -100,9 +100,9 @@ impl LivenessCache {
     }
 
     /// Whether it is certain that this process is dead, for a caller that asks about the same
-    /// processes all the time, and can do with an answer that is `age` nanoseconds old. It remembers
-    /// from one wait to the next what this thread found out: a check with identification reads
-    /// several files of `/proc`, and takes longer than a wake-up.
+    /// processes all the time, and can do with an answer that is `age` nanoseconds old. It
+    /// remembers from one wait to the next what this thread found out: a check with identification
+    /// reads several files of `/proc`, and takes longer than a wake-up.
     pub(crate) fn is_dead_or_not_seen(&mut self, process: Process, age: u64) -> bool {
         // The calling process lives.
         if process == self.me {
