@@ -79,12 +79,12 @@ const RULES: &[(&str, Test)] = &[
         Pytest(WAITERS, "test_the_nodes_of_members_that_all_died_are_used_again"),
     ),
     (
-        "barrier/the-last-looks-after-the-others",
+        "barrier/the-last-checks-the-others",
         Shared("the_last_member_checks_whether_the_earlier_ones_live"),
     ),
     ("barrier/what-is-half-done-breaks-it", HALF_A_BARRIER),
     (
-        "barrier/who-leaves-its-action-breaks-it",
+        "barrier/leaving-the-action-breaks-it",
         Shared("a_member_that_leaves_instead_of_running_the_action_breaks_the_barrier"),
     ),
     (
@@ -96,7 +96,7 @@ const RULES: &[(&str, Test)] = &[
         Pytest(WAITERS, "test_the_nodes_of_dead_waiters_are_used_again"),
     ),
     ("condition/the-watcher-passes-on", PASSED_ON),
-    ("condition/those-who-come-later-get-nothing", PASSED_ON),
+    ("condition/later-waiters-get-nothing", PASSED_ON),
     (
         "create/where-there-is-a-descriptor",
         Pytest(BAD_INPUT, "test_what_is_made_after_all_descriptors_were_closed_reaches_children"),
@@ -140,11 +140,11 @@ const RULES: &[(&str, Test)] = &[
     ),
     ("fork/a-mutex-of-another-process-is-free", HELD_MUTEX),
     (
-        "fork/a-queues-lock-is-left-to-nobody",
+        "fork/a-queues-lock-has-no-heirs",
         Pytest(QUEUES, "test_a_reader_that_forks_and_is_killed_keeps_nobody_from_reading"),
     ),
     (
-        "fork/an-rlock-is-left-to-nobody",
+        "fork/an-rlock-has-no-heirs",
         Pytest(HEIRS, "test_an_rlock_is_recovered_though_its_holder_has_a_child"),
     ),
     (

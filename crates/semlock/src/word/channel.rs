@@ -445,7 +445,7 @@ impl Channel<'_> {
             return;
         }
         self.move_head(futex, record);
-        if self.has_bell() && rule("channel/a-receiver-looks-for-the-bell-again") {
+        if self.has_bell() && rule("channel/a-receiver-loads-the-bell-bit-again") {
             bell.locked(|recovered| self.silence_if_empty(bell, recovered));
         }
     }

@@ -864,7 +864,7 @@ fn a_waiter_that_uses_hints_never_sleeps_beside_a_free_permit() {
 /// After a release is over, a search finds the permit until it is taken, whatever acquirers do that
 /// search in vain meanwhile.
 #[test]
-fn a_released_permit_is_found_while_others_search_in_vain() {
+fn a_released_permit_is_found_while_others_find_none() {
     for hint in [0b00, 0b11] {
         model_with(2, move || {
             let two = Arc::new(TwoPermits::held(hint));
@@ -1187,7 +1187,7 @@ fn an_acquirer_that_comes_by_does_not_overtake_a_starving_waiter() {
 /// Another acquirer is faster twice. The first waiter is woken in vain each time, and still is the
 /// first.
 #[test]
-fn a_waiter_that_is_woken_in_vain_stays_before_later_waiters() {
+fn a_waiter_that_was_woken_and_got_nothing_stays_before_later_waiters() {
     model_with(1, || {
         let lock = Arc::new(LockWithPlaces::held());
         let mut first = lock.enter(B, false);
@@ -2730,7 +2730,7 @@ fn the_bell_rings_for_whoever_asks_after_one_that_was_killed_as_it_asked() {
 
 /// A sender dies, and the next one to have the bell's lock is one that asks for the bell.
 #[test]
-fn who_asks_for_the_bell_after_a_sender_that_was_killed_leaves_no_ring_in_vain() {
+fn a_process_that_wants_the_bell_after_a_killed_sender_leaves_it_right() {
     for steps in 0..24 {
         model_with(1, move || {
             let pipe = Arc::new(Pipe::new());

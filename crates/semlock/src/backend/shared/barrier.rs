@@ -39,7 +39,7 @@ pub struct Member<'a> {
     barrier: &'a Barrier,
     node: Node,
     /// The process that has come. A child that it forks meanwhile has not come.
-    who: Process,
+    process: Process,
     index: u32,
     runs_action: bool,
 }
@@ -204,7 +204,7 @@ impl Barrier {
         let is_last = come >= self.parties();
         // All have come, but not all of them live.
         if is_last
-            && rule("barrier/the-last-looks-after-the-others")
+            && rule("barrier/the-last-checks-the-others")
             && queue.has_dead_waiter(&mut |process| liveness.is_dead_or_not_seen(process, SEEN))
         {
             self.break_it();
@@ -212,7 +212,7 @@ impl Barrier {
             return Some(Ok(Entered::Broken));
         }
         let index = come.saturating_sub(1);
-        let member = Member { barrier: self, node, who: me, index, runs_action: is_last };
+        let member = Member { barrier: self, node, process: me, index, runs_action: is_last };
         if !is_last {
             return Some(Ok(Entered::Waits(member)));
         }
@@ -315,7 +315,7 @@ impl Barrier {
         let leave = || {
             // Not if the barrier has been broken or reset meanwhile.
             if member.runs_action
-                && rule("barrier/who-leaves-its-action-breaks-it")
+                && rule("barrier/leaving-the-action-breaks-it")
                 && self.queue().progress(&member.node) == Progress::Waiting
             {
                 self.break_it();
@@ -331,7 +331,7 @@ impl Barrier {
     }
 
     fn is_mine(&self, member: &Member<'_>) -> bool {
-        member.who == self.lock.object.me() || !rule("fork/a-child-is-no-member-for-its-parent")
+        member.process == self.lock.object.me() || !rule("fork/a-child-is-no-member-for-its-parent")
     }
 
     fn break_it(&self) {

@@ -212,7 +212,7 @@ impl Channel {
             channel: self,
             pieces,
             deadline,
-            who: self.object.me(),
+            process: self.object.me(),
             waiter: None,
             holds: false,
             left: Message::new(pieces),
@@ -271,9 +271,9 @@ impl Channel {
         buffer: &'a mut B,
         deadline: Deadline,
     ) -> Receiving<'a, B> {
-        let who = self.object.me();
+        let process = self.object.me();
         let (waiter, holds, filled) = (None, false, None);
-        Receiving { channel: self, buffer, deadline, who, waiter, holds, filled }
+        Receiving { channel: self, buffer, deadline, process, waiter, holds, filled }
     }
 
     /// Waits until there is something to receive, until a deadline or a signal.
@@ -462,7 +462,7 @@ pub struct Sending<'a> {
     deadline: Deadline,
     /// The process that sends. A child that a signal's handler forks meanwhile sends a message of
     /// its own.
-    who: Process,
+    process: Process,
     waiter: Option<Waiter<'a>>,
     /// Whether it holds the senders' lock.
     holds: bool,
@@ -481,8 +481,8 @@ impl Sending<'_> {
     pub fn wait(&mut self) -> Result<Wait, Error> {
         let channel = self.channel;
         let me = channel.object.me();
-        if self.who != me {
-            (self.who, self.waiter, self.holds) = (me, None, false);
+        if self.process != me {
+            (self.process, self.waiter, self.holds) = (me, None, false);
             (self.left, self.has_begun) = (Message::new(self.pieces), false);
         }
         if !self.holds {
@@ -550,7 +550,7 @@ impl Sending<'_> {
 
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
-        if self.who == self.channel.object.me() {
+        if self.process == self.channel.object.me() {
             self.end();
         }
     }
@@ -565,7 +565,7 @@ pub struct Receiving<'a, B: Buffer> {
     buffer: &'a mut B,
     deadline: Deadline,
     /// The process that receives, as for [`Sending`].
-    who: Process,
+    process: Process,
     waiter: Option<Waiter<'a>>,
     /// Whether it holds the receivers' lock.
     holds: bool,
@@ -584,8 +584,8 @@ impl<B: Buffer> Receiving<'_, B> {
     pub fn wait(&mut self) -> Result<Wait, Error> {
         let channel = self.channel;
         let me = channel.object.me();
-        if self.who != me {
-            (self.who, self.waiter, self.holds, self.filled) = (me, None, false, None);
+        if self.process != me {
+            (self.process, self.waiter, self.holds, self.filled) = (me, None, false, None);
         }
         let view = channel.view();
         loop {
@@ -696,7 +696,7 @@ impl<B: Buffer> Receiving<'_, B> {
 
 impl<B: Buffer> Drop for Receiving<'_, B> {
     fn drop(&mut self) {
-        if self.who != self.channel.object.me() {
+        if self.process != self.channel.object.me() {
             return;
         }
         self.end();

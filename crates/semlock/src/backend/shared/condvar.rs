@@ -38,7 +38,7 @@ pub struct Condvar {
 pub struct Waiting {
     node: Node,
     /// The process that waits. A child that it forks during the wait does not wait.
-    who: Process,
+    process: Process,
 }
 
 impl Shared for Condvar {
@@ -83,7 +83,7 @@ impl Condvar {
     pub fn enter(&self) -> Result<Waiting, Error> {
         let me = self.object.me();
         if let Some(node) = self.queue().enter(me) {
-            return Ok(Waiting { node, who: me });
+            return Ok(Waiting { node, process: me });
         }
         let mut liveness = LivenessCache::new(me);
         let is_dead = &mut |process| liveness.is_dead(process);
@@ -91,7 +91,7 @@ impl Condvar {
             reclaim_nodes(&self.object, &self.queue(), me, is_dead);
         }
         let node = self.queue().enter(me).ok_or(Error::TooManyWaiters)?;
-        Ok(Waiting { node, who: me })
+        Ok(Waiting { node, process: me })
     }
 
     /// Spins before the first [`sleep`](Self::sleep) of a wait, if that may pay. Call it without
@@ -102,7 +102,12 @@ impl Condvar {
             return None;
         }
         let is_over = || self.queue().progress(&waiting.node) != Progress::Waiting;
-        try_before_a_sleep(&CONDITIONS, self.last_cpu().of_another(waiting.who), deadline, is_over)
+        try_before_a_sleep(
+            &CONDITIONS,
+            self.last_cpu().of_another(waiting.process),
+            deadline,
+            is_over,
+        )
     }
 
     /// Sleeps until it is notified ([`Wait::Acquired`]), until a deadline, or until a signal. Call
@@ -188,7 +193,7 @@ impl Condvar {
     #[cold]
     fn notify_before(&self, tickets: u64, most: u32) -> u32 {
         let queue = self.queue();
-        if rule("condition/those-who-come-later-get-nothing") {
+        if rule("condition/later-waiters-get-nothing") {
             self.object.word(NOTIFIED_AT).store(tickets, Ordering::Release);
         }
         let me = self.object.me();
@@ -205,7 +210,7 @@ impl Condvar {
     }
 
     fn is_mine(&self, waiting: &Waiting) -> bool {
-        waiting.who == self.object.me() || !rule("fork/a-child-does-not-wait-for-its-parent")
+        waiting.process == self.object.me() || !rule("fork/a-child-does-not-wait-for-its-parent")
     }
 
     fn tickets(&self) -> u64 {

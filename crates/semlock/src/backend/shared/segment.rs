@@ -414,9 +414,9 @@ fn name_the_limit(error: Error, smallest: Size) -> Error {
 pub(super) fn plain_lock(words: &[AtomicU64; SLOT_WORDS], me: Process) -> Option<Inheritable<'_>> {
     let tag = Tag::from_word(words[TAG].load(Ordering::Acquire))?;
     let is_plain = tag.kind == Kind::Mutex
-        || tag.kind == Kind::ReentrantMutex && !rule("fork/an-rlock-is-left-to-nobody");
+        || tag.kind == Kind::ReentrantMutex && !rule("fork/an-rlock-has-no-heirs");
     let is_queues = (1..=message::GREATEST).contains(&words[lock::MESSAGE].load(Ordering::Relaxed))
-        && rule("fork/a-queues-lock-is-left-to-nobody");
+        && rule("fork/a-queues-lock-has-no-heirs");
     let lock = Inheritable { permit: &words[lock::PERMIT], heirs: &words[lock::HEIRS] };
     (tag.robust && is_plain && !is_queues && Permit(lock.permit).is_held_by(me)).then_some(lock)
 }
