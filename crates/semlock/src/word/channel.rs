@@ -37,8 +37,10 @@
 //!
 //! A process that waits for a message sleeps on the eventcount `arrivals`; a receiver in the middle
 //! of a message on `parts`, because others, who may sleep on `arrivals` longer, can do nothing with
-//! a part; and the sender that waits for room on `room`. A wake-up is lost with a process that is
-//! killed between its commit and its waking, so no sleep may be endless.
+//! a part; and the sender that waits for room on `room`. (Only if nobody sleeps on `parts`, a part
+//! wakes one on `arrivals`: if the receiver was killed, another one drops the rest.) A wake-up is
+//! lost with a process that is killed between its commit and its waking, so no sleep may be
+//! endless.
 //!
 //! # The bell
 //! The bell is a descriptor for those who poll: readable while there is something to take. Until
@@ -377,7 +379,13 @@ impl Channel<'_> {
     #[inline]
     fn wake_receiver(self, futex: &impl Futex, kind: Kind) {
         let begins = matches!(kind, Kind::Whole | Kind::First);
-        let eventcount = if begins { self.arrivals } else { self.parts };
+        // Where nobody sleeps in the middle of the message, its receiver is awake, or it is gone.
+        // Then one that waits for a message has to drop what follows, or the sender gets no room.
+        let may_be_gone = || {
+            !self.parts.may_have_sleepers()
+                && rule("channel/a-part-that-nobody-waits-for-wakes-another-receiver")
+        };
+        let eventcount = if begins || may_be_gone() { self.arrivals } else { self.parts };
         eventcount.wake_one(futex, || false);
     }
 

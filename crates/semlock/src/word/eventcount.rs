@@ -118,6 +118,13 @@ impl EventCount<'_> {
         self.0.load(Ordering::Relaxed) & IN_TURN != 0
     }
 
+    /// Whether a waiter sleeps, or is about to, as far as the caller's own last store is before it
+    /// in the single order of `SeqCst`.
+    #[inline]
+    pub(crate) fn may_have_sleepers(self) -> bool {
+        self.0.load(Ordering::SeqCst) & WAITERS != 0
+    }
+
     /// The eventcount, for a caller that then finds out whether a waiter is starving.
     pub(crate) fn snapshot(self) -> Snapshot {
         Snapshot(self.0.load(Ordering::SeqCst))

@@ -2610,6 +2610,29 @@ fn a_message_in_parts_whose_receiver_is_killed_is_lost_alone() {
     }
 }
 
+/// It sleeps until there is a message, and the sender needs room for the rest of the old one.
+#[test]
+fn a_receiver_that_waits_for_a_message_drops_what_a_killed_one_has_left() {
+    model_with(1, || {
+        let pipe = Arc::new(Pipe::with_ring(4));
+        pipe.lock(&pipe.senders, A);
+        pipe.put(A, Kind::First, &[7]);
+        pipe.lock(&pipe.receivers, D);
+        let first = pipe.channel().next().unwrap().unwrap();
+        pipe.take(D, &first);
+        pipe.life.end();
+        let sender = with(&pipe, |pipe| {
+            for kind in [Kind::More, Kind::More, Kind::Last] {
+                pipe.put(A, kind, &[1]);
+            }
+            Pipe::unlock(&pipe.senders, A);
+            pipe.send(A, 2);
+        });
+        assert_eq!(pipe.receive(B), 2);
+        sender.join().unwrap();
+    });
+}
+
 #[test]
 fn the_bell_has_rung_while_there_is_something_to_take() {
     model_with(2, || {
