@@ -106,7 +106,13 @@ impl Kind {
         if matches!(self, Self::First) { 2 } else { 1 }
     }
 
-    fn ends_a_message(self) -> bool {
+    /// Whether a message begins with it.
+    pub(crate) fn begins_a_message(self) -> bool {
+        matches!(self, Self::Whole | Self::First)
+    }
+
+    /// Whether a message ends with it.
+    pub(crate) fn ends_a_message(self) -> bool {
         matches!(self, Self::Whole | Self::Last)
     }
 }
@@ -378,14 +384,14 @@ impl Channel<'_> {
 
     #[inline]
     fn wake_receiver(self, futex: &impl Futex, kind: Kind) {
-        let begins = matches!(kind, Kind::Whole | Kind::First);
         // Where nobody sleeps in the middle of the message, its receiver is awake, or it is gone.
         // Then one that waits for a message has to drop what follows, or the sender gets no room.
         let may_be_gone = || {
             !self.parts.may_have_sleepers()
                 && rule("channel/a-part-that-nobody-waits-for-wakes-another-receiver")
         };
-        let eventcount = if begins || may_be_gone() { self.arrivals } else { self.parts };
+        let is_for_anyone = kind.begins_a_message() || may_be_gone();
+        let eventcount = if is_for_anyone { self.arrivals } else { self.parts };
         eventcount.wake_one(futex, || false);
     }
 

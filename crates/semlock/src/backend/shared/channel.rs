@@ -310,7 +310,7 @@ impl Channel {
     fn drop_remains_locked(&self) -> Result<(), Error> {
         let view = self.view();
         while let Some(record) = view.next()? {
-            if matches!(record.kind, Kind::Whole | Kind::First) {
+            if record.kind.begins_a_message() {
                 break;
             }
             view.take(&Kernel, self, &record);
@@ -352,6 +352,20 @@ impl Channel {
     fn refuse_in_mid_message(&self) -> Result<(), Error> {
         let is_mid_message = self.senders.is_mine() || self.receivers.is_mine();
         if is_mid_message { Err(Error::InMidMessage) } else { Ok(()) }
+    }
+
+    /// Spins and then sleeps until there is a record; until a deadline or a signal.
+    fn wait_for_record(
+        &self,
+        eventcount: EventCount<'_>,
+        deadline: Deadline,
+    ) -> Result<Wait, Error> {
+        let view = self.view();
+        let is_there = || (!view.is_empty()).then_some(());
+        if try_for_a_while(&MESSAGES, Some(self.senders.last_cpu()), is_there).is_some() {
+            return Ok(Wait::Acquired);
+        }
+        self.sleep(eventcount, deadline, || Ok(!view.is_empty()))
     }
 
     /// Sleeps until there is what `look` looks for; until a deadline or a signal.
@@ -444,13 +458,12 @@ fn acquire<'a>(
         }
         channel.refuse_in_mid_message()?;
     }
-    match waiter.get_or_insert_with(|| lock.waiter(deadline)).wait() {
-        Wait::Acquired | Wait::OwnerDied(_) => {
-            *waiter = None;
-            Ok(Wait::Acquired)
-        }
-        end => Ok(end),
+    let end = waiter.get_or_insert_with(|| lock.waiter(deadline)).wait();
+    if !is_acquired(end) {
+        return Ok(end);
     }
+    *waiter = None;
+    Ok(Wait::Acquired)
 }
 
 /// A message that is being sent. To drop it ends that: if a part was sent, receivers drop it.
@@ -514,7 +527,7 @@ impl Sending<'_> {
             }
             channel.put(kind, bytes, &mut self.left)?;
             self.has_begun = true;
-            if matches!(kind, Kind::Whole | Kind::Last) {
+            if kind.ends_a_message() {
                 return Ok(Wait::Acquired);
             }
         }
@@ -593,7 +606,7 @@ impl<B: Buffer> Receiving<'_, B> {
                 if self.waiter.is_none() && view.is_empty() {
                     channel.refuse_in_mid_message()?;
                     view.set_bell_right(channel);
-                    match self.wait_for_message()? {
+                    match channel.wait_for_record(view.arrivals, self.deadline)? {
                         Wait::Acquired => {}
                         end => return Ok(end),
                     }
@@ -647,29 +660,14 @@ impl<B: Buffer> Receiving<'_, B> {
             (Kind::More | Kind::Last, None) => {}
         }
         view.take(&Kernel, channel, record);
-        Ok(self.filled.is_some() && matches!(record.kind, Kind::Whole | Kind::Last))
-    }
-
-    fn wait_for_message(&self) -> Result<Wait, Error> {
-        let channel = self.channel;
-        let view = channel.view();
-        let is_there = || (!view.is_empty()).then_some(());
-        if try_for_a_while(&MESSAGES, Some(channel.senders.last_cpu()), is_there).is_some() {
-            return Ok(Wait::Acquired);
-        }
-        channel.sleep(view.arrivals, self.deadline, || Ok(!view.is_empty()))
+        Ok(self.filled.is_some() && record.kind.ends_a_message())
     }
 
     /// Waits for the next part of a message, and gives the message up if its sender is gone.
     fn wait_for_part(&mut self) -> Result<Wait, Error> {
         let channel = self.channel;
         let view = channel.view();
-        let is_there = || (!view.is_empty()).then_some(());
-        if try_for_a_while(&MESSAGES, Some(channel.senders.last_cpu()), is_there).is_some() {
-            return Ok(Wait::Acquired);
-        }
-        let deadline = Deadline::after(CHECKS_SENDER);
-        let end = channel.sleep(view.parts, deadline, || Ok(!view.is_empty()))?;
+        let end = channel.wait_for_record(view.parts, Deadline::after(CHECKS_SENDER))?;
         // A sender in the middle of a message holds the lock.
         if end == Wait::TimedOut
             && rule("channel/a-receiver-notices-that-its-sender-died")

@@ -115,9 +115,7 @@ pub(crate) fn take_alone(tag: Tag) -> Result<Taken, Error> {
     registry.watch_forks()?;
     let slots = tag.slots();
     let size = Size { places: PLACES, nodes: FEWEST_NODES, slots };
-    let segment = Arc::new(Segment::create(size, slots)?);
-    segment.set_used(slots);
-    registry.remember(&segment);
+    let segment = registry.new_segment(size, slots)?;
     drop(registry);
     let place =
         segment.place(0).ok_or(Error::BadAddress("the slot lies outside of its segment"))?;
@@ -222,12 +220,18 @@ impl Registry {
             return Err(Error::OutOfRange(TOO_MANY_PERMITS));
         }
         let size = Size { places: PLACES, nodes: NODES, slots: usual };
-        let segment = Arc::new(Segment::create(size, slots)?);
-        segment.set_used(slots);
-        self.remember(&segment);
+        let segment = self.new_segment(size, slots)?;
         self.made += 1;
         self.go_to(Arc::clone(&segment), Vec::new());
         Ok((segment, 0, false))
+    }
+
+    /// Makes a segment, and takes its first slots.
+    fn new_segment(&mut self, size: Size, slots: usize) -> Result<Arc<Segment>, Error> {
+        let segment = Arc::new(Segment::create(size, slots)?);
+        segment.set_used(slots);
+        self.remember(&segment);
+        Ok(segment)
     }
 
     /// Leaves a current segment that takes no new objects: in a forked child, because a child makes

@@ -34,21 +34,27 @@ pub(crate) struct Budget {
     probe: u64,
 }
 
+impl Budget {
+    const fn new(probe: u64) -> Self {
+        Self { now: AtomicU64::new(LONGEST), probe }
+    }
+}
+
 /// For locks.
-pub(crate) static LOCKS: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 1_024 };
+pub(crate) static LOCKS: Budget = Budget::new(1_024);
 /// For a channel's messages, and room for them. Whoever waits for these has often waited for long
 /// in vain, because nobody sent anything, and then they come one after the other: so it tries again
 /// soon.
-pub(crate) static MESSAGES: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 64 };
+pub(crate) static MESSAGES: Budget = Budget::new(64);
 /// For events. Whoever waits for one has often waited for long in vain, and then it is set again
 /// and again: so it tries again soon.
-pub(crate) static EVENTS: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 64 };
+pub(crate) static EVENTS: Budget = Budget::new(64);
 /// For notifications of conditions: as for events.
-pub(crate) static CONDITIONS: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 64 };
+pub(crate) static CONDITIONS: Budget = Budget::new(64);
 /// For the other members of a barrier: as for events.
-pub(crate) static BARRIERS: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 64 };
+pub(crate) static BARRIERS: Budget = Budget::new(64);
 /// For a barrier's own lock, which is held for moments.
-pub(crate) static BARRIER_LOCKS: Budget = Budget { now: AtomicU64::new(LONGEST), probe: 64 };
+pub(crate) static BARRIER_LOCKS: Budget = Budget::new(64);
 
 /// The processor that an object was released on last, plus 1; 0: none yet. For a mutex it is the
 /// processor that the holder acquired it on. An event is

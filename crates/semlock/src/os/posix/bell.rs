@@ -4,7 +4,7 @@
 //! all of them are one file: nobody could tell whether a number still refers to this one.)
 
 use std::io::pipe;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, ioctl_fionbio, read, write};
 
@@ -96,8 +96,7 @@ impl Drop for Bell {
     fn drop(&mut self) {
         for number in [self.reader, self.writer] {
             // If other code closed it, its number may be reused by now. Then it stays open.
-            let is_open = self.open(number).map(|descriptor| descriptor.as_raw_fd());
-            if let Some(number) = is_open {
+            if self.open(number).is_some() {
                 // SAFETY: it is what was opened for this value, and nothing uses it after this.
                 drop(unsafe { OwnedFd::from_raw_fd(number) });
             }
