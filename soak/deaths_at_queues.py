@@ -16,6 +16,7 @@ from typing import Any
 from messages import message, opened, square
 from processes import PATIENCE, Crew, World, check, equal, killed_at_the_end, wait_until
 from semlock import QueueBrokenError, WorkerDied
+from semlock.queues import SimpleQueue
 
 
 def hide_errors() -> None:
@@ -54,6 +55,7 @@ def killed_writers(world: World, random: Random) -> int:
     """Messages are whole, in order, and none comes twice; or the queue says that it is broken."""
     queue = random.choice([world.context.SimpleQueue, world.context.Queue])()
     received = 0
+    is_breakable = not isinstance(queue, SimpleQueue)
     last: dict[int, int] = {}
     try:
         for sender in range(3):
@@ -64,7 +66,7 @@ def killed_writers(world: World, random: Random) -> int:
                     last[writer] = number
                     received += 1
     except QueueBrokenError:
-        pass
+        check(is_breakable, "a SimpleQueue is broken")
     queue.close()
     return received
 
@@ -74,19 +76,17 @@ def killed_readers(world: World, random: Random) -> int:
     queue = context.SimpleQueue()
     seen: list[tuple[int, int]] = []
     number = 0
-    try:
-        for _ in range(2):
-            ours, theirs = context.Pipe()
-            with ours, theirs, killed_at_the_end(world, get_for_ever, queue, theirs):
-                # Few and small enough for the pipe: what a killed reader had read is lost.
-                for _ in range(random.randint(2, 7)):
-                    queue.put(message(0, number))
-                    number += 1
-                check(ours.poll(PATIENCE), "nothing is read")
-                if (heard := ours.recv()) is not None:
-                    seen.append(heard)
-    except QueueBrokenError:
-        pass
+    for _ in range(2):
+        ours, theirs = context.Pipe()
+        with ours, theirs, killed_at_the_end(world, get_for_ever, queue, theirs):
+            # Few and small enough for the ring: what a killed reader had read is lost.
+            for _ in range(random.randint(2, 7)):
+                queue.put(message(0, number))
+                number += 1
+            check(ours.poll(PATIENCE), "nothing is read")
+            heard = ours.recv()
+            check(heard is not None, "a SimpleQueue is broken")
+            seen.append(heard)
     equal(len(set(seen)), len(seen))
     queue.close()
     return number
@@ -143,6 +143,7 @@ def use_and_break(world: World, random: Random, most: int) -> tuple[int, bool]:
             crew.replace(random.randrange(6))
             kills += 1
         is_broken = bool(ended := crew.ended())
+        check(not is_broken or kind != "SimpleQueue", "a SimpleQueue is broken")
         if is_broken:
             equal(ended, {BROKEN})
             # A queue that is broken for one is broken for all: each process ends by itself.
@@ -241,12 +242,12 @@ def kill_workers(pool: Any, random: Random, done: threading.Event) -> None:
 
 
 def killed_workers(world: World, random: Random) -> int:
-    """Every job of a pool ends. A killed worker's task may be lost with it, as in the stdlib."""
-    results = ended = 0
+    """Every task of a pool ends: with its result, or as one whose worker died."""
+    results = died = 0
     # A small one in the soak, where memory that is used once looks like a trend.
     jobs, count, sizes = (10, 30, SIZES) if world.is_alone else (3, 6, SIZES[:2])
     for _ in range(world.amount):
-        pool, done = world.context.Pool(3), threading.Event()
+        pool, done = world.context.Pool(3, retry=random.randrange(2)), threading.Event()
         arguments = pool, Random(random.random()), done
         killer = threading.Thread(target=kill_workers, args=arguments)
         try:
@@ -254,51 +255,41 @@ def killed_workers(world: World, random: Random) -> int:
                 if number == 1:
                     killer.start()
                 messages = [bytes([i]) * random.choice(sizes) for i in range(count)]
-                # The pool refuses jobs when a worker was killed since the last one.
-                job = pool.map_async(echo, messages, 1)
-                if number > 0 and not ends(pool, job, 2 if world.is_alone else 0.3):
-                    ended += 1
-                    break
-                equal(job.get(PATIENCE), messages)
-                results += 1
-        except QueueBrokenError:
-            ended += 1
+                tasks = [pool.apply_async(echo, (each,)) for each in messages]
+                for task, expected in zip(tasks, messages, strict=True):
+                    try:
+                        equal(task.get(PATIENCE), expected)
+                        results += 1
+                    except WorkerDied as error:
+                        equal((error.tasks, error.task), (1, "echo"))
+                        died += 1
         finally:
             done.set()
             if killer.ident is not None:
                 killer.join()
             pool.terminate()
             pool.join()
-    check(results >= world.amount, "no job had a result")
-    check(ended or not world.is_alone, "no pool was broken, and no task was lost")
-    return results * count
-
-
-def ends(pool: Any, job: Any, seconds: float) -> bool:
-    """Whether a job ends. If not, nothing moved for so many seconds: a task is lost."""
-    left = None
-    while not job.ready() and left != job._number_left:
-        left = job._number_left
-        job.wait(seconds)
-    if not job.ready():
-        try:
-            pool._taskqueue.check()
-        except QueueBrokenError:
-            # The pool broke only now, or the job would have failed.
-            job.wait(PATIENCE)
-            check(job.ready(), "a job of a broken pool does not end")
-    return bool(job.ready())
+    check(results >= world.amount * count, "too few tasks had a result")
+    check(died or not world.is_alone, "no task was lost")
+    return results + died
 
 
 def killed_pools(world: World, random: Random) -> int:
-    """A pool gets new workers, or says that its queues are broken."""
+    """A pool gets new workers, and only the task of a worker that died fails."""
     with world.context.Pool(2) as pool:
         equal(pool.map(square, range(10)), [n * n for n in range(10)])
         if random.random() < 0.5:
-            pool.apply_async(die, (0,))  # that job is lost, as in the stdlib
+            deadly = pool.apply_async(die, (0,))
+            equal(pool.map_async(square, range(10)).get(PATIENCE), [n * n for n in range(10)])
+            try:
+                deadly.get(PATIENCE)
+            except WorkerDied as error:
+                equal((error.task, error.exitcode), ("die", -signal.SIGKILL))
+            else:
+                check(False, "a task of a killed worker has a result")
         else:
+            # It is idle, or has just begun to wait.
             os.kill(random.choice(pool._pool).pid, signal.SIGKILL)
-        with suppress(QueueBrokenError):
             equal(pool.map_async(square, range(10)).get(PATIENCE), [n * n for n in range(10)])
         pool.terminate()
         pool.join()

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 import semlock
+import semlock.queues
 from children import Line, forked, in_a_child, in_a_fresh_interpreter
 from kernel_features import have_own_mounts, mount, needs_own_mounts, needs_seccomp, works
 from programs import METHODS, Program, run_program
@@ -538,6 +539,13 @@ def test_what_a_resource_sharer_sends_in_the_place_of_the_segment_is_left_alone(
 QUEUES = ["Queue", "SimpleQueue", "JoinableQueue"]
 
 
+def numbers_of(queue: Any) -> list[int]:
+    """The descriptors of a queue's pipe, or of the pipe that is its channel's bell."""
+    if isinstance(queue, semlock.queues.SimpleQueue):
+        return [*queue._reader._channel._bell()]
+    return [queue._reader.fileno(), queue._writer.fileno()]
+
+
 @pytest.mark.parametrize("kind", QUEUES)
 def test_a_descriptor_number_of_a_queues_pipe_that_another_file_got_is_left_alone(
     kind: str, tmp_path: Path
@@ -545,7 +553,7 @@ def test_a_descriptor_number_of_a_queues_pipe_that_another_file_got_is_left_alon
     path = tmp_path / "foreign"
     a_file(path)
     queue = getattr(semlock.get_context(), kind)()
-    numbers = [queue._reader.fileno(), queue._writer.fileno()]
+    numbers = numbers_of(queue)
     with path.open("r+b") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         for number in numbers:
@@ -560,10 +568,15 @@ def test_a_descriptor_number_of_a_queues_pipe_that_another_file_got_is_left_alon
             os.close(number)
 
 
-def test_a_queues_own_pipe_is_closed_with_it() -> None:
-    queue = semlock.get_context().SimpleQueue()
-    numbers = [queue._reader.fileno(), queue._writer.fileno()]
+@pytest.mark.parametrize("kind", QUEUES)
+def test_a_queues_own_pipe_is_closed_with_it(kind: str) -> None:
+    queue = getattr(semlock.get_context(), kind)()
+    numbers = numbers_of(queue)
     queue.close()
+    if kind != "SimpleQueue":
+        queue._writer.close()  # which its feeder thread does, if it has one
+    del queue
+    gc.collect()
     for number in numbers:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(number)

@@ -697,13 +697,13 @@ def body():
     install()
     Named = Named or define()
     with Named(2) as pool:
-        said = [sorted(set(pool.map(name, range(8)))), type(pool._taskqueue).__name__]
+        said = [sorted(set(pool.map(name, range(8)))), type(pool._pool).__name__]
     semlock.uninstall()
     with Named(1) as pool:
-        return [*said, pool.map(name, [1]), type(pool._taskqueue).__name__]
+        return [*said, pool.map(name, [1]), type(pool._pool).__name__]
 """
-    ours = "_Submitted" if backend == "shared" else "SimpleQueue"
-    assert program(source, moment) == [["theirs"], ours, ["theirs"], "SimpleQueue"]
+    ours = "_Workers" if backend == "shared" else "list"
+    assert program(source, moment) == [["theirs"], ours, ["theirs"], "list"]
 
 
 # ---- In children that begin in any directory ----

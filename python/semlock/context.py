@@ -269,7 +269,7 @@ class Context(context.BaseContext):
         return JoinableQueue(maxsize, ctx=self)
 
     def SimpleQueue(self) -> queues.SimpleQueue:  # noqa: N802
-        """Make a queue that writes and reads without a thread.
+        """Make a queue that writes and reads without a thread, and that no death breaks.
 
         See :class:`semlock.queues.SimpleQueue`.
 
@@ -287,25 +287,32 @@ class Context(context.BaseContext):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
+        *,
+        retry: int = 0,
     ) -> pool.Pool:
         """Make a pool of worker processes, with the stdlib's methods, on semlock's queues.
 
-        If a worker is killed in the middle of a message, all pending jobs fail with
-        :class:`~semlock.QueueBrokenError`, and so does each new one. A task that a killed worker
-        had taken is lost, as in the stdlib: its job never ends. Give ``get`` a timeout.
+        If a worker dies with a task, that task fails with :class:`~semlock.WorkerDied`. All others
+        go on, and another worker takes the place of the dead one.
 
         :param processes: how many workers; None means one for each processor.
         :param initializer: a function that each worker calls first.
         :param initargs: the arguments of ``initializer``.
         :param maxtasksperchild: after how many tasks another worker takes the place of one; None
             means never.
-        :raises ValueError: less than one worker, or less than one task for each.
+        :param retry: how often a task whose worker died is tried again before it fails. Only for
+            tasks that may be done twice.
+        :raises ValueError: less than one worker, less than one task for each, or a negative
+            ``retry``; any ``retry`` but 0 where semlock has no shared memory.
         """
         if not _native.HAS_SHARED:
+            if retry:
+                raise ValueError("retry needs semlock's shared memory, which this system has not")
             return super().Pool(processes, initializer, initargs, maxtasksperchild)  # type: ignore[return-value]
         from .pool import Pool
 
-        return Pool(processes, initializer, initargs, maxtasksperchild, context=self.get_context())
+        arguments = processes, initializer, initargs, maxtasksperchild
+        return Pool(*arguments, context=self.get_context(), retry=retry)
 
 
 def _in_heap(make: Callable[[], Any], typecode_or_type: Any, size_or_initializer: Any) -> Any:

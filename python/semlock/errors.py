@@ -55,35 +55,56 @@ class QueueBrokenError(RuntimeError):
 
 
 class WorkerDied(RuntimeError):  # noqa: N818
-    """A process ended with tasks of a ``JoinableQueue`` that nobody is going to do.
+    """A process died with a task that it had taken.
 
-    ``JoinableQueue.join()`` raises it in each process that is in it at that moment. These tasks
-    count as done from then on. Put again what is still to be done, start another worker, and call
-    ``join()`` again.
+    * A ``Pool`` fails the task of a worker that died with it; all other tasks go on. ``pid``,
+      ``exitcode`` (as a ``Process`` has it: a negative number is a signal's) and ``task`` (the
+      function's name) say which.
+    * ``JoinableQueue.join()`` raises it in each process that is in it at that moment. The lost
+      tasks count as done from then on. Put again what is still to be done, start another worker,
+      and call ``join()`` again.
 
     :param tasks: how many tasks were lost.
+    :param pid: the pid of the worker, if that is known.
+    :param exitcode: its exit code, if that is known.
+    :param task: the name of the function that it called, if that is known.
 
-    >>> import semlock
-    >>> context = semlock.get_context("spawn")
-    >>> tasks = context.JoinableQueue()
-    >>> tasks.put("a task")
-    >>> worker = context.Process(target=tasks.get)  # and ends without task_done()
-    >>> worker.start()
-    >>> try:
-    ...     tasks.join()
-    ... except semlock.WorkerDied as error:
-    ...     print(error.tasks)
-    1
-    >>> worker.join()
-    >>> tasks.close()
+    >>> import os, semlock
+    >>> with semlock.get_context("fork").Pool(1) as pool:
+    ...     try:
+    ...         pool.apply(os._exit, (3,))
+    ...     except semlock.WorkerDied as error:
+    ...         print(error.tasks, error.exitcode, error.task)
+    1 3 _exit
     """
 
-    def __init__(self, tasks: int) -> None:
+    def __init__(
+        self,
+        tasks: int,
+        *,
+        pid: int | None = None,
+        exitcode: int | None = None,
+        task: str | None = None,
+    ) -> None:
         super().__init__(tasks)
         self.tasks = tasks
         """How many tasks were lost."""
+        self.pid = pid
+        """The pid of the worker that died; None if that is unknown."""
+        self.exitcode = exitcode
+        """Its exit code; None if that is unknown."""
+        self.task = task
+        """The name of the function that it called; None if that is unknown."""
 
     def __str__(self) -> str:
+        if self.pid is not None:
+            code = self.exitcode or 0
+            how = f"killed by signal {-code}" if code < 0 else f"with exit code {code}"
+            return (
+                f"the worker {self.pid} died ({how}) with a task that it had taken, {self.task}: "
+                "what the task did until then is unknown. (The pool goes on with another worker. "
+                "Submit the task again, or make the pool with retry=1, if it can be done twice.)"
+            )
         lost = "1 task" if self.tasks == 1 else f"{self.tasks} tasks"
         return (
             f"{lost} of this queue can never be done: a process ended after it had taken tasks and "

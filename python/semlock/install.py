@@ -367,7 +367,8 @@ def _methods_of_queues() -> list[_Replacement]:
     # The stdlib's `join` would wait for ever for the tasks of a dead process.
     stocks_joinable: Any = vars(stocks_queues)["JoinableQueue"]
     methods.append(_Replacement("join", stocks_joinable, queues.JoinableQueue))
-    methods.append(_Replacement("_repopulate_pool", stocks_pool.Pool, pool.Pool))
+    for name in ("_repopulate_pool", "_help_stuff_finish"):
+        methods.append(_Replacement(name, stocks_pool.Pool, pool.Pool))
     return methods
 
 

@@ -1,293 +1,294 @@
-"""A ``multiprocessing.Pool`` that finds out when a worker was killed in the middle of a message.
+"""Pools in which a worker that dies fails its own task, and nothing else.
 
-It is the stdlib's pool. When one of the two pipes that its workers share breaks (see
-:mod:`semlock.queues`), the pool can do no more. Pending jobs fail with a
-:class:`~semlock.QueueBrokenError`, and so does each new one. The workers end, and no others take
-their places. ``close()``, ``terminate()``, ``join()`` and ``with`` work as ever.
+The pool is the stdlib's, over two channels (``channels``). Nothing breaks when a worker is killed,
+but the task that it had taken would never end. So the pool finds out which task that was, and
+answers it in the worker's stead:
 
-Both pipes share one event that says that they are broken. So a break of one of them also ends the
-processes and threads that wait for the other. The thread that reads results does the rest. While
-there are no results, it checks that event about once a second.
-
-All of this depends on what a pool gets when it is made, and not on its class. So a pool stays what
-it is when ``uninstall()`` gives the stdlib's class its method back.
-
-A task that a killed worker had taken is lost, as in the stdlib, and its job never ends.
+1. The messages of the channel of tasks are numbered, and the pool keeps which task has which number
+   until its result comes.
+2. A worker notes the number of a task before it takes it (``word/takers.rs``). What it leaves there
+   when it dies is the last task that it had.
+3. The thread that replaces workers sends a :class:`_Died` behind all results, the dead worker's own
+   among them. So whoever reads them knows at that message whether the task was done.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
-import queue
+import pickletools
 import threading
-import traceback
 import weakref
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from multiprocessing import pool
-from typing import Any
+from typing import Any, NamedTuple
 
-from .errors import QueueBrokenError
-from .queues import SimpleQueue, _End, _ReadingEnd, _Stream
+from . import _native
+from .channels import dumps, loads
+from .errors import WorkerDied
 
 __all__ = ["Pool"]
 
 # These names are our own, because install() makes the stdlib's pools do as ours do.
 _StockPool: Any = vars(pool)["Pool"]
-_StockCache: Any = vars(pool)["_PoolCache"]
-_IMapIterator: Any = pool.IMapIterator
-_MapResult: Any = pool.MapResult
 _TERMINATE: Any = vars(pool)["TERMINATE"]
+_mapstar: Any = vars(pool)["mapstar"]
+_starmapstar: Any = vars(pool)["starmapstar"]
 _stocks_repopulate_pool: Callable[[Any], None] = _StockPool._repopulate_pool
+_stocks_help_stuff_finish: Callable[..., None] = _StockPool._help_stuff_finish
 
-# The attributes of a pool that _watch() uses, replaces or changes.
-_FIELDS = (
-    "_cache",
-    "_inqueue",
-    "_map_async",
-    "_outqueue",
-    "_quick_get",
-    "_quick_put",
-    "_taskqueue",
-    "Process",
-)
+# Seconds between two checks whether a thread of the pool still reads.
+_WHILE_FULL = 0.1
+# The numbers of messages begin again after so many.
+_NUMBERS = 1 << 23
 
 
 class Pool(_StockPool):  # type: ignore[misc]
-    """``multiprocessing.Pool``, whose jobs fail when its pipes break."""
+    """``multiprocessing.Pool``, in which a worker's death fails its task with ``WorkerDied``.
+
+    :param retry: how often a task is tried again whose worker died, before it fails.
+    """
+
+    _retry = 0
+    # For __del__, if __init__ raises.
+    _state: Any = vars(pool)["INIT"]
+
+    def __init__(self, *args: Any, retry: int = 0, **kwargs: Any) -> None:
+        if retry < 0:
+            raise ValueError("retry must be >= 0")
+        self._retry = retry
+        super().__init__(*args, **kwargs)
 
     def _repopulate_pool(self) -> None:
         # The stdlib's __init__ calls this when it has made everything but processes and threads.
-        # `self` can be any pool: a ThreadPool, or one of a subclass defined before install().
-        notifier = getattr(self, "_change_notifier", None)
-        if type(notifier) is SimpleQueue:
-            notifier.__class__ = _Notifier
-        is_watched = _is_on_our_queues(self)
-        if is_watched:
-            _watch(self)
+        # `self` can be any pool: a ThreadPool, or one of a subclass defined before install(), whose
+        # queues can be any, too.
+        if not isinstance(self._pool, _Workers):
+            tasks = _channel_of(vars(self).get("_inqueue"))
+            results = _channel_of(vars(self).get("_outqueue"))
+            if tasks is not None and results is not None:
+                _watch(self, tasks, results)
         _stocks_repopulate_pool(self)
-        if is_watched:
-            # It starts the workers that replace the first ones.
-            self.Process: Any = partial(_start, self.Process, self._taskqueue)
+
+    @staticmethod
+    def _help_stuff_finish(inqueue: Any, task_handler: Any, size: int) -> None:
+        """Makes room for the thread that hands out tasks, until it has ended."""
+        channel = _channel_of(inqueue)
+        tasks = None if channel is None else _watched.get(channel)
+        if channel is None or tasks is None:
+            _stocks_help_stuff_finish(inqueue, task_handler, size)
+            return
+        tasks.ended = True
+        ends = 0
+        while task_handler.is_alive() and (tasks.is_sending() or not channel.is_empty()):
+            data = channel.receive(_WHILE_FULL)
+            ends += data is not None and loads(data) is None
+        # A worker that survives SIGTERM ends when it reads that there is nothing more to do.
+        for _ in range(ends):
+            channel.send(dumps(None), 0)
 
 
-def _is_on_our_queues(pool: Any) -> bool:
-    if not all(hasattr(pool, name) for name in _FIELDS):
-        return False
-    return all(
-        type(pipe) is SimpleQueue and isinstance(vars(pipe)["_reader"], _End)
-        for pipe in (pool._inqueue, pool._outqueue)
-    )
+def _channel_of(queue: Any) -> _native._Channel | None:
+    # The ends can be wrapped: PyTorch's are.
+    channel = getattr(getattr(queue, "_reader", None), "_channel", None)
+    return channel if isinstance(channel, _native._Channel) else None
 
 
-def _watch(pool: Any) -> None:
-    """Puts itself between a pool and its pipes, wherever the pool uses one."""
-    for pipe in pool._inqueue, pool._outqueue:
-        pipe.__class__ = _Pipe
-    pool._inqueue._reader.__class__ = _TaskReader
-    tasks, results = pool._inqueue._reader._stream, pool._outqueue._reader._stream
-    results.broken = tasks.broken
-    pool._taskqueue = _Submitted((tasks, results))
-    pool._cache = _Cache(pool._taskqueue, notifier=pool._change_notifier)
-    # A pool must not refer to itself, or it would stay until the garbage collector runs.
-    reference = weakref.ref(pool)
-    pool._map_async = partial(_map_async, type(pool)._map_async, reference)
-    pool._quick_put = pool._inqueue.put
-    pool._quick_get = partial(_get, pool._outqueue._reader.recv, reference)
+def _watch(pool: Any, tasks: _native._Channel, results: _native._Channel) -> None:
+    """Puts itself between a pool and its channels, wherever the pool uses one."""
+    tasks._note_takers()
+    sent = _watched[tasks] = _Tasks(tasks, results, getattr(pool, "_retry", 0))
+    pool._quick_put = sent.put
+    pool._quick_get = sent.receive
+    outqueue = pool._outqueue
+    put = partial(_put_result, type(outqueue).put, weakref.ref(outqueue), sent, os.getpid())
+    outqueue.put = put
+    pool._pool = _Workers(pool._pool, sent)
+    # The thread that replaces workers need not wake for each result.
+    reader = pool._change_notifier._reader
+    pool._get_sentinels = lambda: [reader]
 
 
-class _Notifier(SimpleQueue):
-    """Wakes the thread that checks and replaces the workers.
-
-    Only threads of this process use it, and the number of wake-ups does not matter. So it needs no
-    marks, and an exception that a signal handler raises in the middle does not break it.
-    """
-
-    def empty(self) -> bool:
-        return not self._reader._is_ready(0)
-
-    def get(self) -> None:
-        os.read(self._reader.fileno(), 65536)
-
-    def put(self, obj: object) -> None:
-        with suppress(BlockingIOError):  # the pipe is full of wake-ups: one is enough
-            os.write(self._writer.fileno(), b".")
+# By the channel of tasks.
+_watched: weakref.WeakKeyDictionary[_native._Channel, _Tasks] = weakref.WeakKeyDictionary()
 
 
-class _Pipe(SimpleQueue):
-    """One of a pool's pipes. A worker or thread that finds it broken ends without a traceback."""
-
-    def get(self) -> Any:
-        try:
-            return super().get()
-        except QueueBrokenError:
-            # The worker ends, as if the pool were gone.
-            raise EOFError from None
-
-    def put(self, obj: Any) -> None:
-        try:
-            super().put(obj)
-        except QueueBrokenError:
-            # None would end its reader, which ends anyway when it finds the pipe broken.
-            if obj is not None:
-                # The caller is a worker, or the thread that hands out the tasks.
-                raise SystemExit from None
+def _put_result(put: Any, queue: Callable[[], Any], tasks: _Tasks, owner: int, obj: object) -> None:
+    """The ``put`` of the queue of results."""
+    if obj is None and os.getpid() == owner:
+        # Not from a worker, but from the pool: the thread that reads results is to end. If it has
+        # ended already, it makes no room.
+        tasks.tell_results(None)
+    else:
+        put(queue(), obj)
 
 
-class _TaskReader(_ReadingEnd):
-    """The end from which terminate() reads tasks, to make room for a thread that waits for it.
+class _Workers(list[Any]):
+    """The workers of a pool. The stdlib takes each one out when it has ended."""
 
-    No thread waits for room in a broken pipe, so a broken pipe looks empty.
-    """
+    def __init__(self, workers: list[Any], tasks: _Tasks) -> None:
+        super().__init__(workers)
+        self._tasks = tasks
 
-    def _poll(self, timeout: float | None) -> bool:
-        try:
-            return self._wait(timeout)
-        except QueueBrokenError:
-            return False
+    def __delitem__(self, index: Any) -> None:
+        worker = self[index]
+        super().__delitem__(index)
+        self._tasks.worker_died(worker.pid, worker.exitcode)
 
-    def recv(self) -> Any:
-        try:
-            return super().recv()
-        except QueueBrokenError:
+
+class _Died(NamedTuple):
+    """Behind the results of a worker that has died: which message it took last."""
+
+    number: int
+    pid: int
+    exitcode: int
+
+
+class _Sent(NamedTuple):
+    """A task whose result has not come."""
+
+    job: int
+    place: int
+    name: str
+    # How often it may be tried again, and the task itself if it may.
+    retries: int
+    task: Any
+
+
+class _Tasks:
+    """Which message each task is that has no result yet."""
+
+    def __init__(self, tasks: _native._Channel, results: _native._Channel, retry: int) -> None:
+        # The pool has the channels, and this goes with it.
+        self._tasks, self._results = weakref.ref(tasks), weakref.ref(results)
+        self._retry = retry
+        self._next = 0
+        self._sent: dict[int, _Sent] = {}
+        self._numbers: dict[tuple[int, int], int] = {}
+        # How often tasks may still be tried that were tried before.
+        self._left: dict[tuple[int, int], int] = {}
+        # Of the dead: the message that each took last, until its exit code is known.
+        self._last: dict[int, int] = {}
+        self._reading: threading.Thread | None = None
+        # A thread that pickles and sends a task holds it, so that the numbers are right.
+        self._sending = threading.Lock()
+        # The pool is terminated: nobody takes tasks any more.
+        self.ended = False
+
+    def is_sending(self) -> bool:
+        return self._sending.locked()
+
+    # ---- Threads that hand out tasks ----
+
+    def put(self, task: Any) -> None:
+        channel = self._tasks()
+        if channel is None:
+            raise OSError("the pool is gone")
+        with self._sending:
+            data = dumps(task)
+            number = self._next
+            if task is not None:
+                job, index, function, arguments = task[:4]
+                retries = self._left.get((job, index), self._retry)
+                kept = task if retries else None
+                self._sent[number] = _Sent(job, index, _name(function, arguments), retries, kept)
+                self._numbers[job, index] = number
+            if self.ended:
+                # Nobody makes room any more, but for what was being sent when the pool was ended.
+                if task is not None:
+                    raise OSError("the pool is terminated")
+                channel.send(data, _WHILE_FULL)
+            else:
+                channel.send(data)
+            self._next = (number + 1) % _NUMBERS
+
+    # ---- The thread that replaces workers ----
+
+    def worker_died(self, pid: int, exitcode: int) -> None:
+        channel = self._tasks()
+        if channel is None:
+            return
+        self._last.update(channel._taken_by_the_dead())
+        number = self._last.pop(pid, None)
+        if number is not None and number in self._sent:
+            self.tell_results(_Died(number, pid, exitcode))
+
+    def tell_results(self, what: object) -> None:
+        """Sends something to the thread that reads results, unless that has ended."""
+        data = dumps(what)
+        channel = self._results()
+        while channel is not None and not channel.send(data, _WHILE_FULL):
+            if self._reading is not None and not self._reading.is_alive():
+                return
+
+    # ---- The thread that reads results ----
+
+    def receive(self) -> Any:
+        thread: Any = threading.current_thread()
+        self._reading = thread
+        channel = self._results()
+        if channel is None:
+            raise OSError("the pool is gone")
+        while True:
+            # While the pool is terminated, what comes can be a part of a result whose worker is
+            # killed: nothing follows.
+            data = channel.receive(_WHILE_FULL if thread._state == _TERMINATE else None)
+            if data is None:
+                raise EOFError
+            try:
+                result = loads(data)
+            except Exception as error:
+                result = _unreadable(data, error)
+            if type(result) is _Died:
+                result = self._failed(result)
+                if result is None:
+                    continue
+            elif result is not None:
+                self._done(result[0], result[1])
+            return result
+
+    def _done(self, job: int, index: int) -> None:
+        number = self._numbers.pop((job, index), None)
+        if number is not None:
+            self._sent.pop(number, None)
+        self._left.pop((job, index), None)
+
+    def _failed(self, died: _Died) -> Any:
+        """Returns a dead worker's task as one that failed; None if it was done."""
+        sent = self._sent.get(died.number)
+        if sent is None:
             return None
+        self._done(sent.job, sent.place)
+        if sent.retries:
+            self._left[sent.job, sent.place] = sent.retries - 1
+            # Not from this thread, which makes room for others' results, and not from the one that
+            # hands out tasks, which may be waiting for something in a user's iterable.
+            threading.Thread(target=self._put_again, args=(sent.task,), daemon=True).start()
+            return None
+        error = WorkerDied(1, pid=died.pid, exitcode=died.exitcode, task=sent.name)
+        return sent.job, sent.place, (False, error)
+
+    def _put_again(self, task: Any) -> None:
+        with suppress(OSError):  # the pool is terminated, or gone
+            self.put(task)
 
 
-class _Submitted(queue.SimpleQueue[Any]):
-    """The queue in which jobs wait until they are handed out. A broken pool's refuses new jobs."""
-
-    def __init__(self, streams: tuple[_Stream, ...]) -> None:
-        super().__init__()
-        self._streams = streams
-
-    def check(self) -> None:
-        for stream in self._streams:
-            stream.check()
-
-    def is_refused(self) -> bool:
-        try:
-            self.check()
-        except QueueBrokenError:
-            return True
-        return False
-
-    def put(self, job: Any, block: bool = True, timeout: float | None = None) -> None:
-        # This also refuses a job that take_out() removed from the cache while it was being made.
-        if job is not None:
-            self.check()
-        super().put(job, block, timeout)
+def _name(function: Any, arguments: Any) -> str:
+    if function is _mapstar or function is _starmapstar:
+        # A chunk of items.
+        function = arguments[0][0]
+    return getattr(function, "__qualname__", None) or repr(type(function).__name__)
 
 
-class _Cache(_StockCache):  # type: ignore[misc]
-    """The pending jobs of a pool. After take_out() it refuses new ones."""
-
-    def __init__(self, submitted: _Submitted, **keywords: Any) -> None:
-        super().__init__(**keywords)
-        self._submitted = submitted
-        # It is reentrant, because a signal handler may submit a job.
-        self._lock = threading.RLock()
-
-    def __setitem__(self, number: int, job: Any) -> None:
-        with self._lock:
-            self._submitted.check()
-            super().__setitem__(number, job)
-
-    def __delitem__(self, number: int) -> None:
-        with suppress(KeyError):  # take_out() has removed it
-            super().__delitem__(number)
-
-    def take_out(self) -> list[Any]:
-        """Removes and returns the jobs of a broken pool."""
-        with self._lock:
-            jobs = list(self.values())
-            self.clear()
-        return jobs
+_INTEGERS = {"BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4"}
 
 
-class _LastItems(deque[Any]):
-    """The last items of an iterator, and then its end."""
-
-    def popleft(self) -> Any:
-        try:
-            return super().popleft()
-        except IndexError:
-            raise StopIteration from None
-
-
-def _start(process: Callable[..., Any], submitted: _Submitted, *args: Any, **kwargs: Any) -> Any:
-    """Makes a worker, unless the pool is broken and the worker would end at once."""
-    if submitted.is_refused():
-        # The caller is the thread that replaces workers. End it, with the None that it puts last.
-        submitted.put(None)
-        raise SystemExit
-    return process(*args, **kwargs)
-
-
-def _map_async(
-    map_async: Callable[..., Any], reference: Callable[[], Any], *args: Any, **kwargs: Any
-) -> Any:
-    pool = reference()
-    try:
-        return map_async(pool, *args, **kwargs)
-    except ZeroDivisionError:
-        # It divides the items by the number of workers, and a broken pool has none.
-        if pool._taskqueue.is_refused():
-            raise pool._inqueue._reader._stream.breaks() from None
-        raise
-
-
-def _get(receive: Callable[[], Any], reference: Callable[[], Any]) -> Any:
-    """Receives a result, or fails all jobs and ends the pool."""
-    try:
-        return receive()
-    except QueueBrokenError as error:
-        # Pending jobs refer to their pool. So if it is gone, there are none to fail.
-        pool = reference()
-        if pool is not None:
-            # Users keep jobs, and jobs keep the error: its traceback must not keep the pool.
-            _break(pool, error.with_traceback(None))
-        raise EOFError from None
-
-
-def _break(pool: Any, error: QueueBrokenError) -> None:
-    for job in pool._cache.take_out():
-        _fail(job, error)
-    # This does not call terminate(): the user may still call it, and it then waits until all has
-    # ended. Nor does it wait for the thread that hands out tasks: that can be in a user's iterable.
-    pool._task_handler._state = pool._worker_handler._state = _TERMINATE
-    pool._change_notifier.put(None)
-    # close() may overwrite that state, but without jobs this thread ends all the same.
-    pool._worker_handler.join()
-    for worker in pool._pool:
-        if worker.exitcode is None:
-            worker.terminate()
-
-
-def _fail(job: Any, error: QueueBrokenError) -> None:
-    """Ends a job, with an error in place of each result that it still waits for."""
-    if isinstance(job, _IMapIterator):
-        # Set the error for each missing item, or for one if their number is unknown.
-        length = job._index + 1 if job._length is None else job._length
-        while job._index < length:
-            job._set(job._index, (False, error))
-        # The job may still get its length, when the iterable of tasks ends.
-        with job._cond:
-            job._items = _LastItems(job._items)
-            job._cond.notify_all()
-        job._pool = None
-        return
-    if job.ready() or (isinstance(job, _MapResult) and not hasattr(job, "_number_left")):
-        # It has just ended, or it is still being made, and put() will refuse it.
-        return
-    # This does not call _set(): if a callback raises there, a waiter waits for ever.
-    if getattr(job, "_success", True):
-        job._success, job._value = False, error
-    if job._error_callback:
-        try:
-            job._error_callback(job._value)
-        except Exception:
-            traceback.print_exc()
-    job._event.set()
-    job._pool = None
+def _unreadable(data: Any, error: Exception) -> Any:
+    """Returns a result that cannot be unpickled as a task that failed."""
+    # It is a tuple that begins with two numbers: its job, and its index there.
+    opcodes = pickletools.genops(bytes(data))
+    numbers = (number for opcode, number, _ in opcodes if opcode.name in _INTEGERS)
+    job, index = itertools.islice(numbers, 2)
+    return job, index, (False, error)

@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _native, executor
 from ._multiprocessing import SemLock
+from .channels import ReadingEnd, WritingEnd, loads, open_channel
 from .descriptors import FileId, is_open_as
 from .errors import QueueBrokenError, WorkerDied
 
@@ -644,11 +645,12 @@ class JoinableQueue(Queue, _StockJoinableQueue):
 
 
 class SimpleQueue(_StockSimpleQueue):
-    """``multiprocessing.SimpleQueue``, whose messages arrive whole, or it is broken.
+    """``multiprocessing.SimpleQueue``, which no death can break.
 
-    A context makes it. It writes and reads without a thread: ``put`` waits while the pipe is full.
-    ``put``, ``get`` and ``empty`` raise :class:`~semlock.QueueBrokenError` once a process was
-    killed, or interrupted by an exception, in the middle of a message.
+    A context makes it. It sends and receives without a thread: ``put`` waits while there is no
+    room. A process may be killed at any moment: a message is there whole, or was never put; it was
+    got, or is still there. (Of messages larger than 256 KiB, one is lost if a process is killed, or
+    interrupted by an exception, in the middle of putting or getting it.)
 
     :param ctx: the context that it is for.
     :raises OSError: the system has no memory to share, or no pipe.
@@ -661,9 +663,25 @@ class SimpleQueue(_StockSimpleQueue):
     >>> queue.close()
     """
 
-    _reader: _ReadingEnd
-    _writer: _WritingEnd
+    _reader: ReadingEnd
+    _writer: WritingEnd
 
     def __init__(self, *, ctx: Any) -> None:
-        _open_pipe(self, ctx)
+        open_channel(self, ctx)
         self._poll = self._reader.poll
+
+    def get(self) -> Any:
+        """Return the next message. Waits until there is one.
+
+        :raises EOFError: there is none, and no process is left that can put one.
+        :raises ValueError: a signal handler calls it while its own thread gets a message here.
+        """
+        return loads(self._reader._receive())
+
+    def put(self, obj: object) -> None:
+        """Put a message. Waits until there is room.
+
+        :param obj: anything that can be pickled.
+        :raises ValueError: a signal handler calls it while its own thread puts a message here.
+        """
+        self._writer.send(obj)

@@ -53,6 +53,10 @@ def _besides(shared: Any) -> tuple[Any, ...]:
         return (shared._lock,)
     if isinstance(shared, _native.Barrier):
         return shared._action, shared._timeout
+    if isinstance(shared, _native._Channel):
+        from .channels import SentBell  # few programs need it
+
+        return (SentBell(shared),)
     if isinstance(shared, _native.SemLock) and shared._on_owner_died != "warn":
         return (shared._on_owner_died,)
     return ()

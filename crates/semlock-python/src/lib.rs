@@ -24,7 +24,7 @@ use pyo3::types::PyDict;
 #[cfg(windows)]
 use crate::ffi::windows::sockets;
 #[cfg(unix)]
-use crate::ffi::{condition, event, locks, objects};
+use crate::ffi::{channel, condition, event, locks, objects};
 use crate::ffi::{exact_port, interpreter};
 
 /// The native classes of semlock.
@@ -62,6 +62,7 @@ fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("Condition", &conditions.condition),
         ("_Waiters", &conditions.waiters),
         ("Event", event::event_type(py)?),
+        ("_Channel", channel::channel_type(py)?),
     ] {
         module.setattr(name, class)?;
     }

@@ -5,7 +5,7 @@ pub(crate) use self::mortal::{AtomicU64, Ordering, killed_after};
 #[cfg(not(loom))]
 #[allow(unused_imports)] // not every system's part needs all of them
 pub(crate) use std::sync::atomic::{
-    AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    AtomicBool, AtomicI32, AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 
 /// loom's atomics. Before each operation on one, a model can kill the process.

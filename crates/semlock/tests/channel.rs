@@ -3,7 +3,7 @@
 #![cfg(unix)]
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::thread;
@@ -370,21 +370,28 @@ fn a_message_for_which_there_is_no_memory_stays() {
 }
 
 #[test]
-fn its_descriptors_are_as_the_error_says_when_other_code_closed_them() {
+fn a_bell_whose_descriptors_other_code_has_closed_is_opened_again_or_is_an_error() {
     let channel = Channel::with_capacity(512).unwrap();
-    let [_, writer] = channel.bell().unwrap();
-    // Another file under the bell's number.
-    let other = std::fs::File::open("/dev/null").unwrap();
-    let mut number = unsafe_number(writer);
-    rustix::io::dup2(other.as_fd(), &mut number).unwrap();
-    std::mem::forget(number);
+    let close = |descriptor: i32| {
+        // Another file under the bell's number.
+        let other = std::fs::File::open("/dev/null").unwrap();
+        let mut number = unsafe_number(descriptor);
+        rustix::io::dup2(other.as_fd(), &mut number).unwrap();
+        std::mem::forget(number);
+    };
+    let [reader, writer] = channel.bell().unwrap().map(|end| end.as_raw_fd());
+    close(writer);
+    channel.send(b"hello").unwrap();
+    assert_eq!(receive(&channel), b"hello");
+    close(reader);
     assert_eq!(channel.send(b"hello"), Err(Error::DescriptorLost));
     assert!(channel.is_empty());
+    assert!(matches!(channel.bell(), Err(Error::DescriptorLost)));
 }
 
 #[allow(unsafe_code)]
-fn unsafe_number(descriptor: impl AsFd) -> OwnedFd {
-    use std::os::fd::{AsRawFd, FromRawFd};
+fn unsafe_number(descriptor: i32) -> OwnedFd {
+    use std::os::fd::FromRawFd;
     // SAFETY: the caller forgets it.
-    unsafe { OwnedFd::from_raw_fd(descriptor.as_fd().as_raw_fd()) }
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
 }

@@ -42,8 +42,12 @@
 // Not every system has the classes that use all of these.
 #[cfg_attr(not(unix), allow(dead_code))]
 pub(crate) mod arguments;
+#[cfg(unix)]
+mod buffers;
 #[cfg_attr(not(unix), allow(dead_code))]
 pub(crate) mod calls;
+#[cfg(unix)]
+pub(crate) mod channel;
 #[cfg_attr(not(unix), allow(dead_code))]
 mod class_names;
 #[cfg(unix)]

@@ -434,6 +434,11 @@ impl Channel<'_> {
         Ok(Some(Record { kind, bytes, total, start, after }))
     }
 
+    /// The number of the next message, or of the one that receivers are in the middle of.
+    pub(crate) fn next_number(self) -> u64 {
+        (self.head.load(Ordering::Relaxed) & MESSAGES) / MESSAGE
+    }
+
     /// Copies a record's bytes.
     pub(crate) fn copy(self, record: &Record, into: &mut [u8]) {
         debug_assert_eq!(record.bytes, into.len());

@@ -28,6 +28,7 @@ use super::eventcount::{EventCount, WAKE_ALL_EVERY, WaitKey, WaiterFlags};
 use super::permit::{Permit, Process, State, Taken};
 use super::places::{Place, Places};
 use super::reservation::{Acquirer, Reservation};
+use super::takers::Takers;
 use super::turns::{Freed, Permits, Turns};
 use super::waiters::{NODE_WORDS, Node, Progress, Queue, Waiters, Waits};
 use super::watch::{LastCheck, Watch};
@@ -2524,6 +2525,67 @@ fn a_killed_receiver_has_taken_a_message_whole_or_not_at_all() {
             all.sort_unstable();
             let expected: &[&[u64]] = &[&[1, 2, 3], &[2, 3], &[1, 3]];
             assert!(expected[..=2 * lost].contains(&&*all), "{all:?}");
+        });
+    }
+}
+
+/// A receiver that notes what it takes.
+fn take_noting(pipe: &Pipe, nodes: &Notes, me: Process) -> Option<u64> {
+    let (channel, takers) = (pipe.channel(), nodes.takers());
+    if pipe.lock(&pipe.receivers, me) {
+        takers.forget(channel.next_number());
+    }
+    let message = channel.next().unwrap().map(|record| {
+        let node = takers.enter(me).unwrap();
+        takers.note(node, channel.next_number());
+        pipe.take(me, &record)
+    });
+    Pipe::unlock(&pipe.receivers, me);
+    message
+}
+
+struct Notes {
+    nodes: Vec<AtomicU64>,
+    used: AtomicU64,
+}
+
+impl Notes {
+    fn takers(&self) -> Takers<'_> {
+        Takers(Waiters { nodes: &self.nodes, used: &self.used })
+    }
+}
+
+#[test]
+fn what_a_killed_receiver_had_taken_is_known_and_nothing_else() {
+    for steps in 0..12 {
+        model_with(2, move || {
+            let nodes = (0..2 * NODE_WORDS).map(|_| word(0)).collect();
+            let notes = Notes { nodes, used: word(0) };
+            let shared = Arc::new((Pipe::with_messages(2), notes));
+            let receiver = with(&shared, move |(pipe, notes)| {
+                pipe.life.killed_after(steps, || take_noting(pipe, notes, D))
+            });
+            let (pipe, notes) = &*shared;
+            let mine = take_noting(pipe, notes, B);
+            let lived = receiver.join().unwrap().is_some();
+            pipe.life.end();
+            if pipe.lock(&pipe.receivers, C) {
+                notes.takers().forget(pipe.channel().next_number());
+            }
+            let mut taken = None;
+            notes.takers().leave_dead(
+                |process| process == D,
+                |process, number| {
+                    assert_eq!(process, D);
+                    taken = Some(number + 1);
+                },
+            );
+            Pipe::unlock(&pipe.receivers, C);
+            // What neither has is what D had.
+            let left = pipe.all(C);
+            let lost = [1, 2].into_iter().find(|it| mine != Some(*it) && !left.contains(it));
+            assert_eq!(taken, lost);
+            assert!(!lived || lost.is_some());
         });
     }
 }

@@ -13,16 +13,17 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::layout::channel::{
-    ARRIVALS, BELL_LOCK, HEAD, LEAST_WORDS, MOST_WORDS, PARTS, RECEIVERS, ROOM, RUNG, SENDERS,
-    SLOTS, TAIL, TAKEN,
+    ARRIVALS, BELL_LOCK, HEAD, LEAST_WORDS, MOST_WORDS, NOTES, PARTS, RECEIVERS, ROOM, RUNG,
+    SENDERS, SLOTS, TAIL, TAKEN,
 };
 use super::layout::{self, SLOT_WORDS, Tag};
+use super::liveness::LivenessCache;
 use super::lock::Lock;
 use super::object::{Kernel, Object, Shared};
 use super::spin::{MESSAGES, try_for_a_while};
 use super::wait_schedule::WaitSchedule;
 use super::waiter::Waiter;
-use crate::atomic::AtomicU64;
+use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
 use crate::os::bell::Bell;
 use crate::os::mapping::FileId;
@@ -31,6 +32,7 @@ use crate::word::Slept;
 use crate::word::channel::{self as word, Channel as View, Corrupt, Kind, Message};
 use crate::word::eventcount::{EventCount, WaiterFlags};
 use crate::word::permit::Process;
+use crate::word::takers::Takers;
 use crate::{Address, Deadline, Error, Wait};
 
 /// Where a message that is received goes.
@@ -70,6 +72,8 @@ pub struct Channel {
     bell: Bell,
     /// Words of its ring.
     words: usize,
+    /// The node in which this process notes what it takes, plus 1; 0: none yet.
+    node: AtomicU64,
 }
 
 impl Shared for Channel {
@@ -141,7 +145,7 @@ impl Channel {
             object.map(|object| Lock { object, tag })
         };
         let (senders, receivers, bell_lock) = (lock(SENDERS)?, lock(RECEIVERS)?, lock(BELL_LOCK)?);
-        Ok(Self { object, senders, receivers, bell_lock, bell, words })
+        Ok(Self { object, senders, receivers, bell_lock, bell, words, node: AtomicU64::new(0) })
     }
 
     /// How many bytes its ring has. A message of 8 bytes less is sent whole.
@@ -240,10 +244,11 @@ impl Channel {
             self.view().set_bell_right(self);
             return Ok(Tried::NotNow);
         }
-        if !is_acquired(self.receivers.try_acquire()) {
+        let tried = self.receivers.try_acquire();
+        if !is_acquired(tried) {
             return not_now(&self.receivers);
         }
-        let received = self.try_receive_locked(buffer);
+        let received = self.forget_after(tried).and_then(|()| self.try_receive_locked(buffer));
         unlock(&self.receivers);
         received
     }
@@ -255,6 +260,7 @@ impl Channel {
                 Kind::Whole => {
                     buffer.begin(record.bytes)?;
                     view.copy(&record, buffer.bytes());
+                    self.note(&record);
                     view.take(&Kernel, self, &record);
                     return Ok(Tried::Done);
                 }
@@ -287,8 +293,8 @@ impl Channel {
             if !view.is_empty() {
                 return Ok(Wait::Acquired);
             }
-            self.view().set_bell_right(self);
-            match self.sleep(view.arrivals, deadline, || Ok(!view.is_empty()))? {
+            view.set_bell_right(self);
+            match self.wait_for_record(view.arrivals, deadline)? {
                 // It takes nothing: another that waits may take what it was woken for.
                 Wait::Acquired => view.arrivals.wake_one(&Kernel, || false),
                 end => return Ok(end),
@@ -299,10 +305,14 @@ impl Channel {
     /// Drops what is left of messages whose sender or receiver died, if no other process receives
     /// at this moment.
     fn drop_remains(&self) -> Result<(), Error> {
-        if self.is_empty() || !is_acquired(self.receivers.try_acquire()) {
+        if self.is_empty() {
             return Ok(());
         }
-        let result = self.drop_remains_locked();
+        let tried = self.receivers.try_acquire();
+        if !is_acquired(tried) {
+            return Ok(());
+        }
+        let result = self.forget_after(tried).and_then(|()| self.drop_remains_locked());
         unlock(&self.receivers);
         result
     }
@@ -316,6 +326,76 @@ impl Channel {
             view.take(&Kernel, self, &record);
         }
         Ok(())
+    }
+
+    // ---- Who takes what ----
+
+    /// From now on, whoever receives a message notes that it did, for
+    /// [`taken_by_the_dead`](Self::taken_by_the_dead). 512 processes can do so at a time.
+    pub fn note_takers(&self) {
+        self.object.word(NOTES).store(1, Ordering::Release);
+    }
+
+    fn notes(&self) -> bool {
+        self.object.word(NOTES).load(Ordering::Acquire) != 0
+    }
+
+    fn takers(&self) -> Takers<'_> {
+        Takers(self.object.segment().waiters())
+    }
+
+    /// Under the receivers' lock, right before a record is taken.
+    #[inline]
+    fn note(&self, record: &word::Record) {
+        if record.kind.begins_a_message() && self.notes() {
+            self.note_slow();
+        }
+    }
+
+    #[cold]
+    fn note_slow(&self) {
+        let takers = self.takers();
+        let me = self.object.me();
+        let known = usize::try_from(self.node.load(Ordering::Relaxed)).unwrap_or_default();
+        let known = known.checked_sub(1).filter(|&node| takers.is_of(node, me));
+        let Some(node) = known.or_else(|| takers.enter(me)) else { return };
+        self.node.store(node as u64 + 1, Ordering::Relaxed);
+        takers.note(node, self.view().next_number());
+    }
+
+    /// Under the receivers' lock. If its last holder died, nobody has taken the next message.
+    fn forget_after(&self, acquired: Wait) -> Result<(), Error> {
+        if matches!(acquired, Wait::OwnerDied(_)) && self.notes() {
+            let view = self.view();
+            if view.next()?.is_some_and(|record| record.kind.begins_a_message()) {
+                self.takers().forget(view.next_number());
+            }
+        }
+        Ok(())
+    }
+
+    /// Which message each process that has died took last, by the process's pid and the message's
+    /// number: the first message has number 0, and after 2^23 messages they begin again. Each is
+    /// told once. Of a process that never received, nothing is.
+    ///
+    /// # Errors
+    /// [`Error::InMidMessage`], [`Error::ChannelOverwritten`].
+    pub fn taken_by_the_dead(&self, mut tell: impl FnMut(u32, u64)) -> Result<(), Error> {
+        let mut waiter = None;
+        let acquired = loop {
+            match acquire(self, &self.receivers, &mut waiter, Deadline::NEVER)? {
+                Wait::Interrupted | Wait::TimedOut => {}
+                acquired => break acquired,
+            }
+        };
+        let result = self.forget_after(acquired);
+        if result.is_ok() {
+            let mut liveness = LivenessCache::new(self.object.me());
+            let is_dead = liveness.each_once();
+            self.takers().leave_dead(is_dead, |process, number| tell(process.pid(), number));
+        }
+        unlock(&self.receivers);
+        result
     }
 
     // ---- The bell ----
@@ -333,6 +413,24 @@ impl Channel {
     #[must_use]
     pub fn bell_file(&self) -> FileId {
         self.bell.file()
+    }
+
+    /// Notes that this process does not send any more: see [`is_abandoned`](Self::is_abandoned).
+    pub fn close_sending(&self) {
+        self.bell.close_writer();
+    }
+
+    /// Whether this process has not called [`close_sending`](Self::close_sending).
+    #[must_use]
+    pub fn sends(&self) -> bool {
+        self.bell.has_writer()
+    }
+
+    /// Whether nobody can send any more: each process that had the channel has called
+    /// [`close_sending`](Self::close_sending), or is dead.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.bell.is_abandoned()
     }
 
     /// Makes the bell ring from now on, for a caller that polls its descriptor.
@@ -454,16 +552,15 @@ fn acquire<'a>(
     if waiter.is_none() {
         let tried = lock.try_acquire();
         if is_acquired(tried) {
-            return Ok(Wait::Acquired);
+            return Ok(tried);
         }
         channel.refuse_in_mid_message()?;
     }
     let end = waiter.get_or_insert_with(|| lock.waiter(deadline)).wait();
-    if !is_acquired(end) {
-        return Ok(end);
+    if is_acquired(end) {
+        *waiter = None;
     }
-    *waiter = None;
-    Ok(Wait::Acquired)
+    Ok(end)
 }
 
 /// A message that is being sent. To drop it ends that: if a part was sent, receivers drop it.
@@ -499,10 +596,11 @@ impl Sending<'_> {
             (self.left, self.has_begun) = (Message::new(self.pieces), false);
         }
         if !self.holds {
-            match acquire(channel, &channel.senders, &mut self.waiter, self.deadline)? {
-                Wait::Acquired => self.holds = true,
-                end => return Ok(end),
+            let end = acquire(channel, &channel.senders, &mut self.waiter, self.deadline)?;
+            if !is_acquired(end) {
+                return Ok(end);
             }
+            self.holds = true;
         }
         let end = self.send()?;
         if end == Wait::Acquired {
@@ -611,10 +709,12 @@ impl<B: Buffer> Receiving<'_, B> {
                         end => return Ok(end),
                     }
                 }
-                match acquire(channel, &channel.receivers, &mut self.waiter, self.deadline)? {
-                    Wait::Acquired => self.holds = true,
-                    end => return Ok(end),
+                let end = acquire(channel, &channel.receivers, &mut self.waiter, self.deadline)?;
+                if !is_acquired(end) {
+                    return Ok(end);
                 }
+                self.holds = true;
+                channel.forget_after(end)?;
             }
             let Some(record) = view.next()? else {
                 if self.filled.is_none() {
@@ -659,6 +759,7 @@ impl<B: Buffer> Receiving<'_, B> {
             // Its beginning was lost with another receiver.
             (Kind::More | Kind::Last, None) => {}
         }
+        channel.note(record);
         view.take(&Kernel, channel, record);
         Ok(self.filled.is_some() && record.kind.ends_a_message())
     }

@@ -27,7 +27,7 @@
 //!    2      WATCH            WATCH         its lock's               RUNG
 //!    3      LAST_CHECK       EMPTY_AT      LAST_CHECK               PARTS
 //!    4      TAG              TAG           TAG           TAG        TAG
-//!    5      MESSAGE or HEIRS LAST_CHECK    TICKETS
+//!    5      MESSAGE or HEIRS LAST_CHECK    TICKETS                  NOTES
 //!    6      LAST_CPU         LAST_CPU      PHASE
 //!    7      TICKETS                        WATCH
 //!
@@ -79,6 +79,8 @@ pub const PLACES_AT: usize = header::WORDS;
 pub const PLACES: usize = 480;
 /// Nodes of a segment.
 pub const NODES: usize = 4096;
+/// Nodes of a channel's segment: one for each process that notes what it takes.
+pub const TAKERS: usize = 512;
 /// The fewest places, and the fewest nodes, of a segment: where there is hardly any room.
 pub const FEWEST_NODES: usize = 16;
 /// Slots of a process's first segment; each further one has twice as many, up to `MOST_SLOTS`.
@@ -235,6 +237,8 @@ pub mod channel {
     pub const RUNG: usize = 2;
     /// The eventcount on which a receiver sleeps that is in the middle of a message.
     pub const PARTS: usize = 3;
+    /// Not 0: receivers note what they take.
+    pub const NOTES: usize = 5;
 
     /// The slot of the senders' lock, counted from the channel's.
     pub const SENDERS: u32 = 1;

@@ -106,7 +106,7 @@ impl Object {
         Ok(Self { place, slot, shared: AtomicBool::new(false), forks })
     }
 
-    /// Makes an object in a segment of its own, with as few nodes as there can be.
+    /// Makes an object in a segment of its own.
     pub(crate) fn new_alone(tag: Tag) -> Result<Self, Error> {
         let registry::Taken { place, slot, forks } = registry::take_alone(tag)?;
         Ok(Self { place, slot, shared: AtomicBool::new(false), forks })

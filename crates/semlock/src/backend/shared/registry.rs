@@ -10,8 +10,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Weak};
 
 use super::layout::{
-    FEWEST_NODES, FEWEST_SLOTS, MOST_SLOTS, MOST_SLOTS_OF_ONE, NODES, PLACES, SLOT_NUMBERS, Size,
-    TAG, TOO_MANY_PERMITS, Tag,
+    FEWEST_SLOTS, MOST_SLOTS, MOST_SLOTS_OF_ONE, NODES, PLACES, SLOT_NUMBERS, Size, TAG, TAKERS,
+    TOO_MANY_PERMITS, Tag,
 };
 use super::reuse::Reuse;
 use super::segment::{Place, Segment, plain_lock};
@@ -114,7 +114,7 @@ pub(crate) fn take_alone(tag: Tag) -> Result<Taken, Error> {
     let mut registry = REGISTRY.lock();
     registry.watch_forks()?;
     let slots = tag.slots();
-    let size = Size { places: PLACES, nodes: FEWEST_NODES, slots };
+    let size = Size { places: PLACES, nodes: TAKERS, slots };
     let segment = registry.new_segment(size, slots)?;
     drop(registry);
     let place =

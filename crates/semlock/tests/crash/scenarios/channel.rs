@@ -23,6 +23,8 @@ pub const SCENARIOS: &[Named] = &[
     ("channel/receive/in-parts", receive_in_parts),
     ("channel/receive/tried", try_receive),
     ("channel/wait", wait),
+    ("channel/taken/one-of-two", taken),
+    ("channel/taken/in-parts", taken_in_parts),
     ("channel/bell/send", send_with_bell),
     ("channel/bell/receive-the-last", receive_the_last_with_bell),
     ("channel/bell/receive-the-first", receive_the_first_with_bell),
@@ -319,6 +321,60 @@ fn wait(tracer: &Tracer) {
     tracer.expects("the other that waits to receive");
     assert_eq!(other.last_word(), 1);
     assert_eq!(drained(tracer, &channel), [2]);
+    works(tracer, &channel);
+}
+
+// ---- Who has taken what ----
+
+/// What the dead are said to have taken: the places of these messages in the order they were sent.
+fn taken_by_the_dead(channel: &Channel) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    channel.taken_by_the_dead(|_pid, number| numbers.push(number)).expect("nobody writes there");
+    numbers
+}
+
+fn taken(tracer: &Tracer) {
+    let channel = channel_with(&[1, 2]);
+    channel.note_takers();
+    let prepare = || {
+        used_before();
+        || assert_eq!(receive_one(&channel), 1)
+    };
+    let dead = tracer.kill(prepare, || {});
+    tracer.expects("a fresh process to receive, and not to be taken for the dead one");
+    let next = if channel.count() == 2 { 1 } else { 2 };
+    let mut other = Peer::start(|line| {
+        line.say(receive_one(&channel));
+        line.hear();
+    });
+    assert_eq!(other.expect(), next);
+    let expected: &[u64] = if next == 2 { &[0] } else { &[] };
+    assert_eq!(taken_by_the_dead(&channel), expected);
+    assert!(next == 2 || !dead.returned);
+    other.go();
+    other.join();
+    drained(tracer, &channel);
+    works(tracer, &channel);
+}
+
+fn taken_in_parts(tracer: &Tracer) {
+    let channel = channel();
+    channel.note_takers();
+    let mut sender = sender(&channel, &[LARGE, 2]);
+    sender.until_asleep();
+    let prepare = || {
+        used_before();
+        || assert_eq!(receive_one(&channel), LARGE)
+    };
+    let dead = tracer.kill(prepare, || {});
+    tracer.expects("the pool's process to ask, and the sender to get on");
+    let taken = taken_by_the_dead(&channel);
+    let receiver = receiver_of_all(&channel);
+    sender.join();
+    let all = all_of(&channel, receiver);
+    let expected: &[u32] = if taken.is_empty() { &[LARGE, 2] } else { &[2] };
+    assert_eq!(all, expected);
+    assert!(taken == [0] || taken.is_empty() && !dead.returned, "{taken:?}");
     works(tracer, &channel);
 }
 
