@@ -25,6 +25,7 @@ TABLES = (
     "fairness",
     "recovery",
     "alive",
+    "queues",
     "peers",
     "rust",
 )
@@ -65,7 +66,14 @@ def main() -> None:
         "load": load(),
         "rounds": chosen.rounds,
         "versions": versions(
-            "semlock", "fasteners", "filelock", "posix_ipc", "sysv_ipc", "matplotlib"
+            "semlock",
+            "fasteners",
+            "faster-fifo",
+            "filelock",
+            "matplotlib",
+            "numpy",
+            "posix_ipc",
+            "sysv_ipc",
         ),
     }
     print(f"{about['machine']}; {about['load']}; {chosen.rounds} rounds", flush=True)

@@ -8,40 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import semlock
-from children import PATIENCE
+from memory import descriptors, mappings, measured, private
 from rounds import Row, Table
 
 LOCKS = 100_000
 # So many locks are kept. After each of them, so many batches of so many locks are made and dropped.
 # The process forks a child while a batch exists.
 KEPT, BATCHES, BATCH = 20, 10, 450
-
-
-def descriptors() -> dict[int, int]:
-    """The bytes that the file of each open descriptor has allocated."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[int(name)] = os.fstat(int(name)).st_blocks * 512
-        except OSError:
-            continue  # listdir's own descriptor, which is closed already
-    return found
-
-
-def mappings() -> int:
-    return len(Path("/proc/self/maps").read_text().splitlines())
-
-
-def private() -> int:
-    """The resident bytes of this process that no other process shares."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    [kilobytes] = [line.split()[1] for line in lines if line.startswith("RssAnon:")]
-    return int(kilobytes) * 1024
 
 
 def occupied() -> dict[str, int]:
@@ -80,16 +56,8 @@ def kept() -> dict[str, int]:
 MEASURES = {"occupied": occupied, "kept": kept}
 
 
-def measured(what: str) -> dict[str, int]:
-    """The result in a new process: in this one, earlier measurements have changed the memory."""
-    command = [sys.executable, __file__, what]
-    ran = subprocess.run(command, timeout=PATIENCE, check=True, stdout=subprocess.PIPE)
-    found: dict[str, int] = json.loads(ran.stdout)
-    return found
-
-
 def table(_rounds: int) -> Table:
-    found, few = measured("occupied"), measured("kept")
+    found, few = measured(__file__, "occupied"), measured(__file__, "kept")
     among = f"{KEPT} kept among {KEPT * BATCHES * BATCH:,} that ended after a fork"
     megabyte = 1e6
     return Table(

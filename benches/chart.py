@@ -55,9 +55,9 @@ def bars(
     for place, row in zip(places, rows, strict=True):
         figure = f"{number(row['ours'])} {row['unit']}".strip()
         if row["ratio"] is None:
-            said = f"{figure} (≤ {row['bound']:g})"
+            said = f"{figure} (≤ {number(row['bound'])})"
         else:
-            said = f"{number(row['ratio'])} × (≤ {row['bound']:g}): {figure}"
+            said = f"{number(row['ratio'])} × (≤ {number(row['bound'])}): {figure}"
         if not row["pass"]:
             said += " missed"
         axes.annotate(

@@ -13,6 +13,12 @@ from collections.abc import Callable, Iterator
 PATIENCE = 60
 
 
+def bounded() -> None:
+    """Makes this process end after PATIENCE at the latest."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(PATIENCE)
+
+
 def fork(work: Callable[[], object]) -> int:
     """Forks a child that does the work. Returns its pid. It ends after PATIENCE at the latest."""
     pid = os.fork()
@@ -20,8 +26,7 @@ def fork(work: Callable[[], object]) -> int:
         return pid
     status = 1
     try:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(PATIENCE)
+        bounded()
         work()
         status = 0
     except BaseException:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -38,28 +38,38 @@ def forever(step: Callable[[], object]) -> None:
         step()
 
 
-def ring(make: Callable[[], Any], members: int) -> float:
+def circulate(
+    takes: Sequence[Callable[[], object]], gives: Sequence[Callable[[], object]]
+) -> float:
     """Nanoseconds that a token takes from one process to the next.
+
+    Each process has a call that waits until it has the token, and one that gives the token to it.
+    """
+
+    def pass_on(take: Callable[[], object], give: Callable[[], object]) -> None:
+        take()
+        give()
+
+    def send_round() -> None:
+        gives[1]()
+        takes[0]()
+
+    following = [*gives[2:], gives[0]]
+    others = [
+        partial(forever, partial(pass_on, take, give))
+        for take, give in zip(takes[1:], following, strict=True)
+    ]
+    with forked(*others):
+        return repeated(send_round) / len(takes)
+
+
+def ring(make: Callable[[], Any], members: int) -> float:
+    """Nanoseconds that a permit takes from one process to the next.
 
     `make` makes a lock or semaphore that has no free permit.
     """
     permits = [make() for _ in range(members)]
-
-    def pass_on(here: Any, there: Any) -> None:
-        here.acquire()
-        there.release()
-
-    def send_round() -> None:
-        permits[1].release()
-        permits[0].acquire()
-
-    following = permits[2:] + permits[:1]
-    others = [
-        partial(forever, partial(pass_on, here, there))
-        for here, there in zip(permits[1:], following, strict=True)
-    ]
-    with forked(*others):
-        return repeated(send_round) / members
+    return circulate([it.acquire for it in permits], [it.release for it in permits])
 
 
 def hand_over(make: Callable[[], Any]) -> float:

@@ -21,7 +21,7 @@ def verdict(row: Row) -> str:
     if row.bound is None:
         return ""
     times = "" if row.ratio is None else " ×"
-    return f"≤ {row.bound:g}{times}: {'pass' if row.passed else '**miss**'}"
+    return f"≤ {number(row.bound)}{times}: {'pass' if row.passed else '**miss**'}"
 
 
 def markdown(table: Table) -> str:
@@ -39,6 +39,8 @@ def markdown(table: Table) -> str:
         else:
             cells.append(number(row.ours))
         lines.append(f"| {' | '.join([*cells, verdict(row)])} |")
+    if table.left_out:
+        lines += ["", f"Left out, because it is not installed: {', '.join(table.left_out)}."]
     return "\n".join(lines)
 
 

@@ -53,6 +53,8 @@ class Table:
     title: str
     rivals: str
     rows: list[Row]
+    # What is not installed, so that some rows are missing.
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

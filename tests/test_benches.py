@@ -24,7 +24,17 @@ def measured(table: str, *arguments: str | Path) -> str:
 
 @pytest.mark.parametrize(
     "table",
-    ["uncontended", "kernel", "hand_over", "contention", "fairness", "recovery", "alive", "peers"],
+    [
+        "uncontended",
+        "kernel",
+        "hand_over",
+        "contention",
+        "fairness",
+        "recovery",
+        "alive",
+        "queues",
+        "peers",
+    ],
 )
 def test_each_table_can_be_measured(table: str) -> None:
     if table == "peers":

@@ -20,6 +20,10 @@ const PYO3_UNCHECKED: &str = "UNSAFE_PYO3_SKIP_VERSION_CHECK";
 /// More interpreters, or folders that they are installed in: a list as PATH is one.
 const MORE: &str = "SEMLOCK_PYTHONS";
 
+/// A package that has to be compiled, so that some machines cannot install it. The benchmarks say
+/// that they lack it.
+const NOT_EVERYWHERE: &str = "faster-fifo";
+
 type Version = (u32, u32, u32);
 
 /// A CPython that semlock runs on.
@@ -230,7 +234,7 @@ impl Environment {
                 "making a virtual environment failed: the interpreter needs its venv and ensurepip \
                  modules (Debian has them in a package of their own, python3-venv)",
             )?;
-        new.pip(["--requirement", requirements])?;
+        new.install_required(requirements)?;
         fs::write(note, made_of)?;
         Ok(new)
     }
@@ -242,6 +246,23 @@ impl Environment {
     fn pip<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<()> {
         let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
         run(&self.python(), pip.into_iter().chain(arguments))
+    }
+
+    /// Installs what a file asks for. If that fails, it may be the package that is not everywhere:
+    /// then it installs the others.
+    fn install_required(&self, requirements: &str) -> Result<()> {
+        let Err(error) = self.pip(["--requirement", requirements]) else {
+            return Ok(());
+        };
+        let asked = fs::read_to_string(root().join(requirements))?;
+        let is_everywhere = |line: &&str| !line.starts_with(NOT_EVERYWHERE);
+        let lines = asked.lines().filter(|line| !line.starts_with('#'));
+        let others: Vec<_> = lines.clone().filter(is_everywhere).collect();
+        if others.len() == lines.count() {
+            return Err(error);
+        }
+        say(&format!("Without {NOT_EVERYWHERE}, which may need a compiler:"));
+        self.pip(others)
     }
 
     /// Runs the interpreter of this environment.
