@@ -23,7 +23,6 @@ import gc, json, multiprocessing, os, pickle, signal, sys, threading, time
     + """
 import semlock
 from children import is_asleep, wait_until
-from semlock import QueueBrokenError
 
 
 def main():
@@ -58,11 +57,11 @@ def killed(process):
 """
 )
 
-# How programs kill or interrupt a process in the middle of a queue's message.
+# How programs kill a process where it uses a queue.
 KILLS = '''
 import semlock.queues as ours
 
-LARGE = b"x" * 300_000  # more than a pipe holds
+LARGE = b"x" * 300_000  # more than a queue holds
 
 
 def die(*_):
@@ -78,13 +77,6 @@ def after_calls(count, function, then):
         count -= 1
         return function(*arguments)
     return replacement
-
-
-class System:
-    """The os module as queues see it, with some functions replaced."""
-
-    def __init__(self, **replaced):
-        self.__dict__.update(vars(os), **replaced)
 
 
 '''

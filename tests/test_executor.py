@@ -18,9 +18,12 @@ WAYS = ["context", "install"]
 EXECUTORS = (
     KILLS
     + '''
-import select
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+
+import semlock.channels as channels
+
+HUGE = b"y" * 3_000_000  # larger than all that a queue holds
 
 
 def context():
@@ -32,15 +35,10 @@ def context():
 
 
 def idle_worker(executor):
-    """The worker that waits in the call queue, for which the others wait."""
-    lock = executor._call_queue._rlock
-    wait_until(lambda: lock.holder() in executor._processes and is_asleep(lock.holder()))
-    return lock.holder()
-
-
-def hide_errors():
-    """Workers that are not killed show the QueueBrokenError that ends them."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    """A worker that waits in the call queue."""
+    workers = list(executor._processes)
+    wait_until(lambda: all(map(is_asleep, workers)))
+    return workers[0]
 
 
 def echo(message):
@@ -82,29 +80,37 @@ def body():
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("moment", ["reads", "has read", "answers"])
+@pytest.mark.parametrize("moment", ["reads", "has read", "has answered", "answers"])
 def test_shutdown_ends_when_workers_are_killed_as_they_are_told_to_end(
     moment: str, method: str, way: str, program: Program
 ) -> None:
     source = """
 def die_at_the_end(barrier, moment):
     barrier.wait()  # so that each worker has one of these tasks
-    if moment == "reads":
-        from multiprocessing.connection import Connection
-
-        Connection._recv = after_calls(1, Connection._recv, die)
     # The result of this task comes first.
+    receive = channels.ReadingEnd._receive
+    if moment == "reads":
+
+        def wait_and_die(end, *arguments):
+            end._channel.poll(None)
+            die()
+
+        channels.ReadingEnd._receive = wait_and_die
     elif moment == "has read":
+
+        def receive_and_die(*arguments):
+            receive(*arguments)
+            die()
+
+        channels.ReadingEnd._receive = receive_and_die
+    elif moment == "has answered":
         ours.SimpleQueue.put = after_calls(1, ours.SimpleQueue.put, die)
     else:
-        import semlock.channels
-
         # What its answer to that begins with.
-        semlock.channels.dumps = after_calls(1, semlock.channels.dumps, die)
+        channels.dumps = after_calls(1, channels.dumps, die)
 
 
 def body():
-    hide_errors()
     ctx = context()
     executor = ProcessPoolExecutor(3, mp_context=ctx)
     barrier = semlock.get_context(method()).Barrier(3)
@@ -118,7 +124,7 @@ def body():
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_executor_breaks_though_another_process_keeps_its_pipe_open(
+def test_an_executor_breaks_though_another_process_keeps_its_queue_open(
     way: str, program: Program
 ) -> None:
     source = """
@@ -132,10 +138,10 @@ def body():
     started, never = ctx.Event(), ctx.Event()
     futures = [executor.submit(set_and_wait, started, never)]
     started.wait()
-    # More than the pipe takes, and nobody reads.
-    futures.append(executor.submit(echo, LARGE))
-    writer = executor._call_queue._writer
-    wait_until(lambda: not select.select([], [writer], [], 0)[1])
+    # More than the queue takes, and nobody reads.
+    futures.append(executor.submit(echo, HUGE))
+    calls = executor._call_queue._reader._channel
+    wait_until(lambda: not calls.is_empty())
     reader, end = ctx.Pipe(False)
     keeper = ctx.Process(target=keep, args=(reader,))
     keeper.start()
@@ -153,3 +159,112 @@ def set_and_wait(started, never):
     never.wait()
 """
     assert program(source, "fork", way) == ["BrokenProcessPool"] * 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("method", METHODS)
+def test_calls_and_results_of_all_sizes_come_through_in_order(
+    method: str, way: str, program: Program
+) -> None:
+    source = """
+def body():
+    with ProcessPoolExecutor(2, mp_context=context()) as executor:
+        messages = [b"a", LARGE, HUGE, b"b" * 100_000] * 5 + [bytes([i]) for i in range(50)]
+        said = [list(executor.map(echo, messages)) == messages]
+        # Many calls that fill the queue, while no worker takes any.
+        calls = [executor.submit(echo, bytes([i]) * 100_000) for i in range(100)]
+        said.append([call.result() for call in calls] == [bytes([i]) * 100_000 for i in range(100)])
+    return said
+"""
+    assert program(source, method, way) == [True, True]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_call_that_is_sent_for_long_arrives(way: str, program: Program) -> None:
+    source = """
+def sleep_a_little():
+    time.sleep(0.4)
+
+
+def body():
+    with ProcessPoolExecutor(1, mp_context=context()) as executor:
+        first = executor.submit(sleep_a_little)
+        # Its sending begins while nobody reads.
+        large = executor.submit(len, bytes(20_000_000))
+        said = [first.result(), large.result()]
+        (worker,) = executor._processes
+        huge = executor.submit(len, bytes(60_000_000))
+        calls = executor._call_queue._reader._channel
+        while not huge.done():
+            # A worker that gets no processor now and then.
+            os.kill(worker, signal.SIGSTOP)
+            time.sleep(0.15)
+            os.kill(worker, signal.SIGCONT)
+            time.sleep(0.005)
+            parts.append(calls.count())
+        said.append(huge.result())
+    return said
+
+
+parts = []
+"""
+    assert program(source, "fork", way) == [None, 20_000_000, 60_000_000]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("method", METHODS)
+def test_whenever_a_worker_is_killed_each_future_is_done(
+    method: str, way: str, program: Program
+) -> None:
+    source = """
+import random
+
+
+def body():
+    ctx = context()
+    random.seed(11)
+    said = set()
+    for number in range(20 if method() == "fork" else 3):
+        executor = ProcessPoolExecutor(2, mp_context=ctx)
+        assert executor.submit(abs, -1).result() == 1
+        workers = list(executor._processes.values())
+        manager = executor._executor_manager_thread
+        delay = random.random() * 0.02
+        futures = []
+        for size in random.choices((1, 5_000, 300_000, 3_000_000), k=12):
+            futures.append((executor.submit(echo, bytes(size)), bytes(size)))
+        killer = threading.Timer(delay, random.choice(workers).kill)
+        killer.start()
+        if number % 2:
+            killer.join()
+        executor.shutdown(wait=number % 3 != 0, cancel_futures=number % 5 == 0)
+        manager.join()
+        killer.join()
+        for future, expected in futures:
+            found = outcome(future)
+            assert found in (expected, "BrokenProcessPool", "CancelledError"), found
+        assert all(worker.exitcode is not None for worker in workers)
+    return True
+"""
+    assert program(source, method, way) is True
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_call_that_cannot_be_pickled_fails_alone(way: str, program: Program) -> None:
+    source = """
+class Fails:
+    def __reduce__(self):
+        raise LookupError
+
+
+def body():
+    with ProcessPoolExecutor(2, mp_context=context()) as executor:
+        said = []
+        for _ in range(20):
+            futures = [executor.submit(echo, each) for each in (1, Fails(), 2)]
+            said.append([raised(future.result) for future in futures])
+        said.append(executor.submit(echo, 3).result())
+    return said
+"""
+    each = ["nothing", "LookupError", "nothing"]
+    assert program(source, "fork", way) == [*[each] * 20, 3]

@@ -540,10 +540,8 @@ QUEUES = ["Queue", "SimpleQueue", "JoinableQueue"]
 
 
 def numbers_of(queue: Any) -> list[int]:
-    """The descriptors of a queue's pipe, or of the pipe that is its channel's bell."""
-    if isinstance(queue, semlock.queues.SimpleQueue):
-        return [*queue._reader._channel._bell()]
-    return [queue._reader.fileno(), queue._writer.fileno()]
+    """The descriptors of the pipe that is the bell of a queue's channel."""
+    return [*queue._reader._channel._bell()]
 
 
 @pytest.mark.parametrize("kind", QUEUES)

@@ -205,8 +205,7 @@ our_calls = [
     call("make({c}(robust={v}, on_owner_died={w}))", c=st.sampled_from(["Lock", "RLock"]), v=odd,
          w=st.one_of(odd, st.sampled_from(["'warn'", "'ignore'"]))),
     call("thing({i}).{m}()", i=things, m=st.sampled_from(
-        ["holder", "locked", "_begin_message", "_end_message", "_is_mid_message",
-         "_guard_messages", "_mark_shared", "_address", "_descriptor", "_maker", "_file"])),
+        ["holder", "locked", "_mark_shared", "_address", "_descriptor", "_maker", "_file"])),
     call("thing({i}).recovered", i=things),
     call("thing({i}).wait({t})", i=things, t=st.one_of(waits, st.sampled_from(
         ["'x'", "[]", "Raising", "10**400", "1j", "float('nan')", "-float('inf')"]))),

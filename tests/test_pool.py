@@ -143,7 +143,11 @@ def works(pool, workers):
 
 def kill(worker):
     os.kill(worker.pid, signal.SIGKILL)
-    worker.join()
+    if worker._popen.method == "forkserver":
+        # Of two threads that ask a fork server for an exit code, one gets a wrong one.
+        wait_until(lambda: not os.path.exists(f"/proc/{worker.pid}"))
+    else:
+        worker.join()
 
 
 class Busy:

@@ -1,7 +1,4 @@
-"""Queues bring whole messages, whoever is killed while using them.
-
-A Queue or a JoinableQueue may say that it is broken instead. A SimpleQueue never is.
-"""
+"""Queues bring whole messages, and go on, whoever is killed while using them."""
 
 from __future__ import annotations
 
@@ -20,20 +17,46 @@ def program(tmp_path: Path) -> Program:
 KILLS = (
     programs.KILLS
     + """
-BREAKING = ("Queue", "JoinableQueue")
+from children import state_of
+
+KINDS = ("SimpleQueue", "Queue", "JoinableQueue")
+HUGE = b"y" * 3_000_000  # goes in parts: larger than all that a queue holds
 
 
-def get_and_die_in_the_middle(queue, reads=1):
-    ours.os = System(read=after_calls(reads, os.read, die))
+def channel(queue):
+    return queue._reader._channel
+
+
+def put_and_wait(queue, *messages):
+    for message in messages:
+        queue.put(message)
+    signal.pause()
+
+
+def is_in_the_middle_of_its_message(process, queue):
+    # The beginning of what is larger than the queue's memory was sent, and nobody reads.
+    return not channel(queue).is_empty() and sleeping(process)
+
+
+def get_and_wait(queue):
     queue.get()
+    signal.pause()
 
 
-def put_and_die_in_the_middle(queue, message=LARGE, writes=1):
-    ours.os = System(write=after_calls(writes, os.write, die))
-    queue.put(message)
-    if hasattr(queue, "close") and hasattr(queue, "join_thread"):
-        queue.close()
-        queue.join_thread()
+def stop(process):
+    os.kill(process.pid, signal.SIGSTOP)
+    # It can be a fork server's child.
+    threads = [int(name) for name in os.listdir(f"/proc/{process.pid}/task")]
+    wait_until(lambda: all(state_of(process.pid, thread) == "T" for thread in threads))
+
+
+def resume(process):
+    os.kill(process.pid, signal.SIGCONT)
+
+
+def kill(process):
+    process.kill()
+    return killed(process)
 
 
 def run(context, target, *arguments):
@@ -197,37 +220,6 @@ def body():
     assert program(source) == ["Full", True, "Empty", True, "late"]
 
 
-def test_bytes_in_the_pipe_are_framed_as_the_stdlibs(program: Program) -> None:
-    source = (
-        KILLS
-        + """
-import struct
-from multiprocessing.connection import Connection
-
-
-def body():
-    context = semlock.get_context("fork")
-    queue = context.Queue()
-    said = []
-    stocks_writer = Connection(os.dup(queue._writer.fileno()), readable=False)
-    stocks_reader = Connection(os.dup(queue._reader.fileno()), writable=False)
-    for message in (b"", b"short", b"x" * 20_000):
-        stocks_writer.send(message)
-        said.append(queue._reader.recv() == message)
-        queue._writer.send(message)
-        said.append(stocks_reader.recv() == message)
-        queue._writer.send(message)
-        said.append(queue._reader.poll() and queue._reader.recv() == message)
-    # The header of what is too long for the usual one.
-    os.write(queue._writer.fileno(), struct.pack("!iQ", -1, 5) + b"hello")
-    said.append(queue._reader.recv_bytes() == b"hello")
-    done_with(queue)
-    return said
-"""
-    )
-    assert program(source) == [True] * 10
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_bounded_queue_goes_on_when_its_putter_has_exited(method: str, program: Program) -> None:
     source = """
@@ -293,8 +285,6 @@ def body():
     queue, ready = getattr(context, sys.argv[2])(), context.Event()
     child = run(context, wait, queue, ready)
     ready.wait()
-    if sys.argv[2] != "SimpleQueue":  # whose readers hold no lock while they wait
-        wait_until(queue._rlock.locked)
     wait_until(lambda: sleeping(child))
     child.kill()
     child.join()
@@ -369,75 +359,101 @@ def body():
 # ---- Killed in the middle of a message ----
 
 
-@pytest.mark.parametrize("kind", ["Queue", "JoinableQueue"])
+@pytest.mark.parametrize("kind", ["SimpleQueue", "Queue", "JoinableQueue"])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_reader_killed_in_the_middle_breaks_the_queue_for_all(
+def test_a_reader_killed_in_the_middle_costs_that_message_and_no_other(
     method: str, kind: str, program: Program
+) -> None:
+    source = (
+        KILLS
+        + """
+def body():
+    context = semlock.get_context(method())
+    queue = getattr(context, sys.argv[2])()
+    writer = run(context, put_and_wait, queue, HUGE, "second", LARGE)
+    wait_until(lambda: is_in_the_middle_of_its_message(writer, queue))
+    stop(writer)
+    reader = run(context, get_and_wait, queue)
+    # It has read what there is, and waits for more.
+    wait_until(lambda: channel(queue).is_empty() and sleeping(reader))
+    said = [kill(reader)]
+    resume(writer)
+    said += [queue.get(), queue.get() == LARGE, queue.empty()]
+    queue.put("third")
+    said += [queue.get(), kill(writer)]
+    done_with(queue)
+    return said
+"""
+    )
+    assert program(source, method, kind) == [True, "second", True, True, "third", True]
+
+
+@pytest.mark.parametrize("kind", ["SimpleQueue", "Queue", "JoinableQueue"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_writer_killed_in_the_middle_costs_its_own_messages_and_no_other(
+    method: str, kind: str, program: Program
+) -> None:
+    source = (
+        KILLS
+        + """
+def put(queue):
+    queue.put("of the next")
+    done_with(queue)
+
+
+def body():
+    context = semlock.get_context(method())
+    queue = getattr(context, sys.argv[2])()
+    said = []
+    for _ in range(2):
+        writer = run(context, put_and_wait, queue, "before", HUGE, "lost")
+        wait_until(lambda: not queue.empty())
+        said.append(queue.get())
+        wait_until(lambda: is_in_the_middle_of_its_message(writer, queue))
+        said.append(kill(writer))
+        child = run(context, put, queue)
+        said.append(queue.get())
+        child.join()
+        said += [child.exitcode, queue.empty()]
+    done_with(queue)
+    return said
+"""
+    )
+    assert program(source, method, kind) == ["before", True, "of the next", 0, True] * 2
+
+
+@pytest.mark.parametrize("kind", ["SimpleQueue", "Queue", "JoinableQueue"])
+def test_a_reader_in_the_middle_of_a_message_finds_out_that_its_writer_was_killed(
+    kind: str, program: Program
 ) -> None:
     source = (
         KILLS
         + """
 def get(queue, results):
-    results.send(raised(queue.get))
+    results.send(queue.get())
 
 
 def body():
-    context = semlock.get_context(method())
-    queue = getattr(context, sys.argv[2])()
-    queue.put("first")
-    queue.put("second")
-    said = [killed(run(context, get_and_die_in_the_middle, queue))]
-    said += [raised(queue.get), raised(queue.get)]
-    said += [queue.empty(), raised(queue.put, "third")]
-    said += [raised(queue.get, False), raised(queue.get, True, 60)]
-    reader, writer = context.Pipe(False)
-    child = run(context, get, queue, writer)
-    said.append(reader.recv())
-    child.join()
+    context = semlock.get_context("fork")
+    queue = getattr(context, sys.argv[1])()
+    writer = run(context, put_and_wait, queue, HUGE)
+    wait_until(lambda: is_in_the_middle_of_its_message(writer, queue))
+    stop(writer)
+    hears, says = context.Pipe(False)
+    reader = run(context, get, queue, says)
+    wait_until(lambda: channel(queue).is_empty() and sleeping(reader))
+    said = [kill(writer), hears.poll()]
+    queue.put("of another")
+    said.append(hears.recv())
+    reader.join()
     done_with(queue)
     return said
 """
     )
-    broken = "QueueBrokenError"
-    assert program(source, method, kind) == [
-        True, broken, broken, False, broken, broken, broken, broken,
-    ]  # fmt: skip
+    assert program(source, kind) == [True, False, "of another"]
 
 
-@pytest.mark.parametrize("kind", ["Queue", "JoinableQueue"])
-@pytest.mark.parametrize("method", METHODS)
-def test_a_writer_killed_in_the_middle_breaks_the_queue_for_all(
-    method: str, kind: str, program: Program
-) -> None:
-    source = (
-        KILLS
-        + """
-def put(queue, results):
-    try:
-        while True:
-            queue.put("more")
-    except QueueBrokenError:
-        results.send("QueueBrokenError")
-
-
-def body():
-    context = semlock.get_context(method())
-    queue = getattr(context, sys.argv[2])()
-    child = run(context, put_and_die_in_the_middle, queue)
-    said = [raised(queue.get), killed(child), raised(queue.get)]
-    reader, writer = context.Pipe(False)
-    child = run(context, put, queue, writer)
-    said.append(reader.recv())
-    child.join()
-    said.append(raised(queue.put, "more"))
-    return said
-"""
-    )
-    broken = "QueueBrokenError"
-    assert program(source, method, kind) == [broken, True, broken, broken, broken]
-
-
-def test_a_reader_that_waits_finds_out_about_a_writer_that_had_written_nothing_yet(
+def test_a_reader_with_a_timeout_returns_in_time_though_a_writer_was_killed_in_the_middle(
     program: Program,
 ) -> None:
     source = (
@@ -446,80 +462,102 @@ def test_a_reader_that_waits_finds_out_about_a_writer_that_had_written_nothing_y
 def body():
     context = semlock.get_context("fork")
     said = []
-    for kind in BREAKING:
+    for kind in ("Queue", "JoinableQueue"):
         queue = getattr(context, kind)()
-        child = run(context, put_and_die_in_the_middle, queue, "short", 0)
-        said += [raised(queue.get), killed(child)]
+        writer = run(context, put_and_wait, queue, HUGE)
+        wait_until(lambda: is_in_the_middle_of_its_message(writer, queue))
+        said += [kill(writer), raised(queue.get, True, 0.05), queue.empty()]
+        queue.put(1)
+        said.append(queue.get(timeout=60))
+        done_with(queue)
     return said
 """
     )
-    assert program(source) == ["QueueBrokenError", True] * 2
+    assert program(source) == [True, "Empty", True, 1] * 2
 
 
-def test_the_last_writers_death_in_the_middle_is_not_the_end_of_the_file(program: Program) -> None:
+def test_the_last_writers_death_in_the_middle_is_the_end_of_the_file(program: Program) -> None:
     source = (
         KILLS
         + """
 def body():
     context = semlock.get_context("fork")
     said = []
-    for writes in (1, 2):
-        queue = context.Queue()
-        child = run(context, put_and_die_in_the_middle, queue, LARGE, writes)
+    for kind in KINDS:
+        queue = getattr(context, kind)()
+        queue.put("before")
+        child = run(context, put_and_wait, queue, HUGE)
+        wait_until(lambda: sleeping(child))
         queue._writer.close()
-        said += [raised(queue.get), killed(child), raised(queue.get)]
+        said += [kill(child), queue.get(), raised(queue.get)]
     queue = context.Queue()
     queue._writer.close()
     return [*said, raised(queue.get)]
 """
     )
-    broken = "QueueBrokenError"
-    assert program(source) == [broken, True, broken] * 2 + ["EOFError"]
+    assert program(source) == [True, "before", "EOFError"] * 3 + ["EOFError"]
 
 
-def test_a_writer_in_the_middle_of_a_message_finds_out_about_its_reader(program: Program) -> None:
-    source = (
-        KILLS
-        + """
-def body():
-    context = semlock.get_context("fork")
-    queue = context.Queue()
-    child = run(context, get_and_die_in_the_middle, queue, 2)
-    said = [raised(queue._writer.send, LARGE), killed(child)]
-    # A feeder thread, which tells of it as the stdlib's does.
-    queue, errors = context.Queue(), []
-    queue._on_queue_feeder_error = lambda error, message: errors.append(type(error).__name__)
-    child = run(context, get_and_die_in_the_middle, queue, 2)
-    queue.put(LARGE)
-    said.append(killed(child))
-    wait_until(lambda: errors)
-    said += [errors, raised(queue.put, "more"), raised(queue.get)]
-    done_with(queue)
-    return said
-"""
-    )
-    broken = "QueueBrokenError"
-    assert program(source) == [broken, True, True, [broken], broken, broken]
-
-
-def test_a_putter_that_waits_for_its_place_finds_out(program: Program) -> None:
+def test_a_writer_in_the_middle_of_a_message_goes_on_when_its_reader_is_killed(
+    program: Program,
+) -> None:
     source = (
         KILLS
         + """
 def body():
     context = semlock.get_context("fork")
     said = []
-    for kind in ("Queue", "JoinableQueue"):
-        queue = getattr(context, kind)(1)
-        queue.put("the one place")
-        child = run(context, get_and_die_in_the_middle, queue)
-        said += [raised(queue.put, "no place"), killed(child)]
-        said.append(raised(queue.put, "no place", True, 60))
+    for kind in KINDS:
+        queue, errors = getattr(context, kind)(), []
+        queue._on_queue_feeder_error = lambda error, message: errors.append(type(error).__name__)
+        writer = run(context, put_and_wait, queue, HUGE, HUGE, "more")
+        wait_until(lambda: is_in_the_middle_of_its_message(writer, queue))
+        reader = run(context, get_and_wait, queue)
+        said.append(kill(reader))  # anywhere
+        while (message := queue.get()) != "more":
+            assert message == HUGE
+        said += [errors, queue.empty(), kill(writer)]
         done_with(queue)
     return said
 """
     )
-    assert program(source) == ["QueueBrokenError", True, "QueueBrokenError"] * 2
+    assert program(source) == [True, [], True, True] * 3
+
+
+def test_a_putter_that_waits_for_its_place_gets_that_of_a_message_whose_reader_was_killed(
+    program: Program,
+) -> None:
+    source = (
+        KILLS
+        + """
+def put(queue):
+    queue.put("the next")
+    done_with(queue)
+
+
+def body():
+    context = semlock.get_context("fork")
+    said = []
+    for kind in ("Queue", "JoinableQueue"):
+        queue = getattr(context, kind)(1)
+        writer = run(context, put_and_wait, queue, HUGE)
+        wait_until(lambda: is_in_the_middle_of_its_message(writer, queue))
+        waiting = run(context, put, queue)
+        wait_until(lambda: sleeping(waiting))
+        said.append(raised(queue.put, "no place", False))
+        stop(writer)
+        reader = run(context, get_and_wait, queue)
+        wait_until(lambda: channel(queue).is_empty() and sleeping(reader))
+        said.append(kill(reader))
+        resume(writer)
+        said += [queue.get(), kill(writer), queue.full(), queue.qsize()]
+        waiting.join()
+        said.append(waiting.exitcode)
+        done_with(queue)
+    return said
+"""
+    )
+    assert program(source) == ["Full", True, "the next", True, False, 0, 0] * 2
 
 
 def test_join_raises_if_a_worker_was_killed_in_the_middle_of_a_task(program: Program) -> None:
@@ -529,64 +567,71 @@ def test_join_raises_if_a_worker_was_killed_in_the_middle_of_a_task(program: Pro
 def body():
     context = semlock.get_context("fork")
     queue = context.JoinableQueue()
-    queue.put("task")
-    child = run(context, get_and_die_in_the_middle, queue)
-    said = [raised(queue.join), killed(child)]
+    writer = run(context, put_and_wait, queue, HUGE)
+    wait_until(lambda: is_in_the_middle_of_its_message(writer, queue))
+    stop(writer)
+    reader = run(context, get_and_wait, queue)
+    wait_until(lambda: channel(queue).is_empty() and sleeping(reader))
+    said = [kill(reader)]
+    resume(writer)
+    try:
+        queue.join()
+    except semlock.WorkerDied as error:
+        said.append(error.tasks)
+    # Its writer sends the rest of it, which the next reader drops.
+    said += [raised(queue.get, True, 0.5), raised(queue.join), kill(writer), raised(queue.join)]
     done_with(queue)
     return said
 """
     )
-    assert program(source) == ["QueueBrokenError", True]
+    assert program(source) == [True, 1, "Empty", "nothing", True, "nothing"]
 
 
 def test_a_living_writer_that_is_slow_in_the_middle_is_waited_for(program: Program) -> None:
     source = (
         KILLS
         + """
-def slowly():
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
 def put(queue):
-    ours.os = System(write=after_calls(1, os.write, slowly))
-    queue.put(LARGE)
+    queue.put(HUGE)
     done_with(queue)
 
 
 def put_directly(queue):
-    ours.os = System(write=after_calls(1, os.write, slowly))
-    queue._writer.send(LARGE)
+    queue._writer.send(HUGE)
 
 
-def wake(child):
-    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
-    # Longer than a reader waits before it looks at the writer.
-    time.sleep(3 * ours._WHILE_MOVING)
-    os.kill(child.pid, signal.SIGCONT)
+def wake(writer, queue):
+    # The reader has read all that is there, and waits.
+    wait_until(channel(queue).is_empty)
+    # Longer than a reader waits before it checks the writer.
+    time.sleep(0.3)
+    resume(writer)
 
 
 def body():
     context = semlock.get_context("fork")
-    queue = context.Queue()
     said = []
-    for target in (put, put_directly):
-        child = run(context, target, queue)
-        thread = threading.Thread(target=wake, args=(child,))
-        thread.start()
-        # Of what was not put, no place is counted.
-        get = queue.get if target is put else queue._reader.recv
-        said.append(get() == LARGE)
-        thread.join()
-        child.join()
-        said.append(child.exitcode)
+    for kind in KINDS:
+        queue = getattr(context, kind)()
+        for target in (put, put_directly):
+            child = run(context, target, queue)
+            wait_until(lambda: is_in_the_middle_of_its_message(child, queue))
+            stop(child)
+            thread = threading.Thread(target=wake, args=(child, queue))
+            thread.start()
+            said.append(queue.get() == HUGE)
+            thread.join()
+            child.join()
+            said.append(child.exitcode)
     return said
 """
     )
-    assert program(source) == [True, 0, True, 0]
+    assert program(source) == [True, 0, True, 0] * 3
 
 
-def test_an_exception_in_the_middle_breaks_the_queue_and_one_before_does_not(
-    program: Program,
+@pytest.mark.parametrize("kind", ["SimpleQueue", "Queue", "JoinableQueue"])
+def test_an_exception_in_the_middle_costs_that_message_and_one_before_nothing(
+    kind: str, program: Program
 ) -> None:
     source = (
         KILLS
@@ -599,45 +644,49 @@ def interrupt(*_):
     raise Interrupt
 
 
-def send_signal():
-    os.kill(os.getpid(), signal.SIGUSR1)
+def interrupted_when(condition, function, *arguments):
+    '''Whether a signal that arrives then ends a call.'''
+    def send():
+        wait_until(condition)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    said = raised(function, *arguments)
+    thread.join()
+    return said
 
 
 def body():
     signal.signal(signal.SIGUSR1, interrupt)
     context = semlock.get_context("fork")
-    said = []
-    for kind in BREAKING:
-        # While it waits for a message.
-        queue = getattr(context, kind)()
-        timer = threading.Timer(0.2, lambda: signal.pthread_kill(threading.main_thread().ident,
-                                                                 signal.SIGUSR1))
-        timer.start()
-        said.append(raised(queue.get))
-        timer.join()
-        queue.put("whole")
-        said.append(queue.get())
-        # Between header and content.
-        queue.put("first")
-        queue.put("second")
-        wait_until(lambda: not queue.empty())
-        ours.os = System(read=after_calls(1, os.read, send_signal))
-        said.append(raised(queue.get))
-        ours.os = os
-        said.append(raised(queue.get))
-        done_with(queue)
+    queue = getattr(context, sys.argv[1])()
+    # While it waits for a message.
+    said = [interrupted_when(lambda: is_asleep(os.getpid()), queue.get)]
+    queue.put("whole")
+    said.append(queue.get())
+    # Between two parts.
+    writer = run(context, put_and_wait, queue, HUGE, "second")
+    wait_until(lambda: is_in_the_middle_of_its_message(writer, queue))
+    stop(writer)
+    middle = lambda: channel(queue).is_empty() and is_asleep(os.getpid())
+    said.append(interrupted_when(middle, queue.get))
+    resume(writer)
+    said += [queue.get(), queue.empty(), kill(writer)]
     # While it writes.
-    queue = context.Queue()
-    ours.os = System(write=after_calls(1, os.write, send_signal))
-    said.append(raised(queue._writer.send, LARGE))
-    ours.os = os
-    said += [raised(queue._writer.send, 1), raised(queue.get)]
+    is_there = lambda: not channel(queue).is_empty() and is_asleep(os.getpid())
+    said.append(interrupted_when(is_there, queue._writer.send, HUGE))
+    # What was sent of it may leave no room, and a SimpleQueue waits for that.
+    thread = threading.Thread(target=queue.put, args=("third",))
+    thread.start()
+    said += [queue.get(), queue.empty()]
+    thread.join()
+    done_with(queue)
     return said
 """
     )
-    broken = "QueueBrokenError"
-    once = ["Interrupt", "whole", "Interrupt", broken]
-    assert program(source) == [*once, *once, "Interrupt", broken, broken]
+    said = ["Interrupt", "whole", "Interrupt", "second", True, True, "Interrupt", "third", True]
+    assert program(source, kind) == said
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -649,6 +698,8 @@ def test_an_executor_breaks_when_a_worker_is_killed_wherever_it_is(
         + """
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+
+import semlock.channels as channels
 
 
 def die_now(_):
@@ -667,14 +718,10 @@ class Deadly:
 
 def die_in_the_next_task(_):
     # Of the executor's own queue, which is of the stdlib's class.
-    from multiprocessing.connection import Connection
-
-    Connection._recv = after_calls(1, Connection._recv, die)
+    channels.ReadingEnd._receive = after_calls(0, channels.ReadingEnd._receive, die)
 
 
 def body():
-    # Workers that are not killed show the QueueBrokenError that ends them.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     context = semlock.get_context(method())
     said = []
     for fatal in (die_now, die_in_the_result, die_in_the_next_task):
@@ -701,13 +748,12 @@ def test_an_executor_that_hands_out_more_when_it_is_broken_already_fails_all_fut
     source = (
         KILLS
         + """
+import semlock.channels as channels
+
+
 def die_in_the_next_task():
     wait_until(lambda: os.path.exists("go"))
-    # Whichever class its queue is of.
-    from multiprocessing.connection import Connection
-
-    Connection._recv = after_calls(1, Connection._recv, die)
-    ours.os = System(read=after_calls(1, os.read, die))
+    channels.ReadingEnd._receive = after_calls(0, channels.ReadingEnd._receive, die)
 
 
 def body():
@@ -717,15 +763,12 @@ def body():
     from concurrent.futures import ProcessPoolExecutor
 
     executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method()))
-    workers, reader = executor._processes, executor._call_queue._reader
+    workers = executor._processes
     futures, found_out = [], threading.Event()
 
     def find_out(_):
         (worker,) = workers.values()
         wait_until(lambda: worker.exitcode is not None)
-        if hasattr(reader, "_stream"):
-            # As any of its processes does, sooner or later.
-            raised(reader._stream.check)
         # This thread is going to hand out what is submitted meanwhile.
         futures.extend(executor.submit(abs, -1) for _ in range(20))
         if sys.argv[3] == "shutdown":
@@ -749,9 +792,10 @@ def body():
     assert program(source, method, imported, shutdown) == ["BrokenProcessPool"]
 
 
+@pytest.mark.parametrize("way", ["install", "no install"])
 @pytest.mark.parametrize("method", METHODS)
-def test_subclasses_that_were_there_before_install_say_that_they_are_broken(
-    method: str, program: Program
+def test_subclasses_of_the_stdlibs_go_on_when_a_process_is_killed(
+    method: str, way: str, program: Program
 ) -> None:
     source = (
         KILLS
@@ -767,8 +811,17 @@ class EarlyJoinableQueue(stocks.JoinableQueue):
     pass
 
 
+class EarlySimpleQueue(stocks.SimpleQueue):
+    pass
+
+
 def use(queue):
-    return [raised(queue.get, True, 60), raised(queue.get_nowait), queue.empty()]
+    # What the dead had sent of a message may leave no room, and a SimpleQueue waits for that.
+    thread = threading.Thread(target=queue.put, args=("whole",))
+    thread.start()
+    message = queue.get()
+    thread.join()
+    return message
 
 
 def use_in_a_child(queue, results):
@@ -776,60 +829,37 @@ def use_in_a_child(queue, results):
 
 
 def body():
-    semlock.install()
-    context = multiprocessing.get_context(method())
+    context = semlock.get_context(method())
+    if sys.argv[2] == "install":
+        semlock.install()
+        context = multiprocessing.get_context(method())
     said = []
-    for kind in (EarlyQueue, EarlyJoinableQueue):
+    for kind in (EarlyQueue, EarlyJoinableQueue, EarlySimpleQueue):
         queue = kind(ctx=context)
-        queue.put("message")
-        said.append(killed(run(context, get_and_die_in_the_middle, queue)))
-        said.append(use(queue))
+        writer = run(context, put_and_wait, queue, HUGE, "second")
+        wait_until(lambda: is_in_the_middle_of_its_message(writer, queue))
+        stop(writer)
+        reader = run(context, get_and_wait, queue)
+        wait_until(lambda: channel(queue).is_empty() and sleeping(reader))
+        said.append(kill(reader))
+        resume(writer)
+        said += [queue.get(), kill(writer)]
+        writer = run(context, put_and_wait, queue, HUGE, "second")
+        wait_until(lambda: is_in_the_middle_of_its_message(writer, queue))
+        said += [kill(writer), use(queue)]
         reader, writer = context.Pipe(False)
         child = run(context, use_in_a_child, queue, writer)
-        said.append(reader.recv())
+        said += [reader.recv(), queue.empty()]
         child.join()
-    said.append(raised(queue.join))
+        done_with(queue)
     return said
 """
     )
-    broken = "QueueBrokenError"
-    each = [True, *[[broken, broken, False]] * 2]
-    assert program(source, method) == [*each * 2, broken]
+    each = [True, "second", True, True, "whole", "whole", True]
+    assert program(source, method, way) == each * 3
 
 
-def test_an_interrupt_during_the_check_for_a_dead_process_leaves_no_lock_held(
-    program: Program,
-) -> None:
-    source = (
-        KILLS
-        + """
-class Interrupt(Exception):
-    pass
-
-
-class Interrupted:
-    '''A lock in whose acquire() a signal arrives.'''
-
-    def __init__(self, lock):
-        self._lock = lock
-
-    def __getattr__(self, name):
-        return getattr(self._lock, name)
-
-    def acquire(self, *arguments):
-        self._lock.acquire(*arguments)
-        raise Interrupt
-
-
-def body():
-    lock = semlock.get_context("fork").Queue()._rlock
-    return [raised(ours._is_left_marked, Interrupted(lock)), lock.locked()]
-"""
-    )
-    assert program(source) == ["Interrupt", False]
-
-
-def test_an_end_that_is_closed_while_somebody_waits_at_it_does_not_break_the_queue(
+def test_an_end_that_is_closed_while_somebody_waits_at_it_leaves_the_queue_whole(
     program: Program,
 ) -> None:
     source = (
@@ -838,17 +868,28 @@ def test_an_end_that_is_closed_while_somebody_waits_at_it_does_not_break_the_que
 def body():
     context = semlock.get_context("fork")
     said = []
-    queue = context.Queue()
-    queue._reader._wait = lambda timeout: queue._reader.close()
-    said += [raised(queue.get), queue._writer._stream.broken.is_set()]
-    queue = context.Queue()
-    queue._writer._wait = lambda timeout: queue._writer.close()
-    while not queue._writer.closed:
-        last = raised(queue._writer.send, b"x" * 1000)
-    return [*said, last, queue._reader._stream.broken.is_set()]
+    for kind in KINDS:
+        queue, got = getattr(context, kind)(), []
+        reading = threading.Thread(target=lambda: got.append(queue.get()))
+        reading.start()
+        wait_until(lambda: is_asleep(os.getpid(), reading.native_id))
+        channel_of_it, writer = channel(queue), queue._writer
+        queue._reader.close()
+        said.append(raised(queue.get))
+        writer.send("for the one that waits")
+        reading.join()
+        said.append(got)
+        writing = threading.Thread(target=writer.send, args=(HUGE,))
+        writing.start()
+        wait_until(lambda: not channel_of_it.is_empty())
+        wait_until(lambda: is_asleep(os.getpid(), writing.native_id))
+        writer.close()
+        said += [len(channel_of_it.receive()) > len(HUGE), raised(writer.send, 1)]
+        writing.join()
+    return said
 """
     )
-    assert program(source) == ["OSError", False] * 2
+    assert program(source) == ["OSError", ["for the one that waits"], True, "OSError"] * 3
 
 
 # ---- Places of bounded queues ----
@@ -863,63 +904,59 @@ def test_the_places_of_a_putter_that_was_killed_before_it_sent_are_others(
         KILLS
         + """
 def put_and_die(queue):
-    # So that the feeder thread sends nothing.
-    queue._wlock.acquire()
-    for i in range(3):
+    # It does not go through at once, and so the others have to wait for it.
+    queue.put(HUGE)
+    for i in range(2):
         queue.put(i)
+    assert queue.full()
     die()
 
 
 def body():
     context = semlock.get_context(method())
     queue = getattr(context, sys.argv[2])(3)
-    said = [killed(run(context, put_and_die, queue))]
-    for i in range(3):
-        queue.put(i)
-    said += [raised(queue.put, 3, False), queue.full(), queue.qsize()]
-    said += [queue.get() for _ in range(3)]
-    said += [queue.full(), queue.qsize()]
+    said = []
+    for put in (queue.put, queue.put_nowait):
+        said.append(killed(run(context, put_and_die, queue)))
+        for i in range(3):
+            put(i)
+        said += [raised(queue.put, 3, False), queue.full(), queue.qsize()]
+        said += [queue.get() for _ in range(3)]
+        said += [queue.full(), queue.qsize()]
     done_with(queue)
     return said
 """
     )
-    assert program(source, method, kind) == [True, "Full", True, 3, 0, 1, 2, False, 0]
+    once = [True, "Full", True, 3, 0, 1, 2, False, 0]
+    assert program(source, method, kind) == once * 2
 
 
 def test_a_putter_that_waits_gets_the_place_of_one_that_is_killed(program: Program) -> None:
     source = (
         KILLS
         + """
-def put_and_wait(queue, has_put):
-    queue._wlock.acquire()
-    queue.put("lost")
-    has_put.set()
-    signal.pause()
-
-
 def put(queue):
     queue.put("for the next")
 
 
 def body():
     context = semlock.get_context("fork")
-    queue, has_put = context.Queue(1), context.Event()
-    holder = run(context, put_and_wait, queue, has_put)
-    has_put.wait()
-    # One that only waits leaves nothing behind.
-    for _ in range(2):
-        waiter = run(context, put, queue)
-        wait_until(lambda: sleeping(waiter))
-        waiter.kill()
-        assert killed(waiter)
+    queue = context.Queue(1)
+    holder = run(context, put_and_wait, queue, HUGE)
+    wait_until(lambda: is_in_the_middle_of_its_message(holder, queue))
+    # One that only waits leaves nothing behind, whether it is the first in the line or not.
+    waiters = [run(context, put, queue) for _ in range(2)]
+    wait_until(lambda: all(map(sleeping, waiters)))
+    said = [kill(waiter) for waiter in waiters]
     waiter = run(context, put, queue)
-    holder.kill()
-    said = [queue.get(), killed(holder), queue.full()]
+    wait_until(lambda: sleeping(waiter))
+    said.append(kill(holder))
+    said += [queue.get(), queue.full()]
     waiter.join()
     return [*said, waiter.exitcode]
 """
     )
-    assert program(source) == ["for the next", True, False, 0]
+    assert program(source) == [True, True, True, "for the next", False, 0]
 
 
 def test_a_sender_that_forks_and_is_killed_leaves_no_place_taken(
@@ -928,74 +965,109 @@ def test_a_sender_that_forks_and_is_killed_leaves_no_place_taken(
     source = (
         KILLS
         + """
-def fork_and_die(queue):
-    queue.put("lost")
+def fork_and_die(queue, says):
+    queue.put(HUGE)
     import warnings
     warnings.simplefilter("ignore", DeprecationWarning)
     if os.fork() == 0:
-        os._exit(0)
-    os.wait()
+        says.send(os.getpid())
+        signal.pause()
     die()
 
 
 def body():
     context = semlock.get_context("fork")
-    queue = context.Queue(1)
-    with queue._wlock:
-        # So that the feeder thread sends nothing.
-        said = [killed(run(context, fork_and_die, queue))]
-    queue.put("for the next")
-    said.append(queue.get())
-    done_with(queue)
+    queue, (hears, says) = context.Queue(1), context.Pipe(False)
+    said = [killed(run(context, fork_and_die, queue, says))]
+    grandchild = hears.recv()
+    try:
+        queue.put("for the next")
+        said += [queue.get(), queue.empty()]
+        done_with(queue)
+    finally:
+        os.kill(grandchild, signal.SIGKILL)
     return said
 """
     )
-    assert program(source) == [True, "for the next"]
+    assert program(source) == [True, "for the next", True]
 
 
-@pytest.mark.parametrize("counter", ["_Places", "_Tasks"])
-@pytest.mark.parametrize("at", ["send", "receive"])
+@pytest.mark.parametrize("name", ["claim", "send", "receive", "done"])
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_process_killed_where_a_place_or_a_task_changes_hands_breaks_the_queue(
-    moment: str, at: str, counter: str, program: Program
+def test_a_process_killed_where_a_place_or_a_task_changes_hands_costs_its_message_alone(
+    moment: str, name: str, program: Program
 ) -> None:
     source = (
         KILLS
         + """
-def move_and_die(queue):
-    moment, name, counter = sys.argv[1:]
-    move = getattr(vars(ours)[counter], name)
+class Deadly:
+    '''A channel whose user dies at one of its calls.'''
 
-    def replacement(places):
-        if moment == "after":
-            move(places)
-        die()
+    def __init__(self, channel, name, moment):
+        self._channel, self._name, self._moment = channel, name, moment
 
-    setattr(vars(ours)[counter], name, replacement)
-    if name == "send":
-        queue.put("message")
+    def __getattr__(self, name):
+        attribute = getattr(self._channel, name)
+        if name != self._name:
+            return attribute
+
+        def replacement(*arguments):
+            if self._moment == "after":
+                attribute(*arguments)
+            die()
+
+        return replacement
+
+
+def move_and_die(queue, moment, name):
+    deadly = Deadly(channel(queue), name, moment)
+    queue._direct = queue._reader._channel = queue._writer._channel = deadly
+    queue._unfinished_tasks._channel = deadly
+    if name in ("claim", "send"):
+        # It takes a place first, and is sent by the feeder thread.
+        queue.put(Fails() if name == "claim" else HUGE)
         done_with(queue)
     else:
         queue.get()
+        queue.task_done()
+
+
+class Fails:
+    def __reduce__(self):
+        raise LookupError
 
 
 def body():
     context = semlock.get_context("fork")
-    queue = context.Queue(1) if sys.argv[3] == "_Places" else context.JoinableQueue()
-    if sys.argv[2] == "receive":
+    moment, name = sys.argv[1:]
+    queue = context.JoinableQueue(1)
+    is_put = name in ("receive", "done")
+    if is_put:
         queue.put("message")
-    child = run(context, move_and_die, queue)
-    said = [killed(child)]
-    if sys.argv[1:3] == ["after", "send"]:
+    child = run(context, move_and_die, queue, moment, name)
+    if (moment, name) == ("after", "send"):
         # It is whole.
-        said.append(queue.get() == "message")
-    said += [raised(queue.get), raised(queue.put, "more")]
+        assert queue.get() == HUGE
+        queue.task_done()
+    assert killed(child)
+    if (moment, name) == ("before", "receive"):
+        assert queue.get() == "message"
+        queue.task_done()
+    lost = raised(queue.join)
+    said = [lost, queue.empty(), raised(queue.join)]
+    queue.put("more")
+    said += [queue.full(), queue.get(), queue.full(), queue.qsize()]
+    queue.task_done()
+    said += [raised(queue.join), raised(queue.task_done)]
     done_with(queue)
     return said
 """
     )
-    whole = [True] if (moment, at) == ("after", "send") else []
-    assert program(source, moment, at, counter) == [True, *whole, *["QueueBrokenError"] * 2]
+    harmless = ("before", "claim"), ("after", "send"), ("before", "receive"), ("after", "done")
+    lost = "nothing" if (moment, name) in harmless else "WorkerDied"
+    assert program(source, moment, name) == [
+        lost, True, "nothing", True, "more", False, 0, "nothing", "ValueError",
+    ]  # fmt: skip
 
 
 def test_what_cannot_be_sent_gives_its_place_back(program: Program) -> None:
@@ -1058,38 +1130,45 @@ def test_a_reader_that_forks_and_is_killed_keeps_nobody_from_reading(program: Pr
     source = (
         KILLS
         + """
-def read_and_fork(queue, said):
-    # Before a reader waits, it checks whether there is a message. If it is killed then, it may have
-    # taken one, and the queue is broken.
-    def fork(_):
+def read_and_fork(queue, says):
+    def fork(*_):
         grandchild = os.fork()
         if grandchild:
-            said.send(grandchild)
+            says.send(grandchild)
         signal.pause()
 
-    queue._reader._is_ready = fork
+    # In the middle of a message it holds the lock of the readers.
+    signal.signal(signal.SIGUSR1, fork)
     queue.get()
 
 
 def body():
     context = semlock.get_context("fork")
-    queue, (hears, said) = context.Queue(), context.Pipe(False)
-    child = run(context, read_and_fork, queue, said)
-    grandchild = hears.recv()
-    try:
-        child.kill()
-        child.join()
-        queue.put("whole")
-        assert queue.get() == "whole"
+    said = []
+    for kind in KINDS:
+        queue, (hears, says) = getattr(context, kind)(), context.Pipe(False)
+        writer = run(context, put_and_wait, queue, HUGE, "whole")
+        wait_until(lambda: is_in_the_middle_of_its_message(writer, queue))
+        stop(writer)
+        child = run(context, read_and_fork, queue, says)
+        wait_until(lambda: channel(queue).is_empty() and sleeping(child))
+        os.kill(child.pid, signal.SIGUSR1)
+        grandchild = hears.recv()
+        try:
+            said.append(kill(child))
+            resume(writer)
+            said.append(queue.get())
+        finally:
+            os.kill(grandchild, signal.SIGKILL)
+        said.append(kill(writer))
         done_with(queue)
-    finally:
-        os.kill(grandchild, signal.SIGKILL)
+    return said
 """
     )
-    assert program(source) is None
+    assert program(source) == [True, "whole", True] * 3
 
 
-def test_a_handler_that_asks_a_queue_in_the_middle_of_a_message_does_not_break_it(
+def test_a_handler_that_asks_a_queue_in_the_middle_of_a_message_does_not_disturb_it(
     program: Program,
 ) -> None:
     source = (
@@ -1097,26 +1176,32 @@ def test_a_handler_that_asks_a_queue_in_the_middle_of_a_message_does_not_break_i
         + """
 def body():
     context = semlock.get_context("fork")
-    for kind in BREAKING:
+    for kind in KINDS:
         queue = getattr(context, kind)()
         seen = []
-        signal.signal(signal.SIGUSR1, lambda *_: seen.append(queue.empty()))
-        writer = context.Process(target=queue._writer.send, args=(LARGE,))
-        writer.start()
-        read = os.read
 
-        def read_and_look(*arguments):
-            piece = read(*arguments)
-            if not seen:
-                os.kill(os.getpid(), signal.SIGUSR1)
-            return piece
+        def handler(*_):
+            seen.append(queue.empty())
+            resume(writer)
 
-        ours.os = System(read=read_and_look)
-        assert queue._reader.recv() == LARGE
-        writer.join()
-        assert seen, kind
-        queue._writer.send(7)
-        assert queue._reader.recv() == 7
+        signal.signal(signal.SIGUSR1, handler)
+        writer = run(context, put_and_wait, queue, HUGE, "next")
+        wait_until(lambda: is_in_the_middle_of_its_message(writer, queue))
+        stop(writer)
+
+        def interrupt():
+            wait_until(lambda: channel(queue).is_empty() and is_asleep(os.getpid()))
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        assert queue.get() == HUGE
+        thread.join()
+        assert seen == [True], kind
+        assert queue.get() == "next"
+        queue.put(7)
+        assert queue.get() == 7
+        kill(writer)
     return "whole"
 """
     )
@@ -1139,15 +1224,13 @@ def body():
     queue = semlock.get_context("fork").Queue(count)
     for item in range(count):
         queue.put(item)
-    while queue.qsize() < count or queue._sem._sent.get_value() < count:
-        time.sleep(0.01)
     for n in range(30):
         signal.setitimer(signal.ITIMER_REAL, 0.001 + n / 5000)
         try:
             queue.put(None)
         except Alarm:
             pass
-        assert queue._sem._unsent.get_value() == count
+        assert queue.qsize() == count and queue.full()
     for item in range(count):
         assert queue.get() == item
     return queue._sem.get_value() == count
@@ -1295,7 +1378,8 @@ def test_tasks_that_were_put_and_not_sent_by_one_that_dies_are_lost(program: Pro
         TASKS
         + """
 def put_and_die(queue):
-    queue.put("lost")
+    # It does not go through at once, and so the other has to wait for it.
+    queue.put(HUGE)
     queue.put("lost too")
     die()
 
@@ -1303,10 +1387,7 @@ def put_and_die(queue):
 def body():
     context = semlock.get_context("fork")
     queue = context.JoinableQueue()
-    with queue._wlock:
-        # So that the feeder thread sends nothing.
-        said = [killed(run(context, put_and_die, queue))]
-    said += [lost(queue), lost(queue)]
+    said = [killed(run(context, put_and_die, queue)), lost(queue), lost(queue)]
     done_with(queue)
     return said
 """
@@ -1331,28 +1412,84 @@ def take(queue, count, results):
 def body():
     context = semlock.get_context(method())
     queue = context.JoinableQueue()
-    count = 2 * ours._MOST_HELD
-    with queue._wlock:
-        # So that the feeder thread sends nothing yet.
-        for task in range(count):
-            queue.put(task)
-        said = [queue._unfinished_tasks.get_value() == count]
+    count = 5000
+    for task in range(count):
+        queue.put(task)
+    said = [queue._unfinished_tasks.get_value() == count]
     reader, writer = context.Pipe(False)
     worker = run(context, take, queue, count, writer)
     said += [reader.recv() == count, reader.recv(), lost(queue), raised(queue.task_done)]
     worker.join()
-    # Past put(), nothing is known of tasks.
+    # What is sent past put() is a task as well.
     queue._writer.send("no task")
-    said += [queue._unfinished_tasks.get_value(), queue._reader.recv(), raised(queue.task_done)]
+    said += [queue._unfinished_tasks.get_value(), queue._reader.recv()]
+    said += [raised(queue.task_done), raised(queue.task_done), lost(queue)]
     done_with(queue)
     return said
 """
     )
     too_many = "ValueError"
-    assert program(source, method) == [True, True, True, 0, too_many, 0, "no task", too_many]
+    assert program(source, method) == [
+        True, True, True, 0, too_many, 1, "no task", "nothing", too_many, 0,
+    ]  # fmt: skip
 
 
-# ---- A SimpleQueue is never broken ----
+@pytest.mark.parametrize("method", METHODS)
+def test_join_raises_for_all_of_many_tasks_that_a_worker_had_when_it_died(
+    method: str, program: Program
+) -> None:
+    source = (
+        TASKS
+        + """
+def body():
+    context = semlock.get_context(method())
+    queue = context.JoinableQueue()
+    queue.put_many(range(5000))
+    said = [killed(run(context, take_and_die, queue, 4000, 10)), lost(queue)]
+    finish(queue, 1000)
+    said += [lost(queue), raised(queue.task_done), queue.empty()]
+    done_with(queue)
+    return said
+"""
+    )
+    assert program(source, method) == [True, 3990, 0, "ValueError", True]
+
+
+def test_tasks_that_other_processes_say_are_done_are_done(program: Program) -> None:
+    source = (
+        TASKS
+        + """
+def take(queue, count):
+    for _ in range(count):
+        queue.get()
+    signal.pause()
+
+
+def do(queue, count):
+    for _ in range(count):
+        queue.task_done()
+
+
+def body():
+    context = semlock.get_context("fork")
+    queue = context.JoinableQueue()
+    queue.put_many(range(30))
+    taker = run(context, take, queue, 30)
+    wait_until(queue.empty)
+    for number in (10, 15):
+        child = run(context, do, queue, number)
+        child.join()
+        assert child.exitcode == 0
+    said = [queue._unfinished_tasks.get_value(), kill(taker), lost(queue)]
+    said += [queue._unfinished_tasks.get_value(), raised(queue.task_done)]
+    done_with(queue)
+    return said
+"""
+    )
+    assert program(source) == [5, True, 5, 0, "ValueError"]
+
+
+# ---- All queues, and the SimpleQueue ----
 
 SIZES = "SIZES = 0, 10, 5_000, 70_000, 300_000, 3_000_000  # two are larger than its ring\n"
 

@@ -1241,41 +1241,6 @@ def test_objects_of_one_segment_have_different_slots() -> None:
     assert len(set(addresses)) == len(addresses)
 
 
-def test_the_mid_message_mark_is_set_once_and_shared() -> None:
-    lock = semlock.Lock()
-    assert lock._begin_message() is False  # it is no queue's
-    lock._guard_messages()
-    assert not lock._is_mid_message()
-    assert lock._begin_message() is True
-    assert lock._is_mid_message()
-    assert lock._begin_message() is False
-    assert in_a_child(lock._is_mid_message) is True
-    in_a_child(lock._end_message)
-    assert not lock._is_mid_message()
-    with lock:
-        assert lock._begin_message() is True
-    assert lock._is_mid_message()
-    lock._end_message()
-    assert lock._begin_message() is True
-
-
-def test_the_mid_message_mark_outlives_a_killed_holder() -> None:
-    lock = semlock.Lock(on_owner_died="ignore")
-    lock._guard_messages()
-
-    def body(line: Line) -> None:
-        lock.acquire()
-        assert lock._begin_message()
-        line.say("marked")
-        line.hear()
-
-    with forked(body) as child:
-        assert child.hear() == "marked"
-        child.kill()
-        assert lock.acquire()
-    assert lock._is_mid_message()
-
-
 def test_many_locks_cost_few_descriptors() -> None:
     def body() -> None:
         before = len(os.listdir("/proc/self/fd"))

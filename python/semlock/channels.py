@@ -13,6 +13,7 @@ from __future__ import annotations
 import copyreg
 import io
 import pickle
+import struct
 from collections import ChainMap
 from multiprocessing import connection, context, reduction
 from types import SimpleNamespace
@@ -35,9 +36,9 @@ else:
 _WHILE_ABANDONED = 1.0
 
 
-def open_channel(queue: Any, ctx: Any) -> None:
+def open_channel(queue: Any, ctx: Any, **options: Any) -> None:
     """Gives a queue its channel, in the fields that the stdlib's methods use."""
-    channel = _native._Channel(ctx=ctx)
+    channel = _native._Channel(ctx=ctx, **options)
     queue._reader = ReadingEnd(channel)
     queue._writer = WritingEnd(channel)
     # For those who use them. The channel has locks of its own, which are held for a copy.
@@ -47,7 +48,69 @@ def open_channel(queue: Any, ctx: Any) -> None:
 
 # ---- Pickling ----
 
-loads = pickle.loads
+# Of a large message, this is at its end, behind the pickle: for each buffer that it has (of a NumPy
+# array, say), where it begins and how long it is, 8 bytes each; then how many there are, 8 bytes;
+# then this. So the receiver need not copy the buffers. For whoever does not know of it, the message
+# is a pickle: what follows one is ignored.
+_HAS_BUFFERS = b"buffers\0"
+_NUMBER = struct.Struct("<Q")
+_BUFFER = struct.Struct("<QQ")
+# A buffer begins at a multiple of so many bytes, for what computes with it.
+_ALIGNMENT = 16
+# What a pickle says before a buffer: its opcode, and how long it is. In its place, the first byte
+# says that the buffer comes from elsewhere.
+_BYTEARRAY8, _NEXT_BUFFER = b"\x96", b"\x97"
+_HEADER = 9
+# They do nothing: push something, and pop it.
+_SHORTER, _LONGER = b"N0", b"K\x000"
+
+
+def loads(message: Any) -> Any:
+    """Unpickles a message: bytes, or a bytearray, in which large buffers stay."""
+    if type(message) is bytearray and message.endswith(_HAS_BUFFERS):
+        return _loads_with_buffers(message)
+    return pickle.loads(message)
+
+
+def _loads_with_buffers(message: bytearray) -> Any:
+    view = memoryview(message)
+    end = len(view) - len(_HAS_BUFFERS) - _NUMBER.size
+    (count,) = _NUMBER.unpack_from(view, end)
+    table = end - count * _BUFFER.size
+    stream: list[Any] = []
+    buffers, at = [], 0
+    for start, length in _BUFFER.iter_unpack(view[table:end]):
+        stream += view[at : start - _HEADER], _NEXT_BUFFER
+        at = start + length
+        buffers.append(view[start:at])
+    stream.append(view[at:table])
+    return pickle.loads(b"".join(stream), buffers=buffers)
+
+
+def _with_buffers(pieces: list[Any]) -> list[Any]:
+    """Adds to the pieces of a large pickle what the receiver has to know about buffers in it."""
+    message: list[Any] = []
+    length, table = 0, b""
+    for piece in pieces:
+        before = message[-1] if message and type(message[-1]) is bytes else b""
+        header = before[-_HEADER:]
+        if type(piece) is pickle.PickleBuffer and header[:1] == _BYTEARRAY8:
+            message[-1] = before[:-_HEADER]
+            pad = -length % _ALIGNMENT
+            if pad == 1:
+                pad += _ALIGNMENT
+            # Of the longer one, there is one where the number is odd.
+            nothing = _LONGER[: pad % 2 * 3] + _SHORTER * (pad // 2 - pad % 2)
+            message.append(nothing + header)
+            length += len(nothing)
+            table += _BUFFER.pack(length, piece.raw().nbytes)
+        message.append(piece)
+        length += piece.raw().nbytes if type(piece) is pickle.PickleBuffer else len(piece)
+    if table:
+        count = _NUMBER.pack(len(table) // _BUFFER.size)
+        message.append(table + count + _HAS_BUFFERS)
+    return message
+
 
 # Picklers that no thread uses at this moment, each with the list that it writes to. The stdlib
 # makes a new one for each message, which takes longer than all the rest.
@@ -65,7 +128,7 @@ def dumps(obj: object) -> Any:
         pickler, pieces = _new_pickler()
     # If this raises, the pickler is dropped with what it has written.
     pickler.dump(obj)
-    data = pieces[0] if len(pieces) == 1 else pieces.copy()
+    data = pieces[0] if len(pieces) == 1 else _with_buffers(pieces)
     pieces.clear()
     pickler.clear_memo()
     _idle.append((pickler, pieces))
@@ -74,7 +137,8 @@ def dumps(obj: object) -> Any:
 
 def _new_pickler() -> tuple[pickle.Pickler, list[Any]]:
     pieces: list[Any] = []
-    pickler = pickle.Pickler(SimpleNamespace(write=pieces.append))
+    # Of this protocol, each large buffer comes as a piece, and is not copied.
+    pickler = pickle.Pickler(SimpleNamespace(write=pieces.append), protocol=5)
     # As ForkingPickler has it: what is registered later counts, too.
     reducers: Any = _ForkingPickler._extra_reducers  # type: ignore[attr-defined]
     others: Any = copyreg.dispatch_table
@@ -126,14 +190,22 @@ class ReadingEnd(_End):
         # The stdlib's recv_bytes_into() calls it.
         return io.BytesIO(self._receive())
 
-    def _receive(self) -> Any:
+    def _receive(self, timeout: float | None = None) -> Any:
+        """Returns the next message; None at the timeout, in seconds."""
         self._check_closed()  # type: ignore[attr-defined]
         channel = self._channel
-        message = channel.receive(None if channel.sends() else _WHILE_ABANDONED)
+        if timeout is not None or channel.sends():
+            message = channel.receive(timeout)
+            if message is not None or channel.sends():
+                return message
+        else:
+            message = channel.receive(_WHILE_ABANDONED)
         while message is None:
             # As of a pipe whose writing ends are all closed.
             if channel.is_abandoned() and channel.is_empty():
                 raise EOFError
+            if timeout is not None:
+                return None
             message = channel.receive(_WHILE_ABANDONED)
         return message
 
@@ -151,6 +223,11 @@ class WritingEnd(_End):
         """Send an object."""
         self._check_closed()  # type: ignore[attr-defined]
         self._channel.send(dumps(obj))
+
+    def _send_pickled(self, data: Any) -> None:
+        """Send what ``dumps`` has returned, which can be a list."""
+        self._check_closed()  # type: ignore[attr-defined]
+        self._channel.send(data)
 
     def _send_bytes(self, message: Any) -> None:
         # The stdlib's send_bytes() calls it.

@@ -85,9 +85,10 @@ class Context(context.BaseContext):
         if caller.f_globals.get("__name__") == "multiprocessing.queues":
             # The __init__ of a queue of the stdlib's own class makes its two locks by this call.
             if _native.HAS_SHARED:
-                from .executor import lock_for
+                from .queues import adopted_lock
 
-                return lock_for(caller.f_locals["self"], self)
+                names = caller.f_locals
+                return adopted_lock(names["self"], names.get("maxsize", 0), self)  # type: ignore[no-any-return]
             robust = False
         return _native.Lock(ctx=self, on_owner_died=on_owner_died, **_given(robust))
 
@@ -145,6 +146,12 @@ class Context(context.BaseContext):
         :raises OverflowError: a ``value`` that no C ``int`` can hold.
         :raises ValueError: too many permits of a robust one, or another value of ``on_owner_died``.
         """
+        caller = sys._getframe(1)
+        if caller.f_globals.get("__name__") == "multiprocessing.queues" and _native.HAS_SHARED:
+            # As for locks.
+            from .queues import adopted_semaphore
+
+            return adopted_semaphore(caller.f_locals["self"])  # type: ignore[no-any-return]
         return _native.BoundedSemaphore(value, ctx=self, robust=robust, on_owner_died=on_owner_died)
 
     def Condition(self, lock: Any = None) -> _native.Condition:  # noqa: N802

@@ -36,21 +36,11 @@ class OwnerDiedWarning(RuntimeWarning):
 
 
 class QueueBrokenError(RuntimeError):
-    """A queue is broken: a process died, or was interrupted, in the middle of a message.
-
-    What is left in the pipe begins in the middle of that message. So nobody can read it, and
-    nothing can be written behind it. The queue stays broken: make a new one.
+    """Nothing raises this: no death breaks a queue. It is there for programs that name it.
 
     >>> import semlock
-    >>> tasks = semlock.get_context("spawn").SimpleQueue()
-    >>> tasks.put("a task")
-    >>> try:
-    ...     task = tasks.get()
-    ... except semlock.QueueBrokenError:
-    ...     task = None  # make a new queue, and put again what is still to be done
-    >>> task
-    'a task'
-    >>> tasks.close()
+    >>> issubclass(semlock.QueueBrokenError, RuntimeError)
+    True
     """
 
 

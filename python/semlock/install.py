@@ -364,9 +364,13 @@ def _methods_of_queues() -> list[_Replacement]:
     names = "Queue", "SimpleQueue", "JoinableQueue"
     classes = ((vars(stocks_queues)[name], vars(queues)[name]) for name in names)
     methods = [_Replacement("__init__", stocks, ours) for stocks, ours in classes]
+    stocks_queue: Any = vars(stocks_queues)["Queue"]
+    for name in ("_reset", "put", "get", "close", "_start_thread", "_feed"):
+        methods.append(_Replacement(name, stocks_queue, queues.Queue))
     # The stdlib's `join` would wait for ever for the tasks of a dead process.
     stocks_joinable: Any = vars(stocks_queues)["JoinableQueue"]
-    methods.append(_Replacement("join", stocks_joinable, queues.JoinableQueue))
+    for name in ("put", "join"):
+        methods.append(_Replacement(name, stocks_joinable, queues.JoinableQueue))
     for name in ("_repopulate_pool", "_help_stuff_finish"):
         methods.append(_Replacement(name, stocks_pool.Pool, pool.Pool))
     return methods

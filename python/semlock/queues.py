@@ -1,551 +1,274 @@
-"""Queues whose messages arrive whole, or that raise an error when they cannot any more.
+"""Queues that no death breaks.
 
-They are the stdlib's, over a pipe whose two ends are :class:`_ReadingEnd` and :class:`_WritingEnd`.
-A reader or writer that is killed while it moves a message leaves the pipe in the middle of that
-message. The next process recovers its lock, but must not go on from there. So each side's lock has
-a mark beside it. The mark is set before the first byte of a message moves, and cleared after the
-last. When a mark is set and no process holds its lock, the queue is broken: from then on every user
-gets a :class:`~semlock.QueueBrokenError`.
+They are the stdlib's, over a channel (``channels``) in place of a pipe: a message is there whole,
+or was never sent; it was got, or is still there.
 
-* A process that only waits, for a message or for room, has set no mark. Its death breaks nothing.
-* A process that waits for another checks now and then whether that one has died in the middle of a
-  message: a reader that waits for the rest of a message, a writer for room in the pipe, and a
-  putter for its place in a bounded queue. So the pipe does not block.
-* An exception in the middle of a message (mostly a signal handler's) breaks the queue too, unless
-  nothing has moved yet.
-* Messages are framed in the pipe as the stdlib frames them. The ends can be used directly, as
-  ``Pool`` and ``ProcessPoolExecutor`` do: an end acquires its side's lock unless the calling thread
-  holds it.
+* ``put`` sends a message at once where there is room. Else it leaves the message to the stdlib's
+  feeder thread, and so never blocks where the stdlib's does not. While that thread has messages,
+  all others of the process go behind them.
+* A bounded queue has no semaphore: a message has a place from when it is put until it is got. The
+  places of messages that a killed process had put and not sent are freed.
+* The tasks of a ``JoinableQueue`` are counted by process, so ``join()`` does not wait for one that
+  a dead process had.
 
-As in the stdlib, a message that a killed process had taken, or had put and not yet sent, is lost.
-Its place in a bounded queue is not. While a message is put and not sent, the process that put it
-holds a permit of a robust semaphore for its place. While the message is in the pipe, the place is
-counted among the sent ones. After that it is free. Both steps happen under the mark of the process
-that moves the message: if it dies between two steps of one move, the queue is broken. If it dies at
-any other moment, its permits are recovered like any others. The tasks of a ``JoinableQueue`` are
-counted in the same way, so ``join()`` does not wait for a task that a dead process had.
+What others use of the stdlib's private fields is there: ``_reader`` and ``_writer`` are
+connections, ``_sem``, ``_rlock``, ``_wlock`` and ``_unfinished_tasks`` do what the stdlib's methods
+need. So a class of another package works, too, that has its own ``put``, ``get`` or feeder thread.
 """
 
 from __future__ import annotations
 
-import io
+import errno
 import os
-import select
+import queue as stocks_queue
+import signal
 import threading
-import time
+import weakref
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from multiprocessing import connection, queues, reduction, util
+from functools import partial
+from multiprocessing import queues, util
 from typing import TYPE_CHECKING, Any
 
-from . import _native, executor
+from . import _native
 from ._multiprocessing import SemLock
-from .channels import ReadingEnd, WritingEnd, loads, open_channel
-from .descriptors import FileId, is_open_as
-from .errors import QueueBrokenError, WorkerDied
+from .channels import ReadingEnd, WritingEnd, dumps, loads, open_channel
+from .errors import WorkerDied
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
-# Seconds between two checks of the other users: while a message is moving, and while none is.
-_WHILE_MOVING = 0.1
-_WHILE_IDLE = 1.0
-
-# A joinable queue has this many permits for tasks that processes have taken, and this many for
-# tasks that they have put and not sent. Each permit costs memory, and time at each task.
-_MOST_HELD = 512
+# Seconds between two searches of join() for dead processes.
+_WHILE_JOINING = 1.0
+# Seconds between two checks of a feeder thread whether its executor has closed the queue.
+_WHILE_FULL = 0.1
+# The name of the stdlib's feeder threads.
+_FEEDER = "QueueFeederThread"
 
 if TYPE_CHECKING:
-    _Connection = connection.Connection[Any, Any]
     _StockQueue = queues.Queue[Any]
     _StockJoinableQueue = queues.JoinableQueue[Any]
     _StockSimpleQueue = queues.SimpleQueue[Any]
 else:
     # These names are our own, because install() replaces the stdlib's classes with ours.
-    _Connection = connection.Connection
     _StockQueue = queues.Queue
     _StockJoinableQueue = queues.JoinableQueue
     _StockSimpleQueue = queues.SimpleQueue
-_stocks_init: Any = _StockQueue.__init__
+_stocks: dict[str, Any] = dict(vars(_StockQueue))
+_stocks_put: Callable[..., None] = _stocks["put"]
+_stocks_get: Callable[..., Any] = _stocks["get"]
+_stocks_close: Callable[[Any], None] = _stocks["close"]
+_stocks_reset: Callable[..., None] = _stocks["_reset"]
+_stocks_start_thread: Callable[[Any], None] = _stocks["_start_thread"]
+_stocks_feed: Any = _stocks["_feed"].__func__
+_stocks_joinable_put: Callable[..., None] = vars(_StockJoinableQueue)["put"]
+_stocks_finalize_join: Any = _stocks["_finalize_join"].__func__
+_stocks_finalize_close: Any = _stocks["_finalize_close"].__func__
+# What tells a feeder thread to end.
+_sentinel: Any = vars(queues)["_sentinel"]
 
 
-class _Stream:
-    """What a queue's users share beside the pipe: both locks, and whether the queue is broken."""
-
-    def __init__(self, ctx: Any) -> None:
-        # They do not warn, because the mark tells what a dead holder left behind.
-        self.reading = _native.Lock(ctx=ctx, on_owner_died="ignore")
-        self.writing = _native.Lock(ctx=ctx, on_owner_died="ignore")
-        for lock in (self.reading, self.writing):
-            lock._guard_messages()
-        # The first process that finds the queue broken sets it, for all others.
-        self.broken = _native.Event(ctx=ctx)
-        # The counters that change with each message.
-        self.counters: list[_Places | _Tasks] = []
-
-    def check(self, moving: _native.Lock | None = None) -> None:
-        """Raises ``QueueBrokenError`` if a process was lost in the middle of a message.
-
-        ``moving`` is the lock under whose mark the caller itself is moving a message.
-        """
-        if self.broken.is_set():
-            raise self.breaks()
-        for lock in (self.reading, self.writing):
-            if lock is not moving and lock._is_mid_message() and _is_left_marked(lock):
-                raise self.breaks()
-
-    def receive_from(self, sent: _native.Semaphore) -> None:
-        """Takes the message that is being read out of the count of sent ones."""
-        # If the writer has not counted it yet, wait for that.
-        while not sent.acquire(True, _WHILE_MOVING):
-            self.check(self.reading)
-
-    def breaks(self) -> QueueBrokenError:
-        self.broken.set()
-        return QueueBrokenError(
-            "this queue is broken: a process died, or was interrupted, in the middle of a message"
-        )
-
-
-def _is_left_marked(lock: _native.Lock) -> bool:
-    """Whether a lock's mark was set by a process that is gone."""
-    if lock._semlock._is_mine():
-        # Either this thread set the mark, and a signal handler that interrupted it calls this; or
-        # the dead process did, from which the caller recovered the lock.
-        return not lock._is_moving_message()
-    try:
-        return lock.acquire(False) and lock._is_mid_message()
-    finally:
-        # A signal handler may have raised as soon as the lock was acquired.
-        if lock._semlock._is_mine():
-            lock.release()
-
-
-class _End(_Connection):
-    """One end of a queue's pipe.
-
-    A message moves through it whole, or breaks the queue.
-    """
-
-    # The event that poll() waits for.
-    _event: int
-
-    def __init__(self, handle: int, stream: _Stream, lock: _native.Lock) -> None:
-        self._pipe: FileId = _native._file_id(handle)
-        super().__init__(
-            handle, readable=self._event == select.POLLIN, writable=self._event == select.POLLOUT
-        )
-        self._stream = stream
-        self._lock = lock
-        # Whether a part of this message has moved or may have moved: when a signal handler's
-        # exception comes out of a system call, that is unknown.
-        self._moved = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        descriptor = reduction.DupFd(self.fileno())
-        return _rebuild_end, (type(self), descriptor, self._stream, self._pipe)
-
-    # The default argument stays when the interpreter ends and globals are gone.
-    def _close(self, _is_open_as: Any = is_open_as) -> None:
-        # Other code can have closed it, and opened something else under its number.
-        if _is_open_as(self.fileno(), self._pipe):
-            super()._close()  # type: ignore[misc]
-
-    def _whole(self, move: Any, argument: Any) -> Any:
-        """Moves a message, under this side's lock and mark."""
-        lock = self._lock
-        # No ``with``, because every message takes this path, and this is faster.
-        is_ours_to_release = not lock._semlock._is_mine()
-        try:
-            if is_ours_to_release:
-                lock.acquire()
-            while True:
-                self._moved = False
-                try:
-                    if self._stream.broken.is_set() or not lock._begin_message():
-                        raise self._stream.breaks()
-                    result = move(argument)
-                    for counter in self._stream.counters:
-                        self._count(counter)
-                except BaseException as error:
-                    if self._moved:
-                        self._stream.breaks()
-                        raise
-                    # Clear our own mark, but not one that a dead process has left.
-                    if lock._is_moving_message():
-                        lock._end_message()
-                    if not isinstance(error, BlockingIOError):
-                        raise
-                else:
-                    lock._end_message()
-                    return result
-                self._wait(None)
-        finally:
-            # A signal handler may have raised before the lock was acquired.
-            if is_ours_to_release and lock._semlock._is_mine():
-                lock.release()
-
-    def _count(self, counter: _Places | _Tasks) -> None:
-        raise NotImplementedError
-
-    def _is_ready(self, seconds: float) -> bool:
-        """Whether bytes can move, or the other side of the pipe is gone."""
-        poll = select.poll()
-        poll.register(self.fileno(), self._event)
-        # Round up to whole milliseconds.
-        return bool(poll.poll(-int(-seconds * 1000 // 1)))
-
-    def _wait(self, timeout: float | None) -> bool:
-        """Waits, without a mark, until a message can begin to move. Returns False if time is up."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            self._stream.check()
-            left = _WHILE_IDLE if deadline is None else deadline - time.monotonic()
-            if self._is_ready(min(max(left, 0), _WHILE_IDLE)):
-                return True
-            if left <= 0:
-                return False
-
-    def _wait_in_the_middle(self, had_moved: bool) -> None:
-        """Waits until a message can move on, or raises ``BlockingIOError`` if none has begun."""
-        if not had_moved:
-            raise BlockingIOError
-        while not self._is_ready(_WHILE_MOVING):
-            self._stream.check(self._lock)
-
-
-class _ReadingEnd(_End):
-    _event = select.POLLIN
-
-    def _recv_bytes(self, maxsize: int | None = None) -> io.BytesIO | None:
-        message: io.BytesIO | None = self._whole(super()._recv_bytes, maxsize)  # type: ignore[misc]
-        if message is None:
-            # The header says that the message is too long. Its body stays in the pipe, and the next
-            # reader would take that for a header.
-            self._stream.breaks()
-        return message
-
-    def _recv(self, size: int) -> io.BytesIO:
-        received = io.BytesIO()
-        while size > 0:
-            handle = self.fileno()  # raises if another thread has closed it
-            had_moved, self._moved = self._moved, True
-            try:
-                piece = os.read(handle, min(size, 65536))
-            except BlockingIOError:
-                self._moved = had_moved
-                self._wait_in_the_middle(had_moved)
-                continue
-            if not piece:
-                if had_moved:
-                    # The process that wrote the beginning is gone, and so is every other writer.
-                    raise self._stream.breaks()
-                self._moved = False
-                raise EOFError
-            received.write(piece)
-            size -= len(piece)
-        return received
-
-    def _count(self, counter: _Places | _Tasks) -> None:
-        counter.receive()
-
-    def _poll(self, timeout: float | None) -> bool:
-        """For ``poll()``: whether a read would not wait, because of a message or an error."""
-        try:
-            return self._wait(timeout)
-        except QueueBrokenError:
-            return True
-
-
-class _WritingEnd(_End):
-    _event = select.POLLOUT
-
-    def _send_bytes(self, message: Any) -> None:
-        self._whole(super()._send_bytes, message)  # type: ignore[misc]
-
-    def _send(self, piece: Any) -> None:
-        while True:
-            handle = self.fileno()  # raises if another thread has closed it
-            had_moved, self._moved = self._moved, True
-            try:
-                count = os.write(handle, piece)
-            except BlockingIOError:
-                self._moved = had_moved
-                self._wait_in_the_middle(had_moved)
-                continue
-            except BrokenPipeError:
-                # Nothing of this piece has moved.
-                self._moved = had_moved
-                raise
-            if count == len(piece):
-                return
-            piece = memoryview(piece)[count:]
-
-    def _count(self, counter: _Places | _Tasks) -> None:
-        counter.send()
-
-
-def _rebuild_end(
-    cls: type[_ReadingEnd | _WritingEnd], descriptor: Any, stream: _Stream, pipe: FileId
-) -> _End:
-    number = descriptor.detach()
-    if not is_open_as(number, pipe):
-        raise RuntimeError(
-            "cannot receive this queue: the descriptor that came with it is not its pipe. These "
-            "bytes were for another process, or this process has received and dropped the queue "
-            "before. Start the receiver with the queue, as an argument of its process."
-        )
-    return _new_end(cls, number, stream)
-
-
-def _new_end(cls: type[_ReadingEnd | _WritingEnd], handle: int, stream: _Stream) -> _End:
-    is_reading = issubclass(cls, _ReadingEnd)
-    return cls(handle, stream, stream.reading if is_reading else stream.writing)
+# ---- What stands where the stdlib has semaphores and locks ----
 
 
 class _Counter:
-    """The base of what our queues have in place of a semaphore of the stdlib's queues."""
+    """A number with the interface of the stdlib's semaphores, as far as its queues use it."""
+
+    def __init__(self, channel: _native._Channel) -> None:
+        self._channel = channel
 
     @property
     def _semlock(self) -> _Counter:
-        # The stdlib's full(), qsize(), task_done() and join() read this attribute.
         return self
 
-    def _is_zero(self) -> bool:
-        return self.get_value() == 0
+    def get_value(self) -> int:
+        raise NotImplementedError
 
     def _get_value(self) -> int:
         return self.get_value()
 
-    def get_value(self) -> int:
-        raise NotImplementedError
+    def _is_zero(self) -> bool:
+        return self.get_value() == 0
 
 
 class _Places(_Counter):
-    """Counts the places of a bounded queue, instead of the stdlib's semaphore.
+    """The free places of a queue: its ``_sem``."""
 
-    A putter that finds no free place frees the places of dead processes. In a broken queue it does
-    not wait, but raises.
-    """
-
-    def __init__(self, count: int, *, ctx: Any, stream: _Stream) -> None:
-        self._stream = stream
-        # A process holds one of its permits for each message that it has put and not yet sent.
-        self._unsent = _robust_semaphore(count, ctx)
-        # Messages in the pipe.
-        self._sent = _native.Semaphore(0, ctx=ctx)
-        # A thread holds it while it reads both of these, or adds to one and takes from the other.
-        # Whatever a death can leave half-done under it is under a mark, too.
-        self._guard = _native.RLock(ctx=ctx, on_owner_died="ignore")
-        # Each thread that frees a place sets it.
-        self._given_back = _native.Event(ctx=ctx)
-        self._here = threading.local()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_here"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _here=threading.local())
+    def __init__(self, channel: _native._Channel, maxsize: int) -> None:
+        super().__init__(channel)
+        self._maxsize = maxsize
 
     def get_value(self) -> int:
-        with self._guard:
-            # Code that writes to the pipe directly takes no place, so there can be more messages.
-            return max(self._unsent.get_value() - self._sent.get_value(), 0)
+        # Code that uses the writing end directly takes no place, so there can be more messages.
+        return max(self._maxsize - self._channel.put_and_not_taken(), 0)
 
     def acquire(self, block: object = True, timeout: Any = None) -> bool:
-        """For ``put()``."""
-        if self._stream.broken.is_set():
-            raise self._stream.breaks()
-        if self._take():
-            return True
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            self._stream.check()
-            self._given_back.clear()
-            self._recover()
-            if self._take():
-                # Several places may have become free, and others may wait for the same event.
-                self._given_back.set()
-                return True
-            left = _WHILE_IDLE if deadline is None else deadline - time.monotonic()
-            if not block or left <= 0:
-                return False
-            self._given_back.wait(min(left, _WHILE_IDLE))
+        """For a message that the feeder thread sends."""
+        return self._channel.claim(timeout if block else 0)
 
     def release(self) -> None:
-        """For a feeder thread that could not send. For ``get()`` it does nothing.
+        """For a message that the feeder thread could not send.
 
-        ``receive`` has already freed the place of a message that ``get()`` has read.
+        For ``get`` it does nothing: when a message is taken, its place is free.
         """
-        if not hasattr(self._here, "gave_back"):
-            with self._guard:
-                self._unsent.release()
-            self._given_back.set()
-
-    def send(self) -> None:
-        with self._guard:
-            self._sent.release()
-            with suppress(ValueError):  # the message was written to the pipe directly
-                self._unsent.release()
-
-    def receive(self) -> None:
-        self._stream.receive_from(self._sent)
-        self._given_back.set()
-        self._here.gave_back = True
-
-    def _take(self) -> bool:
-        with self._guard:
-            return self.get_value() > 0 and self._unsent.acquire(False)
-
-    def _recover(self) -> None:
-        """Frees the places of dead processes.
-
-        It is one step, because an exception in the middle of several must not lose the places of a
-        living process. It runs without the guard, because it can take long. A thread that reads
-        both counts meanwhile finds these places free at once or a moment later.
-        """
-        self._unsent._free_those_of_the_dead()
-
-
-class _UncountedPlaces(_native.BoundedSemaphore):
-    """The places of a queue that has more of them than a robust semaphore has permits."""
-
-    def __init__(self, value: int, *, ctx: Any, stream: _Stream) -> None:
-        super().__init__(value, ctx=ctx)
-        self._stream = stream
-
-    def acquire(self, block: object = True, timeout: Any = None) -> bool:
-        if self._stream.broken.is_set():
-            raise self._stream.breaks()
-        if super().acquire(False):
-            return True
-        if not block:
-            return False
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            self._stream.check()
-            left = _WHILE_IDLE if deadline is None else deadline - time.monotonic()
-            if super().acquire(True, min(max(left, 0), _WHILE_IDLE)):
-                return True
-            if left <= 0:
-                return False
+        if threading.current_thread().name == _FEEDER:
+            self._channel.give_back()
 
 
 class _Tasks(_Counter):
-    """Counts the unfinished tasks of a ``JoinableQueue``, instead of the stdlib's semaphore.
-
-    The process that has put a task holds it until it sends it. Then the task is in the pipe. Then
-    the process that took it holds it, until that process, or another one, calls ``task_done()``.
-    ``join()`` finds the tasks that a dead process held.
-    """
-
-    def __init__(self, *, ctx: Any, stream: _Stream) -> None:
-        self._stream = stream
-        # A process holds a permit for each task.
-        self._unsent = _robust_semaphore(_MOST_HELD, ctx)
-        self._taken = _robust_semaphore(_MOST_HELD, ctx)
-        # Tasks that a process holds without a permit, because none was free.
-        self._without_permit = _native.Semaphore(0, ctx=ctx)
-        self._in_pipe = _native.Semaphore(0, ctx=ctx)
-        # Messages that are counted above, but are no unfinished task: a process that did not take
-        # the task has done it, or the message was written to the pipe directly.
-        self._done_by_others = _native.Semaphore(0, ctx=ctx)
-        # All tasks found so far that dead processes held.
-        self._lost = _native.Semaphore(0, ctx=ctx)
-        # A thread holds it while it changes two of these, or reads several. A process that is
-        # killed between two changes leaves a broken queue, except in count_lost().
-        self._guard = _native.RLock(ctx=ctx, on_owner_died="ignore")
+    """The unfinished tasks of a ``JoinableQueue``: its ``_unfinished_tasks``."""
 
     def get_value(self) -> int:
-        with self._guard:
-            held = 2 * _MOST_HELD - self._unsent.get_value() - self._taken.get_value()
-            others = self._without_permit.get_value() + self._in_pipe.get_value()
-            return held + others - self._done_by_others.get_value()
+        return self._channel.unfinished()
 
     def release(self) -> None:
-        """For ``put()``."""
-        with self._guard:
-            self._hold(self._unsent)
+        """For ``put``. A message is unfinished as soon as it has its place."""
 
     def acquire(self, block: object = True, timeout: Any = None) -> bool:
-        """For ``task_done()``, which does not wait."""
-        with self._guard:
-            if self._is_zero():
-                return False
-            if not self._let_go(self._taken):
-                self._done_by_others.release()
-            return True
+        """For ``task_done``, which does not wait."""
+        return self._channel.done()
 
-    def send(self) -> None:
-        with self._guard:
-            self._in_pipe.release()
-            if not self._let_go(self._unsent):
-                # The message was written to the pipe directly, and is no task.
-                self._done_by_others.release()
 
-    def receive(self) -> None:
-        with self._guard:
-            self._hold(self._taken)
-        # This comes second, so that no process sees a task too few.
-        self._stream.receive_from(self._in_pipe)
+class _NoLock:
+    """What the stdlib's ``get`` takes for the lock of a reading end. The channel has its own."""
 
-    def count_lost(self) -> int:
-        """Returns how many tasks have been lost so far. They no longer count as unfinished."""
-        with self._guard:
-            for _ in range(_free_those_of_the_dead(self._unsent)):
-                self._lost.release()
-            for _ in range(_free_those_of_the_dead(self._taken)):
-                if not self._done_by_others.acquire(False):
-                    self._lost.release()
-            return self._lost.get_value()
-
-    def _hold(self, tasks: _native.Semaphore) -> None:
-        # Without a free permit it does not try: acquire() would recover a dead process's permit,
-        # and count_lost() has to count that.
-        if tasks.get_value() == 0 or not tasks.acquire(False):
-            self._without_permit.release()
-
-    def _let_go(self, tasks: _native.Semaphore) -> bool:
-        try:
-            tasks.release()
-        except ValueError:  # this process holds none
-            return self._without_permit.acquire(False)
+    def acquire(self, block: object = True, timeout: Any = None) -> bool:
         return True
 
+    def release(self) -> None:
+        pass
 
-def _free_those_of_the_dead(permits: _native.Semaphore) -> int:
-    before = permits.get_value()
-    permits._free_those_of_the_dead()
-    return permits.get_value() - before
+    def __enter__(self) -> bool:
+        return True
+
+    def __exit__(self, *exc: object) -> None:
+        pass
 
 
-def _robust_semaphore(count: int, ctx: Any) -> _native.Semaphore:
-    return _native.Semaphore(count, ctx=ctx, robust=True, on_owner_died="ignore")
+# ---- Feeder threads ----
 
 
-def _open_pipe(queue: Any, ctx: Any) -> _Stream:
-    """Gives a queue its pipe, in the fields that the stdlib's methods use."""
-    stream = _Stream(ctx)
-    reader, writer = os.pipe()
-    queue._reader = _ReadingEnd(reader, stream, stream.reading)
-    queue._writer = _WritingEnd(writer, stream, stream.writing)
-    # This is a setting of the pipe, so it holds for every process that has the pipe.
-    os.set_blocking(reader, False)
-    os.set_blocking(writer, False)
-    queue._rlock = stream.reading
-    queue._wlock = stream.writing
-    return stream
+class _Pickled:
+    """A message that was pickled when it was put."""
+
+    __slots__ = ("data", "obj")
+
+    def __init__(self, data: Any, obj: object) -> None:
+        # A copy: the object's own buffers may change before the message is sent.
+        self.data = b"".join(data) if type(data) is list else data
+        self.obj = obj
+
+
+def _is_out_of_a_handler(error: BaseException) -> bool:
+    """Whether a signal's handler has raised this error, and not what the signal interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code in codes:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _code_of(handler: Any) -> object:
+    while isinstance(handler, partial):
+        handler = handler.func
+    handler = getattr(handler, "__func__", handler)
+    call = type(handler).__call__ if callable(handler) else None
+    return getattr(handler, "__code__", None) or getattr(call, "__code__", None)
+
+
+def _leave(queue: Any, message: object) -> None:
+    """Leaves a message that has a place to the feeder thread, which it starts if there is none."""
+    # Its lock is reentrant: a signal handler may put something while its own thread is here.
+    with queue._notempty:
+        queue._buffer.append(message)
+        if queue._thread is None:
+            _start_feeding(queue)
+        # A handler that interrupts this very call finds that it has woken the thread already.
+        with suppress(RuntimeError):
+            queue._notempty.notify()
+
+
+def _start_feeding(queue: Any) -> None:
+    arguments = (
+        queue._buffer, queue._notempty, _sending(queue), None, queue._reader.close,
+        queue._writer.close, queue._ignore_epipe, queue._on_queue_feeder_error, queue._sem,
+    )  # fmt: skip
+    thread = threading.Thread(target=Queue._feed, args=arguments, name=_FEEDER, daemon=True)
+    # In one step: see `_leave`.
+    if vars(queue).setdefault("_feeding", thread) is not thread:
+        return
+    queue._thread = thread
+    try:
+        thread.start()
+    except BaseException:
+        # When the interpreter ends, no thread can start.
+        queue._thread = None
+        del queue._feeding
+        raise
+    if not queue._joincancelled:
+        refs = [weakref.ref(thread)]
+        queue._jointhread = util.Finalize(thread, _stocks_finalize_join, refs, exitpriority=-5)
+    shared = [queue._buffer, queue._notempty]
+    queue._close = util.Finalize(queue, _stocks_finalize_close, shared, exitpriority=10)
+
+
+def _sending(queue: Any) -> Callable[[Any], object]:
+    """How the feeder thread sends a message."""
+    if not _is_call_queue(queue):
+        # Another package's writing end may have the stdlib's methods alone.
+        send: Any = getattr(queue._writer, "_send_pickled", None)
+        send_bytes = queue._writer.send_bytes
+        return send or (lambda data: send_bytes(b"".join(data) if type(data) is list else data))
+    # The thread does not keep the queue.
+    channel, queue = queue._reader._channel, weakref.ref(queue)
+
+    def is_open() -> bool:
+        executors = queue()
+        return executors is not None and not executors._closed
+
+    def send_while_open(data: Any) -> None:
+        # One call for all: what is larger than the ring does not begin anew at each check.
+        if not channel.send(data, _WHILE_FULL, is_open):
+            # An executor's queue does not report this error.
+            raise BrokenPipeError(errno.EPIPE, "nobody reads what an executor hands out")
+
+    return send_while_open
+
+
+def _is_call_queue(queue: object) -> bool:
+    """Whether this is an executor's call queue: its class is defined in the executor's module.
+
+    An executor closes it when all calls were handed out, or nobody takes them any more.
+    """
+    return any(cls.__module__ == "concurrent.futures.process" for cls in type(queue).__mro__)
+
+
+def _feeds_as_ours(queue: object) -> bool:
+    """Whether the class of a queue leaves it to the stdlib, or us, how messages are sent."""
+    cls: Any = type(queue)
+    return cls._start_thread in (_stocks_start_thread, Queue._start_thread) and cls._feed in (
+        _stocks_feed,
+        Queue._feed,
+    )
+
+
+# ---- The queues ----
 
 
 class Queue(_StockQueue):
-    """``multiprocessing.Queue``, whose messages arrive whole, or it is broken.
+    """``multiprocessing.Queue``, which no death breaks.
 
-    A context makes it. Its methods are the stdlib's, with timeouts in seconds. ``put``, ``get``,
-    ``put_nowait`` and ``get_nowait`` raise :class:`~semlock.QueueBrokenError` once a process was
-    killed, or interrupted by an exception, in the middle of a message. A process that is killed
-    while it waits for a message or for room breaks nothing. A message that a killed process had
-    taken, or had put and not yet sent, is lost, and its place is free again.
+    A context makes it. Its methods are the stdlib's, with timeouts in seconds, and
+    :meth:`put_many` and :meth:`get_many`. A process may be killed at any moment: a message is there
+    whole, or was never put; it was got, or is still there. (Of messages larger than 256 KiB, one is
+    lost if a process is killed, or interrupted by an exception, in the middle of sending or getting
+    it.) Messages that a killed process had put and not yet sent are lost, and their places are free
+    again.
 
-    :param maxsize: the greatest number of messages; 0 means no limit. Above 524,280 a place is lost
-        with a message.
+    :param maxsize: the greatest number of messages; 0 means no limit.
     :param ctx: the context that it is for.
     :raises OSError: the system has no memory to share, or no pipe.
 
@@ -560,41 +283,233 @@ class Queue(_StockQueue):
     >>> results.close()
     """
 
+    # The channel, if messages are put and got by it alone. Not, where another package's class has a
+    # feeder thread of its own, which pickles in another way; nor in a queue of before install().
+    _direct: _native._Channel | None = None
+    # Whether this process has put something.
+    _has_put = False
+    # How many lost tasks join() has told of here, or were lost before this process got the queue.
+    _told = 0
+
     def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
         # It does not call the stdlib's, which opens a pipe of its own. `self` can be an instance of
         # a subclass of the stdlib's queue that was defined before install(). So this relies on
         # nothing but the stdlib's fields and methods.
-        if executor.is_call_queue(self):
-            # An executor expects no error from its queue, and ends all its workers when one is
-            # killed. (If the context is ours, the stdlib's __init__ has protected the queue, and
-            # the second call does nothing.)
-            _stocks_init(self, maxsize, ctx=ctx)
-            executor.protect(self, ctx)
+        _open(self, maxsize, ctx, tasks=False)
+
+    def _reset(self, after_fork: bool = False) -> None:
+        _stocks_reset(self, after_fork)
+        vars(self).pop("_feeding", None)
+        # It can be wrapped: PyTorch's is.
+        channel = getattr(self._reader, "_channel", None)  # type: ignore[attr-defined]
+        if not isinstance(channel, _native._Channel):
             return
-        is_bounded = maxsize > 0
-        if not is_bounded:
-            maxsize = SemLock.SEM_VALUE_MAX
-        self._maxsize = maxsize
-        stream = _open_pipe(self, ctx)
-        self._opid = os.getpid()
-        self._sem: _Places | _UncountedPlaces
-        # Nothing recovers the places of a larger queue.
-        if is_bounded and maxsize <= _native._MOST_PERMITS:
-            self._sem = _Places(maxsize, ctx=ctx, stream=stream)
-            stream.counters.append(self._sem)
-        else:
-            self._sem = _UncountedPlaces(maxsize, ctx=ctx, stream=stream)
-        self._ignore_epipe = False
-        self._reset()  # type: ignore[attr-defined]
-        util.register_after_fork(self, _StockQueue._after_fork)  # type: ignore[attr-defined]
+        if not after_fork:
+            self._told = channel.lost()
+            self._notempty = threading.Condition(threading.RLock())
+        self._direct = channel if _feeds_as_ours(self) else None
+
+    def put(self, obj: object, block: bool = True, timeout: float | None = None) -> None:
+        """Put a message. Waits while the queue is full.
+
+        :param obj: anything that can be pickled.
+        :param block: whether to wait.
+        :param timeout: seconds to wait at most; None means for ever.
+        :raises queue.Full: there was no place until then.
+        :raises ValueError: the queue is closed.
+        """
+        # The stdlib's class has no such attribute, and install() gives it these methods.
+        channel = getattr(self, "_direct", None)
+        if channel is None:
+            _stocks_put(self, obj, block, timeout)
+            return
+        if self._closed:  # type: ignore[attr-defined]
+            raise ValueError(f"Queue {self!r} is closed")
+        self._has_put = True
+        try:
+            data = dumps(obj)
+        except Exception as error:
+            if _is_out_of_a_handler(error):
+                raise
+            # The feeder thread tries again, and reports the error as the stdlib's does.
+            if not channel.claim(timeout if block else 0):
+                raise stocks_queue.Full from None
+            _leave(self, obj)
+            return
+        sent = channel.put(data, timeout if block else 0)
+        if sent:
+            return
+        if sent is False:
+            raise stocks_queue.Full
+        _leave(self, _Pickled(data, obj))
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Return the next message. Waits until there is one.
+
+        :param block: whether to wait.
+        :param timeout: seconds to wait at most; None means for ever.
+        :raises queue.Empty: there was none until then.
+        :raises ValueError: the queue is closed.
+        """
+        if getattr(self, "_direct", None) is None:
+            return _stocks_get(self, block, timeout)
+        if self._closed:  # type: ignore[attr-defined]
+            raise ValueError(f"Queue {self!r} is closed")
+        message = self._reader._receive(timeout if block else 0)  # type: ignore[attr-defined]
+        if message is None:
+            raise stocks_queue.Empty
+        return loads(message)
+
+    def close(self) -> None:
+        """End the use of the queue in this process.
+
+        Messages that were left to the feeder thread are sent still.
+        """
+        _stocks_close(self)
+        # As that thread does when it ends.
+        if getattr(self, "_has_put", False) and vars(self)["_thread"] is None:
+            self._reader.close()  # type: ignore[attr-defined]
+            self._writer.close()  # type: ignore[attr-defined]
+
+    def put_many(self, objs: Iterable[object]) -> None:
+        """Put several messages, in this order. Waits while the queue is full.
+
+        It is faster than a ``put`` for each.
+
+        :param objs: the messages.
+        :raises ValueError: the queue is closed.
+        """
+        channel = self._direct
+        if channel is None or self._closed:  # type: ignore[attr-defined]
+            for obj in objs:
+                self.put(obj)
+            return
+        self._has_put = True
+        for batch in _batches(objs):
+            try:
+                messages = [dumps(obj) for obj in batch]
+            except Exception as error:
+                if _is_out_of_a_handler(error):
+                    raise
+                sent = 0
+            else:
+                sent = channel.put_at_once(messages)
+            for obj in batch[sent:]:
+                self.put(obj)
+
+    def get_many(self, most: int, block: bool = True, timeout: float | None = None) -> list[Any]:
+        """Return the messages that are there, at most so many. Waits until there is one.
+
+        It is faster than a ``get`` for each.
+
+        :param most: how many messages to return at most.
+        :param block: whether to wait.
+        :param timeout: seconds to wait at most for the first one; None means for ever.
+        :raises queue.Empty: there was none until then.
+        :raises ValueError: ``most`` is less than 1, or the queue is closed.
+        :raises Exception: what a message raises that cannot be unpickled. The error's attribute
+            ``received`` has the others.
+        """
+        if most < 1:
+            raise ValueError("get_many() returns 1 message at least")
+        first = self.get(block, timeout)
+        channel = self._direct
+        if channel is None:
+            return [first]
+        received, failed = [first], None
+        for message in channel.receive_at_once(most - 1):
+            try:
+                received.append(loads(message))
+            except Exception as error:
+                failed = failed or error
+        if failed is not None:
+            # The others are not lost.
+            failed.received = received  # type: ignore[attr-defined]
+            raise failed
+        return received
+
+    def _start_thread(self) -> None:
+        # For code that puts as the stdlib does.
+        _start_feeding(self)
+
+    @staticmethod
+    def _feed(
+        buffer: Any,
+        notempty: threading.Condition,
+        send_bytes: Callable[[Any], object],
+        writelock: object,
+        reader_close: Callable[[], None],
+        writer_close: Callable[[], None],
+        ignore_epipe: bool,
+        onerror: Callable[[Exception, object], None],
+        queue_sem: Any,
+    ) -> None:
+        """Sends what was left to this thread, until it is told to end."""
+        while True:
+            with notempty:
+                while not buffer:
+                    notempty.wait()
+            obj = buffer.popleft()
+            if obj is _sentinel:
+                reader_close()
+                writer_close()
+                return
+            try:
+                if type(obj) is _Pickled:
+                    data, obj = obj.data, obj.obj
+                else:
+                    data = dumps(obj)
+                send_bytes(data)
+            except Exception as error:
+                if ignore_epipe and getattr(error, "errno", 0) == errno.EPIPE:
+                    return
+                # This thread may be running while the process cleans up, and what it uses is gone.
+                if util.is_exiting():
+                    util.info("error in queue thread: %s", error)
+                    return
+                # As if the message had been taken out of the queue again.
+                queue_sem.release()
+                onerror(error, obj)
+
+
+# So many messages are pickled before they are sent.
+_BATCH = 256
+
+
+def _batches(objs: Iterable[object]) -> Iterable[list[object]]:
+    batch: list[object] = []
+    failed = None
+    try:
+        for obj in objs:
+            batch.append(obj)
+            if len(batch) == _BATCH:
+                yield batch
+                batch = []
+    except Exception as error:
+        # What it gave before that is put.
+        failed = error
+    yield batch
+    if failed is not None:
+        raise failed
+
+
+def _open(queue: Any, maxsize: int, ctx: Any, *, tasks: bool) -> None:
+    """Gives a queue its channel, and the fields that the stdlib's methods use."""
+    limit = maxsize if maxsize > 0 else None
+    queue._maxsize = limit or SemLock.SEM_VALUE_MAX
+    open_channel(queue, ctx, counts=True, limit=limit, tasks=tasks)
+    queue._opid = os.getpid()
+    queue._sem = _Places(queue._reader._channel, queue._maxsize)
+    queue._ignore_epipe = False
+    queue._reset()
+    util.register_after_fork(queue, _stocks["_after_fork"])
 
 
 class JoinableQueue(Queue, _StockJoinableQueue):
     """A :class:`Queue` whose ``join`` waits until all tasks are done.
 
     A context makes it. A task is done when ``task_done()`` was called for it, in any process, and
-    lost when the process that took it ends before. It knows of 512 tasks at a time that all
-    processes have taken and not done, and of 512 that they have put and not sent.
+    lost when the process that took it ends before.
 
     :param maxsize: the greatest number of messages; 0 means no limit.
     :param ctx: the context that it is for.
@@ -612,13 +527,26 @@ class JoinableQueue(Queue, _StockJoinableQueue):
 
     def __init__(self, maxsize: int = 0, *, ctx: Any) -> None:
         # `self` can be an instance of the stdlib's class.
-        Queue.__init__(self, maxsize, ctx=ctx)
-        stream: _Stream = vars(self)["_reader"]._stream
-        self._unfinished_tasks = _Tasks(ctx=ctx, stream=stream)
-        stream.counters.append(self._unfinished_tasks)
-        # Its owner's death needs no warning: it guards one counter, which is whole at any time.
+        _open(self, maxsize, ctx, tasks=True)
+        channel: _native._Channel = vars(self)["_reader"]._channel
+        self._unfinished_tasks = _Tasks(channel)
+        # Its owner's death needs no warning: it guards nothing that can be half-done.
         lock = _native.RLock(ctx=ctx, on_owner_died="ignore")
         self._cond = _native.Condition(lock, ctx=ctx)
+
+    def put(self, obj: object, block: bool = True, timeout: float | None = None) -> None:
+        """Put a task. Waits while the queue is full.
+
+        :param obj: anything that can be pickled.
+        :param block: whether to wait.
+        :param timeout: seconds to wait at most; None means for ever.
+        :raises queue.Full: there was no place until then.
+        :raises ValueError: the queue is closed.
+        """
+        if getattr(self, "_direct", None) is None:
+            _stocks_joinable_put(self, obj, block, timeout)
+        else:
+            Queue.put(self, obj, block, timeout)
 
     def join(self) -> None:
         """Wait until all tasks are done.
@@ -626,22 +554,20 @@ class JoinableQueue(Queue, _StockJoinableQueue):
         :raises WorkerDied: a process ended that had taken tasks and not done them, or had put tasks
             and not sent them. They count as done from then on: the next ``join()`` waits for the
             others.
-        :raises QueueBrokenError: the queue is broken.
         """
         # `self` can be an instance of the stdlib's class, or come from a process without semlock.
-        tasks, reader = self._unfinished_tasks, vars(self)["_reader"]
-        counts_lost = isinstance(tasks, _Tasks)
+        tasks = self._unfinished_tasks
+        channel = tasks._channel if isinstance(tasks, _Tasks) else None
         with self._cond:
-            lost_before = tasks._lost.get_value() if counts_lost else 0
             while True:
-                if counts_lost and (lost := tasks.count_lost() - lost_before):
+                # Others find the dead, too: a putter that waits for a place.
+                if channel and (lost := channel.find_lost() - vars(self).get("_told", 0)):
+                    self._told = channel.lost()
                     raise WorkerDied(lost)
                 if tasks._semlock._is_zero():
                     return
-                if isinstance(reader, _End):
-                    reader._stream.check()
                 # Wake now and then: a process can do the last task and die before it notifies.
-                self._cond.wait(_WHILE_IDLE)
+                self._cond.wait(_WHILE_JOINING)
 
 
 class SimpleQueue(_StockSimpleQueue):
@@ -685,3 +611,39 @@ class SimpleQueue(_StockSimpleQueue):
         :raises ValueError: a signal handler calls it while its own thread puts a message here.
         """
         self._writer.send(obj)
+
+
+# ---- Queues of the stdlib's own classes ----
+
+
+def adopted_lock(queue: Any, maxsize: int, ctx: Any) -> Any:
+    """Returns what the ``__init__`` of a queue of the stdlib's class gets as its locks.
+
+    It has just opened a pipe. In place of that, the queue gets a channel.
+    """
+    if not isinstance(queue._reader, ReadingEnd):
+        for end in (queue._reader, queue._writer):
+            end.close()
+        counts = "_maxsize" in vars(queue)
+        limit = maxsize if counts and maxsize != SemLock.SEM_VALUE_MAX else None
+        open_channel(queue, ctx, counts=counts, limit=limit)
+        if _is_call_queue(queue) and _feeds_as_ours(queue):
+            # An executor's, which its class lets us put into directly.
+            queue._direct = queue._reader._channel
+            queue.put = _WeakMethod(Queue.put, queue)
+    return _NoLock()
+
+
+def adopted_semaphore(queue: Any) -> Any:
+    """Returns what that ``__init__`` gets as its semaphore."""
+    return _Places(queue._reader._channel, queue._maxsize)
+
+
+class _WeakMethod:
+    """A method of one queue, which goes with the queue."""
+
+    def __init__(self, function: Callable[..., Any], queue: Any) -> None:
+        self._function, self._queue = function, weakref.ref(queue)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(self._queue(), *args, **kwargs)

@@ -30,11 +30,13 @@ enum Test {
     Unit(&'static str),
     /// A test of `crates/semlock/tests/shared.rs`.
     Shared(&'static str),
+    /// A scenario of `crates/semlock/tests/crash`.
+    Crash(&'static str),
     /// A Python test: its file in `tests/`, and its name.
     Pytest(&'static str, &'static str),
 }
 
-use Test::{Pytest, Shared, Unit};
+use Test::{Crash, Pytest, Shared, Unit};
 
 const WAITERS: &str = "test_condition_event_barrier.py";
 const BAD_INPUT: &str = "test_shared_bad_input.py";
@@ -42,7 +44,6 @@ const ENDS: &str = "test_ends.py";
 const FORKS: &str = "test_forks.py";
 const HEIRS: &str = "test_heirs.py";
 const OWNERS: &str = "test_owner_died.py";
-const QUEUES: &str = "test_queues.py";
 const SIGNALS: &str = "test_signals.py";
 const WATCH: &str = "test_watch.py";
 
@@ -140,10 +141,6 @@ const RULES: &[(&str, Test)] = &[
     ),
     ("fork/a-mutex-of-another-process-is-free", HELD_MUTEX),
     (
-        "fork/a-queues-lock-has-no-heirs",
-        Pytest(QUEUES, "test_a_reader_that_forks_and_is_killed_keeps_nobody_from_reading"),
-    ),
-    (
         "fork/an-rlock-has-no-heirs",
         Pytest(HEIRS, "test_an_rlock_is_recovered_though_its_holder_has_a_child"),
     ),
@@ -181,6 +178,13 @@ const RULES: &[(&str, Test)] = &[
     (
         "channel/a-receiver-notices-that-its-sender-died",
         Shared("a_receiver_in_the_middle_of_a_message_notices_that_its_sender_gave_up"),
+    ),
+    ("counting/counts-are-made-right", Crash("counting/claim-and-send")),
+    ("counting/the-dead-keep-no-places", Crash("counting/claim-and-send")),
+    ("counting/no-more-than-the-limit", Shared("no_more_messages_than_the_limit_are_put")),
+    (
+        "counting/the-starving-come-first",
+        Shared("whoever_has_waited_for_a_place_for_long_gets_the_next_one"),
     ),
     (
         "check/a-process-has-one-name",
@@ -285,17 +289,6 @@ const RULES: &[(&str, Test)] = &[
     ),
     ("places/a-waiter-keeps-its-place", Shared("a_waiter_keeps_its_place_when_it_wakes_to_check")),
     (
-        "queue/a-moving-message-is-marked",
-        Pytest(QUEUES, "test_a_reader_killed_in_the_middle_breaks_the_queue_for_all"),
-    ),
-    (
-        "queue/a-threads-own-message-is-not-broken",
-        Pytest(
-            QUEUES,
-            "test_a_handler_that_asks_a_queue_in_the_middle_of_a_message_does_not_break_it",
-        ),
-    ),
-    (
         "sleep/gives-a-turn",
         Pytest(SIGNALS, "test_a_signal_that_interrupts_no_sleep_is_handled_soon"),
     ),
@@ -394,12 +387,17 @@ fn rules_in(source: &str) -> Result<Vec<String>> {
 
 fn ensure_tests_exist() -> Result<()> {
     let (unit, shared) = (sources::unit_tests()?, sources::tests_of("shared")?);
+    let mut crash = String::new();
+    for path in sources::files(&root().join("crates/semlock/tests/crash"), "rs")? {
+        crash.push_str(&fs::read_to_string(path)?);
+    }
     let mut python = BTreeMap::new();
     let mut missing = BTreeSet::new();
     for &(_, test) in RULES {
         let exists = match test {
             Unit(name) => unit.iter().any(|known| is_called(known, name)),
             Shared(name) => shared.contains(name),
+            Crash(name) => crash.contains(&format!("(\"{name}\"")),
             Pytest(file, name) => {
                 if !python.contains_key(file) {
                     python.insert(file, sources::pytests_in(file)?);
@@ -428,7 +426,7 @@ fn is_called(known: &str, name: &str) -> bool {
 fn build() -> Result<BTreeMap<String, PathBuf>> {
     let mut command = Command::new(cargo());
     command
-        .args(["test", "--package=semlock", "--no-run", "--lib", "--test=shared"])
+        .args(["test", "--package=semlock", "--no-run", "--lib", "--test=shared", "--test=crash"])
         .arg("--message-format=json-render-diagnostics")
         .args(["--target-dir", FOLDER, FLAGS])
         .current_dir(root())
@@ -515,6 +513,7 @@ impl Programs {
         match test {
             Unit(name) => rust("semlock", name),
             Shared(name) => rust("shared", name),
+            Crash(name) => rust("crash", name),
             Pytest(file, name) => {
                 let python = self.python.as_ref().context("no environment was set up")?.python();
                 let mut command = Command::new(python);
@@ -532,14 +531,14 @@ impl Test {
     /// How it ended; an error if it did not run.
     fn end(self, status: ExitStatus, said: &str) -> Result<End> {
         let failed = match self {
-            Unit(_) | Shared(_) => 101,
+            Unit(_) | Shared(_) | Crash(_) => 101,
             Pytest(..) => 1,
         };
         match (status.code(), status.signal()) {
             (Some(0), _) => {
                 // A name that no test has passes too, and so does what is skipped.
                 let ran = match self {
-                    Unit(_) | Shared(_) => {
+                    Unit(_) | Shared(_) | Crash(_) => {
                         said.contains("; 0 failed;") && said.contains(" 1 passed")
                     }
                     Pytest(..) => said.contains(" passed") && !said.contains(" skipped"),
@@ -560,6 +559,7 @@ impl fmt::Display for Test {
         let name = match *self {
             Unit(name) => name.to_owned(),
             Shared(name) => format!("tests/shared.rs {name}"),
+            Crash(name) => format!("tests/crash {name}"),
             Pytest(file, name) => format!("tests/{file}::{name}"),
         };
         f.pad(&name)

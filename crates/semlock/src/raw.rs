@@ -7,6 +7,7 @@ pub use crate::Address;
 pub use crate::backend::shared::barrier::{Barrier, Entered, Member, Passed};
 pub use crate::backend::shared::channel::{Buffer, Channel, Receiving, Sending, Tried};
 pub use crate::backend::shared::condvar::{Condvar, Waiting};
+pub use crate::backend::shared::counting::Claiming;
 pub use crate::backend::shared::end::{leave_held, leave_held_at_exit};
 pub use crate::backend::shared::event::Event;
 /// For tests, which read the memory of objects.

@@ -13,8 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use semlock::raw::layout::{self, Size, lock, node};
-use semlock::raw::{self, Entered, Passed};
+use semlock::raw::layout::{self, Size, channel, lock, node};
+use semlock::raw::{self, Entered, Passed, Tried};
 use semlock::{
     Acquired, Address, Barrier, Channel, Condvar, Deadline, Error, Event, Mutex, ReentrantMutex,
     Semaphore, Shared, Wait,
@@ -747,6 +747,59 @@ fn a_receiver_in_the_middle_of_a_message_notices_that_its_sender_gave_up() {
     assert!(channel.is_empty());
     assert_eq!(channel.try_send(&[3; 4088]), Ok(true));
     assert_eq!(channel.receive().unwrap(), [3; 4088]);
+}
+
+#[test]
+fn no_more_messages_than_the_limit_are_put() {
+    const MESSAGES: usize = 5_000;
+    let channel = raw::Channel::new_counting(4096, Some(1), false).unwrap();
+    let _bound = EndsInTime::start();
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut put = 0;
+                while put < MESSAGES {
+                    put += usize::from(channel.try_put(&[b"one"]).unwrap() == Tried::Done);
+                    let there = channel.put_and_not_taken();
+                    assert!(there <= 1, "{there} messages have one place");
+                }
+            });
+        }
+        let mut taken = 0;
+        while taken < 2 * MESSAGES {
+            taken += usize::from(channel.try_receive(&mut Vec::new()).unwrap() == Tried::Done);
+        }
+    });
+}
+
+#[test]
+fn whoever_has_waited_for_a_place_for_long_gets_the_next_one() {
+    let channel = raw::Channel::new_counting(4096, Some(1), false).unwrap();
+    let _bound = EndsInTime::start();
+    assert_eq!(channel.try_put(&[b"first"]), Ok(Tried::Done));
+    let words = Words::of(&channel);
+    let backlog = words.slot(channel.peek_address()) + channel::BACKLOG * layout::SLOT_WORDS;
+    let receive = || {
+        let mut message = Vec::new();
+        while channel.receiving(&mut message, watchdog()).wait() != Ok(Wait::Acquired) {}
+        message
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while channel.claiming(watchdog()).wait() != Ok(Wait::Acquired) {}
+            assert_eq!(channel.try_send_claimed(&[b"second"]), Ok(Tried::Done));
+        });
+        while words.read(backlog + channel::backlog::STARVING) == 0 {
+            thread::yield_now();
+        }
+        assert_eq!(receive(), b"first");
+        // The place is free, or that one has it: whoever does not wait for its turn gets none.
+        while channel.put_and_not_taken() == 0 {
+            assert_eq!(channel.try_put(&[b"third"]), Ok(Tried::NotNow));
+        }
+        assert_eq!(receive(), b"second");
+    });
+    assert_eq!(channel.try_put(&[b"fourth"]), Ok(Tried::Done));
 }
 
 #[test]

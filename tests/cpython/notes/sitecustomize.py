@@ -46,8 +46,8 @@ def watch_sharing(module):
     watch(module, "rebuild_shared", "rebuilt", lambda cls, result: result)
 
 
-def watch_queues(module):
-    watch(module._Stream, "__init__", "made", lambda stream, result: stream.reading)
+def watch_channels(module):
+    watch(module, "open_channel", "made", lambda queue, result: queue._rlock)
 
 
 def install(module):
@@ -65,7 +65,7 @@ WATCHED = {
     "multiprocessing.context": watch_context,
     "semlock.kernel": watch_synchronize,
     "semlock.sharing": watch_sharing,
-    "semlock.queues": watch_queues,
+    "semlock.channels": watch_channels,
 }
 
 
@@ -87,7 +87,7 @@ def note(how, lock):
     kernel, native = map(sys.modules.get, ("semlock._multiprocessing", "semlock._native"))
     ours = [] if kernel is None else [kernel.SemLock]
     if native is not None:
-        ours += [native.SemLock, native.Condition, native.Event, native.Barrier]
+        ours += [native.SemLock, native.Condition, native.Event, native.Barrier, native._Channel]
     is_ours = isinstance(lock, tuple(ours))
     if not is_ours and any(
         it.__module__ == "multiprocessing.synchronize" for it in type(lock).__mro__

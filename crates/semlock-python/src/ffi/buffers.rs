@@ -114,6 +114,16 @@ impl NewObject {
         Self { object: ptr::null_mut(), start: ptr::null_mut(), length: 0 }
     }
 
+    /// One with these bytes; `None`: exception set.
+    pub(crate) fn with(bytes: &[u8]) -> Option<Self> {
+        let mut object = Self::new();
+        if !object.allocate(bytes.len()) {
+            return None;
+        }
+        object.bytes().copy_from_slice(bytes);
+        Some(object)
+    }
+
     /// Room for so many bytes; false: exception set.
     pub(crate) fn allocate(&mut self, bytes: usize) -> bool {
         self.release();

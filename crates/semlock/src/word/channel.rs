@@ -246,13 +246,14 @@ impl Channel<'_> {
     /// only a part was taken is.
     pub(crate) fn count(self) -> usize {
         // The head first: so there are not fewer sent than taken.
-        let head = self.head.load(Ordering::Acquire);
+        let head = self.head.load(Ordering::SeqCst);
         let sent = (self.tail.load(Ordering::Acquire) & MESSAGES).wrapping_sub(head & MESSAGES);
         (sent & MESSAGES).wrapping_shr(MESSAGE.trailing_zeros()) as usize
     }
 
+    /// Whether whoever sends or receives rings or silences the bell.
     #[inline]
-    fn has_bell(self) -> bool {
+    pub(crate) fn has_bell(self) -> bool {
         self.tail.load(Ordering::SeqCst) & BELL != 0
     }
 
@@ -326,6 +327,11 @@ impl Channel<'_> {
         let head = self.head.load(Ordering::SeqCst);
         let tail = self.tail.load(Ordering::Relaxed);
         self.ring.len().checked_sub(distance(head, tail)).ok_or(Corrupt)
+    }
+
+    /// The number of the next message that is sent.
+    pub(crate) fn next_to_send(self) -> u64 {
+        (self.tail.load(Ordering::Relaxed) & MESSAGES) / MESSAGE
     }
 
     /// Writes a record behind the tail, with the next `bytes` bytes of a message. There is room for
@@ -448,9 +454,14 @@ impl Channel<'_> {
             let run = &self.ring[at..];
             let now = left.len().min(run.len() * WORD);
             let (part, rest) = std::mem::take(&mut left).split_at_mut(now);
-            for (word, bytes) in run.iter().zip(part.chunks_mut(WORD)) {
-                let copied = word.load(Ordering::Relaxed).to_ne_bytes();
-                bytes.copy_from_slice(&copied[..bytes.len()]);
+            let mut words = run.iter();
+            let mut whole = part.chunks_exact_mut(WORD);
+            for (bytes, word) in whole.by_ref().zip(words.by_ref()) {
+                bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+            }
+            let last = whole.into_remainder();
+            if let (false, Some(word)) = (last.is_empty(), words.next()) {
+                last.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes()[..last.len()]);
             }
             (left, at) = (rest, 0);
         }

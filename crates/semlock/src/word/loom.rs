@@ -21,14 +21,14 @@ use ::loom::thread::{self, JoinHandle, Thread};
 
 use super::barrier::{Phase, Phases};
 use super::blocks::Blocks;
-use super::channel::{Bell, Channel, Corrupt, Kind, Message, Record};
+use super::channel::{Bell, Channel, Corrupt, Kind, Message, Record, Written};
 use super::counter::Counter;
 use super::event::Event;
 use super::eventcount::{EventCount, WAKE_ALL_EVERY, WaitKey, WaiterFlags};
 use super::permit::{Permit, Process, State, Taken};
 use super::places::{Place, Places};
 use super::reservation::{Acquirer, Reservation};
-use super::takers::Takers;
+use super::tallies::{Role, Tallies};
 use super::turns::{Freed, Permits, Turns};
 use super::waiters::{NODE_WORDS, Node, Progress, Queue, Waiters, Waits};
 use super::watch::{LastCheck, Watch};
@@ -2529,29 +2529,138 @@ fn a_killed_receiver_has_taken_a_message_whole_or_not_at_all() {
     }
 }
 
-/// A receiver that notes what it takes.
-fn take_noting(pipe: &Pipe, nodes: &Notes, me: Process) -> Option<u64> {
-    let (channel, takers) = (pipe.channel(), nodes.takers());
-    if pipe.lock(&pipe.receivers, me) {
-        takers.forget(channel.next_number());
-    }
-    let message = channel.next().unwrap().map(|record| {
-        let node = takers.enter(me).unwrap();
-        takers.note(node, channel.next_number());
-        pipe.take(me, &record)
-    });
-    Pipe::unlock(&pipe.receivers, me);
-    message
-}
-
-struct Notes {
+/// A channel that counts: its nodes, and the words of its backlog.
+struct Counted {
+    pipe: Pipe,
+    claims: Arc<Lock>,
     nodes: Vec<AtomicU64>,
     used: AtomicU64,
+    unsent: AtomicU64,
+    freed: AtomicU64,
+    limit: u64,
 }
 
-impl Notes {
-    fn takers(&self) -> Takers<'_> {
-        Takers(Waiters { nodes: &self.nodes, used: &self.used })
+impl Counted {
+    /// With so many nodes, and messages that wait: 1, 2, and so on.
+    fn with_messages(nodes: usize, messages: u64, limit: u64) -> Self {
+        let pipe = Pipe::with_ring(8);
+        (1..=messages).for_each(|message| pipe.put(A, Kind::Whole, &[message]));
+        Self {
+            pipe,
+            claims: Lock::held_by(None),
+            nodes: (0..nodes * NODE_WORDS).map(|_| word(0)).collect(),
+            used: word(0),
+            unsent: word(0),
+            freed: word(0),
+            limit,
+        }
+    }
+
+    fn tallies(&self) -> Tallies<'_> {
+        Tallies(Waiters { nodes: &self.nodes, used: &self.used })
+    }
+
+    /// Runs something under the lock of claims, as `counting` does.
+    fn claims<T>(&self, me: Process, run: impl FnOnce() -> T) -> T {
+        if self.pipe.lock(&self.claims, me) {
+            self.tallies().complete_sending(self.pipe.channel().next_to_send());
+            self.unsent.store(self.tallies().all_unsent(), Ordering::SeqCst);
+        }
+        let result = run();
+        Pipe::unlock(&self.claims, me);
+        result
+    }
+
+    fn add(&self, more: u64) {
+        let unsent = self.unsent.load(Ordering::SeqCst);
+        self.unsent.store(unsent.wrapping_add(more), Ordering::SeqCst);
+    }
+
+    fn used(&self) -> u64 {
+        self.unsent.load(Ordering::SeqCst) + self.pipe.channel().count() as u64
+    }
+
+    fn try_claim(&self, me: Process) -> Option<usize> {
+        self.claims(me, || {
+            if self.used() >= self.limit {
+                return None;
+            }
+            let node = self.tallies().enter(me, Role::Putter).unwrap();
+            self.tallies().put(node);
+            self.add(1);
+            Some(node)
+        })
+    }
+
+    /// Sends a message for which a node of the caller's has a place.
+    fn send_claimed(&self, me: Process, node: usize, message: u64) {
+        self.pipe.lock(&self.pipe.senders, me);
+        let written = self.write(message);
+        self.claims(me, || {
+            let channel = self.pipe.channel();
+            self.tallies().begin_to_send(node, channel.next_to_send());
+            channel.commit(&self.pipe.futex, &Ringer(&self.pipe, me), written).unwrap();
+            self.tallies().end_to_send(node);
+            self.add(u64::MAX);
+        });
+        Pipe::unlock(&self.pipe.senders, me);
+    }
+
+    /// Puts a message and sends it, if there is a place.
+    fn try_put(&self, me: Process, message: u64) -> bool {
+        self.pipe.lock(&self.pipe.senders, me);
+        let written = self.write(message);
+        let sent = self.claims(me, || {
+            let has_place = self.used() < self.limit;
+            if has_place {
+                let channel = self.pipe.channel();
+                channel.commit(&self.pipe.futex, &Ringer(&self.pipe, me), written).unwrap();
+            }
+            has_place
+        });
+        Pipe::unlock(&self.pipe.senders, me);
+        sent
+    }
+
+    fn write(&self, message: u64) -> Written {
+        let bytes = message.to_ne_bytes();
+        let pieces: [&[u8]; 1] = [&bytes];
+        assert!(self.pipe.channel().has_room(Kind::Whole, WORD).unwrap());
+        self.pipe.channel().write(Kind::Whole, WORD, &mut Message::new(&pieces))
+    }
+
+    /// Frees the places of a process that is dead.
+    fn free_places_of(&self, dead: Process, me: Process) {
+        for (node, process) in self.tallies().dead(Role::Putter, |process| process == dead) {
+            self.claims(me, || {
+                if let Some(tally) = self.tallies().free(node, process) {
+                    self.add(tally.count.wrapping_neg());
+                }
+            });
+        }
+    }
+
+    /// Takes a message, and notes that.
+    fn take(&self, me: Process) -> Option<u64> {
+        let channel = self.pipe.channel();
+        self.receivers(me, || {
+            let record = channel.next().unwrap()?;
+            let node = self.tallies().enter(me, Role::Taker).unwrap();
+            self.tallies().take(node, channel.next_number());
+            let message = self.pipe.take(me, &record);
+            EventCount(&self.freed).wake_one(&self.pipe.futex, || false);
+            Some(message)
+        })
+    }
+
+    /// Runs something under the receivers' lock, when all notes are right.
+    fn receivers<T>(&self, me: Process, run: impl FnOnce() -> T) -> T {
+        if self.pipe.lock(&self.pipe.receivers, me) {
+            self.tallies().undo_taking(self.pipe.channel().next_number());
+        }
+        let result = run();
+        Pipe::unlock(&self.pipe.receivers, me);
+        result
     }
 }
 
@@ -2559,33 +2668,83 @@ impl Notes {
 fn what_a_killed_receiver_had_taken_is_known_and_nothing_else() {
     for steps in 0..12 {
         model_with(2, move || {
-            let nodes = (0..2 * NODE_WORDS).map(|_| word(0)).collect();
-            let notes = Notes { nodes, used: word(0) };
-            let shared = Arc::new((Pipe::with_messages(2), notes));
-            let receiver = with(&shared, move |(pipe, notes)| {
-                pipe.life.killed_after(steps, || take_noting(pipe, notes, D))
-            });
-            let (pipe, notes) = &*shared;
-            let mine = take_noting(pipe, notes, B);
+            let shared = Arc::new(Counted::with_messages(2, 2, 2));
+            let receiver =
+                with(&shared, move |queue| queue.pipe.life.killed_after(steps, || queue.take(D)));
+            let mine = shared.take(B);
             let lived = receiver.join().unwrap().is_some();
-            pipe.life.end();
-            if pipe.lock(&pipe.receivers, C) {
-                notes.takers().forget(pipe.channel().next_number());
-            }
-            let mut taken = None;
-            notes.takers().leave_dead(
-                |process| process == D,
-                |process, number| {
-                    assert_eq!(process, D);
-                    taken = Some(number + 1);
-                },
-            );
-            Pipe::unlock(&pipe.receivers, C);
+            shared.pipe.life.end();
+            let taken = shared.receivers(C, || {
+                let dead = shared.tallies().dead(Role::Taker, |process| process == D);
+                let tally =
+                    dead.first().and_then(|&(node, dead)| shared.tallies().free(node, dead));
+                assert!(tally.is_none_or(|tally| tally.process == D));
+                tally.filter(|tally| tally.count > 0)
+            });
             // What neither has is what D had.
-            let left = pipe.all(C);
+            let left = shared.pipe.all(C);
             let lost = [1, 2].into_iter().find(|it| mine != Some(*it) && !left.contains(it));
-            assert_eq!(taken, lost);
+            assert_eq!(taken.and_then(|tally| tally.last).map(|number| number + 1), lost);
+            assert_eq!(taken.map(|tally| tally.count), lost.map(|_| 1));
             assert!(!lived || lost.is_some());
+        });
+    }
+}
+
+/// Of two that want the last place, one gets it.
+#[test]
+fn there_are_never_more_messages_than_places() {
+    model_with(2, || {
+        let queue = Arc::new(Counted::with_messages(2, 1, 2));
+        let other = with(&queue, |queue| match queue.try_claim(A) {
+            Some(node) => {
+                queue.send_claimed(A, node, 2);
+                true
+            }
+            None => false,
+        });
+        let mine = queue.try_put(B, 3);
+        let others = other.join().unwrap();
+        assert!(mine != others);
+        assert_eq!((queue.used(), queue.pipe.channel().count()), (2, 2));
+    });
+}
+
+/// A place is free as soon as the message is taken, and whoever waits for it is woken.
+#[test]
+fn a_putter_never_sleeps_beside_a_free_place() {
+    model_with(2, || {
+        let queue = Arc::new(Counted::with_messages(3, 1, 1));
+        let taker = with(&queue, |queue| queue.take(A));
+        let node = wait_on(EventCount(&queue.freed), &queue.pipe.futex, || queue.try_claim(B));
+        queue.send_claimed(B, node, 2);
+        assert_eq!(taker.join().unwrap(), Some(1));
+        assert_eq!((queue.take(B), queue.used()), (Some(2), 0));
+    });
+}
+
+/// A putter that is killed at whatever step has sent its message, and then keeps no place beside
+/// it; or it has not, and then its place is freed.
+#[test]
+fn a_killed_putter_keeps_no_place_but_its_messages() {
+    for steps in 0..20 {
+        model_with(1, move || {
+            let queue = Arc::new(Counted::with_messages(2, 0, 1));
+            let putter = with(&queue, move |queue| {
+                queue.pipe.life.killed_after(steps, || {
+                    let node = queue.try_claim(D).unwrap();
+                    queue.send_claimed(D, node, 1);
+                })
+            });
+            let lived = putter.join().unwrap().is_some();
+            queue.pipe.life.end();
+            queue.free_places_of(D, B);
+            // Whoever comes next makes the counts right.
+            let sent = queue.claims(B, || queue.pipe.channel().count());
+            assert_eq!(queue.used(), sent as u64);
+            assert!(!lived || sent == 1);
+            assert_eq!(queue.try_put(B, 2), sent == 0);
+            assert_eq!(queue.pipe.all(C), [if sent == 1 { 1 } else { 2 }]);
         });
     }
 }

@@ -15,7 +15,7 @@ mod loom;
 pub(crate) mod permit;
 pub(crate) mod places;
 pub(crate) mod reservation;
-pub(crate) mod takers;
+pub(crate) mod tallies;
 pub(crate) mod turns;
 pub(crate) mod waiters;
 pub(crate) mod watch;

@@ -140,8 +140,6 @@ impl Object {
                     let _ = lock.release();
                 }
                 let _ = lock.release();
-                let _ = (lock.is_mid_message(), lock.begin_message());
-                lock.end_message();
             }
             Self::Condvar(condvar) => {
                 let _ = condvar.waiting();

@@ -14,7 +14,7 @@
 //!            passes         how often an operation on it came to its end
 //!            before after   changed together inside: unequal, something was left half-written
 //!            longest        hold and wait
-//!          message[4]                        the queue's "pipe": all equal, but amid a message
+//!          written[4]                        what the raw mutex guards: all equal, but amid a change
 //!          condition                         tokens, and to whom they belong (see `Condition`)
 //!          barrier                           actions run, and who got through as which number
 //!
@@ -84,7 +84,7 @@ pub struct Head {
     /// since when, and 1 more.
     stopped: AtomicU64,
     places: [Place; OBJECTS],
-    pub message: [AtomicU64; 4],
+    pub written: [AtomicU64; 4],
     pub condition: Condition,
     pub barrier: Generations,
 }

@@ -7,8 +7,7 @@
 //!
 //! * What one alone can hold, one alone holds. A stamp is there from the entry to the exit. A
 //!   thread that finds another's stamp was told of a death, and the other was killed. What is
-//!   changed inside is never found half-written without such a report, and a queue's message is
-//!   never torn without its mark.
+//!   changed inside is never found half-written without such a report.
 //! * A death is reported to one that comes next, and only a death is: of a process that was killed,
 //!   once for each of its threads that may have been inside. Between taking and stamping, and
 //!   between taking the stamp away and giving back, both are right.

@@ -25,8 +25,8 @@ objects!(
     Mutex,
     /// A mutex that everybody only tries: no watcher sleeps there.
     TriedMutex,
-    /// The lock of a queue's pipe, with the mark of a message in the middle.
-    QueueLock,
+    /// One without a guard.
+    RawMutex,
     ReentrantMutex,
     RobustSemaphore,
     /// Its permits are also taken by one process and given back by another.
@@ -66,7 +66,7 @@ pub const OBJECTS: usize = Object::ALL.len();
 pub struct Objects {
     pub mutex: Mutex,
     pub tried_mutex: Mutex,
-    pub queue_lock: Lock,
+    pub raw_mutex: Lock,
     pub reentrant_mutex: ReentrantMutex,
     pub robust: Semaphore,
     pub plain: Semaphore,
@@ -112,14 +112,14 @@ impl Drop for Crowd {
 
 impl Objects {
     pub fn new() -> Result<Self, Error> {
-        let queue = Options { kind: LockKind::Mutex, value: 1, maxvalue: 1, robust: true };
+        let raw = Options { kind: LockKind::Mutex, value: 1, maxvalue: 1, robust: true };
         let bounded =
             Options { kind: LockKind::Semaphore, value: PERMITS, maxvalue: PERMITS, robust: false };
         let (condition, barrier) = (Condvar::new()?, Barrier::new(PARTIES)?);
         let objects = Self {
             mutex: Mutex::new()?,
             tried_mutex: Mutex::new()?,
-            queue_lock: Lock::new(queue)?,
+            raw_mutex: Lock::new(raw)?,
             reentrant_mutex: ReentrantMutex::new()?,
             robust: Semaphore::robust(PERMITS)?,
             plain: Semaphore::new(PERMITS)?,
@@ -132,7 +132,6 @@ impl Objects {
             barrier,
             channel: raw::Channel::new(CAPACITY)?,
         };
-        objects.queue_lock.guard_messages();
         // Children of one who has used them find what it knows of its own, and must not believe it.
         drop(objects.mutex.lock());
         drop(objects.reentrant_mutex.lock());
@@ -148,7 +147,7 @@ impl Objects {
         match object {
             Object::Mutex => &self.mutex,
             Object::TriedMutex => &self.tried_mutex,
-            Object::QueueLock => &self.queue_lock,
+            Object::RawMutex => &self.raw_mutex,
             Object::ReentrantMutex => &self.reentrant_mutex,
             Object::RobustSemaphore => &self.robust,
             Object::PlainSemaphore => &self.plain,

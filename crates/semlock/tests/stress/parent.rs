@@ -537,7 +537,7 @@ impl<'a> Stress<'a> {
     }
 
     fn check_mutexes(&self) -> Checked {
-        let Objects { mutex, tried_mutex, condition_mutex, reentrant_mutex, queue_lock, .. } =
+        let Objects { mutex, tried_mutex, condition_mutex, reentrant_mutex, raw_mutex, .. } =
             self.objects;
         let me = self.member();
         let soon = || Deadline::after(PATIENCE);
@@ -565,13 +565,13 @@ impl<'a> Stress<'a> {
         let (guard, taken) = taken(reentrant_mutex.lock_until(soon())).unzip();
         enter(Object::ReentrantMutex, taken, reentrant_mutex.holder())?;
         drop(guard);
-        let taken = match queue_lock.acquire_until(soon()) {
+        let taken = match raw_mutex.acquire_until(soon()) {
             Wait::Acquired => Some(Taken::Clean),
             Wait::OwnerDied(pid) => Some(Taken::OwnerDied(pid)),
             _ => None,
         };
-        enter(Object::QueueLock, taken, queue_lock.holder())?;
-        queue_lock.release().map_err(|error| error.to_string())?;
+        enter(Object::RawMutex, taken, raw_mutex.holder())?;
+        raw_mutex.release().map_err(|error| error.to_string())?;
         match pairs.iter().find(|(_, mutex)| mutex.holder().is_some()) {
             Some((object, _)) => Err(format!("{object:?}: is held after it was given back")),
             None => Ok(()),

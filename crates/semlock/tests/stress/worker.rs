@@ -75,7 +75,7 @@ impl<'a> Worker<'a> {
             match object {
                 Object::Mutex => self.lock(),
                 Object::TriedMutex => self.try_lock(),
-                Object::QueueLock => self.move_message(),
+                Object::RawMutex => self.hold_raw_mutex(),
                 Object::ReentrantMutex => self.lock_again_and_again(),
                 Object::RobustSemaphore => self.take_robust_permit(),
                 Object::PlainSemaphore => self.take_plain_permit(),
@@ -93,7 +93,7 @@ impl<'a> Worker<'a> {
         match self.chance.u8(..10) {
             0..2 => self.lock(),
             2 => self.try_lock(),
-            3 => self.move_message(),
+            3 => self.hold_raw_mutex(),
             4 => self.lock_again_and_again(),
             5 => self.take_robust_permit(),
             6 => self.take_plain_permit(),
@@ -210,10 +210,10 @@ impl<'a> Worker<'a> {
         self.me.is_away(object);
     }
 
-    /// Writes a message into the "pipe", which is torn if its writer dies.
-    fn move_message(&mut self) {
-        let object = Object::QueueLock;
-        let lock = &self.objects.queue_lock;
+    /// Writes several words under the mutex, which differ if the writer dies.
+    fn hold_raw_mutex(&mut self) {
+        let object = Object::RawMutex;
+        let lock = &self.objects.raw_mutex;
         let deadline = self.deadline();
         self.comes(object);
         let wait = lock.acquire_until(deadline);
@@ -229,20 +229,15 @@ impl<'a> Worker<'a> {
         }
         self.me.enter_alone(object, taken);
         let arena = self.arena;
-        let words = &arena.message;
+        let words = &arena.written;
         let first = words[0].load(SeqCst);
-        if lock.begin_message() {
-            if words.iter().any(|word| word.load(SeqCst) != first) {
-                self.me.fail(object, "a message that was moved in part, and no mark of it");
-            }
-        } else if taken == Taken::Clean {
-            self.me.fail(object, "it is marked as in the middle of a message, and nobody died");
+        if taken == Taken::Clean && words.iter().any(|word| word.load(SeqCst) != first) {
+            self.me.fail(object, "what it guards is half-written, and nobody died");
         }
         for word in words {
             word.store(first + 1, SeqCst);
             self.linger();
         }
-        lock.end_message();
         self.me.leave_alone(object);
         if lock.release().is_err() {
             self.me.fail(object, "its holder could not give it back");

@@ -10,10 +10,7 @@ use super::make::{
     init_bounded, init_lock, init_rlock, init_semaphore, init_semlock, make_name, rebuild,
 };
 use super::repr::{repr_bounded, repr_lock, repr_rlock, repr_semaphore};
-use super::state::{
-    begin_message, end_message, free_those_of_the_dead, get_value, guard_messages, holder,
-    is_mid_message, is_moving_message, is_zero, on_owner_died, recovered,
-};
+use super::state::{free_those_of_the_dead, get_value, holder, is_zero, on_owner_died, recovered};
 use super::view::{make_view_type, semlock};
 use crate::ffi::docs::locks as docs;
 use crate::ffi::errors::{Exception, raise_as};
@@ -46,19 +43,8 @@ static SEMAPHORE_METHODS: Constant<[ffi::PyMethodDef; 3]> = Constant([
     ffi::PyMethodDef::zeroed(),
 ]);
 
-static LOCK_METHODS: Constant<[ffi::PyMethodDef; 7]> = Constant([
+static LOCK_METHODS: Constant<[ffi::PyMethodDef; 2]> = Constant([
     method!(c"holder", METH_NOARGS, PyCFunction: holder, docs::HOLDER),
-    method!(c"_guard_messages", METH_NOARGS, PyCFunction: guard_messages,
-        c"_guard_messages($self, /)\n--\n\nMake it a queue's, whose messages are moved under it."),
-    method!(c"_begin_message", METH_NOARGS, PyCFunction: begin_message,
-        c"_begin_message($self, /)\n--\n\n\
-          Set the mark that a message is moving; False if it is set already."),
-    method!(c"_end_message", METH_NOARGS, PyCFunction: end_message,
-        c"_end_message($self, /)\n--\n\nRemove that mark."),
-    method!(c"_is_mid_message", METH_NOARGS, PyCFunction: is_mid_message,
-        c"_is_mid_message($self, /)\n--\n\nWhether that mark is set."),
-    method!(c"_is_moving_message", METH_NOARGS, PyCFunction: is_moving_message,
-        c"_is_moving_message($self, /)\n--\n\nWhether this thread has set it."),
     ffi::PyMethodDef::zeroed(),
 ]);
 

@@ -33,19 +33,8 @@ tells!(get_value, lock => long(counted(lock, raw::Lock::value)));
 tells!(count, lock => long(lock.raw.count()));
 tells!(is_mine, lock => boolean(lock.raw.is_mine()));
 tells!(holder, lock => long_or_none(lock.raw.holder()));
-tells!(guard_messages, lock => {
-    lock.raw.guard_messages();
-    none()
-});
-tells!(begin_message, lock => boolean(lock.raw.begin_message()));
-tells!(is_mid_message, lock => boolean(lock.raw.is_mid_message()));
-tells!(is_moving_message, lock => boolean(lock.raw.is_moving_message()));
 tells!(free_those_of_the_dead, lock => {
     detached(|| lock.raw.free_those_of_the_dead());
-    none()
-});
-tells!(end_message, lock => {
-    lock.raw.end_message();
     none()
 });
 

@@ -12,15 +12,16 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use super::counting::Counting;
 use super::layout::channel::{
-    ARRIVALS, BELL_LOCK, HEAD, LEAST_WORDS, MOST_WORDS, NOTES, PARTS, RECEIVERS, ROOM, RUNG,
-    SENDERS, SLOTS, TAIL, TAKEN,
+    ARRIVALS, BACKLOG, BELL_LOCK, HEAD, LEAST_WORDS, MODE, MOST_WORDS, PARTS, RECEIVERS, ROOM,
+    RUNG, SENDERS, SLOTS, TAIL, TAKEN, mode,
 };
 use super::layout::{self, SLOT_WORDS, Tag};
 use super::liveness::LivenessCache;
 use super::lock::Lock;
 use super::object::{Kernel, Object, Shared};
-use super::spin::{MESSAGES, try_for_a_while};
+use super::spin::{LastCpu, MESSAGES, try_for_a_while};
 use super::wait_schedule::WaitSchedule;
 use super::waiter::Waiter;
 use crate::atomic::{AtomicU64, Ordering};
@@ -29,10 +30,10 @@ use crate::os::bell::Bell;
 use crate::os::mapping::FileId;
 use crate::os::thread;
 use crate::word::Slept;
-use crate::word::channel::{self as word, Channel as View, Corrupt, Kind, Message};
+use crate::word::channel::{self as word, Channel as View, Corrupt, Kind, Message, Written};
 use crate::word::eventcount::{EventCount, WaiterFlags};
 use crate::word::permit::Process;
-use crate::word::takers::Takers;
+use crate::word::tallies::{Role, Tallies};
 use crate::{Address, Deadline, Error, Wait};
 
 /// Where a message that is received goes.
@@ -73,7 +74,8 @@ pub struct Channel {
     /// Words of its ring.
     words: usize,
     /// The node in which this process notes what it takes, plus 1; 0: none yet.
-    node: AtomicU64,
+    taker: AtomicU64,
+    counting: Option<Counting>,
 }
 
 impl Shared for Channel {
@@ -109,12 +111,23 @@ impl Channel {
     /// # Errors
     /// [`Error::OutOfRange`]; where there is no memory, [`Error::NoSharedMemory`] or [`Error::Os`].
     pub fn new(capacity: usize) -> Result<Self, Error> {
+        Self::make(capacity, 0, |_backlog| {})
+    }
+
+    /// `fill` fills the words of its backlog.
+    pub(super) fn make(
+        capacity: usize,
+        mode: u64,
+        fill: impl FnOnce(&[AtomicU64]),
+    ) -> Result<Self, Error> {
         let too_large = Error::OutOfRange("a channel's capacity is 4 MiB at most");
         let words = capacity.div_ceil(size_of::<u64>()).max(LEAST_WORDS);
         let words = words.checked_next_power_of_two().ok_or(too_large)?;
         let limit = u32::try_from(words).ok().filter(|_| words <= MOST_WORDS).ok_or(too_large)?;
         let bell = Bell::new()?;
         let object = Object::new_alone(Tag { kind: layout::Kind::Channel, robust: true, limit })?;
+        fill(&object.words_after(BACKLOG * SLOT_WORDS)[(BACKLOG - 1) * SLOT_WORDS..]);
+        object.word(MODE).store(mode, Ordering::Release);
         Self::over(object, bell, words)
     }
 
@@ -145,7 +158,10 @@ impl Channel {
             object.map(|object| Lock { object, tag })
         };
         let (senders, receivers, bell_lock) = (lock(SENDERS)?, lock(RECEIVERS)?, lock(BELL_LOCK)?);
-        Ok(Self { object, senders, receivers, bell_lock, bell, words, node: AtomicU64::new(0) })
+        let counts = object.word(MODE).load(Ordering::Acquire) & mode::COUNTS != 0;
+        let counting = counts.then(|| Counting::of(&object)).transpose()?;
+        let taker = AtomicU64::new(0);
+        Ok(Self { object, senders, receivers, bell_lock, bell, words, taker, counting })
     }
 
     /// How many bytes its ring has. A message of 8 bytes less is sent whole.
@@ -167,7 +183,11 @@ impl Channel {
         self.view().is_empty()
     }
 
-    fn view(&self) -> View<'_> {
+    pub(super) fn counting(&self) -> Option<&Counting> {
+        self.counting.as_ref()
+    }
+
+    pub(super) fn view(&self) -> View<'_> {
         let more = self.object.words_after((SLOTS - 1) * SLOT_WORDS + self.words);
         let (slots, ring) = more.split_at((SLOTS - 1) * SLOT_WORDS);
         let taken = &slots[(TAKEN - 1) * SLOT_WORDS..];
@@ -189,15 +209,30 @@ impl Channel {
     /// [`Error::InMidMessage`], [`Error::ChannelOverwritten`], [`Error::DescriptorLost`].
     #[inline]
     pub fn try_send(&self, message: &[&[u8]]) -> Result<Tried, Error> {
+        self.try_send_with(message, |written| self.try_commit_counted(written))
+    }
+
+    /// The same; `commit` decides about what was written.
+    #[inline]
+    pub(super) fn try_send_with(
+        &self,
+        message: &[&[u8]],
+        commit: impl FnOnce(Written) -> Result<Tried, Error>,
+    ) -> Result<Tried, Error> {
         if !is_acquired(self.senders.try_acquire()) {
             return not_now(&self.senders);
         }
-        let sent = self.try_send_locked(Message::new(message));
+        let sent = self.try_send_locked(Message::new(message), commit);
         unlock(&self.senders);
         sent
     }
 
-    fn try_send_locked(&self, mut message: Message<'_>) -> Result<Tried, Error> {
+    #[inline]
+    fn try_send_locked(
+        &self,
+        mut message: Message<'_>,
+        commit: impl FnOnce(Written) -> Result<Tried, Error>,
+    ) -> Result<Tried, Error> {
         let view = self.view();
         if !view.fits(message.len()) {
             return Ok(Tried::InParts);
@@ -206,8 +241,7 @@ impl Channel {
             return Ok(Tried::NotNow);
         }
         let bytes = message.len();
-        self.put(Kind::Whole, bytes, &mut message)?;
-        Ok(Tried::Done)
+        commit(view.write(Kind::Whole, bytes, &mut message))
     }
 
     /// Begins to send a message, until a deadline.
@@ -227,9 +261,13 @@ impl Channel {
     /// Writes and commits a record. There is room for it.
     #[inline]
     fn put(&self, kind: Kind, bytes: usize, message: &mut Message<'_>) -> Result<(), Error> {
-        let view = self.view();
-        let written = view.write(kind, bytes, message);
-        view.commit(&Kernel, self, written)
+        let written = self.view().write(kind, bytes, message);
+        self.commit_counted(kind, written)
+    }
+
+    #[inline]
+    pub(super) fn commit(&self, written: Written) -> Result<(), Error> {
+        self.view().commit(&Kernel, self, written)
     }
 
     // ---- Receiving ----
@@ -248,7 +286,7 @@ impl Channel {
         if !is_acquired(tried) {
             return not_now(&self.receivers);
         }
-        let received = self.forget_after(tried).and_then(|()| self.try_receive_locked(buffer));
+        let received = self.undo_after(tried).and_then(|()| self.try_receive_locked(buffer));
         unlock(&self.receivers);
         received
     }
@@ -260,12 +298,11 @@ impl Channel {
                 Kind::Whole => {
                     buffer.begin(record.bytes)?;
                     view.copy(&record, buffer.bytes());
-                    self.note(&record);
-                    view.take(&Kernel, self, &record);
+                    self.take(&record);
                     return Ok(Tried::Done);
                 }
                 Kind::First => return Ok(Tried::InParts),
-                Kind::More | Kind::Last => view.take(&Kernel, self, &record),
+                Kind::More | Kind::Last => self.take(&record),
             }
         }
         Ok(Tried::NotNow)
@@ -312,7 +349,7 @@ impl Channel {
         if !is_acquired(tried) {
             return Ok(());
         }
-        let result = self.forget_after(tried).and_then(|()| self.drop_remains_locked());
+        let result = self.undo_after(tried).and_then(|()| self.drop_remains_locked());
         unlock(&self.receivers);
         result
     }
@@ -323,7 +360,7 @@ impl Channel {
             if record.kind.begins_a_message() {
                 break;
             }
-            view.take(&Kernel, self, &record);
+            self.take(&record);
         }
         Ok(())
     }
@@ -333,45 +370,69 @@ impl Channel {
     /// From now on, whoever receives a message notes that it did, for
     /// [`taken_by_the_dead`](Self::taken_by_the_dead). 512 processes can do so at a time.
     pub fn note_takers(&self) {
-        self.object.word(NOTES).store(1, Ordering::Release);
+        self.object.word(MODE).fetch_or(mode::NOTES, Ordering::Release);
     }
 
     fn notes(&self) -> bool {
-        self.object.word(NOTES).load(Ordering::Acquire) != 0
+        self.object.word(MODE).load(Ordering::Acquire) & (mode::NOTES | mode::TASKS) != 0
     }
 
-    fn takers(&self) -> Takers<'_> {
-        Takers(self.object.segment().waiters())
+    pub(super) fn tallies(&self) -> Tallies<'_> {
+        Tallies(self.object.segment().waiters())
     }
 
-    /// Under the receivers' lock, right before a record is taken.
+    /// This process's node as a taker, plus 1; 0: none.
+    pub(super) fn taker_node(&self) -> u64 {
+        self.taker.load(Ordering::Relaxed)
+    }
+
+    /// The processor that a receiver was on last.
+    pub(super) fn takers_cpu(&self) -> LastCpu<'_> {
+        self.receivers.last_cpu()
+    }
+
+    /// Takes a record. Under the receivers' lock.
     #[inline]
-    fn note(&self, record: &word::Record) {
+    fn take(&self, record: &word::Record) {
         if record.kind.begins_a_message() && self.notes() {
-            self.note_slow();
+            self.note();
         }
+        self.view().take(&Kernel, self, record);
+        self.wake_putter(record);
     }
 
     #[cold]
-    fn note_slow(&self) {
-        let takers = self.takers();
-        let me = self.object.me();
-        let known = usize::try_from(self.node.load(Ordering::Relaxed)).unwrap_or_default();
-        let known = known.checked_sub(1).filter(|&node| takers.is_of(node, me));
-        let Some(node) = known.or_else(|| takers.enter(me)) else { return };
-        self.node.store(node as u64 + 1, Ordering::Relaxed);
-        takers.note(node, self.view().next_number());
+    fn note(&self) {
+        self.make_room_for_a_taker(&self.taker);
+        match self.node_of(&self.taker, self.object.me(), Role::Taker) {
+            Some(node) => self.tallies().take(node, self.view().next_number()),
+            None => self.take_without_node(),
+        }
     }
 
     /// Under the receivers' lock. If its last holder died, nobody has taken the next message.
-    fn forget_after(&self, acquired: Wait) -> Result<(), Error> {
+    fn undo_after(&self, acquired: Wait) -> Result<(), Error> {
         if matches!(acquired, Wait::OwnerDied(_)) && self.notes() {
             let view = self.view();
             if view.next()?.is_some_and(|record| record.kind.begins_a_message()) {
-                self.takers().forget(view.next_number());
+                self.tallies().undo_taking(view.next_number());
             }
         }
         Ok(())
+    }
+
+    /// Runs something under the receivers' lock, when all notes are right.
+    pub(super) fn with_receivers_lock(&self, run: impl FnOnce()) -> Result<(), Error> {
+        let mut waiter = None;
+        let acquired = loop {
+            match acquire(self, &self.receivers, &mut waiter, Deadline::NEVER)? {
+                Wait::Interrupted | Wait::TimedOut => {}
+                acquired => break acquired,
+            }
+        };
+        let result = self.undo_after(acquired).map(|()| run());
+        unlock(&self.receivers);
+        result
     }
 
     /// Which message each process that has died took last, by the process's pid and the message's
@@ -381,21 +442,15 @@ impl Channel {
     /// # Errors
     /// [`Error::InMidMessage`], [`Error::ChannelOverwritten`].
     pub fn taken_by_the_dead(&self, mut tell: impl FnMut(u32, u64)) -> Result<(), Error> {
-        let mut waiter = None;
-        let acquired = loop {
-            match acquire(self, &self.receivers, &mut waiter, Deadline::NEVER)? {
-                Wait::Interrupted | Wait::TimedOut => {}
-                acquired => break acquired,
-            }
-        };
-        let result = self.forget_after(acquired);
-        if result.is_ok() {
+        self.with_receivers_lock(|| {
             let mut liveness = LivenessCache::new(self.object.me());
-            let is_dead = liveness.each_once();
-            self.takers().leave_dead(is_dead, |process, number| tell(process.pid(), number));
-        }
-        unlock(&self.receivers);
-        result
+            for (node, process) in self.tallies().dead(Role::Taker, liveness.each_once()) {
+                let tally = self.tallies().free(node, process);
+                if let Some(number) = tally.and_then(|tally| tally.last) {
+                    tell(process.pid(), number);
+                }
+            }
+        })
     }
 
     // ---- The bell ----
@@ -433,6 +488,14 @@ impl Channel {
         self.bell.is_abandoned()
     }
 
+    /// Whether somebody has asked for the bell: then each call that sends or receives may wait a
+    /// moment for another process that rings it.
+    #[inline]
+    #[must_use]
+    pub fn has_bell(&self) -> bool {
+        self.view().has_bell()
+    }
+
     /// Makes the bell ring from now on, for a caller that polls its descriptor.
     ///
     /// # Errors
@@ -467,7 +530,7 @@ impl Channel {
     }
 
     /// Sleeps until there is what `look` looks for; until a deadline or a signal.
-    fn sleep(
+    pub(super) fn sleep(
         &self,
         eventcount: EventCount<'_>,
         deadline: Deadline,
@@ -528,11 +591,11 @@ impl word::Bell for Channel {
     }
 }
 
-fn is_acquired(wait: Wait) -> bool {
+pub(super) fn is_acquired(wait: Wait) -> bool {
     matches!(wait, Wait::Acquired | Wait::OwnerDied(_))
 }
 
-fn unlock(lock: &Lock) {
+pub(super) fn unlock(lock: &Lock) {
     let released = lock.release();
     debug_assert!(released.is_ok());
 }
@@ -543,7 +606,7 @@ fn not_now(lock: &Lock) -> Result<Tried, Error> {
 }
 
 /// Acquires one of a channel's locks, or goes on to wait for it.
-fn acquire<'a>(
+pub(super) fn acquire<'a>(
     channel: &Channel,
     lock: &'a Lock,
     waiter: &mut Option<Waiter<'a>>,
@@ -607,6 +670,14 @@ impl Sending<'_> {
             self.end();
         }
         Ok(end)
+    }
+
+    /// Gives it another deadline. So a message whose first parts were sent can go on after
+    /// [`Wait::TimedOut`], instead of beginning anew.
+    pub fn set_deadline(&mut self, deadline: Deadline) {
+        self.deadline = deadline;
+        // It has the old one.
+        self.waiter = None;
     }
 
     fn send(&mut self) -> Result<Wait, Error> {
@@ -714,7 +785,7 @@ impl<B: Buffer> Receiving<'_, B> {
                     return Ok(end);
                 }
                 self.holds = true;
-                channel.forget_after(end)?;
+                channel.undo_after(end)?;
             }
             let Some(record) = view.next()? else {
                 if self.filled.is_none() {
@@ -759,8 +830,7 @@ impl<B: Buffer> Receiving<'_, B> {
             // Its beginning was lost with another receiver.
             (Kind::More | Kind::Last, None) => {}
         }
-        channel.note(record);
-        view.take(&Kernel, channel, record);
+        channel.take(record);
         Ok(self.filled.is_some() && record.kind.ends_a_message())
     }
 

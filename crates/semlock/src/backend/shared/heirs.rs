@@ -43,7 +43,6 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::layout::message;
 use super::liveness::LivenessCache;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::mutation::rule;
@@ -58,15 +57,12 @@ const FORKS_BITS: u32 = 20;
 /// kind (`reuse`).
 pub(super) const FIRST_NUMBER: u64 = 1 << (START_BITS + FORKS_BITS);
 
-/// The number of the lineage that begins with this fork. It is less than 2^63, and never one of the
-/// values of `message`.
+/// The number of the lineage that begins with this fork. It is less than 2^63, and not 0.
 fn number(parent: Process, forks: u64) -> u64 {
     let forks = if rule("fork/each-hold-has-its-own-heirs") { forks } else { 0 };
     let (start, forks) = (parent.start() % (1 << START_BITS), forks % (1 << FORKS_BITS));
     (u64::from(parent.pid()) << START_BITS | start) << FORKS_BITS | forks
 }
-
-const _: () = assert!(message::GREATEST < 1 << FORKS_BITS);
 
 fn is_number_of(number: u64, parent: Process) -> bool {
     number >> FORKS_BITS == self::number(parent, 0) >> FORKS_BITS

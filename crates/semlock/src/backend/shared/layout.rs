@@ -27,7 +27,7 @@
 //!    2      WATCH            WATCH         its lock's               RUNG
 //!    3      LAST_CHECK       EMPTY_AT      LAST_CHECK               PARTS
 //!    4      TAG              TAG           TAG           TAG        TAG
-//!    5      MESSAGE or HEIRS LAST_CHECK    TICKETS                  NOTES
+//!    5      HEIRS            LAST_CHECK    TICKETS                  MODE
 //!    6      LAST_CPU         LAST_CPU      PHASE
 //!    7      TICKETS                        WATCH
 //!
@@ -37,6 +37,9 @@
 //!  slots after that of a channel, which is alone in its segment (`word::channel`):
 //!    SENDERS, RECEIVERS, BELL_LOCK   locks, as above
 //!    TAKEN                           0 HEAD    1 ROOM
+//!    BACKLOG                         0 LIMIT   1 UNSENT  2 WITHOUT_NODE  3 FREED
+//!                                    5 DONE_BY_OTHERS    6 LOST          7 STARVING
+//!    CLAIMS, PUTTERS                 locks, as above
 //!    SLOTS and more                  the ring
 //!
 //!  TAG   63         32 31      9    8     7     0
@@ -54,7 +57,7 @@
 //!    0      OWNER            OWNER                OWNER
 //!    1      DEPTH            DEPTH: permits held  BALANCE
 //!    2      RECOVERED_FROM   RECOVERED_FROM       (3 words, `balance::Balance`)
-//!    3      MOVER            LAST_PERMIT
+//!    3                       LAST_PERMIT
 //!
 //!  entries after that of a robust semaphore: which permits the process holds (`word::blocks`)
 //! ```
@@ -66,7 +69,7 @@ use crate::word::blocks::Blocks;
 /// The first word of a segment.
 pub const MAGIC: u64 = u64::from_be_bytes(*b"semlock\0");
 /// The version of this layout. A process opens only segments of its own version.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;
 
 /// Words of a slot: a cache line.
 pub const SLOT_WORDS: usize = 8;
@@ -79,8 +82,8 @@ pub const PLACES_AT: usize = header::WORDS;
 pub const PLACES: usize = 480;
 /// Nodes of a segment.
 pub const NODES: usize = 4096;
-/// Nodes of a channel's segment: one for each process that notes what it takes.
-pub const TAKERS: usize = 512;
+/// Nodes of a channel's segment: one for each process that puts or takes messages that are counted.
+pub const TALLIES: usize = 512;
 /// The fewest places, and the fewest nodes, of a segment: where there is hardly any room.
 pub const FEWEST_NODES: usize = 16;
 /// Slots of a process's first segment; each further one has twice as many, up to `MOST_SLOTS`.
@@ -166,26 +169,13 @@ pub mod lock {
     pub const WATCH: usize = 2;
     /// When a process last checked the holders without being the watcher.
     pub const LAST_CHECK: usize = 3;
-    /// Of a queue's lock: one of [`message`](super::message).
-    pub const MESSAGE: usize = 5;
-    /// Of every other lock: the number of the heirs that may hold it, or 0 (see `heirs`).
-    pub const HEIRS: usize = MESSAGE;
+    /// The number of the heirs that may hold it, or 0 (see `heirs`).
+    pub const HEIRS: usize = 5;
     /// The processor that it was released on last, plus 1. Of a mutex: where its holder acquired
     /// it.
     pub const LAST_CPU: usize = 6;
     /// The tickets of its waiters.
     pub const TICKETS: usize = 7;
-}
-
-/// The values of the word [`MESSAGE`](lock::MESSAGE) of a queue's lock. Any other value is a number
-/// of heirs, or 0.
-pub mod message {
-    /// No message is being moved.
-    pub const WHOLE: u64 = 1;
-    /// A message is being moved, or was left in the middle.
-    pub const MOVING: u64 = 2;
-    /// The greatest of these values.
-    pub const GREATEST: u64 = MOVING;
 }
 
 /// Words of the slot of a condition.
@@ -237,8 +227,8 @@ pub mod channel {
     pub const RUNG: usize = 2;
     /// The eventcount on which a receiver sleeps that is in the middle of a message.
     pub const PARTS: usize = 3;
-    /// Not 0: receivers note what they take.
-    pub const NOTES: usize = 5;
+    /// What is counted: bits of [`mode`].
+    pub const MODE: usize = 5;
 
     /// The slot of the senders' lock, counted from the channel's.
     pub const SENDERS: u32 = 1;
@@ -248,13 +238,48 @@ pub mod channel {
     pub const TAKEN: usize = 3;
     /// The slot of the bell's lock.
     pub const BELL_LOCK: u32 = 4;
+    /// The slot with the words of [`backlog`].
+    pub const BACKLOG: usize = 5;
+    /// The slot of the lock under which places are claimed.
+    pub const CLAIMS: u32 = 6;
+    /// The slot of the lock of those who wait for a place.
+    pub const PUTTERS: u32 = 7;
     /// Slots before the ring.
-    pub const SLOTS: usize = 5;
+    pub const SLOTS: usize = 8;
 
     /// In the slot `TAKEN`, what was taken: see `word::channel`.
     pub const HEAD: usize = 0;
     /// In the slot `TAKEN`, the eventcount on which senders sleep.
     pub const ROOM: usize = 1;
+
+    /// Bits of the word [`MODE`].
+    pub mod mode {
+        /// Receivers note what they take.
+        pub const NOTES: u64 = 1;
+        /// Messages are counted from when they are put.
+        pub const COUNTS: u64 = 2;
+        /// Messages are counted until they are done.
+        pub const TASKS: u64 = 4;
+    }
+
+    /// Words of the slot [`BACKLOG`]: see `counting`.
+    pub mod backlog {
+        /// The greatest number of messages; the greatest word: no limit.
+        pub const LIMIT: usize = 0;
+        /// How many messages were put and not sent.
+        pub const UNSENT: usize = 1;
+        /// How many of them processes without a node have put.
+        pub const WITHOUT_NODE: usize = 2;
+        /// The eventcount on which the first in the line sleeps that waits for a place.
+        pub const FREED: usize = 3;
+        /// How many messages are done by other processes than those that took them, less how many
+        /// were taken by processes without a node.
+        pub const DONE_BY_OTHERS: usize = 5;
+        /// How many messages were lost with dead processes.
+        pub const LOST: usize = 6;
+        /// Not 0: the first in the line has waited for too long.
+        pub const STARVING: usize = 7;
+    }
 
     /// The fewest words of a ring.
     pub const LEAST_WORDS: usize = 64;
@@ -280,8 +305,6 @@ pub mod entry {
     pub const DEPTH: usize = 1;
     /// The pid of the dead holder that it was recovered from; 0: none.
     pub const RECOVERED_FROM: usize = 2;
-    /// The thread that moves a message under a queue's lock.
-    pub const MOVER: usize = 3;
     /// The permit of a robust semaphore that this process changed last, plus 1.
     pub const LAST_PERMIT: usize = 3;
     /// Of a plain semaphore, the three words of a `balance::Balance`.

@@ -20,10 +20,7 @@
 use std::os::fd::BorrowedFd;
 
 use super::heirs::is_left_by_all;
-use super::layout::lock::{
-    EVENTCOUNT, HEIRS, LAST_CHECK, LAST_CPU, MESSAGE, PERMIT, TICKETS, VALUE,
-};
-use super::layout::message::{MOVING, WHOLE};
+use super::layout::lock::{EVENTCOUNT, HEIRS, LAST_CHECK, LAST_CPU, PERMIT, TICKETS, VALUE};
 use super::layout::{Kind, Tag, entry};
 use super::liveness::{LivenessCache, is_due};
 use super::object::{Kernel, Object, Shared};
@@ -683,56 +680,6 @@ impl Lock {
         }
         let pid = self.recovered_from().load(Ordering::Relaxed);
         u32::try_from(pid).ok().filter(|&pid| pid != 0)
-    }
-
-    // ---- A queue's mark ----
-
-    /// Makes it a queue's lock: messages are moved under it. The thread that acquires such a lock
-    /// also releases it. So a fork does not leave the lock to the child, and the lock stays robust.
-    pub fn guard_messages(&self) {
-        self.message().store(WHOLE, Ordering::Release);
-    }
-
-    /// Notes that a message is being moved. False if the word says so already: then the last mover
-    /// did not finish.
-    #[must_use]
-    pub fn begin_message(&self) -> bool {
-        let begins = !rule("queue/a-moving-message-is-marked")
-            || self
-                .message()
-                .compare_exchange(WHOLE, MOVING, Ordering::AcqRel, Ordering::Acquire)
-                .is_ok();
-        if begins {
-            self.mover().store(thread::current() as u64, Ordering::Relaxed);
-        }
-        begins
-    }
-
-    /// Notes that the message was moved whole.
-    pub fn end_message(&self) {
-        self.mover().store(0, Ordering::Relaxed);
-        self.message().store(WHOLE, Ordering::Release);
-    }
-
-    /// Whether the calling thread has called `begin_message`, and not yet `end_message`.
-    #[must_use]
-    pub fn is_moving_message(&self) -> bool {
-        self.mover().load(Ordering::Relaxed) == thread::current() as u64
-            && rule("queue/a-threads-own-message-is-not-broken")
-    }
-
-    fn mover(&self) -> &AtomicU64 {
-        &self.object.private()[entry::MOVER]
-    }
-
-    /// Whether a message is being moved, or was left in the middle.
-    #[must_use]
-    pub fn is_mid_message(&self) -> bool {
-        self.message().load(Ordering::Acquire) == MOVING
-    }
-
-    fn message(&self) -> &AtomicU64 {
-        self.object.word(MESSAGE)
     }
 }
 

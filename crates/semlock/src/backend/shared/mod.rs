@@ -23,6 +23,7 @@
 pub(crate) mod barrier;
 pub(crate) mod channel;
 pub(crate) mod condvar;
+pub(crate) mod counting;
 pub(crate) mod end;
 pub(crate) mod event;
 mod heirs;

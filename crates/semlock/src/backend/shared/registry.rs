@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Weak};
 
 use super::layout::{
-    FEWEST_SLOTS, MOST_SLOTS, MOST_SLOTS_OF_ONE, NODES, PLACES, SLOT_NUMBERS, Size, TAG, TAKERS,
+    FEWEST_SLOTS, MOST_SLOTS, MOST_SLOTS_OF_ONE, NODES, PLACES, SLOT_NUMBERS, Size, TAG, TALLIES,
     TOO_MANY_PERMITS, Tag,
 };
 use super::reuse::Reuse;
@@ -114,7 +114,7 @@ pub(crate) fn take_alone(tag: Tag) -> Result<Taken, Error> {
     let mut registry = REGISTRY.lock();
     registry.watch_forks()?;
     let slots = tag.slots();
-    let size = Size { places: PLACES, nodes: TAKERS, slots };
+    let size = Size { places: PLACES, nodes: TALLIES, slots };
     let segment = registry.new_segment(size, slots)?;
     drop(registry);
     let place =

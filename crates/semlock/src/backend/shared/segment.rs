@@ -18,7 +18,7 @@ use std::sync::Arc;
 use super::heirs::{self, Inheritable};
 use super::layout::{
     ENTRY_WORDS, FEWEST_NODES, FEWEST_SLOTS, Kind, MAGIC, MOST_SLOTS_OF_ONE, PLACES_AT, SLOT_WORDS,
-    Size, TAG, Tag, VERSION, condvar, entry, entry_at, header, lock, message, node, private,
+    Size, TAG, Tag, VERSION, condvar, entry, entry_at, header, lock, node, private,
 };
 use crate::Error;
 use crate::atomic::{AtomicU64, Ordering};
@@ -415,10 +415,8 @@ pub(super) fn plain_lock(words: &[AtomicU64; SLOT_WORDS], me: Process) -> Option
     let tag = Tag::from_word(words[TAG].load(Ordering::Acquire))?;
     let is_plain = tag.kind == Kind::Mutex
         || tag.kind == Kind::ReentrantMutex && !rule("fork/an-rlock-has-no-heirs");
-    let is_queues = (1..=message::GREATEST).contains(&words[lock::MESSAGE].load(Ordering::Relaxed))
-        && rule("fork/a-queues-lock-has-no-heirs");
     let lock = Inheritable { permit: &words[lock::PERMIT], heirs: &words[lock::HEIRS] };
-    (tag.robust && is_plain && !is_queues && Permit(lock.permit).is_held_by(me)).then_some(lock)
+    (tag.robust && is_plain && Permit(lock.permit).is_held_by(me)).then_some(lock)
 }
 
 #[cfg(test)]

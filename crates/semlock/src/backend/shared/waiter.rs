@@ -25,7 +25,7 @@ use crate::{Deadline, Wait};
 /// A permit that is reserved for a sleeper is idle for some ten microseconds until the sleeper
 /// wakes. Other acquirers could have had it a hundred times in that time. This time is a thousand
 /// times longer, so service in turn costs little even where all wait for too long.
-const STARVES_AFTER: Duration = Duration::from_millis(50);
+pub(super) const STARVES_AFTER: Duration = Duration::from_millis(50);
 
 /// A wait for a [`Lock`]. Dropping it ends the wait: if the waiter was woken for a permit, the next
 /// waiter gets that permit.

@@ -4,6 +4,7 @@
 mod barrier;
 mod channel;
 mod condvar;
+mod counting;
 mod event;
 mod forked;
 mod memory;
@@ -54,6 +55,7 @@ pub fn all() -> Vec<Scenario> {
         event::SCENARIOS,
         barrier::SCENARIOS,
         channel::SCENARIOS,
+        counting::SCENARIOS,
         memory::SCENARIOS,
     ]
     .concat();

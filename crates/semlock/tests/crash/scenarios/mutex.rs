@@ -29,7 +29,6 @@ pub const SCENARIOS: &[Named] = &[
     ("reentrant/acquire", reentrant_acquire),
     ("reentrant/again", reentrant_again),
     ("reentrant/release", reentrant_release),
-    ("queue/message", message),
     ("fork/while-holding", fork_while_holding),
 ];
 
@@ -426,31 +425,6 @@ fn reentrant_release(tracer: &Tracer) {
     tracer.expects("the sleeper to get the lock");
     assert_told(&dead, &[second.expect(), works(tracer, &lock)], if_returned(&dead, false));
     second.join();
-}
-
-fn message(tracer: &Tracer) {
-    let lock = mutex();
-    lock.guard_messages();
-    let prepare = || {
-        used_before();
-        || {
-            take(&lock);
-            assert!(lock.begin_message());
-            lock.end_message();
-            lock.release().expect("it is held");
-        }
-    };
-    let dead = tracer.kill(prepare, || {});
-    let next = Peer::start(|line| {
-        let told = take(&lock);
-        // Only who died with the lock can have left something in the middle.
-        let was_left_in_the_middle = lock.is_mid_message();
-        assert!(told != 0 || !was_left_in_the_middle, "a mark without a death");
-        assert_eq!(lock.begin_message(), !was_left_in_the_middle);
-        lock.release().expect("it is held");
-        line.say(told);
-    });
-    assert_told(&dead, &[next.last_word(), works(tracer, &lock)], if_returned(&dead, false));
 }
 
 /// Its child, if it comes to that, ends at once: it is nobody's heir for long.
