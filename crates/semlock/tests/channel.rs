@@ -389,6 +389,26 @@ fn a_bell_whose_descriptors_other_code_has_closed_is_opened_again_or_is_an_error
     assert!(matches!(channel.bell(), Err(Error::DescriptorLost)));
 }
 
+#[test]
+fn a_message_that_cannot_be_sent_leaves_its_place_as_it_was() {
+    let channel = raw::Channel::new_counting(512, Some(1), false).unwrap();
+    channel.want_bell().unwrap();
+    let other = std::fs::File::open("/dev/null").unwrap();
+    for end in channel.bell().unwrap().map(|end| end.as_raw_fd()) {
+        let mut number = unsafe_number(end);
+        rustix::io::dup2(other.as_fd(), &mut number).unwrap();
+        std::mem::forget(number);
+    }
+    assert_eq!(channel.try_put(&[b"hello"]), Err(Error::DescriptorLost));
+    for _ in 0..3 {
+        assert_eq!(channel.claiming(soon()).wait(), Ok(Wait::Acquired));
+        assert_eq!(channel.try_send_claimed(&[b"hello"]), Err(Error::DescriptorLost));
+        assert_eq!(channel.claiming(soon()).wait(), Ok(Wait::TimedOut));
+        assert!(channel.give_back());
+        assert_eq!((channel.put_and_not_taken(), channel.give_back()), (0, false));
+    }
+}
+
 #[allow(unsafe_code)]
 fn unsafe_number(descriptor: i32) -> OwnedFd {
     use std::os::fd::FromRawFd;

@@ -169,8 +169,11 @@ unsafe fn put_pieces(channel: &Channel, pieces: &[&[u8]], timeout: *mut PyObject
         return Some(Put::NoPlace);
     }
     drop(claiming);
-    let is_sent = sent_now(raw, pieces, || raw.try_send_claimed(pieces))?;
-    Some(if is_sent { Put::Sent } else { Put::Left })
+    let sent = sent_now(raw, pieces, || raw.try_send_claimed(pieces));
+    if sent.is_none() {
+        detached(|| raw.give_back());
+    }
+    Some(if sent? { Put::Sent } else { Put::Left })
 }
 
 /// Whether a message was sent at once, by `send`. One that waits for nothing but this very thread,

@@ -118,7 +118,12 @@ impl Tallies<'_> {
 
     /// The caller is about to commit this message, which it has put.
     pub(crate) fn begin_to_send(self, index: usize, number: u64) {
-        self.change(index, |seen| seen | (number + 1));
+        self.change(index, |seen| seen & !NOTE | (number + 1));
+    }
+
+    /// The caller could not commit it.
+    pub(crate) fn give_up_sending(self, index: usize) {
+        self.change(index, |seen| seen & !NOTE);
     }
 
     /// The caller has committed it.

@@ -190,7 +190,7 @@ impl Channel {
 
     fn used(&self, backlog: Backlog<'_>) -> u64 {
         // The unsent ones first: one that is sent meanwhile is counted twice, and not overlooked.
-        backlog.get(UNSENT) + self.count() as u64
+        backlog.get(UNSENT).saturating_add(self.count() as u64)
     }
 
     fn is_full(&self, backlog: Backlog<'_>) -> bool {
@@ -357,7 +357,12 @@ impl Channel {
         if let Some(node) = node {
             tallies.begin_to_send(node, self.view().next_to_send());
         }
-        self.commit(written)?;
+        if let Err(error) = self.commit(written) {
+            if let Some(node) = node {
+                tallies.give_up_sending(node);
+            }
+            return Err(error);
+        }
         match node {
             Some(node) => tallies.end_to_send(node),
             None => backlog.add(WITHOUT_NODE, u64::MAX),
