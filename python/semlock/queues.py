@@ -299,7 +299,8 @@ class Queue(_StockQueue):
 
     def _reset(self, after_fork: bool = False) -> None:
         _stocks_reset(self, after_fork)
-        vars(self).pop("_feeding", None)
+        for name in ("_feeding", "_has_put"):
+            vars(self).pop(name, None)
         # It can be wrapped: PyTorch's is.
         channel = getattr(self._reader, "_channel", None)  # type: ignore[attr-defined]
         if not isinstance(channel, _native._Channel):
