@@ -91,15 +91,15 @@ def die_at_the_end(barrier, moment):
     receive = channels.ReadingEnd._receive
     if moment == "reads":
 
-        def wait_and_die(end, *arguments):
+        def wait_and_die(end, *arguments, **keywords):
             end._channel.poll(None)
             die()
 
         channels.ReadingEnd._receive = wait_and_die
     elif moment == "has read":
 
-        def receive_and_die(*arguments):
-            receive(*arguments)
+        def receive_and_die(*arguments, **keywords):
+            receive(*arguments, **keywords)
             die()
 
         channels.ReadingEnd._receive = receive_and_die
@@ -268,3 +268,27 @@ def body():
 """
     each = ["nothing", "LookupError", "nothing"]
     assert program(source, "fork", way) == [*[each] * 20, 3]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("method", METHODS)
+def test_an_executor_breaks_when_a_worker_is_killed_in_the_middle_of_a_large_result(
+    method: str, way: str, program: Program
+) -> None:
+    source = """
+def die_in_the_middle():
+    def put(queue, result):
+        queue._writer._channel.send(bytes(100_000_000), 0)
+        die()
+
+    ours.SimpleQueue.put = put
+
+
+def body():
+    executor = ProcessPoolExecutor(2, mp_context=context())
+    tasks = [executor.submit(die_in_the_middle), executor.submit(echo, 1)]
+    broken = outcome(tasks[0])
+    executor.shutdown()
+    return broken, outcome(tasks[1]) in (1, "BrokenProcessPool")
+"""
+    assert program(source, method, way) == ["BrokenProcessPool", True]

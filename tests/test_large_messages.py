@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from typing import Any
 
 import pytest
 import semlock
+from children import wait_until
 from semlock.channels import dumps, loads
 
 pytestmark = pytest.mark.skipif(
@@ -98,4 +100,37 @@ def test_a_message_is_what_its_object_was_when_it_was_put(kind: str, size: int) 
     queue.put(obj)
     obj.view[:] = bytes(len(obj.view))
     assert bytes(queue.get().view) == before
+    queue.close()
+
+
+def begin_a_message(queue: Any) -> None:
+    """As a process does that is killed in the middle of sending it."""
+    assert queue._writer._channel.send(bytes(3_000_000), 0) is False
+
+
+@pytest.mark.parametrize("receive", ["recv", "recv_bytes"])
+def test_whoever_was_told_of_a_message_does_not_wait_for_ever_if_it_does_not_come(
+    receive: str,
+) -> None:
+    queue = semlock.get_context("fork").SimpleQueue()
+    begin_a_message(queue)
+    assert queue._reader.poll()
+    with pytest.raises(EOFError, match="in the middle"):
+        getattr(queue._reader, receive)()
+    queue.put("the next")
+    assert queue._reader.recv() == "the next"
+    queue.close()
+
+
+@pytest.mark.parametrize("kind", ["SimpleQueue", "Queue"])
+def test_get_waits_for_the_next_message_if_one_does_not_come(kind: str) -> None:
+    queue = getattr(semlock.get_context("fork"), kind)()
+    begin_a_message(queue)
+    got: list[object] = []
+    thread = threading.Thread(target=lambda: got.append(queue.get()))
+    thread.start()
+    wait_until(queue._reader._channel.is_empty)
+    queue.put("the next")
+    thread.join()
+    assert got == ["the next"]
     queue.close()

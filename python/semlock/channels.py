@@ -15,6 +15,7 @@ import io
 import pickle
 import struct
 from collections import ChainMap
+from collections.abc import Callable
 from multiprocessing import connection, context, reduction
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -174,39 +175,50 @@ class ReadingEnd(_End):
     """The end from which messages are received."""
 
     def recv(self) -> Any:
-        """Receive an object."""
-        return loads(self._receive())
+        """Receive an object.
+
+        :raises EOFError: a process died, or gave up, in the middle of sending a large one; or none
+            is there, and no process is left that can send one.
+        """
+        return loads(self._receive(receive=self._channel.receive_what_is_there))
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
-        """Receive a message as bytes."""
+        """Receive a message as bytes: see :meth:`recv`."""
         if maxlength is not None and maxlength < 0:
             raise ValueError("negative maxlength")
-        message = self._receive()
+        message = self._receive(receive=self._channel.receive_what_is_there)
         if maxlength is not None and len(message) > maxlength:
             raise OSError("bad message length")
         return bytes(message)
 
     def _recv_bytes(self, maxsize: int | None = None) -> io.BytesIO | None:
         # The stdlib's recv_bytes_into() calls it.
-        return io.BytesIO(self._receive())
+        return io.BytesIO(self._receive(receive=self._channel.receive_what_is_there))
 
-    def _receive(self, timeout: float | None = None) -> Any:
-        """Returns the next message; None at the timeout, in seconds."""
+    def _receive(
+        self, timeout: float | None = None, receive: Callable[..., Any] | None = None
+    ) -> Any:
+        """Returns the next message; None at the timeout, in seconds.
+
+        A message that does not come whole is no reason to end: the next one is waited for. But
+        whoever was told that something is there, and then calls ``recv``, would wait for ever.
+        """
         self._check_closed()  # type: ignore[attr-defined]
         channel = self._channel
+        receive = receive or channel.receive
         if timeout is not None or channel.sends():
-            message = channel.receive(timeout)
+            message = receive(timeout)
             if message is not None or channel.sends():
                 return message
         else:
-            message = channel.receive(_WHILE_ABANDONED)
+            message = receive(_WHILE_ABANDONED)
         while message is None:
             # As of a pipe whose writing ends are all closed.
             if channel.is_abandoned() and channel.is_empty():
                 raise EOFError
             if timeout is not None:
                 return None
-            message = channel.receive(_WHILE_ABANDONED)
+            message = receive(_WHILE_ABANDONED)
         return message
 
     def _poll(self, timeout: float | None) -> bool:

@@ -85,8 +85,9 @@ class Pool(_StockPool):  # type: ignore[misc]
         while task_handler.is_alive() and (tasks.is_sending() or not channel.is_empty()):
             data = channel.receive(_WHILE_FULL)
             ends += data is not None and loads(data) is None
-        # A worker that survives SIGTERM ends when it reads that there is nothing more to do.
-        for _ in range(ends):
+        # A worker that survives SIGTERM ends when it reads that there is nothing more to do. So
+        # does one that takes the place of a dead one just now, which that thread did not count.
+        for _ in range(ends + tasks.workers):
             channel.send(dumps(None), 0)
 
 
@@ -100,6 +101,7 @@ def _watch(pool: Any, tasks: _native._Channel, results: _native._Channel) -> Non
     """Puts itself between a pool and its channels, wherever the pool uses one."""
     tasks._note_takers()
     sent = _watched[tasks] = _Tasks(tasks, results, getattr(pool, "_retry", 0))
+    sent.workers = pool._processes
     pool._quick_put = sent.put
     pool._quick_get = sent.receive
     outqueue = pool._outqueue
@@ -176,6 +178,7 @@ class _Tasks:
         self._sending = threading.Lock()
         # The pool is terminated: nobody takes tasks any more.
         self.ended = False
+        self.workers = 0
 
     def is_sending(self) -> bool:
         return self._sending.locked()

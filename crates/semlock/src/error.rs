@@ -75,6 +75,10 @@ pub enum Error {
     )]
     InMidMessage,
 
+    /// The message that the caller had begun to receive does not come whole.
+    #[error("the process that sent this message died, or gave up, in the middle of it")]
+    MessageLost,
+
     /// The words of a channel say what cannot be.
     #[error("something else has overwritten this channel's memory: make a new one")]
     ChannelOverwritten,

@@ -237,7 +237,8 @@ unsafe fn send_pieces(
     }
 }
 
-unsafe extern "C" fn receive(
+/// `ENDS_WHEN_LOST`: an `EOFError` where a message that has begun does not come whole.
+unsafe extern "C" fn receive<const ENDS_WHEN_LOST: bool>(
     slf: *mut PyObject,
     args: *const *mut PyObject,
     nargs: Py_ssize_t,
@@ -253,7 +254,7 @@ unsafe extern "C" fn receive(
     let Some(deadline) = (unsafe { deadline_of(args, nargs, kwnames) }) else {
         return ptr::null_mut();
     };
-    receive_until(channel, deadline)
+    receive_until(channel, deadline, ENDS_WHEN_LOST)
 }
 
 /// Receives a message if one is there. An error may say that an exception is set.
@@ -330,7 +331,7 @@ impl Buffer for Detached {
 }
 
 #[cold]
-fn receive_until(channel: &Channel, deadline: Deadline) -> *mut PyObject {
+fn receive_until(channel: &Channel, deadline: Deadline, ends_when_lost: bool) -> *mut PyObject {
     let mut message = Detached {
         small: Vec::new(),
         prepared: NewObject::new(),
@@ -340,6 +341,9 @@ fn receive_until(channel: &Channel, deadline: Deadline) -> *mut PyObject {
     };
     loop {
         let mut receiving = channel.raw.receiving(&mut message, deadline);
+        if ends_when_lost {
+            receiving.end_when_lost();
+        }
         let mut needs_more = false;
         let end = waits::wait(|| match receiving.wait() {
             Err(NEEDS_MORE) => {
@@ -658,13 +662,15 @@ unsafe fn end_of<'fd>(bell: *mut PyObject, index: Py_ssize_t) -> Option<Borrowed
     }
 }
 
-static METHODS: Constant<[ffi::PyMethodDef; 30]> = Constant(shared_methods!(
+static METHODS: Constant<[ffi::PyMethodDef; 31]> = Constant(shared_methods!(
     Channel,
     [
         method!(c"send", FAST, PyCFunctionFastWithKeywords: send,
             c"send($self, data, timeout=None, goes_on=None)\n--\n\nSend a message: bytes, or a list of what has bytes. False at the timeout, unless goes_on() says to wait on."),
-        method!(c"receive", FAST, PyCFunctionFastWithKeywords: receive,
+        method!(c"receive", FAST, PyCFunctionFastWithKeywords: receive::<false>,
             c"receive($self, timeout=None)\n--\n\nReceive a message: bytes, or a bytearray if it is large. None at the timeout."),
+        method!(c"receive_what_is_there", FAST, PyCFunctionFastWithKeywords: receive::<true>,
+            c"receive_what_is_there($self, timeout=None)\n--\n\nThe same, but EOFError if a message that has begun does not come whole."),
         method!(c"poll", FAST, PyCFunctionFastWithKeywords: poll,
             c"poll($self, timeout=None)\n--\n\nWait until there is a message. False at the timeout."),
         method!(c"is_empty", METH_NOARGS, PyCFunction: is_empty,

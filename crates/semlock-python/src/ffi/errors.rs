@@ -13,6 +13,7 @@ use super::values::{long, packed, string};
 #[derive(Clone, Copy)]
 pub(crate) enum Exception {
     Assertion,
+    Eof,
     Lookup,
     Overflow,
     Runtime,
@@ -28,6 +29,7 @@ pub(crate) fn raise_as(exception: Exception, message: String) -> *mut PyObject {
     unsafe {
         let class = match exception {
             Exception::Assertion => ffi::PyExc_AssertionError,
+            Exception::Eof => ffi::PyExc_EOFError,
             Exception::Lookup => ffi::PyExc_LookupError,
             Exception::Overflow => ffi::PyExc_OverflowError,
             Exception::Runtime => ffi::PyExc_RuntimeError,
@@ -57,6 +59,7 @@ pub(crate) fn raise(error: Error) -> *mut PyObject {
         Error::NotOwner => Exception::Assertion,
         Error::SegmentNotMapped => Exception::Lookup,
         Error::TooManyWaiters => Exception::Runtime,
+        Error::MessageLost => Exception::Eof,
         _ => Exception::Value,
     };
     raise_as(exception, error.to_string())

@@ -315,8 +315,17 @@ impl Channel {
         deadline: Deadline,
     ) -> Receiving<'a, B> {
         let process = self.object.me();
-        let (waiter, holds, filled) = (None, false, None);
-        Receiving { channel: self, buffer, deadline, process, waiter, holds, filled }
+        let (waiter, holds, filled, ends_when_lost) = (None, false, None, false);
+        Receiving {
+            channel: self,
+            buffer,
+            deadline,
+            process,
+            waiter,
+            holds,
+            filled,
+            ends_when_lost,
+        }
     }
 
     /// Waits until there is something to receive, until a deadline or a signal.
@@ -753,9 +762,17 @@ pub struct Receiving<'a, B: Buffer> {
     holds: bool,
     /// In the middle of a message in parts: how many bytes of it are there.
     filled: Option<usize>,
+    ends_when_lost: bool,
 }
 
 impl<B: Buffer> Receiving<'_, B> {
+    /// From now on, [`wait`](Self::wait) ends with [`Error::MessageLost`] where the message that it
+    /// has begun does not come whole. Else it waits for the next one: too long for a caller that
+    /// began only because something was there.
+    pub fn end_when_lost(&mut self) {
+        self.ends_when_lost = true;
+    }
+
     /// Receives a message; waits until the deadline or a signal. [`Wait::Acquired`]: it is in the
     /// buffer. In the middle of a message in parts, the deadline ends nothing: the message would be
     /// lost. After [`Wait::Interrupted`], the caller does what it has to do when a signal arrives,
@@ -790,7 +807,14 @@ impl<B: Buffer> Receiving<'_, B> {
             let Some(record) = view.next()? else {
                 if self.filled.is_none() {
                     self.end();
-                } else if self.wait_for_part()? == Wait::Interrupted {
+                    continue;
+                }
+                let end = self.wait_for_part()?;
+                if self.filled.is_none() && self.ends_when_lost {
+                    self.end();
+                    return Err(Error::MessageLost);
+                }
+                if end == Wait::Interrupted {
                     return Ok(Wait::Interrupted);
                 }
                 continue;
