@@ -70,12 +70,12 @@ def die(*_):
 
 def after_calls(count, function, then):
     """`function` so many times, then something else."""
-    def replacement(*arguments):
+    def replacement(*arguments, **keywords):
         nonlocal count
         if count == 0:
             then()
         count -= 1
-        return function(*arguments)
+        return function(*arguments, **keywords)
     return replacement
 
 

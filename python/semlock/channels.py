@@ -183,17 +183,17 @@ class ReadingEnd(_End):
         return loads(self._receive(receive=self._channel.receive_what_is_there))
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
-        """Receive a message as bytes: see :meth:`recv`."""
+        """Receive a message as bytes. If one does not come whole, this waits for the next one."""
         if maxlength is not None and maxlength < 0:
             raise ValueError("negative maxlength")
-        message = self._receive(receive=self._channel.receive_what_is_there)
+        message = self._receive()
         if maxlength is not None and len(message) > maxlength:
             raise OSError("bad message length")
         return bytes(message)
 
     def _recv_bytes(self, maxsize: int | None = None) -> io.BytesIO | None:
         # The stdlib's recv_bytes_into() calls it.
-        return io.BytesIO(self._receive(receive=self._channel.receive_what_is_there))
+        return io.BytesIO(self._receive())
 
     def _receive(
         self, timeout: float | None = None, receive: Callable[..., Any] | None = None

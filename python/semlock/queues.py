@@ -158,6 +158,41 @@ class _Pickled:
         self.obj = obj
 
 
+class _NotEmpty:
+    """A queue's ``_notempty``: by this, its feeder thread is told of messages.
+
+    The stdlib has a condition there. But its lock would keep the thread from sending while a signal
+    handler waits for a place that interrupted its holder. So ``wait`` takes no lock. It has the
+    rest of a condition's interface for code that puts as the stdlib does.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.acquire, self.release = self._lock.acquire, self._lock.release
+        # Free: there is news since the last wait.
+        self._news = threading.Lock()
+        self._news.acquire()
+
+    def __enter__(self) -> bool:
+        return self._lock.__enter__()
+
+    def __exit__(self, *exc: Any) -> None:
+        self._lock.__exit__(*exc)
+
+    def notify(self, n: int = 1) -> None:
+        with suppress(RuntimeError):  # there is news already
+            self._news.release()
+
+    notify_all = notify
+
+    def wait(self) -> None:
+        """Wait until there is news since the last wait."""
+        self._news.acquire()
+
+    def _at_fork_reinit(self) -> None:
+        self.__init__()  # type: ignore[misc]
+
+
 def _is_out_of_a_handler(error: BaseException) -> bool:
     """Whether a signal's handler has raised this error, and not what the signal interrupted."""
     if threading.current_thread() is not threading.main_thread():
@@ -181,17 +216,17 @@ def _code_of(handler: Any) -> object:
 
 def _leave(queue: Any, message: object) -> None:
     """Leaves a message that has a place to the feeder thread, which it starts if there is none."""
-    # Its lock is reentrant: a signal handler may put something while its own thread is here.
-    with queue._notempty:
-        queue._buffer.append(message)
-        if queue._thread is None:
-            _start_feeding(queue)
-        # A handler that interrupts this very call finds that it has woken the thread already.
-        with suppress(RuntimeError):
-            queue._notempty.notify()
+    # Without a lock: a signal handler may put something while its own thread is here.
+    queue._buffer.append(message)
+    if queue._thread is None:
+        _start_feeding(queue)
+    queue._notempty.notify()
 
 
 def _start_feeding(queue: Any) -> None:
+    if not isinstance(queue._notempty, _NotEmpty):
+        # In a queue of the stdlib's own class.
+        queue._notempty = _NotEmpty()
     arguments = (
         queue._buffer, queue._notempty, _sending(queue), None, queue._reader.close,
         queue._writer.close, queue._ignore_epipe, queue._on_queue_feeder_error, queue._sem,
@@ -305,10 +340,11 @@ class Queue(_StockQueue):
         channel = getattr(self._reader, "_channel", None)  # type: ignore[attr-defined]
         if not isinstance(channel, _native._Channel):
             return
+        self._direct = channel if _feeds_as_ours(self) else None
         if not after_fork:
             self._told = channel.lost()
-            self._notempty = threading.Condition(threading.RLock())
-        self._direct = channel if _feeds_as_ours(self) else None
+            if self._direct is not None:
+                self._notempty = _NotEmpty()
 
     def put(self, obj: object, block: bool = True, timeout: float | None = None) -> None:
         """Put a message. Waits while the queue is full.
@@ -436,7 +472,7 @@ class Queue(_StockQueue):
     @staticmethod
     def _feed(
         buffer: Any,
-        notempty: threading.Condition,
+        notempty: _NotEmpty,
         send_bytes: Callable[[Any], object],
         writelock: object,
         reader_close: Callable[[], None],
@@ -447,9 +483,8 @@ class Queue(_StockQueue):
     ) -> None:
         """Sends what was left to this thread, until it is told to end."""
         while True:
-            with notempty:
-                while not buffer:
-                    notempty.wait()
+            while not buffer:
+                notempty.wait()
             obj = buffer.popleft()
             if obj is _sentinel:
                 reader_close()
