@@ -187,7 +187,15 @@ class _NotEmpty:
 
     def wait(self) -> None:
         """Wait until there is news since the last wait."""
-        self._news.acquire()
+        # The stdlib's feeder holds the lock.
+        is_held = self._lock._is_owned()  # type: ignore[attr-defined]
+        if is_held:
+            self._lock.release()
+        try:
+            self._news.acquire()
+        finally:
+            if is_held:
+                self._lock.acquire()
 
     def _at_fork_reinit(self) -> None:
         self.__init__()  # type: ignore[misc]
@@ -466,13 +474,16 @@ class Queue(_StockQueue):
         return received
 
     def _start_thread(self) -> None:
-        # For code that puts as the stdlib does.
-        _start_feeding(self)
+        # For code that puts as the stdlib does. A queue of before install() has a pipe.
+        if isinstance(getattr(self._reader, "_channel", None), _native._Channel):  # type: ignore[attr-defined]
+            _start_feeding(self)
+        else:
+            _stocks_start_thread(self)
 
     @staticmethod
     def _feed(
         buffer: Any,
-        notempty: _NotEmpty,
+        notempty: Any,
         send_bytes: Callable[[Any], object],
         writelock: object,
         reader_close: Callable[[], None],
@@ -482,6 +493,13 @@ class Queue(_StockQueue):
         queue_sem: Any,
     ) -> None:
         """Sends what was left to this thread, until it is told to end."""
+        if not isinstance(notempty, _NotEmpty):
+            # Of a queue of before install(), whose pipe needs a lock.
+            _stocks_feed(
+                buffer, notempty, send_bytes, writelock, reader_close, writer_close, ignore_epipe,
+                onerror, queue_sem,
+            )  # fmt: skip
+            return
         while True:
             while not buffer:
                 notempty.wait()
