@@ -201,8 +201,12 @@ KILLED_POOL = (
     + """
 pool = context.Pool(4)
 pool.map(abs, range(100))
-# All are idle: nobody is in the middle of a result, and one holds the lock that tasks come through.
-while pool._outqueue._wlock._semlock._is_zero() or not pool._inqueue._rlock._semlock._is_zero():
+def is_asleep(worker):
+    with open(f"/proc/{worker.pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "S"
+
+# All are idle. Of the stdlib's, one holds the lock that tasks come through.
+while not all(map(is_asleep, pool._pool)):
     time.sleep(0.001)
 workers = list(pool._pool)
 for worker in workers:
