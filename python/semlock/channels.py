@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from . import _native
 from .descriptors import FileId, Owned
 
-__all__ = ["ReadingEnd", "WritingEnd", "dumps", "loads", "open_channel"]
+__all__ = ["ReadingEnd", "WritingEnd", "channel_of", "dumps", "loads", "open_channel"]
 
 if TYPE_CHECKING:
     _Connection = connection.Connection[Any, Any]
@@ -45,6 +45,13 @@ def open_channel(queue: Any, ctx: Any, **options: Any) -> None:
     # For those who use them. The channel has locks of its own, which are held for a copy.
     queue._rlock = _native.Lock(ctx=ctx, on_owner_died="ignore")
     queue._wlock = _native.Lock(ctx=ctx, on_owner_died="ignore")
+
+
+def channel_of(queue: Any) -> _native._Channel | None:
+    """The channel of a queue; None if it stands on something else."""
+    # The ends can be wrapped: PyTorch's are.
+    channel = getattr(getattr(queue, "_reader", None), "_channel", None)
+    return channel if isinstance(channel, _native._Channel) else None
 
 
 # ---- Pickling ----

@@ -26,7 +26,7 @@ from multiprocessing import pool
 from typing import Any, NamedTuple
 
 from . import _native
-from .channels import dumps, loads
+from .channels import channel_of, dumps, loads
 from .errors import WorkerDied
 
 __all__ = ["Pool"]
@@ -66,8 +66,8 @@ class Pool(_StockPool):  # type: ignore[misc]
         # `self` can be any pool: a ThreadPool, or one of a subclass defined before install(), whose
         # queues can be any, too.
         if not isinstance(self._pool, _Workers):
-            tasks = _channel_of(vars(self).get("_inqueue"))
-            results = _channel_of(vars(self).get("_outqueue"))
+            tasks = channel_of(vars(self).get("_inqueue"))
+            results = channel_of(vars(self).get("_outqueue"))
             if tasks is not None and results is not None:
                 _watch(self, tasks, results)
         _stocks_repopulate_pool(self)
@@ -75,7 +75,7 @@ class Pool(_StockPool):  # type: ignore[misc]
     @staticmethod
     def _help_stuff_finish(inqueue: Any, task_handler: Any, size: int) -> None:
         """Makes room for the thread that hands out tasks, until it has ended."""
-        channel = _channel_of(inqueue)
+        channel = channel_of(inqueue)
         tasks = None if channel is None else _watched.get(channel)
         if channel is None or tasks is None:
             _stocks_help_stuff_finish(inqueue, task_handler, size)
@@ -89,12 +89,6 @@ class Pool(_StockPool):  # type: ignore[misc]
         # does one that takes the place of a dead one just now, which that thread did not count.
         for _ in range(ends + tasks.workers):
             channel.send(dumps(None), 0)
-
-
-def _channel_of(queue: Any) -> _native._Channel | None:
-    # The ends can be wrapped: PyTorch's are.
-    channel = getattr(getattr(queue, "_reader", None), "_channel", None)
-    return channel if isinstance(channel, _native._Channel) else None
 
 
 def _watch(pool: Any, tasks: _native._Channel, results: _native._Channel) -> None:

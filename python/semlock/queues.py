@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _native
 from ._multiprocessing import SemLock
-from .channels import ReadingEnd, WritingEnd, dumps, loads, open_channel
+from .channels import ReadingEnd, WritingEnd, channel_of, dumps, loads, open_channel
 from .errors import WorkerDied
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
@@ -344,9 +344,8 @@ class Queue(_StockQueue):
         _stocks_reset(self, after_fork)
         for name in ("_feeding", "_has_put"):
             vars(self).pop(name, None)
-        # It can be wrapped: PyTorch's is.
-        channel = getattr(self._reader, "_channel", None)  # type: ignore[attr-defined]
-        if not isinstance(channel, _native._Channel):
+        channel = channel_of(self)
+        if channel is None:
             return
         self._direct = channel if _feeds_as_ours(self) else None
         if not after_fork:
@@ -475,10 +474,10 @@ class Queue(_StockQueue):
 
     def _start_thread(self) -> None:
         # For code that puts as the stdlib does. A queue of before install() has a pipe.
-        if isinstance(getattr(self._reader, "_channel", None), _native._Channel):  # type: ignore[attr-defined]
-            _start_feeding(self)
-        else:
+        if channel_of(self) is None:
             _stocks_start_thread(self)
+        else:
+            _start_feeding(self)
 
     @staticmethod
     def _feed(
