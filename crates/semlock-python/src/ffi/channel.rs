@@ -4,7 +4,7 @@
 //! The heads of this folder and of `objects` say what every function in the tables relies on. The
 //! type of this file holds a `Channel`.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
@@ -35,43 +35,28 @@ impl Shared for Channel {
     }
 }
 
-/// The arguments `data` and `timeout`, or `timeout` alone; the second one null where it was left
-/// out.
+/// The argument `data` and those that may follow it; null where they were left out. Without names
+/// no tuple is made: each message comes this way.
 ///
 /// # Safety
 /// As for `fast_arguments`.
 #[inline]
-unsafe fn one_and_timeout(
+unsafe fn data_and_more<const N: usize>(
     args: *const *mut PyObject,
     nargs: Py_ssize_t,
     kwnames: *mut PyObject,
-) -> Option<[*mut PyObject; 2]> {
-    // SAFETY: as for this function.
+    format: &CStr,
+    names: [&CStr; N],
+) -> Option<[*mut PyObject; N]> {
+    let given = nargs.cast_unsigned();
+    // SAFETY: as for this function; so many arguments are there.
     unsafe {
-        if kwnames.is_null() && nargs == 1 {
-            return Some([*args, ptr::null_mut()]);
+        if kwnames.is_null() && (1..=N).contains(&given) {
+            let mut all = [ptr::null_mut(); N];
+            all[..given].copy_from_slice(std::slice::from_raw_parts(args, given));
+            return Some(all);
         }
-        fast_arguments(args, nargs, kwnames, c"O|O:send", [c"data", c"timeout"])
-    }
-}
-
-/// The arguments `data`, `timeout` and `goes_on`; null where they were left out.
-///
-/// # Safety
-/// As for `fast_arguments`.
-#[inline]
-unsafe fn arguments_of_send(
-    args: *const *mut PyObject,
-    nargs: Py_ssize_t,
-    kwnames: *mut PyObject,
-) -> Option<[*mut PyObject; 3]> {
-    // SAFETY: as for this function.
-    unsafe {
-        if kwnames.is_null() && nargs == 1 {
-            return Some([*args, ptr::null_mut(), ptr::null_mut()]);
-        }
-        let names = [c"data", c"timeout", c"goes_on"];
-        fast_arguments(args, nargs, kwnames, c"O|OO:send", names)
+        fast_arguments(args, nargs, kwnames, format, names)
     }
 }
 
@@ -114,9 +99,9 @@ unsafe extern "C" fn send(
     let channel: &Channel = held!(slf);
     // SAFETY: these are the arguments that Python gave, all alive during the call.
     unsafe {
-        let Some([data, timeout, goes_on]) = arguments_of_send(args, nargs, kwnames) else {
-            return ptr::null_mut();
-        };
+        let names = [c"data", c"timeout", c"goes_on"];
+        let given = data_and_more(args, nargs, kwnames, c"O|OO:send", names);
+        let Some([data, timeout, goes_on]) = given else { return ptr::null_mut() };
         let sent = with_pieces(data, |pieces| send_pieces(channel, pieces, timeout, goes_on));
         sent.unwrap_or(ptr::null_mut())
     }
@@ -139,9 +124,9 @@ unsafe extern "C" fn put(
     let channel: &Channel = held!(slf);
     // SAFETY: these are the arguments that Python gave, all alive during the call.
     let put = unsafe {
-        let Some([data, timeout]) = one_and_timeout(args, nargs, kwnames) else {
-            return ptr::null_mut();
-        };
+        let names = [c"data", c"timeout"];
+        let given = data_and_more(args, nargs, kwnames, c"O|O:put", names);
+        let Some([data, timeout]) = given else { return ptr::null_mut() };
         with_pieces(data, |pieces| put_pieces(channel, pieces, timeout))
     };
     match put.flatten() {

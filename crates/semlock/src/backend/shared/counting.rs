@@ -181,13 +181,6 @@ impl Channel {
         self.try_claims(counting, |backlog| self.used(backlog))
     }
 
-    /// The greatest number of messages; `None` if there is no limit.
-    #[must_use]
-    pub fn limit(&self) -> Option<u64> {
-        self.counting()?;
-        Some(self.backlog().get(LIMIT)).filter(|&limit| limit != u64::MAX)
-    }
-
     fn used(&self, backlog: Backlog<'_>) -> u64 {
         // The unsent ones first: one that is sent meanwhile is counted twice, and not overlooked.
         backlog.get(UNSENT).saturating_add(self.count() as u64)
