@@ -923,6 +923,7 @@ def body():
         fork(put_and_die, queue)
     for number in range(1000):  # may start a feeder thread: no fork after it
         queue.put(number, timeout=60)
-    return said + [queue.full(), [queue.get() for _ in range(1000)] == list(range(1000)), queue.empty()]
+    said += [queue.full(), [queue.get() for _ in range(1000)] == list(range(1000)), queue.empty()]
+    return said
 """
     assert program(source) == [700, 0, "ValueError", True, True, True]
