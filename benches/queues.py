@@ -197,6 +197,46 @@ def throughputs(numpy: Any) -> Iterator[Pair]:
         yield pair(work, 1 / 2, makes, SMALL, SMALL_COUNT // SEVERAL, SEVERAL)
 
 
+class Piped:
+    """A pipe that processes share under locks, as workers of other libraries do."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = STOCK.Pipe(duplex=False)
+        self.reading, self.writing = STOCK.Lock(), STOCK.Lock()
+
+    def put(self, message: object) -> None:
+        with self.writing:
+            self.writer.send(message)
+
+    def get(self) -> object:
+        with self.reading:
+            return self.reader.recv()
+
+    def close(self) -> None:
+        self.reader.close()
+        self.writer.close()
+
+
+def installed(measure: Callable[[], float]) -> float:
+    semlock.install()
+    try:
+        return measure()
+    finally:
+        semlock.uninstall()
+
+
+def through_pipes() -> Iterator[Pair]:
+    """What `install` changes in the stdlib's connections."""
+    for size, message, count in [
+        ("small messages", SMALL, SMALL_COUNT),
+        ("20 kB", b"x" * 20_000, SMALL_COUNT // 4),
+        ("1 MB", LARGE, LARGE_COUNT),
+    ]:
+        side = partial(throughput, Piped, message, count)
+        work = f"{size}, `Pipe` under a lock"
+        yield Pair(work, side, partial(installed, side), 1, "µs a message")
+
+
 def beside_faster_fifo(faster_fifo: Any) -> Iterator[Pair]:
     make = partial(faster_fifo.Queue, ROOM)
     # What is said of it, how the peer's messages are got, and how semlock's are.
@@ -220,22 +260,22 @@ def beside_faster_fifo(faster_fifo: Any) -> Iterator[Pair]:
 
 
 def tasks() -> Iterator[Pair]:
-    for work, opened_by, call, bound in [
-        ("`Pool.map(chunksize=1)`", pools.open_pool, pools.by_map, 1 / 2),
-        ("`Pool.imap_unordered`", pools.open_pool, pools.by_imap_unordered, 1 / 2),
-        ("`Pool.apply`", pools.open_pool, pools.by_apply, 1),
-        (
-            "`ProcessPoolExecutor.map(chunksize=1)`",
-            pools.open_executor,
-            pools.by_executors_map,
-            1 / 1.3,
-        ),
+    for work, call, bound in [
+        ("`Pool.map(chunksize=1)`", pools.by_map, 1 / 2),
+        ("`Pool.imap_unordered`", pools.by_imap_unordered, 1 / 2),
+        ("`Pool.apply`", pools.by_apply, 1),
     ]:
-        sides = [
-            partial(pools.microseconds_a_task, opened_by, context, call)
-            for context in (STOCK, OURS)
-        ]
-        yield Pair(work, *sides, bound, "µs a task")
+        yield Pair(
+            work,
+            partial(pools.microseconds_a_task, pools.open_pool, STOCK, call),
+            partial(pools.microseconds_a_task, pools.open_pool, OURS, call),
+            bound,
+            "µs a task",
+        )
+    # Half of what a task costs is the stdlib's wait for results, which only `install` changes.
+    side = partial(pools.microseconds_a_task, pools.open_executor, STOCK, pools.by_executors_map)
+    work = "`ProcessPoolExecutor.map(chunksize=1)`, installed"
+    yield Pair(work, side, partial(installed, side), 1 / 1.3, "µs a task")
 
 
 def amounts(rounds: int) -> Iterator[Row]:
@@ -251,7 +291,7 @@ def amounts(rounds: int) -> Iterator[Row]:
 
 def table(rounds: int) -> Table:
     numpy, faster_fifo = map(optional, ("numpy", "faster_fifo"))
-    pairs = [*latencies(), *throughputs(numpy), *tasks()]
+    pairs = [*latencies(), *throughputs(numpy), *through_pipes(), *tasks()]
     if faster_fifo is not None:
         pairs += beside_faster_fifo(faster_fifo)
     rows = [*compare(pairs, max(1, rounds // 3)), *amounts(rounds)]

@@ -166,10 +166,11 @@ for found in pkgutil.iter_modules(multiprocessing.__path__):
 # A program that has imported parts of it.
 import _multiprocessing
 from _multiprocessing import SemLock, flags, sem_unlink
+import semlock.connections
 import semlock.heap
 import semlock.pool
 import semlock.queues
-from multiprocessing import heap, pool, queues, reduction, synchronize
+from multiprocessing import connection, heap, pool, queues, reduction, synchronize
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Lock
 
@@ -181,6 +182,8 @@ def snapshot():
             everything.update({(name, key): value for key, value in vars(module).items()})
     for cls in (queues.Queue, queues.SimpleQueue, pool.Pool, synchronize.SemLock, heap.Arena):
         everything.update({(cls.__name__, key): value for key, value in vars(cls).items()})
+    for key, value in vars(connection.Connection).items():
+        everything["Connection", key] = value
     for cls, reducer in reduction.ForkingPickler._extra_reducers.items():
         everything["reducer", cls] = reducer
     return everything

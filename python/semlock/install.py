@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import os
 import sys
 import threading
@@ -214,6 +215,7 @@ class _Installation:
         # keep the globals that it has now.
         self.replacements = _replacements(backend, stock)
         self.changes: list[_Change | _MethodChange | _ReducerChange] = [
+            *_changes_of_connections(backend),
             *(self.redirected(method) for method in _methods(backend)),
             *_globals_to_replace(self.replacements, list(sys.modules.values())),
             *(_ReducerChange(cls) for cls in self.stocks_classes().values()),
@@ -318,9 +320,10 @@ def _replacements(backend: str, stock: ModuleType | None) -> list[_Replacement]:
 
         found += _renamed(_native._NAMES_OF_SYNCHRONIZE, synchronize, _native)
         if _native.HAS_SHARED:
-            from . import queues
+            from . import connections, queues
 
             found += _renamed(_NAMES_OF_QUEUES, stocks_queues, queues)
+            found += itertools.starmap(_Replacement, connections.functions())
     return found
 
 
@@ -353,6 +356,19 @@ def _methods(backend: str) -> list[_Replacement]:
             same = staticmethod(over_our_semlock(getattr(stocks_lock, method)))
             methods.append(_Replacement(method, stocks_lock, type(name, (), {method: same})))
     return [method for method in methods if method.name in vars(method.before)]
+
+
+def _changes_of_connections(backend: str) -> list[_MethodChange]:
+    from . import _native
+
+    if backend != "shared" or not _native.HAS_SHARED:
+        return []
+    from . import connections
+
+    return [
+        _MethodChange(cls, name, vars(cls)[name], after)
+        for name, cls, after in connections.methods()
+    ]
 
 
 def _methods_of_queues() -> list[_Replacement]:

@@ -9,6 +9,8 @@ mod end;
 mod ffi;
 #[cfg(unix)]
 mod memory;
+#[cfg(unix)]
+mod readiness;
 #[cfg(windows)]
 mod robust_mutex;
 mod synchronize;
@@ -70,6 +72,8 @@ fn add_shared(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.setattr("Barrier", py.get_type::<barrier::Barrier>())?;
     module.setattr("_MOST_PERMITS", semlock::raw::MOST_PERMITS)?;
     end::add(module)?;
+    ffi::connection::add(module)?;
+    readiness::add(module)?;
     memory::add(module)
 }
 

@@ -8,12 +8,15 @@
 //!  the types        exact_port         semlock._multiprocessing.SemLock
 //!                   locks              Lock, RLock, Semaphore, BoundedSemaphore, and their SemLock
 //!                   condition, event   Condition, Event
+//!                   channel            what semlock's queues stand on
+//!                   connection         messages of `multiprocessing`'s connections
 //!  what they share  objects            how instances of the shared backend's types begin and end
 //!                   sharing            how they reach other processes
 //!  the interface    types              making types
 //!                   arguments, values  reading Python's objects, and making them
 //!                   calls              calling Python
 //!                   class_names        how messages call a class
+//!                   descriptors        descriptors by their numbers
 //!                   docs               docstrings of the public classes
 //!                   errors             raising exceptions
 //!                   waits              waiting while detached from the interpreter
@@ -53,6 +56,10 @@ mod class_names;
 #[cfg(unix)]
 pub(crate) mod condition;
 #[cfg(unix)]
+pub(crate) mod connection;
+#[cfg(unix)]
+pub(crate) mod descriptors;
+#[cfg(unix)]
 mod docs;
 #[cfg_attr(not(unix), allow(dead_code))]
 pub(crate) mod errors;
@@ -70,6 +77,6 @@ pub(crate) mod sharing;
 mod types;
 #[cfg_attr(not(unix), allow(dead_code))]
 mod values;
-mod waits;
+pub(crate) mod waits;
 #[cfg(windows)]
 pub(crate) mod windows;
