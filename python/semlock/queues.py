@@ -153,8 +153,10 @@ class _Pickled:
     __slots__ = ("data", "obj")
 
     def __init__(self, data: Any, obj: object) -> None:
-        # A copy: the object's own buffers may change before the message is sent.
-        self.data = b"".join(data) if type(data) is list else data
+        if type(data) is list:
+            # The object's own buffers may change before the message is sent. Bytes cannot.
+            data = [piece if type(piece) is bytes else bytes(piece) for piece in data]
+        self.data = data
         self.obj = obj
 
 
