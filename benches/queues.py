@@ -260,20 +260,16 @@ def beside_faster_fifo(faster_fifo: Any) -> Iterator[Pair]:
 
 
 def tasks() -> Iterator[Pair]:
+    measure = pools.microseconds_a_task
     for work, call, bound in [
         ("`Pool.map(chunksize=1)`", pools.by_map, 1 / 2),
         ("`Pool.imap_unordered`", pools.by_imap_unordered, 1 / 2),
         ("`Pool.apply`", pools.by_apply, 1),
     ]:
-        yield Pair(
-            work,
-            partial(pools.microseconds_a_task, pools.open_pool, STOCK, call),
-            partial(pools.microseconds_a_task, pools.open_pool, OURS, call),
-            bound,
-            "µs a task",
-        )
-    # Half of what a task costs is the stdlib's wait for results, which only `install` changes.
-    side = partial(pools.microseconds_a_task, pools.open_executor, STOCK, pools.by_executors_map)
+        sides = [partial(measure, pools.open_pool, context, call) for context in (STOCK, OURS)]
+        yield Pair(work, *sides, bound, "µs a task")
+    # A large part of what a task costs is the stdlib's waiting, which only `install` changes.
+    side = partial(measure, pools.open_executor, STOCK, pools.by_executors_map)
     work = "`ProcessPoolExecutor.map(chunksize=1)`, installed"
     yield Pair(work, side, partial(installed, side), 1 / 1.3, "µs a task")
 

@@ -31,7 +31,7 @@ use super::descriptors::descriptor;
 use super::errors::{Exception, raise_as, raise_of_system};
 use super::types::{Constant, method};
 use super::values::{none, unsigned};
-use super::waits::detached;
+use super::waits::{detached, handle_signals};
 
 /// So few bytes are copied while attached: that takes less time than to detach.
 const FEW: usize = 4096;
@@ -150,12 +150,6 @@ impl Connection<'_> {
             }
         }
     }
-}
-
-/// Lets the handlers of signals run; `None`: one of them raised an exception.
-fn handle_signals() -> Option<()> {
-    // SAFETY: attached.
-    (unsafe { ffi::PyErr_CheckSignals() } == 0).then_some(())
 }
 
 /// The two arguments of a call; `None`: exception set.

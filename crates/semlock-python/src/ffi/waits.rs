@@ -19,18 +19,19 @@ pub(crate) fn detached<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     result
 }
 
+/// Lets the handlers of signals run; `None`: one of them raised an exception.
+pub(crate) fn handle_signals() -> Option<()> {
+    // SAFETY: attached.
+    (unsafe { ffi::PyErr_CheckSignals() } == 0).then_some(())
+}
+
 /// Waits while detached from the interpreter; between waits, lets Python's signal handlers run.
 /// Returns how the wait ended, which is never `Interrupted`; `None`: exception set.
 #[cold]
 pub(crate) fn wait(mut wait: impl FnMut() -> Result<Wait, Error> + Send) -> Option<Wait> {
     loop {
         match detached(&mut wait) {
-            Ok(Wait::Interrupted) => {
-                // SAFETY: attached again.
-                if unsafe { ffi::PyErr_CheckSignals() } < 0 {
-                    return None;
-                }
-            }
+            Ok(Wait::Interrupted) => handle_signals()?,
             Ok(end) => return Some(end),
             Err(error) => {
                 raise(error);
